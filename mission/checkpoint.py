@@ -1,0 +1,235 @@
+"""Checkpoints on disk; the only file that knows Orbax.
+
+A step is one folder: Orbax's state, `meta.json`, and `manifest.json` with the SHA-256 of every file.
+It is written under a temporary name and renamed, so a step exists whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding
+from orbax.checkpoint import v1 as ocp
+
+from mission.devices import REPLICATED, mesh
+from mission.errors import MachineError
+
+FORMAT = 1
+log = logging.getLogger("mission")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "manifest.json")
+
+
+def content_hash(tree: Any) -> str:
+    """SHA-256 of the numbers of a pytree, wherever and whenever it was stored."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        if jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        array = np.ascontiguousarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}\0".encode() + array.tobytes())
+    return digest.hexdigest()
+
+
+def write_step(final: Path, tree: Any, meta: dict[str, Any]) -> None:
+    """Write one step folder, atomically.
+
+    Raises:
+      MachineError: disk full or no permission; what was there before is still there.
+    """
+    temporary = final.parent / f".tmp-{final.name}"
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        if jax.tree.leaves(tree):
+            ocp.save_pytree((temporary / "state").resolve(), tree)
+        (temporary / "meta.json").write_text(json.dumps(meta, indent=1, allow_nan=False))
+        manifest = {str(p.relative_to(temporary)): _sha256(p) for p in _files(temporary)}
+        with (temporary / "manifest.json").open("w") as stream:
+            json.dump(manifest, stream, indent=1)
+            stream.flush()
+            os.fsync(stream.fileno())
+        old = final.parent / f".tmp-old-{final.name}"
+        shutil.rmtree(old, ignore_errors=True)
+        if final.exists():
+            final.rename(old)
+        temporary.rename(final)
+        shutil.rmtree(old, ignore_errors=True)
+    except KeyboardInterrupt:
+        raise
+    except Exception as error:  # Orbax wraps the system's refusals in errors of its own
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise MachineError(
+            str(final), expected="a checkpoint to be written", found=f"{type(error).__name__}: {str(error)[:300]}",
+            remedy="free disk space or correct the permissions; the same command goes on from the last good checkpoint",
+        ) from error
+
+
+def verify_step(folder: Path) -> dict[str, Any]:
+    """Check a step's files against its manifest and return its meta.
+
+    Raises:
+      ValueError: says what is missing or altered.
+    """
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        present = {str(p.relative_to(folder)) for p in _files(folder)}
+        if present != set(manifest):
+            raise ValueError(f"files missing or added: {', '.join(sorted(present ^ set(manifest)))[:200]}")
+        for name, digest in manifest.items():
+            if _sha256(folder / name) != digest:
+                raise ValueError(f"{name} was altered")
+        meta = json.loads((folder / "meta.json").read_text())
+    except OSError as error:
+        raise ValueError(f"incomplete: {error.strerror or error}") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"unreadable manifest: {error}") from None
+    if meta.get("format") != FORMAT:
+        raise ValueError(f"format {meta.get('format')}, this version reads {FORMAT}")
+    return meta
+
+
+def read_tree(folder: Path, target: Any) -> Any:
+    """The stored pytree, placed on this process's devices.
+
+    Args:
+      folder: a verified step.
+      target: pytree of arrays or shapes; the result has its structure.
+
+    Raises:
+      ValueError: shapes or dtypes differ from the target's.
+    """
+    sharding = NamedSharding(mesh(), REPLICATED)
+    abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), target)
+    if not jax.tree.leaves(abstract):
+        return abstract
+    tree = ocp.load_pytree((folder / "state").resolve(), abstract)
+    for wanted, got in zip(jax.tree.leaves(abstract), jax.tree.leaves(tree), strict=True):
+        if wanted.shape != got.shape or wanted.dtype != got.dtype:
+            raise ValueError(f"stored {got.dtype}{list(got.shape)}, expected {wanted.dtype}{list(wanted.shape)}")
+    return tree
+
+
+class PhaseFolder:
+    """`<checkpoints>/<mission>/<phase>/`: `policy`, `training/<step>`, `done`, `metrics.jsonl`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.policy, self.training, self.metrics = path / "policy", path / "training", path / "metrics.jsonl"
+
+    @property
+    def done(self) -> bool:
+        """Whether policy and bank are written; the marker comes last."""
+        return (self.path / "done").is_file() and self.policy.is_dir()
+
+    def mark_done(self) -> None:
+        """Write the marker."""
+        try:
+            (self.path / "done").write_text("policy and bank are complete\n")
+        except OSError as error:
+            raise MachineError(str(self.path), expected="to write the marker", found=str(error), remedy="free disk space") from None
+
+    def clear(self) -> None:
+        """Remove everything of this phase."""
+        (self.path / "done").unlink(missing_ok=True)  # first, so that an interrupted removal is not "done"
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def steps(self) -> list[Path]:
+        """Training steps, newest first."""
+        found = [p for p in self.training.glob("*") if p.is_dir() and p.name.isdigit()]
+        return sorted(found, key=lambda p: int(p.name), reverse=True)
+
+    def save_training(self, step: int, tree: Any, meta: dict[str, Any], keep: int = 2) -> None:
+        """Write a training step and drop all but the newest `keep`."""
+        write_step(self.training / str(step), tree, {"format": FORMAT, **meta})
+        for old in self.steps()[keep:]:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def newest_training(self) -> tuple[Path, dict[str, Any]] | None:
+        """The newest step that can be read, and its meta; a warning for each newer one that cannot."""
+        for leftover in self.training.glob(".tmp-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        for folder in self.steps():
+            try:
+                return folder, verify_step(folder)
+            except ValueError as error:
+                log.warning("%s skipped: %s", folder, error)
+        return None
+
+    def save_policy(self, tree: Any, meta: dict[str, Any]) -> None:
+        """Write actor, bank and meta."""
+        write_step(self.policy, tree, {"format": FORMAT, **meta})
+
+    def policy_meta(self) -> dict[str, Any] | None:
+        """Meta of the stored policy; None where there is none.
+
+        Raises:
+          MachineError: there is one and it cannot be trusted.
+        """
+        if not self.policy.is_dir():
+            return None
+        try:
+            return verify_step(self.policy)
+        except ValueError as error:
+            raise MachineError(
+                str(self.policy), expected="a readable policy", found=str(error), remedy="train the phase again (--fresh), or restore the folder"
+            ) from None
+
+    def load_policy(self, target: Any) -> Any:
+        """Actor and bank by a target tree.
+
+        Raises:
+          MachineError: unreadable.
+        """
+        try:
+            return read_tree(self.policy, target)
+        except Exception as error:
+            raise MachineError(
+                str(self.policy), expected="a policy that fits this mission", found=f"{type(error).__name__}: {str(error)[:300]}", remedy="train the phase again (--fresh)"
+            ) from error
+
+
+@contextlib.contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Hold the exclusive lock of a mission's folder; it dies with the process.
+
+    Raises:
+      MachineError: another run holds it, or the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        stream = (folder / ".lock").open("a+")
+    except OSError as error:
+        raise MachineError(str(folder), expected="a folder to write checkpoints in", found=str(error), remedy="choose another --checkpoints") from None
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            stream.seek(0)
+            raise MachineError(
+                str(folder), expected="to be the only run that writes there", found=f"it is locked by process {stream.read().strip() or '(unknown)'}",
+                remedy="wait for that run, or choose another --checkpoints",
+            ) from None
+        stream.truncate(0)
+        stream.write(str(os.getpid()))
+        stream.flush()
+        yield

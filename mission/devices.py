@@ -1,0 +1,63 @@
+"""The machine: two CPU cores as two devices, the compile cache, and a record of both.
+
+XLA on the CPU gains little from a second core at the sizes of these networks; two devices that
+share each batch gain 1.5 to 1.9 (docs/decisions/0002-two-devices.md).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+AXIS = "device"
+REPLICATED = PartitionSpec()
+SPLIT = PartitionSpec(AXIS)
+_CPU_DEVICES = 2
+
+
+def visible_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def configure() -> None:
+    """Split the CPU into devices and switch the compile cache on; too late once JAX has started."""
+    with contextlib.suppress(RuntimeError):  # JAX already runs: keep its devices
+        jax.config.update("jax_num_cpu_devices", min(_CPU_DEVICES, visible_cores()))
+    if not jax.config.jax_compilation_cache_dir:
+        cache_home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(cache_home / "mission" / "jax"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+@cache
+def mesh() -> Mesh:
+    """All CPU devices (at most two), or one accelerator."""
+    devices = jax.devices()
+    used = devices[: _CPU_DEVICES if devices[0].platform == "cpu" else 1]
+    return jax.make_mesh((len(used),), (AXIS,), axis_types=(AxisType.Auto,), devices=used)
+
+
+def replicate(tree: Any) -> Any:
+    """Put a pytree on every device of the mesh."""
+    return jax.device_put(tree, NamedSharding(mesh(), REPLICATED))
+
+
+def describe() -> dict[str, Any]:
+    """What decides the bits of a training run besides its seed."""
+    import jaxlib
+
+    return {
+        "platform": jax.devices()[0].platform,
+        "devices": mesh().size,
+        "cores": visible_cores(),
+        "jax": jax.__version__,
+        "jaxlib": jaxlib.__version__,
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+    }

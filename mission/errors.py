@@ -1,0 +1,59 @@
+"""Every error that the tool shows to a person, in four parts: where, expected, found, what to do."""
+
+from __future__ import annotations
+
+
+class MissionError(Exception):
+    """An error with a place, an expectation, a finding and a remedy; `exit_code` is the process's."""
+
+    exit_code = 2
+
+    def __init__(self, where: str, *, expected: str, found: str, remedy: str) -> None:
+        self.where, self.expected, self.found, self.remedy = where, expected, found, remedy
+        super().__init__(where, expected, found, remedy)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.where}\n  expected: {self.expected}\n  found: {self.found}\n"
+            f"  to do: {self.remedy}"
+        )
+
+
+class InputError(MissionError):
+    """The mission file or the command line is wrong."""
+
+
+class PluginError(MissionError):
+    """A plugin is missing, ambiguous, broken, or breaks the contract."""
+
+
+class LinkError(MissionError):
+    """Two consecutive phases do not hand over the same state."""
+
+
+class StaleError(MissionError):
+    """A stored phase was made under another configuration, seed or plugin."""
+
+
+class GateError(MissionError):
+    """A phase was trained and did not pass its gate, or left too few successes for the next one."""
+
+    exit_code = 1
+
+
+class NonFiniteError(MissionError):
+    """A vehicle, a reward or a network became infinite or NaN while training."""
+
+    exit_code = 1
+
+
+class MachineError(MissionError):
+    """The machine refused: disk full, permission, folder locked, no readable checkpoint."""
+
+    exit_code = 3
+
+
+class Interrupted(MissionError):
+    """SIGINT or SIGTERM; the state was saved first."""
+
+    exit_code = 130

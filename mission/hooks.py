@@ -1,0 +1,77 @@
+"""The two pluggy hooks: `mission_phase` (one typed record a plugin) and `mission_event` (observers)."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+if TYPE_CHECKING:
+    from mission.phase import PhaseSpec
+
+PROJECT = "mission"
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+PHASE_GROUP = "mission.phases"
+OBSERVER_GROUP = "mission.observers"
+
+
+@dataclasses.dataclass(frozen=True)
+class Event:
+    """Something that happened between two compiled chunks.
+
+    `kind` is one of mission_start, phase_start, warm_up, chunk, evaluation, checkpoint, gate,
+    phase_end, mission_end. `scalars` are named as in `docs/sac.md`, `histograms` are flat float
+    arrays, `data` holds the rest (budget, folders, causes).
+    """
+
+    kind: str
+    mission: str
+    phase: str = ""
+    env_steps: int = 0
+    scalars: dict[str, float] = dataclasses.field(default_factory=dict)
+    histograms: dict[str, Any] = dataclasses.field(default_factory=dict)
+    data: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+class PhaseHooks:
+    """Specification of the hook of a phase plugin."""
+
+    @hookspec
+    def mission_phase(self) -> PhaseSpec:
+        """Return the phase that this module offers.
+
+        An entry point in the group `mission.phases` names a module with one such function; the
+        entry point's name is the plugin's name in mission files:
+
+            from mission import PhaseSpec, hookimpl
+
+            @hookimpl
+            def mission_phase() -> PhaseSpec:
+                return PhaseSpec(params=Params, environment=MyPhase, reward=reward, sac=SacConfig())
+
+        Returns:
+          One PhaseSpec. Anything else, or an exception, is this plugin's failure alone.
+        """
+        raise NotImplementedError
+
+
+class ObserverHooks:
+    """Specification of the hook of an observer."""
+
+    @hookspec
+    def mission_event(self, event: Event) -> None:
+        """Take note of an event; called on the host between two compiled chunks.
+
+        An entry point in the group `mission.observers` names the module; a mission file chooses it
+        under `observers:`. An observer that raises is reported once and dropped:
+
+            from mission import Event, hookimpl
+
+            @hookimpl
+            def mission_event(event: Event) -> None:
+                if event.kind == "evaluation":
+                    print(event.phase, event.scalars["Evaluation/Success"])
+        """

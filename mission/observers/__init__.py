@@ -1,0 +1,62 @@
+"""Observers of a run: `metrics.jsonl` always, the rest as the mission file chooses."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mission.config import MissionFile
+from mission.errors import MachineError
+from mission.hooks import Event
+from mission.registry import load_observer
+
+log = logging.getLogger("mission")
+
+
+class Observers:
+    """Sends each event to every chosen observer; one that raises is reported once and dropped."""
+
+    def __init__(self, mission: MissionFile, log_dir: Path) -> None:
+        self.mission, self.log_dir = mission, log_dir
+        self.hooks = {name: load_observer(name, mission.source.where(("observers", i))) for i, name in enumerate(mission.observers)}
+        self.metrics: Path | None = None
+
+    def __enter__(self) -> Observers:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.emit("mission_end") if error[0] is not None else None
+
+    def emit(self, kind: str, phase: str = "", env_steps: int = 0, *, scalars: Any = None, histograms: Any = None, data: Any = None) -> None:
+        """One event, to the metrics file and to every observer."""
+        data = {"log_dir": str(self.log_dir), **(data or {})}
+        event = Event(kind, self.mission.name, phase, env_steps, scalars or {}, histograms or {}, data)
+        self._write(event)
+        for name, hook in list(self.hooks.items()):
+            try:
+                hook(event=event)
+            except Exception as error:
+                log.warning('observer "%s" raised and is dropped: %s: %s', name, type(error).__name__, error)
+                del self.hooks[name]
+
+    def _write(self, event: Event) -> None:
+        """`metrics.jsonl` of the phase: one line for each chunk, evaluation, warm-up and gate."""
+        if event.kind == "phase_start":
+            self.metrics = Path(event.data["folder"]) / "metrics.jsonl"
+        if self.metrics is None or event.kind not in ("chunk", "evaluation", "warm_up", "gate"):
+            return
+        line = {"kind": event.kind, "env_steps": event.env_steps, **event.scalars}
+        if event.kind == "warm_up":
+            line["CriticWarmUp/Loss"] = float(np.asarray(event.data["CriticWarmUp/Loss"])[-1])
+        if event.kind == "gate":
+            line |= {k: event.data[k] for k in ("passed", "count", "flights", "low", "high", "failures")}
+        try:
+            self.metrics.parent.mkdir(parents=True, exist_ok=True)
+            with self.metrics.open("a") as stream:
+                stream.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise MachineError(str(self.metrics), expected="to write metrics", found=str(error), remedy="free disk space; the last checkpoint is kept") from None

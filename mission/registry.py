@@ -1,0 +1,192 @@
+"""Find and load plugins by name, one by one; one plugin's failure is never another's."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pluggy
+
+from mission.errors import InputError, PluginError
+from mission.hooks import OBSERVER_GROUP, PHASE_GROUP, PROJECT, ObserverHooks, PhaseHooks
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+    """One entry point, from metadata alone."""
+
+    name: str
+    distribution: str
+    version: str
+    target: str
+    duplicate: bool
+    entry_point: Any = dataclasses.field(repr=False, compare=False)
+
+    def __str__(self) -> str:
+        return f"{self.distribution} {self.version} ({self.target})"
+
+
+def normalise(distribution: str) -> str:
+    """Distribution names compare as on the package index (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def list_plugins(group: str = PHASE_GROUP) -> tuple[Listing, ...]:
+    """Entry points of a group, imported by nobody. Distributions that cannot be read are left out."""
+    found: dict[tuple[str, str, str], tuple[Any, str]] = {}
+    for entry in importlib.metadata.entry_points(group=group):
+        if entry.dist is None:
+            continue
+        try:
+            distribution, version = normalise(entry.dist.metadata["Name"]), entry.dist.version
+        except Exception:
+            continue
+        found.setdefault((entry.name, distribution, entry.value), (entry, version))
+    names = [name for name, _, _ in found]
+    rows = [
+        Listing(name, distribution, version, target, names.count(name) > 1, entry)
+        for (name, distribution, target), (entry, version) in found.items()
+    ]
+    return tuple(sorted(rows, key=lambda row: (row.name, row.distribution)))
+
+
+def find_plugin(reference: str, where: str, group: str = PHASE_GROUP) -> Listing:
+    """The one entry point that `name` or `distribution:name` means.
+
+    Raises:
+      PluginError: none or several; names every candidate.
+    """
+    listings = list_plugins(group)
+    distribution, _, name = reference.rpartition(":")
+    matches = [row for row in listings if row.name == name and normalise(distribution) in ("", row.distribution)]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise PluginError(
+            where,
+            expected=f'one plugin "{reference}"',
+            found="several: " + "; ".join(map(str, matches)),
+            remedy=f'write "{matches[0].distribution}:{name}", or uninstall one'
+            if len({row.distribution for row in matches}) > 1
+            else "one distribution declares it twice: correct its metadata",
+        )
+    names = ", ".join(sorted({row.name for row in listings})) or "(none installed)"
+    raise PluginError(
+        where,
+        expected=f"an installed plugin of the group {group}: {names}",
+        found=f'"{reference}"',
+        remedy="install its distribution or correct the name; `mission plugins` lists what is there",
+    )
+
+
+def load_module(listing: Listing, where: str) -> ModuleType:
+    """Import an entry point; any failure, SystemExit too, becomes a PluginError."""
+    try:
+        return listing.entry_point.load()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise PluginError(
+            where,
+            expected=f'entry point "{listing.name}" of {listing} to import',
+            found=f"{type(error).__name__}: {error}",
+            remedy="mend or uninstall that distribution; --debug shows the traceback",
+        ) from error
+
+
+def load_local(path: Path, where: str) -> ModuleType:
+    """Import a plugin from a file beside the mission file."""
+    if not path.is_file():
+        raise PluginError(where, expected=f"a Python file at {path}", found="no such file", remedy="correct the path")
+    digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
+    spec = importlib.util.spec_from_file_location(f"mission_local_{digest}", path)
+    if spec is None or spec.loader is None:
+        raise PluginError(where, expected="a file that ends in .py", found=path.name, remedy="rename it")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up there
+    try:
+        spec.loader.exec_module(module)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        del sys.modules[spec.name]
+        raise PluginError(
+            where, expected=f"{path.name} to import", found=f"{type(error).__name__}: {error}", remedy="mend the file; --debug shows the traceback"
+        ) from error
+    return module
+
+
+def hook_caller(module: Any, hooks: type, hook_name: str, owner: str, where: str) -> Any:
+    """Register a module alone and return its one implementation of a hook.
+
+    Raises:
+      PluginError: no implementation, a misspelt hook, or wrong argument names.
+    """
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(hooks)
+    try:
+        manager.register(module, name=owner)
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        raise PluginError(
+            where, expected=f"only the hook {hook_name} in {owner}", found=str(error), remedy=f"spell it {hook_name}, with the documented arguments"
+        ) from None
+    implementations = getattr(manager.hook, hook_name).get_hookimpls()
+    if len(implementations) != 1:
+        raise PluginError(
+            where,
+            expected=f"one @hookimpl function {hook_name} in {owner}",
+            found=f"{len(implementations)} of them",
+            remedy=f"add `@hookimpl def {hook_name}(...)` (from mission import hookimpl)",
+        )
+    return getattr(manager.hook, hook_name)
+
+
+def load_observer(name: str, where: str) -> Any:
+    """The hook caller of an observer chosen in the mission file."""
+    listing = find_plugin(name, where, OBSERVER_GROUP)
+    module = load_module(listing, where)
+    return hook_caller(module, ObserverHooks, "mission_event", f'observer "{name}" of {listing}', where)
+
+
+def phase_hook(module: Any, owner: str, where: str) -> Any:
+    """The hook caller of a phase plugin."""
+    return hook_caller(module, PhaseHooks, "mission_phase", owner, where)
+
+
+def source_hash(module: Any) -> str:
+    """SHA-256 over the sources of the module's top-level package, so that an edit is noticed."""
+    file = getattr(module, "__file__", None)
+    if file is None:
+        return "unknown"
+    package = sys.modules.get(module.__name__.partition(".")[0], module)
+    roots = list(getattr(package, "__path__", []))
+    files = [Path(file)]
+    if roots and "mission_local_" not in module.__name__:
+        files = [p for root in roots for p in Path(root).rglob("*") if p.suffix in (".py", ".yaml", ".yml", ".json", ".csv")]
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def local_path(reference: str, folder: Path, allowed: bool, where: str) -> Path | None:
+    """The file behind `./my_phase.py`, or None for an entry point's name.
+
+    Raises:
+      InputError: local plugins were not allowed on the command line.
+    """
+    if not reference.endswith(".py") and not reference.startswith((".", "/")):
+        return None
+    if not allowed:
+        raise InputError(
+            where, expected="an installed plugin", found=f'the file "{reference}"', remedy="pass --allow-local-plugins: it runs that file's code"
+        )
+    return folder / reference

@@ -1,0 +1,166 @@
+"""Replay over any pytree of float32 rows: uniform or prioritised, n-step, all inside jit.
+
+Rows sit packed in one [C, W] float32 array, so a batch is one gather. Priorities sit in a tree of
+fan-out 16; the prefix sums of a row are its product with a triangular matrix. Touched rows are
+re-summed, not corrected by differences, so that the tree does not drift.
+
+PER: Schaul et al. 2016, arXiv:1511.05952. Shapes: C capacity, W width of a row, E rows appended at
+once (one per vehicle), B batch, K = 16.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+FAN_OUT = 16
+_PREFIX = np.triu(np.ones((FAN_OUT, FAN_OUT), np.float32))
+
+
+class Replay(NamedTuple):
+    """Rows and their priorities."""
+
+    rows: Array  # float32 [C, W]
+    tree: tuple[Array, ...]  # float32 [rows, K] a level, root first; leaves hold (|td| + eps)^alpha
+    largest: Array  # float32 [], the running maximum of the leaves ever set
+    cursor: Array  # int32 [], next row to write; a multiple of E
+    size: Array  # int32 [], rows filled
+
+
+def row_width(example: Any) -> int:
+    """Width W of the packed row of one example pytree."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(example))
+
+
+def pack(batch: Any) -> Array:
+    """Pytree of float32 leaves [B, ...] -> [B, W]."""
+    return jnp.concatenate([leaf.reshape(leaf.shape[0], -1).astype(jnp.float32) for leaf in jax.tree.leaves(batch)], axis=1)
+
+
+def unpack(rows: Array, example: Any) -> Any:
+    """[..., W] -> pytree of leaves [..., *shape of the example's leaf]."""
+    leaves, tree = jax.tree.flatten(example)
+    split = np.cumsum([math.prod(leaf.shape) for leaf in leaves])[:-1]
+    parts = jnp.split(rows, split, axis=-1)
+    return jax.tree.unflatten(tree, [part.reshape(*rows.shape[:-1], *leaf.shape) for part, leaf in zip(parts, leaves, strict=True)])
+
+
+def create(capacity: int, width: int, prioritised: bool = True) -> Replay:
+    """An empty replay of C rows; without priorities the tree is empty."""
+    levels: list[Array] = []
+    rows = math.ceil(capacity / FAN_OUT)
+    while prioritised:
+        levels.insert(0, jnp.zeros((rows, FAN_OUT)))
+        if rows == 1:
+            break
+        rows = math.ceil(rows / FAN_OUT)
+    return Replay(jnp.zeros((capacity, width)), tuple(levels), jnp.ones(()), jnp.int32(0), jnp.int32(0))
+
+
+def append(replay: Replay, batch: Any) -> Replay:
+    """Write E rows at the cursor, oldest overwritten; new rows get the largest priority so far."""
+    rows = pack(batch)
+    capacity, e = replay.rows.shape[0], rows.shape[0]
+    if capacity % e:
+        raise ValueError(f"capacity {capacity} is not a multiple of the {e} rows appended at once")
+    stored = lax.dynamic_update_slice(replay.rows, rows, (replay.cursor, 0))
+    index = replay.cursor + jnp.arange(e, dtype=jnp.int32)
+    tree = _set_leaves(replay.tree, index, jnp.full((e,), replay.largest)) if replay.tree else ()
+    cursor = (replay.cursor + e) % capacity
+    return Replay(stored, tree, replay.largest, cursor, jnp.minimum(replay.size + e, capacity))
+
+
+def _set_leaves(tree: tuple[Array, ...], index: Array, value: Array) -> tuple[Array, ...]:
+    """Set leaves [B]; of equal indices the largest value counts. Then re-sum the rows above."""
+    leaves = tree[-1].at[index // FAN_OUT, index % FAN_OUT].set(0.0)
+    levels = [leaves.at[index // FAN_OUT, index % FAN_OUT].max(value)]
+    at = index
+    for level in tree[-2::-1]:
+        at = at // FAN_OUT
+        sums = levels[0][at].sum(axis=1)
+        levels.insert(0, level.at[at // FAN_OUT, at % FAN_OUT].set(sums))
+    return tuple(levels)
+
+
+def sample(replay: Replay, key: Array, batch: int, beta: Array | float) -> tuple[Array, Array]:
+    """Row indices int32 [B] and importance weights float32 [B].
+
+    Prioritised: stratified over the total (PER, appendix B.2.1); weights (size * P(i))^-beta over
+    their maximum in the batch (PER, section 3.4). Without priorities: uniform, weights 1. Key consumed.
+    """
+    if not replay.tree:
+        return jax.random.randint(key, (batch,), 0, replay.size), jnp.ones(batch)
+    total = replay.tree[0].sum()
+    u = (jnp.arange(batch) + jax.random.uniform(key, (batch,))) * (total / batch)
+    index = jnp.zeros(batch, jnp.int32)
+    leaf = jnp.zeros(batch)
+    for level in replay.tree:
+        row = level[index]
+        prefix = jnp.matmul(row, _PREFIX, precision=lax.Precision.HIGHEST)
+        # Rounding must neither run off the row's end nor land on a child without mass.
+        u = jnp.clip(u, 0.0, prefix[:, -1] * (1.0 - 1e-6))
+        child = (prefix <= u[:, None]).sum(axis=1).astype(jnp.int32)
+        chosen = jnp.arange(FAN_OUT)[None, :] == child[:, None]
+        leaf = jnp.where(chosen, row, 0.0).sum(axis=1)
+        u = u - jnp.where(chosen, prefix - row, 0.0).sum(axis=1)
+        index = index * FAN_OUT + child
+    index = jnp.minimum(index, replay.size - 1)
+    probability = jnp.maximum(leaf / total, 1e-12)
+    weight = (replay.size.astype(jnp.float32) * probability) ** -beta
+    return index, weight / weight.max()
+
+
+def update_priorities(replay: Replay, index: Array, td_error: Array, alpha: float, epsilon: float) -> Replay:
+    """Set P ~ (|td| + epsilon)^alpha (PER, section 3.3) for rows [B]; duplicates keep the largest."""
+    if not replay.tree:
+        return replay
+    value = (jnp.abs(td_error) + epsilon) ** alpha
+    return replay._replace(tree=_set_leaves(replay.tree, index, value), largest=jnp.maximum(replay.largest, value.max()))
+
+
+def rebuild_priorities(replay: Replay, td_error: Array, alpha: float, epsilon: float) -> Replay:
+    """Set the priority of every filled row from td_error [C] at once; the largest starts anew."""
+    if not replay.tree:
+        return replay
+    value = jnp.where(jnp.arange(td_error.shape[0]) < replay.size, (jnp.abs(td_error) + epsilon) ** alpha, 0.0)
+    levels: list[Array] = []
+    for level in replay.tree[::-1]:
+        padded = jnp.zeros(level.size).at[: value.size].set(value.reshape(-1)).reshape(level.shape)
+        levels.insert(0, padded)
+        value = padded.sum(axis=1)
+    return replay._replace(tree=tuple(levels), largest=levels[-1].max())
+
+
+class NStep(NamedTuple):
+    """n-step windows of a batch: what a one-step target needs, with its own discount."""
+
+    first: Any  # transition at the window's start, leaves [B, ...]
+    last: Any  # transition at its end
+    reward: Array  # [B], discounted sum over the window
+    discount: Array  # [B], gamma^(steps in the window)
+
+
+def gather_n_step(replay: Replay, index: Array, example: Any, n: int, gamma: float, stride: int) -> NStep:
+    """Windows of up to n steps that start at rows [B] (Sutton and Barto 2018, section 7.1).
+
+    A window ends at the end of its episode, or at the newest row of its vehicle. The example's
+    fields `reward` and `ended` are used; `stride` = E rows lie between two steps of one vehicle.
+    """
+    first = unpack(replay.rows[index], example)
+    if n == 1:
+        return NStep(first, first, first.reward, jnp.full(index.shape, gamma))
+    capacity = replay.rows.shape[0]
+    age = (replay.cursor - 1 - index) % capacity // stride  # steps stored after this one
+    step = jnp.arange(n)
+    window = unpack(replay.rows[(index[:, None] + step[None, :] * stride) % capacity], example)
+    open_before = jnp.cumprod(1.0 - window.ended, axis=1)
+    inside = jnp.concatenate([jnp.ones((index.shape[0], 1)), open_before[:, :-1]], axis=1) * (step[None, :] <= age[:, None])
+    reward = (window.reward * inside * gamma ** step[None, :]).sum(axis=1)
+    length = inside.sum(axis=1).astype(jnp.int32)
+    last = jax.tree.map(lambda leaf: jnp.take_along_axis(leaf, (length - 1).reshape((-1,) + (1,) * (leaf.ndim - 1)), axis=1)[:, 0], window)
+    return NStep(first, last, reward, gamma ** length.astype(jnp.float32))

@@ -1,0 +1,94 @@
+"""Plain records of training and flying, and their JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import numpy as np
+
+from mission.flying import loss_causes
+from mission.phase import Phase
+from mission.rollout import PhaseFlight
+from mission.statistics import distribution, rate
+
+
+@dataclasses.dataclass(frozen=True)
+class PhaseRecord:
+    """One phase of a flown mission; fields as in `mission fly --json`."""
+
+    name: str
+    plugin: str
+    entered: int
+    succeeded: int
+    rate: float | None
+    low: float
+    high: float
+    causes: dict[str, int]
+    duration_s: dict[str, float | None]
+    end: dict[str, dict[str, float | None]]
+    limits: dict[str, dict[str, float | int | None]]
+
+
+@dataclasses.dataclass(frozen=True)
+class MissionReport:
+    """N flights through a whole chain."""
+
+    mission: str
+    digest: str
+    flights: int
+    seed: int
+    policy: str
+    success: dict[str, Any]
+    phases: tuple[PhaseRecord, ...]
+
+    def to_json(self) -> str:
+        """JSON without NaN, the same for the same policies, flights and seed."""
+        return json.dumps(dataclasses.asdict(self), indent=2, allow_nan=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingRecord:
+    """One phase of a training run."""
+
+    name: str
+    status: str  # "trained", "already trained", "flown by its guide"
+    env_steps: int
+    success: float | None
+    gate: dict[str, Any] | None
+    seconds: float
+
+
+def phase_record(phase: Phase, result: PhaseFlight, entered: np.ndarray) -> PhaseRecord:
+    """Statistics of one phase over the flights that entered it (bool [N])."""
+    success = result.success & entered
+    proportion = rate(int(success.sum()), int(entered.sum()))
+    seconds = result.telemetry.get("phase_time_s", result.steps * phase.environment.control_period_s)
+    return PhaseRecord(
+        name=phase.name,
+        plugin=phase.entry.plugin,
+        entered=int(entered.sum()),
+        succeeded=proportion["count"],
+        rate=proportion["rate"],
+        low=proportion["low"],
+        high=proportion["high"],
+        causes=loss_causes(phase, result, entered),
+        duration_s=distribution(seconds[success], extremes=False),
+        end={name: distribution(values[success]) for name, values in result.telemetry.items()},
+        limits={limit.channel: _margin(limit.minimum, limit.maximum, result.lowest[limit.channel][entered], result.highest[limit.channel][entered]) for limit in phase.limits},
+    )
+
+
+def _margin(minimum: float | None, maximum: float | None, lowest: np.ndarray, highest: np.ndarray) -> dict[str, float | int | None]:
+    """The value that comes closest to its limit, or passes it furthest, and how many flights pass it."""
+    below = (minimum - lowest) if minimum is not None else np.full(lowest.shape, -np.inf)
+    above = (highest - maximum) if maximum is not None else np.full(highest.shape, -np.inf)
+    excess = np.maximum(below, above)
+    finite = np.isfinite(lowest) & np.isfinite(highest)
+    worst = None
+    if finite.any():
+        at = int(np.argmax(np.where(finite, excess, -np.inf)))
+        worst = float(lowest[at] if below[at] >= above[at] else highest[at])
+    violated = int(((excess > 0) | ~finite).sum())
+    return {"minimum": minimum, "maximum": maximum, "worst": worst, "violated": violated}

@@ -1,0 +1,287 @@
+"""From a mission file to checked phases: plugin, parameters, SAC settings, contract, links, digest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from pydantic import BaseModel, ValidationError
+
+from mission.config import MissionFile
+from mission.errors import InputError, LinkError, MissionError, PluginError
+from mission.loading import Location, explain, unknown_key
+from mission.phase import Environment, Limit, Outcome, Phase, PhaseSpec, PluginOrigin
+from mission.registry import find_plugin, load_local, load_module, local_path, phase_hook, source_hash
+from mission.sac_config import PRESETS, SacConfig
+
+
+def resolve_mission(mission: MissionFile, *, allow_local_plugins: bool = False) -> tuple[Phase, ...]:
+    """Load every plugin, validate its parameters, check its shapes and the links; nothing compiles.
+
+    Raises:
+      MissionError: the first thing that is wrong, with its position in the mission file.
+    """
+    specs = [load_spec(mission, i, allow_local_plugins) for i in range(len(mission.phases))]
+    _check_shared_params(mission, [spec for _, spec in specs])
+    phases = tuple(_build(mission, i, origin, spec) for i, (origin, spec) in enumerate(specs))
+    for phase in phases:
+        check_contract(phase)
+    check_links(phases)
+    return phases
+
+
+def _names(mission: MissionFile) -> dict[int, str]:
+    return {i: entry.name for i, entry in enumerate(mission.phases)}
+
+
+def load_spec(mission: MissionFile, index: int, allow_local: bool = False) -> tuple[PluginOrigin, PhaseSpec]:
+    """The record of the plugin that phase `index` names, and where it came from."""
+    entry = mission.phases[index]
+    where = mission.source.where(("phases", index, "plugin"), _names(mission))
+    path = local_path(entry.plugin, mission.folder, allow_local, where)
+    if path is not None:
+        module = load_local(path, where)
+        origin = PluginOrigin(path.stem, "local file", source_hash(module)[:12], source_hash(module))
+    else:
+        listing = find_plugin(entry.plugin, where)
+        module = load_module(listing, where)
+        origin = PluginOrigin(listing.name, listing.distribution, listing.version, source_hash(module))
+    hook = phase_hook(module, str(origin), where)
+    specs = _guard(origin, where, "mission_phase", hook)
+    spec = specs[0] if specs else None
+    if not isinstance(spec, PhaseSpec):
+        raise PluginError(
+            where, expected=f"{origin}: mission_phase to return a PhaseSpec", found=type(spec).__name__, remedy="return mission.PhaseSpec(...)"
+        )
+    _check_record(origin, spec, where)
+    return origin, spec
+
+
+def _check_record(origin: PluginOrigin, spec: PhaseSpec, where: str) -> None:
+    def refuse(expected: str, found: object) -> PluginError:
+        return PluginError(where, expected=f"{origin}: {expected}", found=repr(found), remedy="correct the PhaseSpec")
+
+    if not (isinstance(spec.params, type) and issubclass(spec.params, BaseModel)):
+        raise refuse("params to be a pydantic model class", spec.params)
+    if spec.sac is not None and not isinstance(spec.sac, SacConfig):
+        raise refuse("sac to be a SacConfig or None", spec.sac)
+    if not callable(spec.environment) or not callable(spec.limits):
+        raise refuse("environment and limits to be functions of the parameters", spec.environment)
+    if spec.sac is not None and not callable(spec.reward):
+        raise refuse("reward to be a function of the parameters, since sac is given", spec.reward)
+
+
+def _check_shared_params(mission: MissionFile, specs: Sequence[PhaseSpec]) -> None:
+    declared = sorted({name for spec in specs for name in spec.params.model_fields})
+    for key in mission.params:
+        if key not in declared:
+            raise unknown_key(mission.source.where(("params", key)), key, declared)
+
+
+def _build(mission: MissionFile, index: int, origin: PluginOrigin, spec: PhaseSpec) -> Phase:
+    entry, at = mission.phases[index], ("phases", index)
+    where = mission.source.where((*at, "plugin"), _names(mission))
+    shared = {k: v for k, v in mission.params.items() if k in spec.params.model_fields}
+    params = _validate(mission, spec.params, {**shared, **entry.params}, (*at, "params"))
+    environment = _guard(origin, where, "environment", lambda: spec.environment(params))
+    if not isinstance(environment, Environment):
+        raise PluginError(
+            where, expected=f"{origin}: environment to return an Environment", found=type(environment).__name__, remedy="derive it from mission.Environment"
+        )
+    reward = _guard(origin, where, "reward", lambda: spec.reward(params)) if spec.reward else None
+    limits = tuple(_guard(origin, where, "limits", lambda: spec.limits(params)))
+    phase = Phase(entry.name, origin, params, environment, reward, limits, _sac(mission, index, spec), entry, spec.report)
+    if not phase.trained and environment.guide is None and len(environment.action_names) > 0:
+        raise PluginError(
+            mission.source.where((*at, "policy"), _names(mission)),
+            expected=f"{origin} to offer a guide", found="no guide(state) on its environment", remedy="set policy: agent",
+        )
+    return phase
+
+
+def _sac(mission: MissionFile, index: int, spec: PhaseSpec) -> SacConfig | None:
+    """The plugin's defaults (or a preset) under the mission file's overrides."""
+    overrides = dict(mission.phases[index].sac)
+    at: Location = ("phases", index, "sac")
+    where = mission.source.where(at, _names(mission))
+    if spec.sac is None:
+        if overrides:
+            raise InputError(where, expected="no sac settings: this phase is flown by its guide", found="some", remedy="remove sac:")
+        return None
+    preset = overrides.pop("preset", None)
+    if preset is not None and preset not in PRESETS:
+        raise InputError(
+            mission.source.where((*at, "preset"), _names(mission)), expected=f"one of {', '.join(PRESETS)}", found=repr(preset), remedy="name a preset"
+        )
+    base = PRESETS[preset] if preset is not None else spec.sac.model_dump()
+    return _validate(mission, SacConfig, _merge(base, overrides), at)
+
+
+def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in changes.items():
+        below = merged.get(key)
+        merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _validate(mission: MissionFile, model: type[BaseModel], data: dict[str, Any], at: Location) -> Any:
+    if model.model_config.get("extra") != "allow":  # unknown keys are errors, whatever the plugin's model says
+        known = {f.alias or name for name, f in model.model_fields.items()} | set(model.model_fields)
+        for key in data:
+            if key not in known:
+                raise unknown_key(mission.source.where((*at, key), _names(mission)), key, sorted(known))
+    try:
+        return model.model_validate(data, context={"folder": mission.folder})
+    except ValidationError as error:
+        raise explain(error, mission.source, at, model, _names(mission)) from None
+    except MissionError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            mission.source.where(at, _names(mission)),
+            expected=f"{model.__module__}.{model.__name__} to validate its parameters",
+            found=f"{type(error).__name__}: {error}",
+            remedy="correct the parameters, or the plugin's validator",
+        ) from error
+
+
+def _guard(origin: PluginOrigin, where: str, part: str, call: Callable[[], Any]) -> Any:
+    """Run a plugin's code; what it raises becomes a PluginError that names it."""
+    try:
+        return call()
+    except MissionError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            where, expected=f"{origin}: {part} to work", found=f"{type(error).__name__}: {error}", remedy="mend the plugin; --debug shows the traceback"
+        ) from error
+
+
+def check_contract(phase: Phase) -> None:
+    """Shapes, dtypes and names of one phase, by abstract evaluation.
+
+    Raises:
+      PluginError: names the plugin, the method, what it gave and what the contract asks for.
+    """
+    env, where = phase.environment, f'phase "{phase.name}"'
+
+    def refuse(expected: str, found: str, remedy: str = "mend the plugin") -> PluginError:
+        return PluginError(where, expected=f"{phase.origin}: {expected}", found=found, remedy=remedy)
+
+    def shaped(part: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        return _guard(phase.origin, where, part, lambda: jax.eval_shape(function, *arguments))
+
+    for attribute in ("observation_names", "action_names", "causes"):
+        names = getattr(env, attribute, None)
+        if not isinstance(names, tuple) or not all(isinstance(n, str) for n in names) or len(set(names)) != len(names):
+            raise refuse(f"{attribute} to be a tuple of different words", repr(names))
+    if len(env.causes) < 2:
+        raise refuse("causes to name success and at least one failure", repr(env.causes))
+    if not (isinstance(env.control_period_s, int | float) and env.control_period_s > 0):
+        raise refuse("control_period_s above 0", repr(getattr(env, "control_period_s", None)))
+    if not (isinstance(env.max_steps, int) and env.max_steps > 0):
+        raise refuse("max_steps to be a whole number above 0", repr(getattr(env, "max_steps", None)))
+
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    handoff = shaped("start", env.start, key)
+    state = shaped("enter", env.enter, key, handoff)
+    action = jax.ShapeDtypeStruct((len(env.action_names),), jnp.float32)
+    after = shaped("step", env.step, key, state, action)
+    difference = first_difference(state, after)
+    if difference:
+        raise refuse("step to return a state like enter's", difference)
+    _expect(refuse, "observe", shaped("observe", env.observe, state), (len(env.observation_names),), jnp.float32)
+    outcome = shaped("outcome", env.outcome, state)
+    if not isinstance(outcome, Outcome):
+        raise refuse("outcome to return an Outcome", type(outcome).__name__)
+    for field, dtype in (("terminated", jnp.bool_), ("success", jnp.bool_), ("cause", jnp.int32)):
+        _expect(refuse, f"outcome's {field}", getattr(outcome, field), (), dtype)
+    shaped("leave", env.leave, state)
+    channels = shaped("telemetry", env.telemetry, state)
+    _expect_scalars(refuse, "telemetry", channels)
+    for limit in phase.limits:
+        if not isinstance(limit, Limit) or limit.channel not in channels:
+            raise refuse("limits on telemetry channels", repr(limit), f"channels are {', '.join(channels)}")
+    if env.guide is not None:
+        _expect(refuse, "guide", shaped("guide", env.guide, state), action.shape, jnp.float32)
+    if phase.reward is not None:
+        _expect_scalars(refuse, "reward", shaped("reward", phase.reward, state, action, after, outcome))
+
+
+def _expect(refuse: Callable[..., PluginError], part: str, leaf: Any, shape: tuple[int, ...], dtype: Any) -> None:
+    found = f"{getattr(leaf, 'dtype', type(leaf).__name__)}{list(getattr(leaf, 'shape', ()))}"
+    if getattr(leaf, "shape", None) != shape or getattr(leaf, "dtype", None) != dtype:
+        raise refuse(f"{part} to be {jnp.dtype(dtype).name}{list(shape)}", found)
+
+
+def _expect_scalars(refuse: Callable[..., PluginError], part: str, terms: Any) -> None:
+    if not isinstance(terms, dict) or not terms:
+        raise refuse(f"{part} to return a dictionary of named scalars", repr(terms))
+    for name, leaf in terms.items():
+        if not isinstance(name, str) or getattr(leaf, "shape", None) != ():
+            raise refuse(f'{part} "{name}" to be a scalar', f"{getattr(leaf, 'dtype', type(leaf).__name__)}{list(getattr(leaf, 'shape', ()))}")
+
+
+def first_difference(left: Any, right: Any) -> str:
+    """The first leaf in which two trees of shapes differ; empty if none. Weak types do not count."""
+    lefts, left_tree = jax.tree_util.tree_flatten_with_path(left)
+    rights, right_tree = jax.tree_util.tree_flatten_with_path(right)
+    for (path, a), (other, b) in zip(lefts, rights, strict=False):
+        name, other_name = jax.tree_util.keystr(path), jax.tree_util.keystr(other)
+        if name != other_name:
+            return f"leaf {name or '(root)'} against leaf {other_name or '(root)'}"
+        if a.shape != b.shape or a.dtype != b.dtype:
+            return f"leaf {name or '(root)'}: {a.dtype}{list(a.shape)} against {b.dtype}{list(b.shape)}"
+    if len(lefts) != len(rights):
+        longer, side = (lefts, "the first") if len(lefts) > len(rights) else (rights, "the second")
+        return f"leaf {jax.tree_util.keystr(longer[min(len(lefts), len(rights))][0])} exists on {side} only"
+    return "" if left_tree == right_tree else f"tree {left_tree} against {right_tree}"
+
+
+def check_links(phases: Sequence[Phase]) -> None:
+    """What a phase leaves must be what the next one starts from, in tree, shape and dtype.
+
+    Raises:
+      LinkError: names both phases and the first leaf that differs.
+    """
+    for before, after in zip(phases[:-1], phases[1:], strict=True):
+        leaves = jax.eval_shape(lambda key, env=before.environment: env.leave(env.enter(key, env.start(key))), jax.random.key(0))
+        starts = jax.eval_shape(after.environment.start, jax.random.key(0))
+        difference = first_difference(leaves, starts)
+        if difference:
+            raise LinkError(
+                f'phases "{before.name}" -> "{after.name}"',
+                expected=f"{before.origin} to leave what {after.origin} starts from",
+                found=difference,
+                remedy="put a phase between them that converts, or correct one of the two",
+            )
+
+
+def digest(configuration: Sequence[dict[str, Any]]) -> str:
+    """SHA-256 of the validated configuration of a chain of phases."""
+    text = json.dumps(list(configuration), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def first_change(stored: Any, current: Any, at: str = "") -> str:
+    """Path and both values of the first difference between two configurations; empty if none."""
+    if isinstance(stored, dict) and isinstance(current, dict):
+        for key in [*stored, *[k for k in current if k not in stored]]:
+            change = first_change(stored.get(key), current.get(key), f"{at}.{key}" if at else key)
+            if change:
+                return change
+        return ""
+    if isinstance(stored, list) and isinstance(current, list) and len(stored) == len(current):
+        for i, (a, b) in enumerate(zip(stored, current, strict=True)):
+            label = a.get("name", i) if isinstance(a, dict) else i
+            change = first_change(a, b, f"{at}[{i}]" if at else f"phases.{label}")
+            if change:
+                return change
+        return ""
+    return "" if stored == current else f"{at} was {json.dumps(stored)}, is {json.dumps(current)}"
+

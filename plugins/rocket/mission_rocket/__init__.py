@@ -1,0 +1,1 @@
+"""Flight phases of a reusable booster for mission-engine."""

@@ -1,0 +1,1 @@
+"""Flight phases, one module each; entry points name them."""

@@ -79,7 +79,9 @@ def write_step(final: Path, tree: Any, meta: dict[str, Any]) -> None:
     except Exception as error:  # Orbax wraps the system's refusals in errors of its own
         shutil.rmtree(temporary, ignore_errors=True)
         raise MachineError(
-            str(final), expected="a checkpoint to be written", found=f"{type(error).__name__}: {str(error)[:300]}",
+            str(final),
+            expected="a checkpoint to be written",
+            found=f"{type(error).__name__}: {str(error)[:300]}",
             remedy="free disk space or correct the permissions; the same command goes on from the last good checkpoint",
         ) from error
 
@@ -204,7 +206,10 @@ class PhaseFolder:
             return read_tree(self.policy, target)
         except Exception as error:
             raise MachineError(
-                str(self.policy), expected="a policy that fits this mission", found=f"{type(error).__name__}: {str(error)[:300]}", remedy="train the phase again (--fresh)"
+                str(self.policy),
+                expected="a policy that fits this mission",
+                found=f"{type(error).__name__}: {str(error)[:300]}",
+                remedy="train the phase again (--fresh)",
             ) from error
 
 
@@ -219,14 +224,18 @@ def folder_lock(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         stream = (folder / ".lock").open("a+")
     except OSError as error:
-        raise MachineError(str(folder), expected="a folder to write checkpoints in", found=str(error), remedy="choose another --checkpoints") from None
+        raise MachineError(
+            str(folder), expected="a folder to write checkpoints in", found=str(error), remedy="choose another --checkpoints"
+        ) from None
     with stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             stream.seek(0)
             raise MachineError(
-                str(folder), expected="to be the only run that writes there", found=f"it is locked by process {stream.read().strip() or '(unknown)'}",
+                str(folder),
+                expected="to be the only run that writes there",
+                found=f"it is locked by process {stream.read().strip() or '(unknown)'}",
                 remedy="wait for that run, or choose another --checkpoints",
             ) from None
         stream.truncate(0)

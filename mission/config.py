@@ -34,9 +34,7 @@ class Gate(StrictModel):
 
     success_low: Fraction01 = Field(0.9, description="Lower 95 % Wilson bound of the success rate.")
     flights: int = Field(1024, ge=1, le=1_000_000, description="Gate flights.")
-    channels: dict[str, ChannelGate] = Field(
-        default_factory=dict, description="Bounds by telemetry channel."
-    )
+    channels: dict[str, ChannelGate] = Field(default_factory=dict, description="Bounds by telemetry channel.")
 
 
 class Restart(StrictModel):
@@ -45,9 +43,7 @@ class Restart(StrictModel):
     stored: Fraction01 = Field(0.7, description="Stored successes of the previous phase.")
     noisy: Fraction01 = Field(0.1, description="Stored rows with covariance-scaled noise.")
     nominal: Fraction01 = Field(0.2, description="The phase's own start.")
-    noise_scale: Annotated[float, Field(ge=0)] = Field(
-        0.3, description="Noise std in units of the bank's fitted covariance."
-    )
+    noise_scale: Annotated[float, Field(ge=0)] = Field(0.3, description="Noise std in units of the bank's fitted covariance.")
 
     @model_validator(mode="after")
     def _sums_to_one(self) -> Restart:
@@ -60,9 +56,7 @@ class Bank(StrictModel):
     """The stored end states of a phase, flown after training by the policy as it ships."""
 
     flights: int = Field(5120, ge=1, le=10**6, description="Flights that fill the bank.")
-    held_out: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.2, description="Share kept for the next phase's gate, never trained on."
-    )
+    held_out: Annotated[float, Field(gt=0, lt=1)] = Field(0.2, description="Share kept for the next phase's gate, never trained on.")
     minimum: int = Field(64, ge=2, description="Fewer successes than this are an error.")
 
 
@@ -81,9 +75,7 @@ class PhaseEntry(StrictModel):
         description='Entry point, "distribution:entry_point", or ./file.py with --allow-local-plugins.'
     )
     params: dict[str, Any] = Field(default_factory=dict, description="Validated by the plugin.")
-    sac: dict[str, Any] = Field(
-        default_factory=dict, description="Overrides of the plugin's SAC defaults; preset: seed."
-    )
+    sac: dict[str, Any] = Field(default_factory=dict, description="Overrides of the plugin's SAC defaults; preset: seed.")
     budget: Budget = Field(default_factory=Budget)
     policy: Literal["agent", "guide"] = Field("agent", description="Who flies this phase.")
     gate: Gate | None = Field(None, description="None: trains its whole budget, passes always.")
@@ -98,9 +90,7 @@ class MissionFile(StrictModel):
     name: Name
     seed: int = Field(0, ge=0, le=MAX_SEED, description="Seed of training and of flights.")
     observers: tuple[str, ...] = Field((), strict=False, description="Entry points that watch.")
-    params: dict[str, Any] = Field(
-        default_factory=dict, description="For every phase that declares the parameter."
-    )
+    params: dict[str, Any] = Field(default_factory=dict, description="For every phase that declares the parameter.")
     phases: tuple[PhaseEntry, ...] = Field(strict=False, min_length=1, max_length=100)
 
     _source: Source | None = PrivateAttr(None)
@@ -155,4 +145,3 @@ def dotted(location: tuple[str | int, ...]) -> str:
 
 
 MissionFile.model_rebuild()
-

@@ -13,10 +13,7 @@ class MissionError(Exception):
         super().__init__(where, expected, found, remedy)
 
     def __str__(self) -> str:
-        return (
-            f"{self.where}\n  expected: {self.expected}\n  found: {self.found}\n"
-            f"  to do: {self.remedy}"
-        )
+        return f"{self.where}\n  expected: {self.expected}\n  found: {self.found}\n  to do: {self.remedy}"
 
 
 class InputError(MissionError):

@@ -50,19 +50,13 @@ def _read(path: Path) -> str:
         raw = path.read_bytes() if path.stat().st_size <= MAX_BYTES else b""
         size = path.stat().st_size
     except OSError as error:
-        raise InputError(
-            str(path), expected="a readable mission file", found=str(error), remedy="check the path and its permissions"
-        ) from None
+        raise InputError(str(path), expected="a readable mission file", found=str(error), remedy="check the path and its permissions") from None
     if size > MAX_BYTES:
-        raise InputError(
-            str(path), expected=f"at most {MAX_BYTES} bytes", found=f"{size} bytes", remedy="is this a mission file?"
-        )
+        raise InputError(str(path), expected=f"at most {MAX_BYTES} bytes", found=f"{size} bytes", remedy="is this a mission file?")
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(
-            str(path), expected="UTF-8 text", found=f"an invalid byte at offset {error.start}", remedy="save it as UTF-8"
-        ) from None
+        raise InputError(str(path), expected="UTF-8 text", found=f"an invalid byte at offset {error.start}", remedy="save it as UTF-8") from None
 
 
 def parse_yaml(text: str, name: str) -> tuple[Any, dict[Location, tuple[int, int] | str]]:
@@ -121,9 +115,7 @@ def _construct(yaml: Any, node: Any, at: Location, positions: dict[Location, Any
             if key_node.id != "scalar":
                 raise InputError(place, expected="a word as key", found="a list or mapping", remedy="use a plain key")
             if key in result:
-                raise InputError(
-                    f"{place}: {dotted((*at, key))}", expected="every key once", found="the key a second time", remedy="remove one"
-                )
+                raise InputError(f"{place}: {dotted((*at, key))}", expected="every key once", found="the key a second time", remedy="remove one")
             positions[(*at, key)] = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
             result[key] = _construct(yaml, value_node, (*at, key), positions, name)
         return result
@@ -131,9 +123,7 @@ def _construct(yaml: Any, node: Any, at: Location, positions: dict[Location, Any
         return node.value
     value = yaml.constructor.construct_object(node)
     if isinstance(value, float) and not math.isfinite(value):
-        raise InputError(
-            f"{name}:{line}:{column}: {dotted(at)}", expected="a finite number", found=node.value, remedy="give a finite number"
-        )
+        raise InputError(f"{name}:{line}:{column}: {dotted(at)}", expected="a finite number", found=node.value, remedy="give a finite number")
     return value
 
 
@@ -168,16 +158,16 @@ def _apply_override(data: Any, positions: dict[Location, Any], override: str) ->
         elif isinstance(target, list) and isinstance(part, int):
             target = target[part]
         if not isinstance(target, dict | list):
-            raise InputError(where, expected=f"a mapping at {dotted(tuple(location[: depth + 1]))}", found=repr(target), remedy="set a key that exists")
+            raise InputError(
+                where, expected=f"a mapping at {dotted(tuple(location[: depth + 1]))}", found=repr(target), remedy="set a key that exists"
+            )
     if not isinstance(target, dict):
         raise InputError(where, expected="a key of a mapping", found=key, remedy="set a key that exists")
     target[str(location[-1])] = value
     positions[tuple(location)] = where
 
 
-def explain(
-    error: ValidationError, source: Source, prefix: Location, model: type[BaseModel], phase_names: dict[int, str]
-) -> MissionError:
+def explain(error: ValidationError, source: Source, prefix: Location, model: type[BaseModel], phase_names: dict[int, str]) -> MissionError:
     """The first pydantic error as a four-part message with its position in the file."""
     first = error.errors()[0]
     location = (*prefix, *[part for part in first["loc"] if isinstance(part, str | int)])

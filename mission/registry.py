@@ -51,8 +51,7 @@ def list_plugins(group: str = PHASE_GROUP) -> tuple[Listing, ...]:
         found.setdefault((entry.name, distribution, entry.value), (entry, version))
     names = [name for name, _, _ in found]
     rows = [
-        Listing(name, distribution, version, target, names.count(name) > 1, entry)
-        for (name, distribution, target), (entry, version) in found.items()
+        Listing(name, distribution, version, target, names.count(name) > 1, entry) for (name, distribution, target), (entry, version) in found.items()
     ]
     return tuple(sorted(rows, key=lambda row: (row.name, row.distribution)))
 

@@ -76,7 +76,10 @@ def phase_record(phase: Phase, result: PhaseFlight, entered: np.ndarray) -> Phas
         causes=loss_causes(phase, result, entered),
         duration_s=distribution(seconds[success], extremes=False),
         end={name: distribution(values[success]) for name, values in result.telemetry.items()},
-        limits={limit.channel: _margin(limit.minimum, limit.maximum, result.lowest[limit.channel][entered], result.highest[limit.channel][entered]) for limit in phase.limits},
+        limits={
+            limit.channel: _margin(limit.minimum, limit.maximum, result.lowest[limit.channel][entered], result.highest[limit.channel][entered])
+            for limit in phase.limits
+        },
     )
 
 

@@ -57,11 +57,11 @@ def load_spec(mission: MissionFile, index: int, allow_local: bool = False) -> tu
         raise PluginError(
             where, expected=f"{origin}: mission_phase to return a PhaseSpec", found=type(spec).__name__, remedy="return mission.PhaseSpec(...)"
         )
-    _check_record(origin, spec, where)
+    check_record(origin, spec, where)
     return origin, spec
 
 
-def _check_record(origin: PluginOrigin, spec: PhaseSpec, where: str) -> None:
+def check_record(origin: PluginOrigin, spec: PhaseSpec, where: str) -> None:
     def refuse(expected: str, found: object) -> PluginError:
         return PluginError(where, expected=f"{origin}: {expected}", found=repr(found), remedy="correct the PhaseSpec")
 
@@ -90,7 +90,10 @@ def _build(mission: MissionFile, index: int, origin: PluginOrigin, spec: PhaseSp
     environment = _guard(origin, where, "environment", lambda: spec.environment(params))
     if not isinstance(environment, Environment):
         raise PluginError(
-            where, expected=f"{origin}: environment to return an Environment", found=type(environment).__name__, remedy="derive it from mission.Environment"
+            where,
+            expected=f"{origin}: environment to return an Environment",
+            found=type(environment).__name__,
+            remedy="derive it from mission.Environment",
         )
     reward = _guard(origin, where, "reward", lambda: spec.reward(params)) if spec.reward else None
     limits = tuple(_guard(origin, where, "limits", lambda: spec.limits(params)))
@@ -98,7 +101,9 @@ def _build(mission: MissionFile, index: int, origin: PluginOrigin, spec: PhaseSp
     if not phase.trained and environment.guide is None and len(environment.action_names) > 0:
         raise PluginError(
             mission.source.where((*at, "policy"), _names(mission)),
-            expected=f"{origin} to offer a guide", found="no guide(state) on its environment", remedy="set policy: agent",
+            expected=f"{origin} to offer a guide",
+            found="no guide(state) on its environment",
+            remedy="set policy: agent",
         )
     return phase
 
@@ -115,7 +120,10 @@ def _sac(mission: MissionFile, index: int, spec: PhaseSpec) -> SacConfig | None:
     preset = overrides.pop("preset", None)
     if preset is not None and preset not in PRESETS:
         raise InputError(
-            mission.source.where((*at, "preset"), _names(mission)), expected=f"one of {', '.join(PRESETS)}", found=repr(preset), remedy="name a preset"
+            mission.source.where((*at, "preset"), _names(mission)),
+            expected=f"one of {', '.join(PRESETS)}",
+            found=repr(preset),
+            remedy="name a preset",
         )
     base = PRESETS[preset] if preset is not None else spec.sac.model_dump()
     return _validate(mission, SacConfig, _merge(base, overrides), at)
@@ -158,7 +166,10 @@ def _guard(origin: PluginOrigin, where: str, part: str, call: Callable[[], Any])
         raise
     except Exception as error:
         raise PluginError(
-            where, expected=f"{origin}: {part} to work", found=f"{type(error).__name__}: {error}", remedy="mend the plugin; --debug shows the traceback"
+            where,
+            expected=f"{origin}: {part} to work",
+            found=f"{type(error).__name__}: {error}",
+            remedy="mend the plugin; --debug shows the traceback",
         ) from error
 
 
@@ -284,4 +295,3 @@ def first_change(stored: Any, current: Any, at: str = "") -> str:
                 return change
         return ""
     return "" if stored == current else f"{at} was {json.dumps(stored)}, is {json.dumps(current)}"
-

@@ -75,14 +75,18 @@ def state_leaf_names(phase: Phase) -> tuple[str, ...]:
     env = phase.environment
     state = jax.eval_shape(lambda key: env.enter(key, env.start(key)), jax.random.key(0))
     return tuple(
-        "state" + jax.tree_util.keystr(path) for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0] if jnp.issubdtype(leaf.dtype, jnp.floating)
+        "state" + jax.tree_util.keystr(path)
+        for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]
+        if jnp.issubdtype(leaf.dtype, jnp.floating)
     )
 
 
 def finite_leaves(state: Any, batch_axes: int) -> Array:
     """bool [..., L]: which float leaves of a state are finite; `batch_axes` leading axes are kept."""
     flags = [
-        jnp.isfinite(leaf).all(axis=tuple(range(batch_axes, leaf.ndim))) for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.floating)
+        jnp.isfinite(leaf).all(axis=tuple(range(batch_axes, leaf.ndim)))
+        for leaf in jax.tree.leaves(state)
+        if jnp.issubdtype(leaf.dtype, jnp.floating)
     ]
     if not flags:
         return jnp.ones((*jax.tree.leaves(state)[0].shape[:batch_axes], 1), bool)
@@ -133,9 +137,7 @@ def step_envs(
     reward = sum(jnp.asarray(term, jnp.float32) for term in terms.values())
     steps, returns = envs.steps + 1, envs.returns + reward
     ended = outcome.terminated | (steps >= env.max_steps)
-    finite = jnp.concatenate(
-        [finite_leaves(state, 1).all(axis=0), jnp.isfinite(next_obs).all()[None], jnp.isfinite(reward).all()[None]]
-    )
+    finite = jnp.concatenate([finite_leaves(state, 1).all(axis=0), jnp.isfinite(next_obs).all()[None], jnp.isfinite(reward).all()[None]])
     fresh = _fresh_states(phase, bank, restart_key, vehicles)
     after = EnvBatch(
         jax.tree.map(lambda new, old: jnp.where(ended.reshape((-1,) + (1,) * (old.ndim - 1)), new, old), fresh, state),

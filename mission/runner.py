@@ -94,7 +94,9 @@ def train_mission(
             raise InputError(f"--phase or --init {name}", expected=f"one of {', '.join(names)}", found=name, remedy="name a phase of the mission")
     root = Path(checkpoints) / mission.name
     if SHIPPED in root.resolve().parts:
-        raise InputError(str(root), expected="a folder to write to", found="the shipped policies, which are read-only", remedy="choose another --checkpoints")
+        raise InputError(
+            str(root), expected="a folder to write to", found="the shipped policies, which are read-only", remedy="choose another --checkpoints"
+        )
     seed = mission.seed if seed is None else seed
     with folder_lock(root), Observers(mission, Path(log_dir or "runs")) as observers, interruptible() as stop:
         trainer = _Trainer(mission, phases, root, seed, observers, stop, dict(init or {}), checkpoint_every_s)
@@ -131,13 +133,17 @@ class _Trainer:
             return TrainingRecord(phase.name, "already trained", stored["env_steps"], stored["success"], stored["gate"], 0.0)
         key = name_key(jax.random.key(self.seed), phase.name)
         run = self._run(folder, phase, upstream, key, meta) if phase.trained else None
-        self.observers.emit("phase_start", phase.name, run.progress.env_steps if run else 0, data={"budget": phase.entry.budget.env_steps, "folder": str(folder.path)})
+        self.observers.emit(
+            "phase_start", phase.name, run.progress.env_steps if run else 0, data={"budget": phase.entry.budget.env_steps, "folder": str(folder.path)}
+        )
         if run is not None:
             emit = lambda kind, env_steps, **more: self.observers.emit(kind, phase.name, env_steps, **more)  # noqa: E731
             finished = train_phase(run, emit, lambda r: self._save(folder, r, meta), self.stop, self.checkpoint_every_s)
             if not finished:
                 raise Interrupted(
-                    f'phase "{phase.name}"', expected="to run to its end", found=f"a signal at vehicle step {run.progress.env_steps}; state saved in {folder.training}",
+                    f'phase "{phase.name}"',
+                    expected="to run to its end",
+                    found=f"a signal at vehicle step {run.progress.env_steps}; state saved in {folder.training}",
                     remedy="the same command goes on from there",
                 )
         record = self._finish(folder, phase, index, upstream, key, run, meta, time.monotonic() - began)
@@ -158,7 +164,9 @@ class _Trainer:
         stored = load_policy(folder, before, meta)
         if stored["bank"] is None:
             raise GateError(
-                str(folder.path), expected=f'a bank for "{self.phases[index].name}" to start from', found="too few successes when it was the last phase",
+                str(folder.path),
+                expected=f'a bank for "{self.phases[index].name}" to start from',
+                found="too few successes when it was the last phase",
                 remedy=f"train it again: --fresh --phase {before.name}",
             )
         return stored["bank"], meta["content_sha256"]
@@ -190,7 +198,11 @@ class _Trainer:
             step, stored = newest
             _refuse_other(folder.path, stored, meta)
             if stored["machine"] != meta["machine"]:
-                log.warning("%s was made on another machine (%s): the result may differ in its last bits", step, first_change(stored["machine"], meta["machine"]))
+                log.warning(
+                    "%s was made on another machine (%s): the result may differ in its last bits",
+                    step,
+                    first_change(stored["machine"], meta["machine"]),
+                )
             try:
                 tree = read_tree(step, {"state": run.state, "best_actor": run.best_actor})
             except Exception as error:
@@ -210,7 +222,9 @@ class _Trainer:
         folder = PhaseFolder(Path(source))
         meta = folder.policy_meta()
         if meta is None:
-            raise MachineError(str(source), expected="a phase's folder with a policy", found="none", remedy="--init NAME=DIR takes checkpoints/<mission>/<phase>")
+            raise MachineError(
+                str(source), expected="a phase's folder with a policy", found="none", remedy="--init NAME=DIR takes checkpoints/<mission>/<phase>"
+            )
         return load_policy(folder, phase, meta)["actor"]
 
     def _save(self, folder: PhaseFolder, run: Run, meta: dict[str, Any]) -> None:
@@ -219,7 +233,15 @@ class _Trainer:
         self.observers.emit("checkpoint", run.phase.name, run.progress.env_steps, data={"folder": str(folder.training)})
 
     def _finish(
-        self, folder: PhaseFolder, phase: Phase, index: int, upstream: TerminalBank | None, key: Any, run: Run | None, meta: dict[str, Any], seconds: float
+        self,
+        folder: PhaseFolder,
+        phase: Phase,
+        index: int,
+        upstream: TerminalBank | None,
+        key: Any,
+        run: Run | None,
+        meta: dict[str, Any],
+        seconds: float,
     ) -> TrainingRecord:
         """Fly the bank, write policy, bank and marker; raise if the gate was missed."""
         actor = run.best_actor if run is not None else None
@@ -247,7 +269,9 @@ class _Trainer:
         if failed:
             assert gate is not None
             raise GateError(
-                where, expected="its gate to be passed", found="; ".join(gate["failures"]),
+                where,
+                expected="its gate to be passed",
+                found="; ".join(gate["failures"]),
                 remedy=f"raise budget.env_steps (training goes on from {env_steps}), or look at the losses: {losses}",
             )
         folder.mark_done()
@@ -322,7 +346,9 @@ def find_policies(mission: MissionFile, phases: Sequence[Phase], checkpoints: st
             return shipped / mission.name
     if missing:
         raise MachineError(
-            str(chosen / mission.name), expected=f"a trained policy for each of {', '.join(needed)}", found=f"none for {', '.join(missing)}",
+            str(chosen / mission.name),
+            expected=f"a trained policy for each of {', '.join(needed)}",
+            found=f"none for {', '.join(missing)}",
             remedy=f"run `mission train {mission.source.path}`, or fly with --policy guide",
         )
     return chosen / mission.name
@@ -394,7 +420,9 @@ def _actor(folder: PhaseFolder, phases: Sequence[Phase], index: int, allow_stale
     assert meta is not None
     change = first_change(meta["configuration"], [phase.configuration() for phase in phases[: index + 1]])
     if change and not allow_stale:
-        raise StaleError(str(folder.path), expected="a policy of this configuration", found=change, remedy="train it again (--fresh), or pass --allow-stale")
+        raise StaleError(
+            str(folder.path), expected="a policy of this configuration", found=change, remedy="train it again (--fresh), or pass --allow-stale"
+        )
     if change:
         log.warning("%s is stale: %s", folder.path, change)
     origins = [dataclasses.asdict(phase.origin) for phase in phases[: index + 1]]
@@ -406,9 +434,7 @@ def _actor(folder: PhaseFolder, phases: Sequence[Phase], index: int, allow_stale
     return load_policy(folder, phases[index], meta)["actor"]
 
 
-def _report(
-    mission: MissionFile, phases: Sequence[Phase], results: list[list[PhaseFlight]], flights: int, seed: int, policy: str
-) -> MissionReport:
+def _report(mission: MissionFile, phases: Sequence[Phase], results: list[list[PhaseFlight]], flights: int, seed: int, policy: str) -> MissionReport:
     entered = np.ones(flights, bool)
     records: list[PhaseRecord] = []
     for phase, parts in zip(phases, results, strict=True):

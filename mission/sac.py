@@ -145,9 +145,7 @@ def update_targets(config: SacConfig, agent: Agent) -> Agent:
     return agent._replace(target_critic=optax.incremental_update(agent.critic, agent.target_critic, config.tau))
 
 
-def update_agent(
-    config: SacConfig, networks: Networks, agent: Agent, batch: Batch, noise: Array, axis: str
-) -> tuple[Agent, Array, dict[str, Array]]:
+def update_agent(config: SacConfig, networks: Networks, agent: Agent, batch: Batch, noise: Array, axis: str) -> tuple[Agent, Array, dict[str, Array]]:
     """Critic, actor, temperature, targets, in this order ([2], algorithm 1).
 
     Args:

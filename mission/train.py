@@ -153,9 +153,7 @@ def compile_programs(phase: Phase) -> Programs:
         iterations, updates = config.update_cycle
 
         def cycle(state: TrainState, _: None) -> tuple[TrainState, Any]:
-            state, (report, action, reward) = lax.scan(
-                lambda s, _: collect(s, bank, collect_key, policy(s.agent)), state, None, length=iterations
-            )
+            state, (report, action, reward) = lax.scan(lambda s, _: collect(s, bank, collect_key, policy(s.agent)), state, None, length=iterations)
             state, (metrics, td) = lax.scan(lambda s, _: update(s, update_key), state, None, length=updates)
             return state, (report, metrics, action[-1], reward[-1], td[-1])
 
@@ -171,7 +169,11 @@ def compile_programs(phase: Phase) -> Programs:
         return jax.jit(mapped, donate_argnums=0 if donate else ())
 
     return Programs(
-        replicated(init, 2, False), replicated(fill, 3, True), replicated(warm_up, 2, True), replicated(chunk, 3, True), compile_flight(phase, agent=True)
+        replicated(init, 2, False),
+        replicated(fill, 3, True),
+        replicated(warm_up, 2, True),
+        replicated(chunk, 3, True),
+        compile_flight(phase, agent=True),
     )
 
 
@@ -206,7 +208,12 @@ def _all_td_errors(config: SacConfig, networks: Networks, example: Transition, a
         index = jnp.minimum(number * _TD_BLOCK + jnp.arange(_TD_BLOCK), capacity - 1)
         window = store.gather_n_step(replay, index, example, config.n_step, config.gamma, config.vehicles)
         batch = Batch(
-            window.first.obs, window.first.action, window.reward, window.last.next_obs, window.discount * (1.0 - window.last.terminated), jnp.ones(_TD_BLOCK)
+            window.first.obs,
+            window.first.action,
+            window.reward,
+            window.last.next_obs,
+            window.discount * (1.0 - window.last.terminated),
+            jnp.ones(_TD_BLOCK),
         )
         noise = jax.random.normal(jax.random.fold_in(key, number), (_TD_BLOCK, networks.actor.actions))
         return critic_loss(networks, agent.critic, batch, td_target(config, networks, agent, batch, noise))[1][0]
@@ -281,7 +288,11 @@ def train_chunk(run: Run, emit: Callable[..., None]) -> None:
     updates = config.chunk_cycles * config.update_cycle[1]
     scalars = {name: float(values.mean()) for name, values in metrics.items()}
     scalars |= {f"Reward/{name}": float(values.mean()) for name, values in report["terms"].items()}
-    scalars |= {"Episode/Count": float(episodes), "Speed/UpdatesPerSecond": updates / seconds, "Speed/EnvStepsPerSecond": config.chunk_steps / seconds}
+    scalars |= {
+        "Episode/Count": float(episodes),
+        "Speed/UpdatesPerSecond": updates / seconds,
+        "Speed/EnvStepsPerSecond": config.chunk_steps / seconds,
+    }
     if episodes:
         scalars |= {
             "Episode/Return": float(report["return"].sum()) / episodes,

@@ -59,4 +59,6 @@ class Observers:
             with self.metrics.open("a") as stream:
                 stream.write(json.dumps(line) + "\n")
         except OSError as error:
-            raise MachineError(str(self.metrics), expected="to write metrics", found=str(error), remedy="free disk space; the last checkpoint is kept") from None
+            raise MachineError(
+                str(self.metrics), expected="to write metrics", found=str(error), remedy="free disk space; the last checkpoint is kept"
+            ) from None

@@ -1,0 +1,248 @@
+"""The command line. Heavy imports happen inside commands, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="mission",
+    help="Train and fly chains of flight phases, one Soft Actor-Critic agent a phase.\n\n"
+    "Begin with: mission train missions/vertical.yaml, then mission fly missions/vertical.yaml",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+File = Annotated[Path, typer.Argument(help="Mission file (YAML).", show_default=False)]
+Checkpoints = Annotated[
+    Path | None, typer.Option("--checkpoints", metavar="DIR", help="Folder that holds MISSION/PHASE/. [default: checkpoints]", show_default=False)
+]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value, e.g. phases.burn.sac.gamma=0.99. Repeatable.")]
+Local = Annotated[bool, typer.Option("--allow-local-plugins", help="Permit `plugin: ./file.py` in the mission file; it runs that code.")]
+Seed = Annotated[
+    int | None, typer.Option("--seed", metavar="N", min=0, max=2**32 - 1, help="Instead of the mission file's seed.", show_default=False)
+]
+
+
+def _version(value: bool) -> None:
+    if value:
+        from mission import __version__
+
+        typer.echo(f"mission {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks. Give it before the command.")] = False,
+) -> None:
+    """Options of every command."""
+
+
+@app.command()
+def plugins(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """List installed phase plugins and observers, from metadata, importing none of them."""
+    import json
+
+    from mission.hooks import OBSERVER_GROUP, PHASE_GROUP
+    from mission.registry import list_plugins
+
+    rows = [
+        {"group": group, "name": row.name, "distribution": row.distribution, "version": row.version, "target": row.target, "duplicate": row.duplicate}
+        for group in (PHASE_GROUP, OBSERVER_GROUP)
+        for row in list_plugins(group)
+    ]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    for row in rows:
+        mark = '  DUPLICATE: write "distribution:name"' if row["duplicate"] else ""
+        typer.echo(f"{row['group']:18} {row['name']:24} {row['distribution']} {row['version']}  {row['target']}{mark}")
+
+
+@app.command()
+def check(file: File, overrides: Set = None, local: Local = False) -> None:
+    """Parse, resolve and link a mission; print what would run. Trains nothing."""
+    from mission.loading import load_mission
+    from mission.resolve import digest, resolve_mission
+
+    mission = load_mission(file, overrides or [])
+    phases = resolve_mission(mission, allow_local_plugins=local)
+    typer.echo(f"{mission.name}: {len(phases)} phases, seed {mission.seed}, digest {digest([p.configuration() for p in phases])[:16]}")
+    for phase in phases:
+        env, entry = phase.environment, phase.entry
+        who = f"agent, {entry.budget.env_steps:,} vehicle steps" if phase.trained else "guide"
+        gate = f"gate: success >= {entry.gate.success_low} in {entry.gate.flights} flights" if entry.gate else "no gate"
+        typer.echo(f"  {phase.name}: {phase.origin}")
+        typer.echo(f"    {who}; {gate}; {len(env.observation_names)} observations, {len(env.action_names)} actions, {env.control_period_s} s steps")
+
+
+@app.command()
+def schema(
+    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write here instead of printing.", show_default=False)] = None,
+) -> None:
+    """Print the JSON Schema of mission files, for editors."""
+    import json
+
+    from mission.schema import mission_schema
+
+    _write(json.dumps(mission_schema(), indent=2) + "\n", output)
+
+
+@app.command()
+def train(
+    file: File,
+    checkpoints: Checkpoints = None,
+    phase: Annotated[list[str] | None, typer.Option("--phase", metavar="NAME", help="Train only this phase. Repeatable.")] = None,
+    init: Annotated[
+        list[str] | None, typer.Option("--init", metavar="NAME=DIR", help="Start a phase's actor from the policy in a phase's folder. Repeatable.")
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Begin the phases anew; what is stored of them is removed.")] = False,
+    seed: Seed = None,
+    overrides: Set = None,
+    log_dir: Annotated[
+        Path | None, typer.Option("--log-dir", metavar="DIR", help="For observers that write. [default: runs]", show_default=False)
+    ] = None,
+    local: Local = False,
+    checkpoint_every: Annotated[float, typer.Option("--checkpoint-every", metavar="SECONDS", min=0, help="Between training checkpoints.")] = 30.0,
+) -> None:
+    """Train every phase in order; goes on where an earlier run stopped, and ends the same to the bit."""
+    from mission.errors import InputError
+    from mission.loading import load_mission
+
+    mission = load_mission(file, overrides or [])
+    starts: dict[str, str | Path] = {}
+    for text in init or []:
+        name, separator, folder = text.partition("=")
+        if not separator or not name or not folder:
+            raise InputError(f"--init {text}", expected="NAME=DIR", found=text, remedy="write --init burn=checkpoints/vertical/burn")
+        starts[name] = folder
+    from mission.runner import DEFAULT_CHECKPOINTS, train_mission
+
+    records = train_mission(
+        mission,
+        checkpoints=checkpoints or DEFAULT_CHECKPOINTS,
+        only=phase or (),
+        init=starts,
+        fresh=fresh,
+        seed=seed,
+        log_dir=log_dir,
+        allow_local_plugins=local,
+        checkpoint_every_s=checkpoint_every,
+    )
+    for record in records:
+        success = "" if record.success is None else f", success {100 * record.success:.2f} % over its bank's flights"
+        typer.echo(f"{record.name}: {record.status}, {record.env_steps:,} vehicle steps{success}")
+
+
+@app.command()
+def fly(
+    file: File,
+    checkpoints: Checkpoints = None,
+    flights: Annotated[int, typer.Option("--flights", metavar="N", min=1, help="Vehicles to fly.")] = 1000,
+    seed: Seed = None,
+    policy: Annotated[str, typer.Option("--policy", metavar="agent|guide", help="guide: every phase by its classical controller.")] = "agent",
+    allow_stale: Annotated[bool, typer.Option("--allow-stale", help="Fly policies made under another configuration.")] = False,
+    json_file: Annotated[
+        str | None, typer.Option("--json", metavar="FILE|-", help="Write the report as JSON; - prints it instead of the table.", show_default=False)
+    ] = None,
+    overrides: Set = None,
+    local: Local = False,
+) -> None:
+    """Fly N vehicles through the whole chain and report success with 95 % Wilson intervals."""
+    from mission.errors import InputError
+    from mission.loading import load_mission
+
+    if policy not in ("agent", "guide"):
+        raise InputError("--policy", expected="agent or guide", found=policy, remedy="name one of the two")
+    mission = load_mission(file, overrides or [])
+    from mission.observers.progress import flight_bar
+    from mission.runner import fly_mission
+
+    with flight_bar(flights) as bar:
+        report = fly_mission(
+            mission,
+            checkpoints=checkpoints,
+            flights=flights,
+            seed=seed,
+            policy=policy,
+            allow_stale=allow_stale,
+            allow_local_plugins=local,
+            progress=bar,
+        )
+    if json_file == "-":
+        typer.echo(report.to_json())
+        return
+    if json_file is not None:
+        _write(report.to_json() + "\n", Path(json_file))
+    from mission.tables import print_report
+
+    print_report(report)
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="Name of the phase, e.g. parachute_descent.", show_default=False)],
+    directory: Annotated[
+        Path | None, typer.Option("--directory", metavar="DIR", help="Where to write. [default: ./NAME]", show_default=False)
+    ] = None,
+) -> None:
+    """Write a complete, installable plugin distribution with one phase, a test and a mission file."""
+    from mission.skeleton import write_skeleton
+
+    folder = write_skeleton(name, directory)
+    typer.echo(f"wrote {folder}\nnext:\n  pip install -e {folder}\n  mission train {folder / 'mission.yaml'}\n  pytest {folder}")
+
+
+def _write(text: str, output: Path | None) -> None:
+    from mission.errors import MachineError
+
+    if output is None:
+        typer.echo(text, nl=False)
+        return
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise MachineError(str(output), expected="a file to write", found=str(error), remedy="choose another path") from None
+
+
+def _fail(error: Any) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return error.exit_code
+
+
+def main() -> None:
+    """Entry point: one paragraph and an exit code for every error that a person can cause."""
+    from mission.errors import MissionError
+
+    debug = "--debug" in sys.argv[1:]
+    if debug:
+        sys.argv = [sys.argv[0], "--debug", *[a for a in sys.argv[1:] if a != "--debug"]]
+    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(message)s")
+    for noisy in ("absl", "orbax", "jax"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    try:
+        app(standalone_mode=True)
+    except MissionError as error:
+        if debug:
+            raise
+        sys.exit(_fail(error))
+    except KeyboardInterrupt:
+        print("stopped; what was saved before is still there", file=sys.stderr)
+        sys.exit(130)
+    except OSError as error:
+        if debug:
+            raise
+        print(f"error: the machine refused: {error}", file=sys.stderr)
+        sys.exit(3)
+
+
+if __name__ == "__main__":
+    main()

@@ -61,7 +61,7 @@ def write_step(final: Path, tree: Any, meta: dict[str, Any]) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         if jax.tree.leaves(tree):
-            ocp.save_pytree((temporary / "state").resolve(), tree)
+            ocp.save(str((temporary / "state").resolve()), tree)
         (temporary / "meta.json").write_text(json.dumps(meta, indent=1, allow_nan=False))
         manifest = {str(p.relative_to(temporary)): _sha256(p) for p in _files(temporary)}
         with (temporary / "manifest.json").open("w") as stream:
@@ -124,7 +124,7 @@ def read_tree(folder: Path, target: Any) -> Any:
     abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), target)
     if not jax.tree.leaves(abstract):
         return abstract
-    tree = ocp.load_pytree((folder / "state").resolve(), abstract)
+    tree = ocp.load(str((folder / "state").resolve()), abstract)
     for wanted, got in zip(jax.tree.leaves(abstract), jax.tree.leaves(tree), strict=True):
         if wanted.shape != got.shape or wanted.dtype != got.dtype:
             raise ValueError(f"stored {got.dtype}{list(got.shape)}, expected {wanted.dtype}{list(wanted.shape)}")

@@ -227,7 +227,7 @@ def main() -> None:
         sys.argv = [sys.argv[0], "--debug", *[a for a in sys.argv[1:] if a != "--debug"]]
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(message)s")
     for noisy in ("absl", "orbax", "jax"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
+        logging.getLogger(noisy).setLevel(logging.NOTSET if debug else logging.CRITICAL)
     try:
         app(standalone_mode=True)
     except MissionError as error:

@@ -30,7 +30,7 @@ def configure() -> None:
     """Split the CPU into devices and switch the compile cache on; too late once JAX has started."""
     with contextlib.suppress(RuntimeError):  # JAX already runs: keep its devices
         jax.config.update("jax_num_cpu_devices", min(_CPU_DEVICES, visible_cores()))
-    if not jax.config.jax_compilation_cache_dir:
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         cache_home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(cache_home / "mission" / "jax"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

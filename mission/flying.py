@@ -40,7 +40,7 @@ def agent_controller(phase: Phase) -> Controller:
     """The policy's mean action."""
     assert phase.sac is not None
     head, networks = phase.sac.actor.head, make_networks(phase.sac, len(phase.environment.action_names))
-    return lambda params, state, obs: mean_action(head, networks.actor.apply(params, obs))
+    return lambda params, state, obs: mean_action(head, networks.normal(params, obs))
 
 
 def compile_flight(phase: Phase, agent: bool) -> Flight:
@@ -62,9 +62,10 @@ def pad(tree: Any, rows: int) -> Any:
     return jax.tree.map(lambda leaf: jnp.concatenate([leaf, jnp.repeat(leaf[:1], CHUNK - rows, axis=0)]) if rows < CHUNK else leaf, tree)
 
 
-def starts(phase: Phase, keys: Array) -> Any:
-    """Nominal entry states [N] of a phase, one a key."""
-    return jax.jit(jax.vmap(phase.environment.start))(jax.vmap(name_key, (0, None))(keys, "start"))
+def nominal_starts(phase: Phase, keys: Array) -> Any:
+    """Nominal entry states [N] of a phase, one a key, for at most one chunk."""
+    padded = jax.vmap(name_key, (0, None))(pad(keys, len(keys)), "start")
+    return jax.tree.map(lambda leaf: leaf[: len(keys)], jax.jit(jax.vmap(phase.environment.start))(padded))
 
 
 def fly_chunk(flight: Flight, params: Any, handoff: Any, keys: Array, alive: np.ndarray) -> PhaseFlight:
@@ -89,9 +90,7 @@ def fly_rows(phase: Phase, flight: Flight, params: Any, rows: Any | None, index:
     parts = []
     for numbers in chunks(len(index)):
         keys = flight_keys(key, numbers)
-        handoff = starts(phase, pad(keys, len(numbers))) if rows is None else jax.tree.map(lambda leaf, n=numbers: leaf[index[n]], rows)
-        if rows is None:
-            handoff = jax.tree.map(lambda leaf, n=numbers: leaf[: len(n)], handoff)
+        handoff = nominal_starts(phase, keys) if rows is None else jax.tree.map(lambda leaf, n=numbers: leaf[index[n]], rows)
         parts.append(fly_chunk(flight, params, handoff, keys, np.ones(len(numbers), bool)))
     return join(parts)
 

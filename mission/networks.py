@@ -7,7 +7,7 @@ sample is mean + std * noise, and its log-density is computed from that same noi
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -55,6 +55,7 @@ class LayerNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
+        """[B, W] -> [B, W]."""
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
         return layer_norm(x, scale, bias)
@@ -68,6 +69,7 @@ class Perceptron(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
+        """[B, inputs] -> [B, outputs]."""
         for width in self.config.sizes:
             x = nn.Dense(width, kernel_init=nn.initializers.xavier_uniform())(x)
             if self.config.layer_norm:
@@ -92,6 +94,7 @@ class Actor(nn.Module):
 
     @nn.compact
     def __call__(self, obs: Array) -> Normal:
+        """[B, O] -> Normal [B, A]."""
         out = Perceptron(self.config, 2 * self.actions, name="body")(obs)
         mean, raw = out[:, : self.actions], out[:, self.actions :]
         if self.config.head == "squashed":
@@ -109,6 +112,7 @@ class TwinCritic(nn.Module):
 
     @nn.compact
     def __call__(self, obs: Array, action: Array) -> Array:
+        """[B, O], [B, A] -> [2, B]."""
         x = jnp.concatenate([obs, action], axis=-1)
         return jnp.stack([Perceptron(self.config, 1, name=name)(x)[:, 0] for name in ("q1", "q2")])
 
@@ -118,6 +122,14 @@ class Networks(NamedTuple):
 
     actor: Actor
     critic: TwinCritic
+
+    def normal(self, params: Any, obs: Array) -> Normal:
+        """The actor's distribution at [B, O]."""
+        return cast(Normal, self.actor.apply(params, obs))
+
+    def q(self, params: Any, obs: Array, action: Array) -> Array:
+        """Both critics at [B, O], [B, A]: [2, B]."""
+        return cast(Array, self.critic.apply(params, obs, action))
 
 
 def make_networks(config: SacConfig, actions: int) -> Networks:

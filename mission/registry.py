@@ -104,7 +104,9 @@ def load_local(path: Path, where: str) -> ModuleType:
     """Import a plugin from a file beside the mission file."""
     if not path.is_file():
         raise PluginError(where, expected=f"a Python file at {path}", found="no such file", remedy="correct the path")
-    digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
+    digest = hashlib.sha256(str(path.resolve()).encode() + path.read_bytes()).hexdigest()[:12]
+    if f"mission_local_{digest}" in sys.modules:  # two phases of one file share its classes
+        return sys.modules[f"mission_local_{digest}"]
     spec = importlib.util.spec_from_file_location(f"mission_local_{digest}", path)
     if spec is None or spec.loader is None:
         raise PluginError(where, expected="a file that ends in .py", found=path.name, remedy="rename it")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -62,6 +64,8 @@ def load_spec(mission: MissionFile, index: int, allow_local: bool = False) -> tu
 
 
 def check_record(origin: PluginOrigin, spec: PhaseSpec, where: str) -> None:
+    """Refuse a PhaseSpec whose fields are not what they should be."""
+
     def refuse(expected: str, found: object) -> PluginError:
         return PluginError(where, expected=f"{origin}: {expected}", found=repr(found), remedy="correct the PhaseSpec")
 
@@ -95,7 +99,7 @@ def _build(mission: MissionFile, index: int, origin: PluginOrigin, spec: PhaseSp
             found=type(environment).__name__,
             remedy="derive it from mission.Environment",
         )
-    reward = _guard(origin, where, "reward", lambda: spec.reward(params)) if spec.reward else None
+    reward = _guard(origin, where, "reward", partial(spec.reward, params)) if spec.reward else None
     limits = tuple(_guard(origin, where, "limits", lambda: spec.limits(params)))
     phase = Phase(entry.name, origin, params, environment, reward, limits, _sac(mission, index, spec), entry, spec.report)
     if not phase.trained and environment.guide is None and len(environment.action_names) > 0:
@@ -260,7 +264,7 @@ def check_links(phases: Sequence[Phase]) -> None:
     Raises:
       LinkError: names both phases and the first leaf that differs.
     """
-    for before, after in zip(phases[:-1], phases[1:], strict=True):
+    for before, after in itertools.pairwise(phases):
         leaves = jax.eval_shape(lambda key, env=before.environment: env.leave(env.enter(key, env.start(key))), jax.random.key(0))
         starts = jax.eval_shape(after.environment.start, jax.random.key(0))
         difference = first_difference(leaves, starts)

@@ -51,14 +51,15 @@ class EpisodeEnd(NamedTuple):
 class PhaseFlight(NamedTuple):
     """N flights of one phase, frozen where each ended."""
 
+    # Arrays of JAX in a compiled flight, of numpy once on the host (the handoff stays on the device).
     handoff: Any  # leaves [N, ...], what `leave` gives
-    success: Array  # bool [N]
-    cause: Array  # int32 [N], index into Phase.causes
-    steps: Array  # int32 [N]
-    returns: Array  # float32 [N], sum of rewards
-    telemetry: dict[str, Array]  # [N] at the end
-    lowest: dict[str, Array]  # [N] by limited channel, over the whole phase
-    highest: dict[str, Array]
+    success: Any  # bool [N]
+    cause: Any  # int32 [N], index into Phase.causes
+    steps: Any  # int32 [N]
+    returns: Any  # float32 [N], sum of rewards
+    telemetry: dict[str, Any]  # [N] at the end
+    lowest: dict[str, Any]  # [N] by limited channel, over the whole phase
+    highest: dict[str, Any]
 
 
 def strong(tree: Any) -> Any:
@@ -134,7 +135,7 @@ def step_envs(
     next_obs = jax.vmap(env.observe)(state)
     assert phase.reward is not None
     terms = jax.vmap(phase.reward)(envs.state, clipped, state, outcome)
-    reward = sum(jnp.asarray(term, jnp.float32) for term in terms.values())
+    reward = jnp.stack([jnp.asarray(term, jnp.float32) for term in terms.values()]).sum(axis=0)
     steps, returns = envs.steps + 1, envs.returns + reward
     ended = outcome.terminated | (steps >= env.max_steps)
     finite = jnp.concatenate([finite_leaves(state, 1).all(axis=0), jnp.isfinite(next_obs).all()[None], jnp.isfinite(reward).all()[None]])

@@ -20,11 +20,11 @@ from mission.bank import TerminalBank, build_bank, count
 from mission.checkpoint import PhaseFolder, content_hash, folder_lock, read_tree
 from mission.config import MissionFile
 from mission.devices import configure, describe, replicate
-from mission.errors import GateError, InputError, Interrupted, MachineError, StaleError
-from mission.flying import bank_flights, chunks, compile_flight, fly_chunk, flight_keys, loss_causes, name_key, pad, starts
-from mission.networks import make_networks
+from mission.errors import GateError, InputError, Interrupted, MachineError
+from mission.flying import bank_flights, chunks, compile_flight, flight_keys, fly_chunk, loss_causes, name_key, nominal_starts
 from mission.observers import Observers
 from mission.phase import Phase
+from mission.policies import DEFAULT_CHECKPOINTS, SHIPPED, find_policies, load_policy, refuse_other, stored_actor
 from mission.report import MissionReport, PhaseRecord, TrainingRecord, phase_record
 from mission.resolve import digest, first_change, resolve_mission
 from mission.rollout import PhaseFlight
@@ -32,8 +32,6 @@ from mission.statistics import rate
 from mission.train import Progress, Run, begin, train_phase
 
 log = logging.getLogger("mission")
-SHIPPED = "shipped"
-DEFAULT_CHECKPOINTS = Path("checkpoints")
 
 
 @contextlib.contextmanager
@@ -129,7 +127,7 @@ class _Trainer:
         meta = self._meta(index, upstream_id)
         if folder.done:
             stored = folder.policy_meta() or {}
-            _refuse_other(folder.path, stored, meta)
+            refuse_other(folder.path, stored, meta)
             return TrainingRecord(phase.name, "already trained", stored["env_steps"], stored["success"], stored["gate"], 0.0)
         key = name_key(jax.random.key(self.seed), phase.name)
         run = self._run(folder, phase, upstream, key, meta) if phase.trained else None
@@ -160,7 +158,7 @@ class _Trainer:
             log.warning('phase "%s" has no bank of "%s" to start from: it trains from its own start', self.phases[index].name, before.name)
             return None, "start"
         meta = folder.policy_meta() or {}
-        _refuse_other(folder.path, meta, self._meta(index - 1, meta["upstream"]))
+        refuse_other(folder.path, meta, self._meta(index - 1, meta["upstream"]))
         stored = load_policy(folder, before, meta)
         if stored["bank"] is None:
             raise GateError(
@@ -196,7 +194,7 @@ class _Trainer:
                 folder.metrics.unlink(missing_ok=True)
                 return run
             step, stored = newest
-            _refuse_other(folder.path, stored, meta)
+            refuse_other(folder.path, stored, meta)
             if stored["machine"] != meta["machine"]:
                 log.warning(
                     "%s was made on another machine (%s): the result may differ in its last bits",
@@ -279,26 +277,6 @@ class _Trainer:
         return TrainingRecord(phase.name, status, env_steps, success, gate, seconds)
 
 
-def _refuse_other(folder: Path, stored: dict[str, Any], current: dict[str, Any]) -> None:
-    """A folder begun under another seed, configuration, plugin or start is not written to."""
-
-    def refuse(expected: str, found: str) -> StaleError:
-        return StaleError(str(folder), expected=expected, found=found, remedy="pass --fresh to begin anew, or choose another --checkpoints")
-
-    if stored["seed"] != current["seed"]:
-        raise refuse(f"seed {stored['seed']}, which it was begun with", f"seed {current['seed']}")
-    change = first_change(stored["configuration"], current["configuration"])
-    if change:
-        raise refuse("the configuration that it was made with", change)
-    change = first_change(stored["plugins"], current["plugins"])
-    if change:
-        raise refuse("the plugins that it was made with", change)
-    if stored["init"] != current["init"] and current["init"] is not None:
-        raise refuse(f"--init {stored['init']}, which it was begun with", f"--init {current['init']}")
-    if stored["upstream"] != current["upstream"]:
-        raise refuse("the starts that it was trained from", "the phase before it was trained anew since")
-
-
 def _cut_metrics(path: Path, env_steps: int) -> None:
     """Drop the lines of `metrics.jsonl` that a resumed run will write again."""
     if path.is_file():
@@ -308,50 +286,6 @@ def _cut_metrics(path: Path, env_steps: int) -> None:
                 if json.loads(line)["env_steps"] <= env_steps:
                     kept.append(line + "\n")
         path.write_text("".join(kept))
-
-
-def load_policy(folder: PhaseFolder, phase: Phase, meta: dict[str, Any]) -> dict[str, Any]:
-    """`{actor, bank}` of a stored phase, each None where it has none."""
-    env = phase.environment
-
-    def shapes(key: Any) -> dict[str, Any]:
-        handoff = env.leave(env.enter(key, env.start(key)))
-        batch = lambda n: jax.tree.map(lambda leaf: jax.numpy.broadcast_to(leaf, (n, *leaf.shape)), handoff)  # noqa: E731
-        tree: dict[str, Any] = {"actor": None, "bank": None}
-        if phase.trained and phase.sac is not None:
-            networks = make_networks(phase.sac, len(env.action_names))
-            tree["actor"] = networks.actor.init(key, jax.numpy.zeros((1, len(env.observation_names))))
-        if meta["bank"] is not None:
-            width = sum(leaf.size for leaf in jax.tree.leaves(handoff) if jax.numpy.issubdtype(leaf.dtype, jax.numpy.floating))
-            density = jax.numpy.zeros(width), jax.numpy.zeros((width, width))
-            tree["bank"] = TerminalBank(batch(meta["bank"]["rows"]), batch(meta["bank"]["held_out"]), *density)
-        return tree
-
-    return folder.load_policy(jax.eval_shape(shapes, jax.random.key(0)))
-
-
-def find_policies(mission: MissionFile, phases: Sequence[Phase], checkpoints: str | Path | None) -> Path:
-    """The folder that holds the mission's policies; the shipped ones where no folder was named.
-
-    Raises:
-      MachineError: a policy is missing.
-    """
-    chosen = Path(checkpoints) if checkpoints is not None else DEFAULT_CHECKPOINTS
-    needed = [phase.name for phase in phases if phase.trained]
-    missing = [name for name in needed if not (chosen / mission.name / name / "policy").is_dir()]
-    if missing and checkpoints is None:
-        shipped = DEFAULT_CHECKPOINTS / SHIPPED
-        if all((shipped / mission.name / name / "policy").is_dir() for name in needed):
-            log.warning("no policies of this mission in %s: flying the shipped ones", chosen / mission.name)
-            return shipped / mission.name
-    if missing:
-        raise MachineError(
-            str(chosen / mission.name),
-            expected=f"a trained policy for each of {', '.join(needed)}",
-            found=f"none for {', '.join(missing)}",
-            remedy=f"run `mission train {mission.source.path}`, or fly with --policy guide",
-        )
-    return chosen / mission.name
 
 
 def fly_mission(
@@ -388,7 +322,7 @@ def fly_mission(
         mission = _all_guides(mission)
     phases = resolve_mission(mission, allow_local_plugins=allow_local_plugins)
     root = find_policies(mission, phases, checkpoints)
-    actors = [_actor(PhaseFolder(root / phase.name), phases, k, allow_stale) if phase.trained else None for k, phase in enumerate(phases)]
+    actors = [stored_actor(PhaseFolder(root / phase.name), phases, k, allow_stale) if phase.trained else None for k, phase in enumerate(phases)]
     compiled = [compile_flight(phase, agent=phase.trained) for phase in phases]
     key = name_key(jax.random.key(seed), "fly")
     results: list[list[PhaseFlight]] = [[] for _ in phases]
@@ -398,7 +332,7 @@ def fly_mission(
         for k, phase in enumerate(phases):
             phase_keys = jax.vmap(name_key, (0, None))(keys, phase.name)
             if handoff is None:
-                handoff = jax.tree.map(lambda leaf, n=len(numbers): leaf[:n], starts(phase, pad(phase_keys, len(numbers))))
+                handoff = nominal_starts(phase, phase_keys)
             result = fly_chunk(compiled[k], actors[k], handoff, phase_keys, alive)
             results[k].append(result._replace(handoff=()))
             handoff, alive = result.handoff, result.success
@@ -412,26 +346,6 @@ def _all_guides(mission: MissionFile) -> MissionFile:
     changed = mission.model_copy(update={"phases": entries})
     changed._source = mission._source
     return changed
-
-
-def _actor(folder: PhaseFolder, phases: Sequence[Phase], index: int, allow_stale: bool) -> Any:
-    """The stored actor of phase `index`, after checking what it was made under."""
-    meta = folder.policy_meta()
-    assert meta is not None
-    change = first_change(meta["configuration"], [phase.configuration() for phase in phases[: index + 1]])
-    if change and not allow_stale:
-        raise StaleError(
-            str(folder.path), expected="a policy of this configuration", found=change, remedy="train it again (--fresh), or pass --allow-stale"
-        )
-    if change:
-        log.warning("%s is stale: %s", folder.path, change)
-    origins = [dataclasses.asdict(phase.origin) for phase in phases[: index + 1]]
-    change = first_change(meta["plugins"], origins)
-    if change:
-        log.warning("%s was made with other plugins: %s", folder.path, change)
-    if meta["gate"] is not None and not meta["gate"]["passed"]:
-        log.warning('phase "%s" did not pass its gate: %s', phases[index].name, "; ".join(meta["gate"]["failures"]))
-    return load_policy(folder, phases[index], meta)["actor"]
 
 
 def _report(mission: MissionFile, phases: Sequence[Phase], results: list[list[PhaseFlight]], flights: int, seed: int, policy: str) -> MissionReport:

@@ -8,7 +8,7 @@ errors and log-densities are all [B].
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -92,15 +92,15 @@ def create_agent(config: SacConfig, networks: Networks, key: Array, observations
 
 def td_target(config: SacConfig, networks: Networks, agent: Agent, batch: Batch, noise: Array) -> Array:
     """y = r + gamma^n (min_i Q'_i(s', a') - alpha log pi(a' | s')), [B] ([2], eq. 5 and 6)."""
-    action, log_density = sample_action(config.actor.head, networks.actor.apply(agent.actor, batch.next_obs), noise)
-    q = networks.critic.apply(agent.target_critic, batch.next_obs, action).min(axis=0)
+    action, log_density = sample_action(config.actor.head, networks.normal(agent.actor, batch.next_obs), noise)
+    q = networks.q(agent.target_critic, batch.next_obs, action).min(axis=0)
     value = q - jnp.exp(agent.log_temperature) * log_density
     return lax.stop_gradient(batch.reward + batch.discount * value)
 
 
 def critic_loss(networks: Networks, params: Any, batch: Batch, target: Array) -> tuple[Array, tuple[Array, Array]]:
     """J_Q = mean of w 1/2 sum_i (Q_i(s, a) - y)^2 ([2], eq. 5); also |td| [B], the mean over both, and Q."""
-    q = networks.critic.apply(params, batch.obs, batch.action)
+    q = networks.q(params, batch.obs, batch.action)
     error = q - target[None, :]
     loss = (batch.weight * 0.5 * (error**2).sum(axis=0)).mean()
     return loss, (jnp.abs(error).mean(axis=0), q.mean())
@@ -110,9 +110,9 @@ def actor_loss(
     config: SacConfig, networks: Networks, params: Any, critic: Any, log_temperature: Array, obs: Array, noise: Array
 ) -> tuple[Array, tuple[Array, Array]]:
     """J_pi = mean of alpha log pi(a | s) - min_i Q_i(s, a) ([2], eq. 9); also mean log pi and mean std."""
-    normal = networks.actor.apply(params, obs)
+    normal = networks.normal(params, obs)
     action, log_density = sample_action(config.actor.head, normal, noise)
-    q = networks.critic.apply(critic, obs, action).min(axis=0)
+    q = networks.q(critic, obs, action).min(axis=0)
     loss = (jnp.exp(lax.stop_gradient(log_temperature)) * log_density - q).mean()
     return loss, (log_density.mean(), jnp.exp(normal.log_std).mean())
 
@@ -176,7 +176,7 @@ def update_agent(config: SacConfig, networks: Networks, agent: Agent, batch: Bat
     entropy = target_entropy(config, networks.actor.actions)
     loss_alpha, grad = jax.value_and_grad(temperature_loss)(agent.log_temperature, log_density, entropy)
     change, temperature_state = of_temperature.update(grad, agent.temperature_optimiser)
-    moved = jnp.clip(agent.log_temperature + change, math.log(config.temperature_min), math.log(config.temperature_max))
+    moved = jnp.clip(jnp.add(agent.log_temperature, cast(Array, change)), math.log(config.temperature_min), math.log(config.temperature_max))
     learn = jnp.bool_(config.temperature_learned) & (agent.updates >= config.temperature_delay_updates)
     agent = agent._replace(
         log_temperature=jnp.where(learn, moved, agent.log_temperature),

@@ -38,7 +38,7 @@ def distribution(values: np.ndarray, extremes: bool = True) -> dict[str, float |
     if values.size == 0:
         return dict.fromkeys(names)
     p05, p50, p95 = np.percentile(values, (5, 50, 95))
-    everything = {
+    everything: dict[str, Any] = {
         "mean": values.mean(),
         "sd": values.std(ddof=1) if values.size > 1 else None,
         "p05": p05,

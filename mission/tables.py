@@ -31,7 +31,5 @@ def print_report(report: MissionReport) -> None:
             worst = "-" if limit["worst"] is None else f"{limit['worst']:.4g}"
             console.print(f"{phase.name}: {name} {bounds}; worst {worst}; {limit['violated']} flights beyond", highlight=False)
     success = report.success
-    console.print(
-        f"success {success['count']} of {report.flights}: {100 * (success['rate'] or 0):.2f} % ({100 * success['low']:.2f} to {100 * success['high']:.2f} %)",
-        style="bold", highlight=False,
-    )  # fmt: skip
+    rates = tuple(100 * (success[key] or 0.0) for key in ("rate", "low", "high"))
+    console.print("success {} of {}: {:.2f} % ({:.2f} to {:.2f} %)".format(success["count"], report.flights, *rates), style="bold", highlight=False)

@@ -12,7 +12,7 @@ import numpy as np
 from mission.config import PhaseEntry
 from mission.errors import PluginError
 from mission.phase import Phase, PhaseSpec, PluginOrigin
-from mission.resolve import check_record, check_contract, first_difference
+from mission.resolve import check_contract, check_record, first_difference
 from mission.rollout import finite_leaves, state_leaf_names
 
 VEHICLES = 64
@@ -111,7 +111,7 @@ def check_phase(spec: PhaseSpec, params: Any = None, *, steps: int = 200, larges
         if (np.asarray(outcome.success) & ~np.asarray(outcome.terminated))[live].any():
             raise refuse("success only where terminated", f"success of a flight that goes on, at {when}")
         causes = np.asarray(outcome.cause)[live & np.asarray(outcome.terminated)]
-        if causes.size and not (0 <= causes.min() and causes.max() < len(env.causes)):
+        if causes.size and not (causes.min() >= 0 and causes.max() < len(env.causes)):
             raise refuse(f"causes from 0 to {len(env.causes) - 1}", f"{causes.min()} to {causes.max()} at {when}")
         if ((np.asarray(outcome.cause) == 0) & np.asarray(outcome.terminated) & ~np.asarray(outcome.success))[live].any():
             raise refuse("cause 0 for successes only", f"a failure of cause 0 at {when}")

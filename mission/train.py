@@ -1,6 +1,5 @@
-"""Training one phase: the compiled programs, and the host loop around them.
+"""Training one phase on the host: chunks, evaluations, the gate, and when to save.
 
-Shapes: E vehicles, U updates a cycle, B batch, O observation, A action, L state leaves.
 Everything that decides a result depends on counters, with keys folded from counters; so an
 interrupted run continues to the same bits.
 """
@@ -10,215 +9,21 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from jax import Array, lax
+from jax import Array
 
-from mission import replay as store
 from mission.bank import TerminalBank, count
-from mission.devices import AXIS, REPLICATED, mesh, replicate
+from mission.devices import replicate
 from mission.errors import NonFiniteError
-from mission.flying import Flight, compile_flight, fly_rows, name_key
-from mission.networks import Networks, make_networks, sample_action
+from mission.flying import fly_rows, name_key
 from mission.phase import Phase
-from mission.replay import Replay
-from mission.rollout import EnvBatch, PhaseFlight, Transition, guide_controller, start_envs, state_leaf_names, step_envs
-from mission.sac import Agent, Batch, all_mean, create_agent, critic_loss, optimisers, td_target, update_agent, update_targets
-from mission.sac_config import SacConfig
+from mission.programs import Programs, TrainState, compile_programs
+from mission.rollout import PhaseFlight, state_leaf_names
 from mission.statistics import judge_gate
-
-_TD_BLOCK = 4096
-
-
-class TrainState(NamedTuple):
-    """Everything on the device that a training run carries."""
-
-    agent: Agent
-    replay: Replay
-    envs: EnvBatch
-    iteration: Array  # int32 [], steps of every vehicle so far
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Programs:
-    """The compiled functions of one phase; each is traced once."""
-
-    init: Callable[[Array, Any], TrainState]
-    fill: Callable[[TrainState, Any, Array], tuple[TrainState, Any]]
-    warm_up: Callable[[TrainState, Array], tuple[TrainState, Array]]
-    chunk: Callable[[TrainState, Any, Array], tuple[TrainState, Any]]
-    flight: Flight
-
-
-def _example(phase: Phase) -> Transition:
-    obs, action = jnp.zeros(len(phase.environment.observation_names)), jnp.zeros(len(phase.environment.action_names))
-    return Transition(obs, action, jnp.zeros(()), obs, jnp.zeros(()), jnp.zeros(()))
-
-
-def sample_batch(config: SacConfig, example: Transition, replay: Replay, key: Array, size: int, updates: Array) -> tuple[Batch, Array]:
-    """This device's share of a batch of n-step transitions, and the indices [size] of the whole batch."""
-    beta = 1.0 - (1.0 - config.beta) * config.beta_decay ** updates.astype(jnp.float32)
-    index, weight = store.sample(replay, key, size, beta)
-    mine, weight = share(index), share(weight)
-    window = store.gather_n_step(replay, mine, example, config.n_step, config.gamma, config.vehicles)
-    discount = window.discount * (1.0 - window.last.terminated)
-    return Batch(window.first.obs, window.first.action, window.reward, window.last.next_obs, discount, weight), index
-
-
-def share(batch: Array, axis: int = 0) -> Array:
-    """This device's part of a batch; the whole of it where it does not divide evenly."""
-    devices = lax.axis_size(AXIS)
-    if batch.shape[axis] % devices:
-        return batch
-    size = batch.shape[axis] // devices
-    return lax.dynamic_slice_in_dim(batch, lax.axis_index(AXIS) * size, size, axis)
-
-
-# Weights of shape [B] against errors of shape [B, 1] would broadcast to [B, B] in silence. The
-# learner's code refuses that while it is traced; what plugins do in theirs is their own affair.
-strict = jax.numpy_rank_promotion("raise")
-
-
-def compile_programs(phase: Phase) -> Programs:
-    """All programs of a phase: one `shard_map` each, everything replicated but the batches."""
-    config, env = phase.sac, phase.environment
-    assert config is not None
-    actions, example = len(env.action_names), _example(phase)
-    networks = make_networks(config, actions)
-    capacity = config.buffer_size // config.vehicles * config.vehicles
-    guide = guide_controller(phase)
-
-    def collect(state: TrainState, bank: Any, key: Array, act: Callable[[Any, Array, Array], Array]) -> tuple[TrainState, Any]:
-        act_key, noise_key, step_key = jax.random.split(jax.random.fold_in(key, state.iteration), 3)
-        obs = jax.vmap(env.observe)(state.envs.state)
-        action = act(state.envs.state, obs, act_key)
-        if config.exploration_noise > 0:
-            action = action + config.exploration_noise * jax.random.normal(noise_key, action.shape)
-        if config.actor.head == "squashed":
-            action = jnp.clip(action, -1.0, 1.0)
-        envs, transition, end, terms, finite = step_envs(phase, bank, state.envs, obs, action, step_key)
-        report = {
-            "ended": end.ended.sum(),
-            "success": end.success.sum(),
-            "return": jnp.where(end.ended, end.returns, 0.0).sum(),
-            "length": jnp.where(end.ended, end.steps, 0).sum(),
-            "terms": {name: jnp.asarray(term, jnp.float32).mean() for name, term in terms.items()},
-            "finite": finite,
-        }
-        after = TrainState(state.agent, store.append(state.replay, transition), envs, state.iteration + 1)
-        return after, (report, action, transition.reward)
-
-    def policy(agent: Agent) -> Callable[[Any, Array, Array], Array]:
-        def act(states: Any, obs: Array, key: Array) -> Array:
-            normal = networks.actor.apply(agent.actor, obs)
-            return sample_action(config.actor.head, normal, jax.random.normal(key, (obs.shape[0], actions)))[0]
-
-        return act
-
-    def first_action(states: Any, obs: Array, key: Array) -> Array:
-        if config.fill.policy == "guide":
-            return guide(None, states, obs)
-        return jax.random.uniform(key, (obs.shape[0], actions), minval=-1.0, maxval=1.0)
-
-    def init(key: Array, bank: Any) -> TrainState:
-        agent_key, env_key = jax.random.split(key)
-        agent = create_agent(config, networks, agent_key, len(env.observation_names))
-        replay = store.create(capacity, store.row_width(example), config.prioritised)
-        return TrainState(agent, replay, start_envs(phase, bank, env_key, config.vehicles), jnp.int32(0))
-
-    def fill(state: TrainState, bank: Any, key: Array) -> tuple[TrainState, Any]:
-        state, (report, _, _) = lax.scan(lambda s, _: collect(s, bank, key, first_action), state, None, length=config.fill_iterations)
-        return state, report["finite"]
-
-    @strict
-    def warm_up(state: TrainState, key: Array) -> tuple[TrainState, Array]:
-        return _warm_up(config, networks, example, state, key)
-
-    @strict
-    def update(state: TrainState, key: Array) -> tuple[TrainState, Any]:
-        sample_key, noise_key = jax.random.split(jax.random.fold_in(key, state.agent.updates))
-        batch, index = sample_batch(config, example, state.replay, sample_key, config.batch_size, state.agent.updates)
-        noise = share(jax.random.normal(noise_key, (2, config.batch_size, actions)), axis=1)
-        agent, td, metrics = update_agent(config, networks, state.agent, batch, noise, AXIS)
-        td = td[: config.batch_size]
-        replay = store.update_priorities(state.replay, index, td, config.alpha, config.priority_epsilon)
-        return state._replace(agent=agent, replay=replay), (metrics, td)
-
-    def chunk(state: TrainState, bank: Any, key: Array) -> tuple[TrainState, Any]:
-        collect_key, update_key, look_key = jax.random.split(key, 3)
-        iterations, updates = config.update_cycle
-
-        def cycle(state: TrainState, _: None) -> tuple[TrainState, Any]:
-            state, (report, action, reward) = lax.scan(lambda s, _: collect(s, bank, collect_key, policy(s.agent)), state, None, length=iterations)
-            state, (metrics, td) = lax.scan(lambda s, _: update(s, update_key), state, None, length=updates)
-            return state, (report, metrics, action[-1], reward[-1], td[-1])
-
-        state, (report, metrics, action, reward, td) = lax.scan(cycle, state, None, length=config.chunk_cycles)
-        samples = {"Action": action[-1].ravel(), "Reward": reward[-1], "Critic/TDError": td[-1]}
-        if state.replay.tree:
-            looked = jax.random.randint(jax.random.fold_in(look_key, state.iteration), (512,), 0, state.replay.size)
-            samples["Replay/Priority"] = state.replay.tree[-1].reshape(-1)[looked]
-        return state, (report, metrics, samples)
-
-    def replicated(function: Callable[..., Any], arguments: int, donate: bool) -> Callable[..., Any]:
-        mapped = jax.shard_map(function, mesh=mesh(), in_specs=(REPLICATED,) * arguments, out_specs=REPLICATED, check_vma=False)
-        return jax.jit(mapped, donate_argnums=0 if donate else ())
-
-    return Programs(
-        replicated(init, 2, False),
-        replicated(fill, 3, True),
-        replicated(warm_up, 2, True),
-        replicated(chunk, 3, True),
-        compile_flight(phase, agent=True),
-    )
-
-
-def _warm_up(config: SacConfig, networks: Networks, example: Transition, state: TrainState, key: Array) -> tuple[TrainState, Array]:
-    """Critic-only updates with their own rate and batch, then real priorities for every row."""
-    settings, actions = config.warm_up, networks.actor.actions
-    size = settings.batch_size or config.batch_size
-    optimiser = optimisers(config.model_copy(update={"critic_learning_rate": settings.learning_rate or config.critic_learning_rate}))[1]
-
-    def step(carry: tuple[Agent, Any], number: Array) -> tuple[tuple[Agent, Any], Array]:
-        agent, optimiser_state = carry
-        sample_key, noise_key = jax.random.split(jax.random.fold_in(key, number))
-        batch, _ = sample_batch(config, example, state.replay, sample_key, size, jnp.int32(0))
-        target = td_target(config, networks, agent, batch, share(jax.random.normal(noise_key, (size, actions))))
-        loss, grads = jax.value_and_grad(lambda p: critic_loss(networks, p, batch, target)[0])(agent.critic)
-        grads, loss = all_mean((grads, loss), AXIS)
-        changes, optimiser_state = optimiser.update(grads, optimiser_state)
-        agent = update_targets(config, agent._replace(critic=optax.apply_updates(agent.critic, changes)))
-        return (agent, optimiser_state), loss
-
-    (agent, _), losses = lax.scan(step, (state.agent, optimiser.init(state.agent.critic)), jnp.arange(settings.steps))
-    td = _all_td_errors(config, networks, example, agent, state.replay, jax.random.fold_in(key, settings.steps))
-    replay = store.rebuild_priorities(state.replay, td, config.alpha, config.priority_epsilon)
-    return state._replace(agent=agent, replay=replay), losses
-
-
-def _all_td_errors(config: SacConfig, networks: Networks, example: Transition, agent: Agent, replay: Replay, key: Array) -> Array:
-    """|TD error| [C] of every row, in blocks."""
-    capacity = replay.rows.shape[0]
-
-    def block(number: Array) -> Array:
-        index = jnp.minimum(number * _TD_BLOCK + jnp.arange(_TD_BLOCK), capacity - 1)
-        window = store.gather_n_step(replay, index, example, config.n_step, config.gamma, config.vehicles)
-        batch = Batch(
-            window.first.obs,
-            window.first.action,
-            window.reward,
-            window.last.next_obs,
-            window.discount * (1.0 - window.last.terminated),
-            jnp.ones(_TD_BLOCK),
-        )
-        noise = jax.random.normal(jax.random.fold_in(key, number), (_TD_BLOCK, networks.actor.actions))
-        return critic_loss(networks, agent.critic, batch, td_target(config, networks, agent, batch, noise))[1][0]
-
-    return lax.map(block, jnp.arange(-(-capacity // _TD_BLOCK))).reshape(-1)[:capacity]
 
 
 @dataclasses.dataclass
@@ -280,7 +85,10 @@ def train_chunk(run: Run, emit: Callable[..., None]) -> None:
     run.state, (report, metrics, samples) = run.programs.chunk(run.state, run.bank, name_key(run.key, "chunk"))
     report, metrics, samples = jax.tree.map(np.asarray, (report, metrics, samples))
     seconds = time.perf_counter() - began
-    _check_states(run, report["finite"].reshape(-1, report["finite"].shape[-1]), progress.env_steps)
+    # A broken network breaks the vehicles that it flies in the next cycle: name what came first.
+    broken = ~np.all([np.isfinite(values).all(axis=1) for values in metrics.values()], axis=0)
+    until = int(broken.argmax()) + 1 if broken.any() else len(broken)
+    _check_states(run, report["finite"][:until].reshape(-1, report["finite"].shape[-1]), progress.env_steps)
     _check_losses(run, metrics)
     progress.env_steps += config.chunk_steps
     progress.chunks += 1
@@ -317,15 +125,18 @@ def _check_states(run: Run, finite: np.ndarray, env_steps: int) -> None:
 
 
 def _check_losses(run: Run, metrics: dict[str, np.ndarray]) -> None:
-    for name, values in metrics.items():
-        if not np.isfinite(values).all():
-            update = int(np.argwhere(~np.isfinite(values.reshape(-1)))[0, 0])
-            raise NonFiniteError(
-                f'phase "{run.phase.name}"',
-                expected="finite losses",
-                found=f"{name.split('/')[0]} network: {name} not finite at update {update} after vehicle step {run.progress.env_steps}",
-                remedy="lower its learning rate, or clip its gradient (*_grad_max_norm); the last checkpoint is kept",
-            )
+    """The earliest update counts; of one update, the loss that is computed first."""
+    first = {name: int(np.isfinite(values.reshape(-1)).argmin()) for name, values in metrics.items() if not np.isfinite(values).all()}
+    if not first:
+        return
+    order = ("Critic/Loss", "Actor/Loss", "Temperature/Loss")
+    name = min(first, key=lambda name: (first[name], order.index(name) if name in order else len(order)))
+    raise NonFiniteError(
+        f'phase "{run.phase.name}"',
+        expected="finite losses",
+        found=f"{name.split('/')[0]} network: {name} not finite at update {first[name]} after vehicle step {run.progress.env_steps}",
+        remedy="lower its learning rate, or clip its gradient (*_grad_max_norm); the last checkpoint is kept",
+    )
 
 
 def fly_evaluation(run: Run, actor: Any, held_out: bool) -> PhaseFlight:
@@ -336,10 +147,8 @@ def fly_evaluation(run: Run, actor: Any, held_out: bool) -> PhaseFlight:
     if run.bank is None:
         return fly_rows(run.phase, run.programs.flight, actor, None, np.arange(flights), key)
     rows = run.bank.held_out if held_out else run.bank.rows
-    if held_out:
-        index = np.arange(flights) % count(rows)
-    else:
-        index = np.asarray(jax.random.randint(name_key(key, "rows"), (flights,), 0, count(rows)))
+    drawn = jax.random.randint(name_key(key, "rows"), (flights,), 0, count(rows))
+    index = np.arange(flights) % count(rows) if held_out else np.asarray(drawn)
     return fly_rows(run.phase, run.programs.flight, actor, rows, index, key)
 
 

@@ -85,7 +85,7 @@ def fuel_optimum(height: Array, velocity: Array, mass: Array) -> Optimum:
     def halve(_: int, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = bounds
         middle = 0.5 * (low + high)
-        total, _, _ = whole_time(middle)
+        total = whole_time(middle)[0]
         longer = (end_height(middle) > 0.0) | (total < middle)  # T < b: the burn cannot begin before the fall
         return jnp.where(longer, middle, low), jnp.where(longer, high, middle)
 

@@ -1,0 +1,108 @@
+"""Stored policies: reading them, where to look for them, and whether they still fit the mission."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mission.bank import TerminalBank, is_float
+from mission.checkpoint import PhaseFolder
+from mission.config import MissionFile
+from mission.errors import MachineError, StaleError
+from mission.networks import make_networks
+from mission.phase import Phase
+from mission.resolve import first_change
+
+log = logging.getLogger("mission")
+SHIPPED = "shipped"
+DEFAULT_CHECKPOINTS = Path("checkpoints")
+
+
+def refuse_other(folder: Path, stored: dict[str, Any], current: dict[str, Any]) -> None:
+    """A folder begun under another seed, configuration, plugin or start is not written to."""
+
+    def refuse(expected: str, found: str) -> StaleError:
+        return StaleError(str(folder), expected=expected, found=found, remedy="pass --fresh to begin anew, or choose another --checkpoints")
+
+    if stored["seed"] != current["seed"]:
+        raise refuse(f"seed {stored['seed']}, which it was begun with", f"seed {current['seed']}")
+    change = first_change(stored["configuration"], current["configuration"])
+    if change:
+        raise refuse("the configuration that it was made with", change)
+    change = first_change(stored["plugins"], current["plugins"])
+    if change:
+        raise refuse("the plugins that it was made with", change)
+    if stored["init"] != current["init"] and current["init"] is not None:
+        raise refuse(f"--init {stored['init']}, which it was begun with", f"--init {current['init']}")
+    if stored["upstream"] != current["upstream"]:
+        raise refuse("the starts that it was trained from", "the phase before it was trained anew since")
+
+
+def load_policy(folder: PhaseFolder, phase: Phase, meta: dict[str, Any]) -> dict[str, Any]:
+    """`{actor, bank}` of a stored phase, each None where it has none."""
+    env = phase.environment
+
+    def shapes(key: Any) -> dict[str, Any]:
+        handoff = env.leave(env.enter(key, env.start(key)))
+        batch = lambda n: jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (n, *leaf.shape)), handoff)  # noqa: E731
+        tree: dict[str, Any] = {"actor": None, "bank": None}
+        if phase.trained and phase.sac is not None:
+            networks = make_networks(phase.sac, len(env.action_names))
+            tree["actor"] = networks.actor.init(key, jnp.zeros((1, len(env.observation_names))))
+        if meta["bank"] is not None:
+            width = sum(leaf.size for leaf in jax.tree.leaves(handoff) if is_float(leaf))
+            density = jnp.zeros(width), jnp.zeros((width, width))
+            tree["bank"] = TerminalBank(batch(meta["bank"]["rows"]), batch(meta["bank"]["held_out"]), *density)
+        return tree
+
+    return folder.load_policy(jax.eval_shape(shapes, jax.random.key(0)))
+
+
+def find_policies(mission: MissionFile, phases: Sequence[Phase], checkpoints: str | Path | None) -> Path:
+    """The folder that holds the mission's policies; the shipped ones where no folder was named.
+
+    Raises:
+      MachineError: a policy is missing.
+    """
+    chosen = Path(checkpoints) if checkpoints is not None else DEFAULT_CHECKPOINTS
+    needed = [phase.name for phase in phases if phase.trained]
+    missing = [name for name in needed if not (chosen / mission.name / name / "policy").is_dir()]
+    if missing and checkpoints is None:
+        shipped = DEFAULT_CHECKPOINTS / SHIPPED
+        if all((shipped / mission.name / name / "policy").is_dir() for name in needed):
+            log.warning("no policies of this mission in %s: flying the shipped ones", chosen / mission.name)
+            return shipped / mission.name
+    if missing:
+        raise MachineError(
+            str(chosen / mission.name),
+            expected=f"a trained policy for each of {', '.join(needed)}",
+            found=f"none for {', '.join(missing)}",
+            remedy=f"run `mission train {mission.source.path}`, or fly with --policy guide",
+        )
+    return chosen / mission.name
+
+
+def stored_actor(folder: PhaseFolder, phases: Sequence[Phase], index: int, allow_stale: bool) -> Any:
+    """The stored actor of phase `index`, after checking what it was made under."""
+    meta = folder.policy_meta()
+    assert meta is not None
+    change = first_change(meta["configuration"], [phase.configuration() for phase in phases[: index + 1]])
+    if change and not allow_stale:
+        raise StaleError(
+            str(folder.path), expected="a policy of this configuration", found=change, remedy="train it again (--fresh), or pass --allow-stale"
+        )
+    if change:
+        log.warning("%s is stale: %s", folder.path, change)
+    origins = [dataclasses.asdict(phase.origin) for phase in phases[: index + 1]]
+    change = first_change(meta["plugins"], origins)
+    if change:
+        log.warning("%s was made with other plugins: %s", folder.path, change)
+    if meta["gate"] is not None and not meta["gate"]["passed"]:
+        log.warning('phase "%s" did not pass its gate: %s', phases[index].name, "; ".join(meta["gate"]["failures"]))
+    return load_policy(folder, phases[index], meta)["actor"]

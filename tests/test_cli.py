@@ -1,0 +1,162 @@
+"""The command line as a person meets it: help, exit codes, JSON, and a plugin of one's own."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+
+import jsonschema
+import pytest
+from factory import ROOT, run_cli, write_mission
+from ruamel.yaml import YAML
+
+from mission import fly_mission, load_mission
+
+GUIDED = ("--allow-local-plugins", "--policy", "guide")
+
+
+@pytest.fixture(scope="module")
+def mission_file(tmp_path_factory):
+    return write_mission(tmp_path_factory.mktemp("cli"))
+
+
+def test_help_teaches():
+    text = run_cli("--help").stdout
+    for command in ("plugins", "check", "schema", "train", "fly", "new"):
+        assert command in text
+        done = run_cli(command, "--help")
+        assert done.returncode == 0
+        assert len(done.stdout) > 100
+    for option in ("--checkpoints", "--phase", "--init", "--fresh", "--seed", "--set", "--log-dir"):
+        assert option in run_cli("train", "--help").stdout
+    for option in ("--checkpoints", "--flights", "--seed", "--policy", "--allow-stale", "--json"):
+        assert option in run_cli("fly", "--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "part"),
+    [
+        (("check", "none.yaml"), 2, "no such file"),
+        (("train", "FILE"), 2, "--allow-local-plugins"),
+        (("train", "FILE", "--allow-local-plugins", "--phase", "third"), 2, "first, second"),
+        (("train", "FILE", "--allow-local-plugins", "--init", "first"), 2, "NAME=DIR"),
+        (("train", "FILE", "--allow-local-plugins", "--set", "phases.first.sac.gamma=2"), 2, "less than or equal to 1"),
+        (("train", "FILE", "--allow-local-plugins", "--checkpoints", "/proc/none"), 3, "folder to write"),
+        (("fly", "FILE", "--allow-local-plugins", "--policy", "autopilot"), 2, "agent or guide"),
+        (("fly", "FILE", "--allow-local-plugins", "--checkpoints", "none"), 3, "a trained policy for each of first, second"),
+        (("fly", "FILE", "--flights", "0"), 2, "--flights"),
+        (("fly", "FILE", "--seed", "-1"), 2, "--seed"),
+        (("new", "Bad Name"), 2, "parachute_descent"),
+        (("launch",), 2, "launch"),
+    ],
+)
+def test_wrong_input_is_one_paragraph_and_an_exit_code(mission_file, tmp_path, arguments, code, part):
+    done = run_cli(*[mission_file if a == "FILE" else a for a in arguments], cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    assert part in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    assert "Traceback" in run_cli("check", "none.yaml", "--debug", cwd=tmp_path).stderr
+
+
+def test_check_prints_what_would_run(mission_file):
+    text = run_cli("check", mission_file, "--allow-local-plugins").stdout
+    assert all(part in text for part in ("trial: 2 phases", "first", "second", "2,500 vehicle steps", "gate: success >= 0.0 in 100"))
+
+
+def test_fly_json_holds_what_is_promised_and_repeats(mission_file, tmp_path):
+    done = run_cli("fly", mission_file, *GUIDED, "--flights", 120, "--seed", 5, "--json", "-", "--set", "phases.first.params.tolerance_m=0.1")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert {"mission", "digest", "flights", "seed", "policy", "success", "phases"} <= set(report)
+    assert (report["mission"], report["flights"], report["seed"], report["policy"]) == ("trial", 120, 5, "guide")
+    assert set(report["success"]) == {"count", "rate", "low", "high"}
+    first, second = report["phases"]
+    assert first["entered"] == 120
+    assert second["entered"] == first["succeeded"]
+    assert sum(first["causes"].values()) == first["entered"] - first["succeeded"]
+    assert set(first["causes"]) == {"missed", "time_out", "non_finite"}
+    assert set(first["duration_s"]) == {"mean", "p05", "p50", "p95"}
+    assert set(first["end"]["position_m"]) == {"mean", "sd", "p05", "p50", "p95", "min", "max"}
+    assert set(first["limits"]["position_m"]) == {"minimum", "maximum", "worst", "violated"}
+    assert first["limits"]["position_m"]["maximum"] == 1.2
+    assert math.isclose(first["duration_s"]["mean"], 3.0, abs_tol=0.01)
+    overrides = ["phases.first.params.tolerance_m=0.1"]
+    again = fly_mission(load_mission(mission_file, overrides), flights=120, seed=5, policy="guide", allow_local_plugins=True, checkpoints=tmp_path)
+    assert json.loads(again.to_json()) == report
+
+
+def test_undefined_is_null(mission_file):
+    done = run_cli("fly", mission_file, *GUIDED, "--flights", 30, "--json", "-", "--set", "phases.first.params.tolerance_m=1e-9")
+    report = json.loads(done.stdout, parse_constant=lambda text: pytest.fail(f"{text} in JSON"))
+    assert report["success"]["count"] == 0
+    assert report["phases"][1]["entered"] == 0
+    assert report["phases"][1]["rate"] is None
+    assert report["phases"][1]["end"]["position_m"]["mean"] is None
+    assert report["phases"][1]["limits"]["position_m"]["worst"] is None
+
+
+def test_json_file_beside_the_table(mission_file, tmp_path):
+    done = run_cli("fly", mission_file, *GUIDED, "--flights", 10, "--json", tmp_path / "r.json")
+    assert json.loads((tmp_path / "r.json").read_text())["flights"] == 10
+    assert "success" in done.stdout
+    refused = run_cli("fly", mission_file, *GUIDED, "--flights", 10, "--json", tmp_path / "no" / "r.json")
+    assert refused.returncode == 3
+
+
+def test_schema_accepts_shipped_missions_and_refuses_typos(tmp_path):
+    run_cli("schema", "-o", tmp_path / "schema.json")
+    schema = json.loads((tmp_path / "schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    for path in sorted((ROOT / "missions").glob("*.yaml")):
+        data = YAML(typ="safe").load(path.read_text())
+        jsonschema.validate(data, schema)
+        data["phases"][0]["sac"] = {"gama": 0.9}
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(data, schema)
+
+
+def test_new_writes_a_distribution_that_installs_checks_and_trains(tmp_path):
+    folder = tmp_path / "demo"
+    assert run_cli("new", "my-descent", "--directory", folder).returncode == 0
+    assert run_cli("new", "my-descent", "--directory", folder).returncode == 2
+    site = tmp_path / "site"
+    built = subprocess.run(["uv", "pip", "install", "-q", "--no-deps", "--target", str(site), str(folder)], capture_output=True, text=True, check=False)
+    if built.returncode:
+        pytest.skip(f"uv cannot build here: {built.stderr[-200:]}")
+    test = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder / "tests")]
+    tested = subprocess.run(test, capture_output=True, text=True, env=_with_path(site), check=False)
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+    trained = run_cli("train", folder / "mission.yaml", "--checkpoints", tmp_path / "ck", path=site)
+    assert trained.returncode == 0, trained.stderr
+    flown = run_cli("fly", folder / "mission.yaml", "--checkpoints", tmp_path / "ck", "--flights", 200, "--json", "-", path=site)
+    assert json.loads(flown.stdout)["success"]["rate"] > 0.95
+
+
+def _with_path(site):
+    import os
+
+    return {**os.environ, "PYTHONPATH": str(site)}
+
+
+def test_tensorboard_and_third_party_observers_see_the_run(mission_file, tmp_path):
+    from factory import fake_distribution
+
+    source = "from mission import hookimpl\n@hookimpl\ndef mission_event(event):\n    open('kinds.txt', 'a').write(event.kind + ' ')\n"
+    fake_distribution(tmp_path, "acme-watch", "1", {"mission.observers": {"watch": "module_watch"}}, {"module_watch": source})
+    options = ("--set", "observers=[tensorboard, watch]", "--set", "phases.first.sac.warm_up.steps=20", "--log-dir", tmp_path / "tb", "--phase", "first")
+    done = run_cli("train", mission_file, "--allow-local-plugins", "--checkpoints", tmp_path / "ck", *options, cwd=tmp_path, path=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (events,) = (tmp_path / "tb" / "trial" / "first").glob("events*")
+    data = events.read_bytes()
+    for name in (b"CriticWarmUp/Loss", b"Critic/Loss", b"Actor/Std", b"Temperature/Value", b"Replay/Priority", b"Evaluation/Success"):
+        assert name in data
+    kinds = (tmp_path / "kinds.txt").read_text().split()
+    assert kinds[:3] == ["mission_start", "phase_start", "warm_up"]
+    assert kinds[-2:] == ["phase_end", "mission_end"]
+    lines = [json.loads(line) for line in (tmp_path / "ck" / "trial" / "first" / "metrics.jsonl").read_text().splitlines()]
+    assert {line["kind"] for line in lines} == {"warm_up", "chunk", "evaluation", "gate"}

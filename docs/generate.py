@@ -41,7 +41,7 @@ def options_table() -> str:
     """Markdown table of every `SacConfig` option."""
     lines = ["| option | default | meaning | seed |", "|---|---|---|---|"]
     for name, default, meaning, seed in options(SacConfig()):
-        shown = "none" if default is None else json.dumps(default).strip('"')
+        shown = json.dumps(default).strip('"')
         cells = [text.replace("|", "\\|") for text in (meaning, seed)]
         lines.append(f"| `{name}` | `{shown}` | {cells[0]} | {cells[1]} |")
     return "\n".join(lines)

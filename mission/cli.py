@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -228,6 +229,7 @@ def main() -> None:
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(message)s")
     for noisy in ("absl", "orbax", "jax"):
         logging.getLogger(noisy).setLevel(logging.NOTSET if debug else logging.CRITICAL)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # before training has its own handler
     try:
         app(standalone_mode=True)
     except MissionError as error:

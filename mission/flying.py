@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -65,7 +65,12 @@ def pad(tree: Any, rows: int) -> Any:
 def nominal_starts(phase: Phase, keys: Array) -> Any:
     """Nominal entry states [N] of a phase, one a key, for at most one chunk."""
     padded = jax.vmap(name_key, (0, None))(pad(keys, len(keys)), "start")
-    return jax.tree.map(lambda leaf: leaf[: len(keys)], jax.jit(jax.vmap(phase.environment.start))(padded))
+    return jax.tree.map(lambda leaf: leaf[: len(keys)], _compile_start(phase)(padded))
+
+
+@cache
+def _compile_start(phase: Phase) -> Callable[[Array], Any]:
+    return jax.jit(jax.vmap(phase.environment.start))
 
 
 def fly_chunk(flight: Flight, params: Any, handoff: Any, keys: Array, alive: np.ndarray) -> PhaseFlight:

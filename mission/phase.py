@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
 
@@ -173,7 +174,7 @@ class Phase:
             "name": self.name,
             "plugin": entry.plugin,
             "policy": "agent" if self.trained else "guide",
-            "params": self.params.model_dump(mode="json"),
+            "params": json.loads(self.params.model_dump_json()),
             "sac": self.sac.model_dump(mode="json") if self.sac is not None else None,
             "restart": entry.restart.model_dump(mode="json"),
             "bank": entry.bank.model_dump(mode="json"),

@@ -222,6 +222,8 @@ def check_contract(phase: Phase) -> None:
     for limit in phase.limits:
         if not isinstance(limit, Limit) or limit.channel not in channels:
             raise refuse("limits on telemetry channels", repr(limit), f"channels are {', '.join(channels)}")
+    if phase.sac is not None and phase.sac.fill.policy == "guide" and env.guide is None:
+        raise refuse("a guide, since sac.fill.policy is guide", "none", "set sac.fill.policy: random")
     if env.guide is not None:
         _expect(refuse, "guide", shaped("guide", env.guide, state), action.shape, jnp.float32)
     if phase.reward is not None:

@@ -324,7 +324,7 @@ def fly_mission(
     root = find_policies(mission, phases, checkpoints)
     actors = [stored_actor(PhaseFolder(root / phase.name), phases, k, allow_stale) if phase.trained else None for k, phase in enumerate(phases)]
     compiled = [compile_flight(phase, agent=phase.trained) for phase in phases]
-    key = name_key(jax.random.key(seed), "fly")
+    key = name_key(jax.random.key(seed), "flights of")  # no phase can have this name
     results: list[list[PhaseFlight]] = [[] for _ in phases]
     for numbers in chunks(flights):
         keys = flight_keys(key, numbers)

@@ -29,7 +29,9 @@ class Worker:
     def __init__(self, script: str, name: str, python: str = sys.executable, options: Sequence[str] = ()) -> None:
         self.name = name
         command = [python, str(Path(script).resolve()), "--worker", name, *options]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | {"JAX_PLATFORMS": "cpu"})
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | {"JAX_PLATFORMS": "cpu"}
+        )
         self.about = self._answer()
 
     def _answer(self) -> dict[str, Any]:

@@ -85,7 +85,13 @@ class Trivial(Environment[Drift, Drift]):
 
 
 def updates_per_second(
-    observations: int, actions: int, rows: int, chunk_updates: int, vehicles: int = VEHICLES, per_step: float = 1.0, **sac: Any
+    observations: int,
+    actions: int,
+    rows: int,
+    chunk_updates: int,
+    vehicles: int = VEHICLES,
+    per_step: float = 1.0,
+    **sac: Any,
 ) -> Callable[[], float]:
     """A full replay, a compiled chunk, and the function that runs one and returns updates per second.
 

@@ -72,7 +72,10 @@ def engine(steps: int, overrides: dict[str, Any]) -> None:
 
         def step(self, key: Array, state: Swing, action: Array) -> Swing:
             """Semi-implicit Euler, speed clipped."""
-            pull = 3.0 * gravity / (2.0 * length) * jnp.sin(state.angle) + 3.0 / (mass * length**2) * max_torque * action[0]
+            pull = (
+                3.0 * gravity / (2.0 * length) * jnp.sin(state.angle)
+                + 3.0 / (mass * length**2) * max_torque * action[0]
+            )
             rate = jnp.clip(state.rate + pull * period, -max_speed, max_speed)
             return Swing(state.angle + rate * period, rate)
 
@@ -112,10 +115,13 @@ def engine(steps: int, overrides: dict[str, Any]) -> None:
         "updates_per_step": 1.0,
         "chunk_env_steps": 500,
     } | overrides
-    spec = PhaseSpec(params=Nothing, environment=lambda params: Pendulum(), reward=lambda params: reward, sac=SacConfig(**settings))
+    spec = PhaseSpec(
+        params=Nothing, environment=lambda params: Pendulum(), reward=lambda params: reward, sac=SacConfig(**settings)
+    )
     phase = make_phase(spec)
     phase = dataclasses.replace(
-        phase, entry=phase.entry.model_copy(update={"evaluation": phase.entry.evaluation.model_copy(update={"flights": 100})})
+        phase,
+        entry=phase.entry.model_copy(update={"evaluation": phase.entry.evaluation.model_copy(update={"flights": 100})}),
     )
 
     def emit(*arguments: Any, **keywords: Any) -> None:
@@ -129,7 +135,12 @@ def engine(steps: int, overrides: dict[str, Any]) -> None:
             train_chunk(run, emit)
         seconds = time.perf_counter() - began
         returns = fly_evaluation(run, run.state.agent.actor, held_out=False).returns
-        return {"return": float(returns.mean()), "worst": float(returns.min()), "seconds": seconds, "steps": run.progress.env_steps}
+        return {
+            "return": float(returns.mean()),
+            "worst": float(returns.min()),
+            "seconds": seconds,
+            "steps": run.progress.env_steps,
+        }
 
     common.serve(measure)
 
@@ -168,7 +179,10 @@ def main() -> None:
 
     options = common.parser(__doc__, peer=True)
     options.add_argument("--seeds", type=int, default=5, help="trainings of each (default: %(default)s)")
-    options.add_argument("--steps", type=int, default=STEPS, help="vehicle steps, the first random ones included (default: %(default)s)")
+    options.add_argument("--first-seed", type=int, default=0, help="the others count up from it (default: %(default)s)")
+    options.add_argument(
+        "--steps", type=int, default=STEPS, help="vehicle steps, the first random ones included (default: %(default)s)"
+    )
     options.add_argument("--sac", default="{}", metavar="JSON", help="overrides of the engine's settings, for a try")
     arguments = options.parse_args()
     if arguments.worker == "sbx":
@@ -181,11 +195,14 @@ def main() -> None:
     if not common.peer_missing(arguments.peers_python, "SBX"):
         workers.append(common.Worker(__file__, "sbx", arguments.peers_python, pass_on))
     seen: dict[str, list[dict[str, Any]]] = {worker.name: [] for worker in workers}
-    for seed in range(arguments.seeds):
+    for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
         for worker in workers:
             seen[worker.name].append(worker.round(str(seed)))
             last = seen[worker.name][-1]
-            print(f"seed {seed}, {worker.name}: return {last['return']:.1f}, worst episode {last['worst']:.1f}, {last['seconds']:.0f} s", flush=True)
+            print(
+                f"seed {seed}, {worker.name}: return {last['return']:.1f}, worst episode {last['worst']:.1f}, {last['seconds']:.0f} s",
+                flush=True,
+            )
     for worker in workers:
         worker.close()
     table = [("who", "mean return", "over seeds (least to most)", "seconds, median", "claimed")]

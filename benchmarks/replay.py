@@ -10,7 +10,7 @@ Claims, on two CPU cores with 500,000 rows, all filled:
 Command: python benchmarks/replay.py --peers-python PATH [--json FILE]
 
 Reading it: (a) compares seconds per update, two processes that take turns. In (b) both sides do the
-same per iteration: stratified sample, gather of the rows (15 floats), weights (size P)^-beta over
+same per iteration: stratified sample, gather of the rows (16 floats), weights (size P)^-beta over
 their maximum, new priorities from fresh random errors; the rows' sum is an output, so that no gather
 is optimised away. flashbax: `make_prioritised_trajectory_buffer` with sequences of length 1, whose
 state is carried by a jitted lax.scan and donated, as ours is. Ratios are medians over rounds, least
@@ -84,8 +84,8 @@ def ours(batch: int) -> tuple[Any, Any]:
     def step(replay: Any, key: Any) -> Any:
         sample_key, error_key = jax.random.split(key)
         index, weight = store.sample(replay, sample_key, batch, BETA)
-        window = store.gather_n_step(replay, index, example, 1, 0.99, VEHICLES)
-        total = sum((leaf.reshape(batch, -1).sum(axis=1) * weight).sum() for leaf in jax.tree.leaves(window.first))
+        drawn = store.unpack(replay.rows[index], example)
+        total = sum((leaf.reshape(batch, -1).sum(axis=1) * weight).sum() for leaf in jax.tree.leaves(drawn))
         error = jax.random.normal(error_key, (batch,))
         return store.update_priorities(replay, index, error, ALPHA, EPSILON), total
 
@@ -125,7 +125,9 @@ def flashbax(batch: int) -> tuple[Any, Any]:
 def main() -> None:
     options = common.parser(__doc__, peer=True, rounds=7)
     options.add_argument("--updates", type=int, default=4096, help="updates a round of (a) (default: %(default)s)")
-    options.add_argument("--iterations", type=int, default=1000, help="iterations a round of (b), at batch 256 (default: %(default)s)")
+    options.add_argument(
+        "--iterations", type=int, default=1000, help="iterations a round of (b), at batch 256 (default: %(default)s)"
+    )
     options.add_argument("--part", choices=("a", "b"), help="only this claim")
     arguments = options.parse_args()
     if arguments.worker:
@@ -149,7 +151,9 @@ def main() -> None:
         seen = measure([common.Worker(__file__, name, options=pass_on) for name in ("prioritised", "uniform")])
         extra = [100.0 * (ratio - 1.0) for ratio in common.ratios(seen["prioritised"], seen["uniform"])]
         numbers["ratios"]["extra_percent"] = extra
-        table += [("a", f"microseconds an update, {name}", common.spread(values, 0), "") for name, values in seen.items()]
+        table += [
+            ("a", f"microseconds an update, {name}", common.spread(values, 0), "") for name, values in seen.items()
+        ]
         table.append(("a", "prioritised takes longer by %", common.spread(extra, 1), f"<= {A_CLAIM:g}"))
     if arguments.part != "a":
         skipped = common.peer_missing(arguments.peers_python, "flashbax")
@@ -158,7 +162,10 @@ def main() -> None:
             if not skipped:
                 workers.append(common.Worker(__file__, f"flashbax-{batch}", arguments.peers_python, pass_on))
             seen = measure(workers)
-            table += [("b", f"microseconds an iteration, {name}", common.spread(values, 0), "") for name, values in seen.items()]
+            table += [
+                ("b", f"microseconds an iteration, {name}", common.spread(values, 0), "")
+                for name, values in seen.items()
+            ]
             if not skipped:
                 quotients = common.ratios(seen[f"flashbax-{batch}"], seen[f"ours-{batch}"])
                 numbers["ratios"][f"flashbax / ours, batch {batch}"] = quotients

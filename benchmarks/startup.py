@@ -31,7 +31,9 @@ def heavy_imports(arguments: list[str]) -> list[str]:
     """Heavy packages that a command imports."""
     command = [sys.executable, "-X", "importtime", "-m", "mission.cli", *arguments]
     log = subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True).stderr
-    modules = {line.rsplit("|", 1)[-1].strip().split(".")[0] for line in log.splitlines() if line.startswith("import time:")}
+    modules = {
+        line.rsplit("|", 1)[-1].strip().split(".")[0] for line in log.splitlines() if line.startswith("import time:")
+    }
     return sorted(modules.intersection(HEAVY))
 
 
@@ -49,7 +51,9 @@ def main() -> None:
                 seen.setdefault(name, []).append(seconds)
     heavy = {"mission " + " ".join(words): heavy_imports(list(words)) for words in COMMANDS}
     table = [("command", "seconds, median (least to most)", "heavy imports")]
-    table += [(name, common.spread(values, 3), ", ".join(heavy.get(name, [])) or "none") for name, values in seen.items()]
+    table += [
+        (name, common.spread(values, 3), ", ".join(heavy.get(name, [])) or "none") for name, values in seen.items()
+    ]
     common.print_table(table)
     common.write_json(arguments.json, {"seconds": seen, "heavy_imports": heavy})
     if any(heavy.values()):

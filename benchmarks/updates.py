@@ -35,7 +35,12 @@ def engine(name: str, chunk_updates: int) -> None:
     part, replay = name.split("-")[:2]
     network = {"width": 128, "layer_norm": True} if part == "a" else {"width": 256}
     shape = A_SHAPE if part == "a" else B_SHAPE
-    sac: dict[str, Any] = {"actor": network, "critic": network, "batch_size": BATCH, "prioritised": replay == "prioritised"}
+    sac: dict[str, Any] = {
+        "actor": network,
+        "critic": network,
+        "batch_size": BATCH,
+        "prioritised": replay == "prioritised",
+    }
     if name.endswith("-learn"):
         sac |= {"vehicles": 1, "per_step": 1.0, "fill": {"env_steps": 1000}}
     measure = updates_per_second(*shape, ROWS, chunk_updates, **sac)
@@ -74,7 +79,9 @@ def plain(updates: int) -> None:
         squash = 2.0 * (jnp.log(2.0) - u - jax.nn.softplus(-2.0 * u))
         return jnp.tanh(u), (-0.5 * noise**2 - log_std - 0.5 * jnp.log(2 * jnp.pi) - squash).sum(-1)
 
-    def critic_loss(critic_params: Any, target_params: Any, actor_params: Any, log_alpha: Any, batch: Any, noise: Any) -> Any:
+    def critic_loss(
+        critic_params: Any, target_params: Any, actor_params: Any, log_alpha: Any, batch: Any, noise: Any
+    ) -> Any:
         obs, action, reward, next_obs, terminated = batch
         next_action, log_density = sample(actor_params, next_obs, noise)
         value = jnp.minimum(*critic.apply(target_params, next_obs, next_action)) - jnp.exp(log_alpha) * log_density
@@ -84,14 +91,18 @@ def plain(updates: int) -> None:
 
     def actor_loss(actor_params: Any, critic_params: Any, log_alpha: Any, obs: Any, noise: Any) -> Any:
         action, log_density = sample(actor_params, obs, noise)
-        return (jnp.exp(log_alpha) * log_density - jnp.minimum(*critic.apply(critic_params, obs, action))).mean(), log_density
+        return (
+            jnp.exp(log_alpha) * log_density - jnp.minimum(*critic.apply(critic_params, obs, action))
+        ).mean(), log_density
 
     def step(carry: Any, key: Any) -> Any:
         (pa, pc, pt, la, sa, sc, sl), replay = carry
         index_key, critic_key, actor_key = jax.random.split(key, 3)
         index = jax.random.randint(index_key, (BATCH,), 0, ROWS)
         batch = jax.tree.map(lambda rows: rows[index], replay)
-        loss_q, grads = jax.value_and_grad(critic_loss)(pc, pt, pa, la, batch, jax.random.normal(critic_key, (BATCH, actions)))
+        loss_q, grads = jax.value_and_grad(critic_loss)(
+            pc, pt, pa, la, batch, jax.random.normal(critic_key, (BATCH, actions))
+        )
         changes, sc = adam.update(grads, sc)
         pc = optax.apply_updates(pc, changes)
         noise = jax.random.normal(actor_key, (BATCH, actions))
@@ -137,7 +148,15 @@ def sbx(updates: int) -> None:
     import jax
     from sbx import SAC
 
-    model = SAC("MlpPolicy", "Pendulum-v1", policy_kwargs={"net_arch": [256, 256]}, buffer_size=ROWS, batch_size=BATCH, learning_starts=1000, seed=0)
+    model = SAC(
+        "MlpPolicy",
+        "Pendulum-v1",
+        policy_kwargs={"net_arch": [256, 256]},
+        buffer_size=ROWS,
+        batch_size=BATCH,
+        learning_starts=1000,
+        seed=0,
+    )
     model.learn(1200)
     steps, block = updates // 2, 512
 
@@ -159,7 +178,9 @@ def sbx(updates: int) -> None:
 
 def main() -> None:
     options = common.parser(__doc__, peer=True, rounds=7)
-    options.add_argument("--updates", type=int, default=2048, help="updates a round, at least 512 (default: %(default)s)")
+    options.add_argument(
+        "--updates", type=int, default=2048, help="updates a round, at least 512 (default: %(default)s)"
+    )
     options.add_argument("--part", choices=("a", "b"), help="only this claim")
     arguments = options.parse_args()
     updates = max(512, arguments.updates)
@@ -195,7 +216,11 @@ def main() -> None:
         measure(["a-prioritised", "a-uniform"], [common.Worker(__file__, "plain", options=pass_on)], claims)
     if arguments.part != "a" and not common.peer_missing(arguments.peers_python, "SBX"):
         least = f">= {B_CLAIM}"
-        claims = [("b-prioritised", "b-sbx-train", least), ("b-uniform", "b-sbx-train", least), ("b-prioritised", "b-sbx-learn", least)]
+        claims = [
+            ("b-prioritised", "b-sbx-train", least),
+            ("b-uniform", "b-sbx-train", least),
+            ("b-prioritised", "b-sbx-learn", least),
+        ]
         claims += [("b-prioritised-learn", "b-sbx-learn", least)]
         peers = [common.Worker(__file__, "sbx", arguments.peers_python, pass_on)]
         measure(["b-prioritised", "b-uniform", "b-prioritised-learn"], peers, claims)

@@ -32,7 +32,9 @@ def timed(arguments: list[str], environment: dict[str, str], quiet: bool) -> tup
     """Seconds and standard output of one `mission` command."""
     command = [sys.executable, "-m", "mission.cli", *arguments]
     began = time.perf_counter()
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL if quiet else None, text=True)
+    done = subprocess.run(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL if quiet else None, text=True
+    )
     seconds = time.perf_counter() - began
     if done.returncode:
         raise SystemExit(f"mission {' '.join(arguments)}: exit code {done.returncode}\n{done.stdout}")
@@ -41,7 +43,10 @@ def timed(arguments: list[str], environment: dict[str, str], quiet: bool) -> tup
 
 def from_zero(seed: int | None, flights: int, overrides: list[str], quiet: bool) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
-        environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": f"{folder}/cache", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5"}
+        environment = os.environ | {
+            "JAX_COMPILATION_CACHE_DIR": f"{folder}/cache",
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
+        }
         common_options = [str(MISSION), "--checkpoints", f"{folder}/checkpoints"]
         common_options += ["--seed", str(seed)] if seed is not None else []
         common_options += [part for override in overrides for part in ("--set", override)]
@@ -55,7 +60,9 @@ def from_zero(seed: int | None, flights: int, overrides: list[str], quiet: bool)
         "success": report["success"],
         "propellant_over_optimum_percent": report["phases"][-1]["end"][CHANNEL],
         "training": trained.splitlines(),
-        "phases": [{name: phase[name] for name in ("name", "entered", "succeeded", "causes")} for phase in report["phases"]],
+        "phases": [
+            {name: phase[name] for name in ("name", "entered", "succeeded", "causes")} for phase in report["phases"]
+        ],
     }
 
 
@@ -64,7 +71,12 @@ def main() -> None:
     options.add_argument("--seeds", type=int, default=1, help="trainings, each from zero (default: %(default)s)")
     options.add_argument("--flights", type=int, default=1024, help="flights at the end (default: %(default)s)")
     options.add_argument(
-        "--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[], help="passed on to `mission`, e.g. for a short try"
+        "--set",
+        dest="overrides",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="passed on to `mission`, e.g. for a short try",
     )
     options.add_argument("--quiet", action="store_true", help="hide the progress of `mission`")
     arguments = options.parse_args()
@@ -77,7 +89,16 @@ def main() -> None:
         landed, over = run["success"], run["propellant_over_optimum_percent"]["mean"]
         interval = f"{100 * landed['low']:.2f} to {100 * landed['high']:.2f} %"
         counted = f"{landed['count']} of {arguments.flights}"
-        table.append((str(run["seed"]), f"{run['train_s']:.0f}", f"{run['fly_s']:.1f}", counted, interval, "-" if over is None else f"{over:.2f}"))
+        table.append(
+            (
+                str(run["seed"]),
+                f"{run['train_s']:.0f}",
+                f"{run['fly_s']:.1f}",
+                counted,
+                interval,
+                "-" if over is None else f"{over:.2f}",
+            )
+        )
     common.print_table(table)
     for run in runs:
         print(f"seed {run['seed']}: " + "; ".join(run["training"]))

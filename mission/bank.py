@@ -35,7 +35,9 @@ def count(rows: Any) -> int:
     return jax.tree.leaves(rows)[0].shape[0]
 
 
-def build_bank(handoffs: Any, success: np.ndarray, held_out: np.ndarray, settings: Bank, where: str, losses: dict[str, int]) -> TerminalBank:
+def build_bank(
+    handoffs: Any, success: np.ndarray, held_out: np.ndarray, settings: Bank, where: str, losses: dict[str, int]
+) -> TerminalBank:
     """Keep the successes of N flights, split as their starts were split.
 
     Args:
@@ -55,7 +57,7 @@ def build_bank(handoffs: Any, success: np.ndarray, held_out: np.ndarray, setting
             where,
             expected=f"at least {settings.minimum} successes for the next phase to start from (bank.minimum)",
             found=f"{len(train)} + {len(kept)} held out, of {len(success)} flights; losses: {causes}",
-            remedy="train longer (budget.env_steps), or fly more (bank.flights)",
+            remedy="raise budget.env_steps: training goes on; or fly more (bank.flights), which needs --fresh",
         )
     rows, held = (jax.tree.map(lambda leaf, i=i: leaf[i], handoffs) for i in (train, kept))
     mean, factor = fit_density(rows)
@@ -75,11 +77,11 @@ def fit_density(rows: Any) -> tuple[np.ndarray, np.ndarray]:
     m = count(rows)
     columns = [np.asarray(leaf, np.float64).reshape(m, -1) for leaf in jax.tree.leaves(rows) if is_float(leaf)]
     table = np.concatenate(columns, axis=1) if columns else np.zeros((m, 0))
-    scale = table.std(axis=0) + 1e-300
-    correlation = np.atleast_2d(np.cov(table / scale, rowvar=False, bias=True)) if table.shape[1] else np.zeros((0, 0))
-    values, vectors = np.linalg.eigh(correlation)
+    mean, scale = table.mean(axis=0), table.std(axis=0)
+    centred = (table - mean) / np.where(scale > 0.0, scale, 1.0)
+    values, vectors = np.linalg.eigh(centred.T @ centred / m)
     factor = (scale[:, None] * vectors) * np.sqrt(np.maximum(values, 0.0))
-    return table.mean(axis=0).astype(np.float32), factor.astype(np.float32)
+    return mean.astype(np.float32), factor.astype(np.float32)
 
 
 def add_noise(row: Any, factor: Array, scale: float, key: Array) -> Any:

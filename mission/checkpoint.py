@@ -1,6 +1,6 @@
 """Checkpoints on disk; the only file that knows Orbax.
 
-A step is one folder: Orbax's state, `meta.json`, and `manifest.json` with the SHA-256 of every file.
+A step is one folder: a folder of Orbax's for each part of the state, `meta.json`, and `manifest.json` with the SHA-256 of every file.
 It is written under a temporary name and renamed, so a step exists whole or not at all.
 """
 
@@ -49,8 +49,8 @@ def content_hash(tree: Any) -> str:
     return digest.hexdigest()
 
 
-def write_step(final: Path, tree: Any, meta: dict[str, Any]) -> None:
-    """Write one step folder, atomically.
+def write_step(final: Path, tree: dict[str, Any], meta: dict[str, Any]) -> None:
+    """Write one step folder, atomically; each entry of `tree` can be read alone, None is left out.
 
     Raises:
       MachineError: disk full or no permission; what was there before is still there.
@@ -60,8 +60,9 @@ def write_step(final: Path, tree: Any, meta: dict[str, Any]) -> None:
         final.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
-        if jax.tree.leaves(tree):
-            ocp.save(str((temporary / "state").resolve()), tree)
+        for name, part in tree.items():
+            if jax.tree.leaves(part):
+                ocp.save(str((temporary / name).resolve()), part)
         (temporary / "meta.json").write_text(json.dumps(meta, indent=1, allow_nan=False))
         manifest = {str(p.relative_to(temporary)): _sha256(p) for p in _files(temporary)}
         with (temporary / "manifest.json").open("w") as stream:
@@ -110,21 +111,22 @@ def verify_step(folder: Path) -> dict[str, Any]:
     return meta
 
 
-def read_tree(folder: Path, target: Any) -> Any:
-    """The stored pytree, placed on this process's devices.
+def read_tree(folder: Path, target: dict[str, Any]) -> dict[str, Any]:
+    """Entries of a stored step, placed on this process's devices.
 
     Args:
       folder: a verified step.
-      target: pytree of arrays or shapes; the result has its structure.
+      target: entry -> pytree of arrays or shapes; the result has its structure. None stays None.
 
     Raises:
       ValueError: shapes or dtypes differ from the target's.
     """
     sharding = NamedSharding(mesh(), REPLICATED)
     abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), target)
-    if not jax.tree.leaves(abstract):
-        return abstract
-    tree = ocp.load(str((folder / "state").resolve()), abstract)
+    tree = {
+        name: ocp.load(str((folder / name).resolve()), part) if jax.tree.leaves(part) else part
+        for name, part in abstract.items()
+    }
     for wanted, got in zip(jax.tree.leaves(abstract), jax.tree.leaves(tree), strict=True):
         if wanted.shape != got.shape or wanted.dtype != got.dtype:
             raise ValueError(f"stored {got.dtype}{list(got.shape)}, expected {wanted.dtype}{list(wanted.shape)}")
@@ -148,7 +150,9 @@ class PhaseFolder:
         try:
             (self.path / "done").write_text("policy and bank are complete\n")
         except OSError as error:
-            raise MachineError(str(self.path), expected="to write the marker", found=str(error), remedy="free disk space") from None
+            raise MachineError(
+                str(self.path), expected="to write the marker", found=str(error), remedy="free disk space"
+            ) from None
 
     def clear(self) -> None:
         """Remove everything of this phase."""
@@ -193,11 +197,14 @@ class PhaseFolder:
             return verify_step(self.policy)
         except ValueError as error:
             raise MachineError(
-                str(self.policy), expected="a readable policy", found=str(error), remedy="train the phase again (--fresh), or restore the folder"
+                str(self.policy),
+                expected="a readable policy",
+                found=str(error),
+                remedy="train the phase again (--fresh), or restore the folder",
             ) from None
 
-    def load_policy(self, target: Any) -> Any:
-        """Actor and bank by a target tree.
+    def load_policy(self, target: dict[str, Any]) -> dict[str, Any]:
+        """Actor, bank, or both, by a target tree.
 
         Raises:
           MachineError: unreadable.
@@ -225,7 +232,10 @@ def folder_lock(folder: Path) -> Iterator[None]:
         stream = (folder / ".lock").open("a+")
     except OSError as error:
         raise MachineError(
-            str(folder), expected="a folder to write checkpoints in", found=str(error), remedy="choose another --checkpoints"
+            str(folder),
+            expected="a folder to write checkpoints in",
+            found=str(error),
+            remedy="choose another --checkpoints",
         ) from None
     with stream:
         try:

@@ -22,12 +22,27 @@ app = typer.Typer(
 
 File = Annotated[Path, typer.Argument(help="Mission file (YAML).", show_default=False)]
 Checkpoints = Annotated[
-    Path | None, typer.Option("--checkpoints", metavar="DIR", help="Folder that holds MISSION/PHASE/. [default: checkpoints]", show_default=False)
+    Path | None,
+    typer.Option(
+        "--checkpoints",
+        metavar="DIR",
+        help="Folder that holds MISSION/PHASE/. [default: checkpoints]",
+        show_default=False,
+    ),
 ]
-Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value, e.g. phases.burn.sac.gamma=0.99. Repeatable.")]
-Local = Annotated[bool, typer.Option("--allow-local-plugins", help="Permit `plugin: ./file.py` in the mission file; it runs that code.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a value, e.g. phases.burn.sac.gamma=0.99. Repeatable."),
+]
+Local = Annotated[
+    bool,
+    typer.Option("--allow-local-plugins", help="Permit `plugin: ./file.py` in the mission file; it runs that code."),
+]
 Seed = Annotated[
-    int | None, typer.Option("--seed", metavar="N", min=0, max=2**32 - 1, help="Instead of the mission file's seed.", show_default=False)
+    int | None,
+    typer.Option(
+        "--seed", metavar="N", min=0, max=2**32 - 1, help="Instead of the mission file's seed.", show_default=False
+    ),
 ]
 
 
@@ -41,7 +56,9 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks. Give it before the command.")] = False,
 ) -> None:
     """Options of every command."""
@@ -56,7 +73,14 @@ def plugins(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")]
     from mission.registry import list_plugins
 
     rows = [
-        {"group": group, "name": row.name, "distribution": row.distribution, "version": row.version, "target": row.target, "duplicate": row.duplicate}
+        {
+            "group": group,
+            "name": row.name,
+            "distribution": row.distribution,
+            "version": row.version,
+            "target": row.target,
+            "duplicate": row.duplicate,
+        }
         for group in (PHASE_GROUP, OBSERVER_GROUP)
         for row in list_plugins(group)
     ]
@@ -72,22 +96,31 @@ def plugins(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def check(file: File, overrides: Set = None, local: Local = False) -> None:
     """Parse, resolve and link a mission; print what would run. Trains nothing."""
     from mission.loading import load_mission
+    from mission.observers import Observers
     from mission.resolve import digest, resolve_mission
 
     mission = load_mission(file, overrides or [])
     phases = resolve_mission(mission, allow_local_plugins=local)
-    typer.echo(f"{mission.name}: {len(phases)} phases, seed {mission.seed}, digest {digest([p.configuration() for p in phases])[:16]}")
+    Observers(mission, Path())  # loads each of them
+    typer.echo(
+        f"{mission.name}: {len(phases)} phases, seed {mission.seed}, digest {digest([p.configuration() for p in phases])[:16]}"
+    )
     for phase in phases:
         env, entry = phase.environment, phase.entry
         who = f"agent, {entry.budget.env_steps:,} vehicle steps" if phase.trained else "guide"
         gate = f"gate: success >= {entry.gate.success_low} in {entry.gate.flights} flights" if entry.gate else "no gate"
         typer.echo(f"  {phase.name}: {phase.origin}")
-        typer.echo(f"    {who}; {gate}; {len(env.observation_names)} observations, {len(env.action_names)} actions, {env.control_period_s} s steps")
+        typer.echo(
+            f"    {who}; {gate}; {len(env.observation_names)} observations, {len(env.action_names)} actions, {env.control_period_s} s steps"
+        )
 
 
 @app.command()
 def schema(
-    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write here instead of printing.", show_default=False)] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="Write here instead of printing.", show_default=False),
+    ] = None,
 ) -> None:
     """Print the JSON Schema of mission files, for editors."""
     import json
@@ -101,18 +134,28 @@ def schema(
 def train(
     file: File,
     checkpoints: Checkpoints = None,
-    phase: Annotated[list[str] | None, typer.Option("--phase", metavar="NAME", help="Train only this phase. Repeatable.")] = None,
-    init: Annotated[
-        list[str] | None, typer.Option("--init", metavar="NAME=DIR", help="Start a phase's actor from the policy in a phase's folder. Repeatable.")
+    phase: Annotated[
+        list[str] | None, typer.Option("--phase", metavar="NAME", help="Train only this phase. Repeatable.")
     ] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Begin the phases anew; what is stored of them is removed.")] = False,
+    init: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--init", metavar="NAME=DIR", help="Start a phase's actor from the policy in a phase's folder. Repeatable."
+        ),
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Begin the phases anew; what is stored of them is removed.")
+    ] = False,
     seed: Seed = None,
     overrides: Set = None,
     log_dir: Annotated[
-        Path | None, typer.Option("--log-dir", metavar="DIR", help="For observers that write. [default: runs]", show_default=False)
+        Path | None,
+        typer.Option("--log-dir", metavar="DIR", help="For observers that write. [default: runs]", show_default=False),
     ] = None,
     local: Local = False,
-    checkpoint_every: Annotated[float, typer.Option("--checkpoint-every", metavar="SECONDS", min=0, help="Between training checkpoints.")] = 30.0,
+    checkpoint_every: Annotated[
+        float, typer.Option("--checkpoint-every", metavar="SECONDS", min=0, help="Between training checkpoints.")
+    ] = 30.0,
 ) -> None:
     """Train every phase in order; goes on where an earlier run stopped, and ends the same to the bit."""
     from mission.errors import InputError
@@ -123,7 +166,9 @@ def train(
     for text in init or []:
         name, separator, folder = text.partition("=")
         if not separator or not name or not folder:
-            raise InputError(f"--init {text}", expected="NAME=DIR", found=text, remedy="write --init burn=checkpoints/vertical/burn")
+            raise InputError(
+                f"--init {text}", expected="NAME=DIR", found=text, remedy="write --init burn=checkpoints/vertical/burn"
+            )
         starts[name] = folder
     from mission.runner import DEFAULT_CHECKPOINTS, train_mission
 
@@ -149,10 +194,20 @@ def fly(
     checkpoints: Checkpoints = None,
     flights: Annotated[int, typer.Option("--flights", metavar="N", min=1, help="Vehicles to fly.")] = 1000,
     seed: Seed = None,
-    policy: Annotated[str, typer.Option("--policy", metavar="agent|guide", help="guide: every phase by its classical controller.")] = "agent",
-    allow_stale: Annotated[bool, typer.Option("--allow-stale", help="Fly policies made under another configuration.")] = False,
+    policy: Annotated[
+        str, typer.Option("--policy", metavar="agent|guide", help="guide: every phase by its classical controller.")
+    ] = "agent",
+    allow_stale: Annotated[
+        bool, typer.Option("--allow-stale", help="Fly policies made under another configuration.")
+    ] = False,
     json_file: Annotated[
-        str | None, typer.Option("--json", metavar="FILE|-", help="Write the report as JSON; - prints it instead of the table.", show_default=False)
+        str | None,
+        typer.Option(
+            "--json",
+            metavar="FILE|-",
+            help="Write the report as JSON; - prints it instead of the table.",
+            show_default=False,
+        ),
     ] = None,
     overrides: Set = None,
     local: Local = False,
@@ -192,14 +247,17 @@ def fly(
 def new(
     name: Annotated[str, typer.Argument(help="Name of the phase, e.g. parachute_descent.", show_default=False)],
     directory: Annotated[
-        Path | None, typer.Option("--directory", metavar="DIR", help="Where to write. [default: ./NAME]", show_default=False)
+        Path | None,
+        typer.Option("--directory", metavar="DIR", help="Where to write. [default: ./NAME]", show_default=False),
     ] = None,
 ) -> None:
     """Write a complete, installable plugin distribution with one phase, a test and a mission file."""
     from mission.skeleton import write_skeleton
 
     folder = write_skeleton(name, directory)
-    typer.echo(f"wrote {folder}\nnext:\n  pip install -e {folder}\n  mission train {folder / 'mission.yaml'}\n  pytest {folder}")
+    typer.echo(
+        f"wrote {folder}\nnext:\n  pip install -e {folder}\n  mission train {folder / 'mission.yaml'}\n  pytest {folder}"
+    )
 
 
 def _write(text: str, output: Path | None) -> None:
@@ -211,7 +269,9 @@ def _write(text: str, output: Path | None) -> None:
     try:
         output.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise MachineError(str(output), expected="a file to write", found=str(error), remedy="choose another path") from None
+        raise MachineError(
+            str(output), expected="a file to write", found=str(error), remedy="choose another path"
+        ) from None
 
 
 def _fail(error: Any) -> int:

@@ -43,7 +43,9 @@ class Restart(StrictModel):
     stored: Fraction01 = Field(0.7, description="Stored successes of the previous phase.")
     noisy: Fraction01 = Field(0.1, description="Stored rows with covariance-scaled noise.")
     nominal: Fraction01 = Field(0.2, description="The phase's own start.")
-    noise_scale: Annotated[float, Field(ge=0)] = Field(0.3, description="Noise std in units of the bank's fitted covariance.")
+    noise_scale: Annotated[float, Field(ge=0)] = Field(
+        0.3, description="Noise std in units of the bank's fitted covariance."
+    )
 
     @model_validator(mode="after")
     def _sums_to_one(self) -> Restart:
@@ -56,14 +58,16 @@ class Bank(StrictModel):
     """The stored end states of a phase, flown after training by the policy as it ships."""
 
     flights: int = Field(5120, ge=1, le=10**6, description="Flights that fill the bank.")
-    held_out: Annotated[float, Field(gt=0, lt=1)] = Field(0.2, description="Share kept for the next phase's gate, never trained on.")
+    held_out: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.2, description="Share kept for the next phase's gate, never trained on."
+    )
     minimum: int = Field(64, ge=2, description="Fewer successes than this are an error.")
 
 
 class Evaluation(StrictModel):
     """Flights with the mean action during training; they choose the policy that ships."""
 
-    every_env_steps: Count = Field(100_000, description="Rounded up to whole chunks.")
+    every_env_steps: Count = Field(100_000, description="Rounded to whole chunks, at least one.")
     flights: int = Field(1000, ge=1, le=1_000_000, description="Flights of one evaluation.")
 
 
@@ -75,23 +79,27 @@ class PhaseEntry(StrictModel):
         description='Entry point, "distribution:entry_point", or ./file.py with --allow-local-plugins.'
     )
     params: dict[str, Any] = Field(default_factory=dict, description="Validated by the plugin.")
-    sac: dict[str, Any] = Field(default_factory=dict, description="Overrides of the plugin's SAC defaults; preset: seed.")
-    budget: Budget = Field(default_factory=Budget)
+    sac: dict[str, Any] = Field(
+        default_factory=dict, description="Overrides of the plugin's SAC defaults; preset: seed."
+    )
+    budget: Budget = Field(default_factory=Budget, description="How long it may train.")
     policy: Literal["agent", "guide"] = Field("agent", description="Who flies this phase.")
     gate: Gate | None = Field(None, description="None: trains its whole budget, passes always.")
-    restart: Restart = Field(default_factory=Restart)
-    bank: Bank = Field(default_factory=Bank)
-    evaluation: Evaluation = Field(default_factory=Evaluation)
+    restart: Restart = Field(default_factory=Restart, description="Where training vehicles start.")
+    bank: Bank = Field(default_factory=Bank, description="End states stored for the next phase.")
+    evaluation: Evaluation = Field(default_factory=Evaluation, description="Flights that choose the policy.")
 
 
 class MissionFile(StrictModel):
     """A whole mission: phases in the order of flight."""
 
-    name: Name
+    name: Name = Field(description="Name of the mission, and of its folder of checkpoints.")
     seed: int = Field(0, ge=0, le=MAX_SEED, description="Seed of training and of flights.")
     observers: tuple[str, ...] = Field((), strict=False, description="Entry points that watch.")
     params: dict[str, Any] = Field(default_factory=dict, description="For every phase that declares the parameter.")
-    phases: tuple[PhaseEntry, ...] = Field(strict=False, min_length=1, max_length=100)
+    phases: tuple[PhaseEntry, ...] = Field(
+        strict=False, min_length=1, max_length=100, description="In the order of flight."
+    )
 
     _source: Source | None = PrivateAttr(None)
 

@@ -59,7 +59,9 @@ def chunks(total: int) -> Iterator[np.ndarray]:
 
 def pad(tree: Any, rows: int) -> Any:
     """Repeat row 0 until a batched pytree has CHUNK rows."""
-    return jax.tree.map(lambda leaf: jnp.concatenate([leaf, jnp.repeat(leaf[:1], CHUNK - rows, axis=0)]) if rows < CHUNK else leaf, tree)
+    return jax.tree.map(
+        lambda leaf: jnp.concatenate([leaf, jnp.repeat(leaf[:1], CHUNK - rows, axis=0)]) if rows < CHUNK else leaf, tree
+    )
 
 
 def nominal_starts(phase: Phase, keys: Array) -> Any:
@@ -95,7 +97,9 @@ def fly_rows(phase: Phase, flight: Flight, params: Any, rows: Any | None, index:
     parts = []
     for numbers in chunks(len(index)):
         keys = flight_keys(key, numbers)
-        handoff = nominal_starts(phase, keys) if rows is None else jax.tree.map(lambda leaf, n=numbers: leaf[index[n]], rows)
+        handoff = (
+            nominal_starts(phase, keys) if rows is None else jax.tree.map(lambda leaf, n=numbers: leaf[index[n]], rows)
+        )
         parts.append(fly_chunk(flight, params, handoff, keys, np.ones(len(numbers), bool)))
     return join(parts)
 
@@ -109,7 +113,9 @@ def join(parts: list[PhaseFlight]) -> PhaseFlight:
     return jax.tree.map(stack, *parts)
 
 
-def bank_flights(phase: Phase, flight: Flight, params: Any, upstream: TerminalBank | None, key: Array) -> tuple[PhaseFlight, np.ndarray]:
+def bank_flights(
+    phase: Phase, flight: Flight, params: Any, upstream: TerminalBank | None, key: Array
+) -> tuple[PhaseFlight, np.ndarray]:
     """The flights that fill a phase's bank, and which of them began at held-out rows.
 
     Held-out rows lead to held-out rows, so that no gate down the chain sees a trained-on ancestor.

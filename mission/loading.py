@@ -50,13 +50,22 @@ def _read(path: Path) -> str:
         raw = path.read_bytes() if path.stat().st_size <= MAX_BYTES else b""
         size = path.stat().st_size
     except OSError as error:
-        raise InputError(str(path), expected="a readable mission file", found=str(error), remedy="check the path and its permissions") from None
+        raise InputError(
+            str(path), expected="a readable mission file", found=str(error), remedy="check the path and its permissions"
+        ) from None
     if size > MAX_BYTES:
-        raise InputError(str(path), expected=f"at most {MAX_BYTES} bytes", found=f"{size} bytes", remedy="is this a mission file?")
+        raise InputError(
+            str(path), expected=f"at most {MAX_BYTES} bytes", found=f"{size} bytes", remedy="is this a mission file?"
+        )
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(str(path), expected="UTF-8 text", found=f"an invalid byte at offset {error.start}", remedy="save it as UTF-8") from None
+        raise InputError(
+            str(path),
+            expected="UTF-8 text",
+            found=f"an invalid byte at offset {error.start}",
+            remedy="save it as UTF-8",
+        ) from None
 
 
 def parse_yaml(text: str, name: str) -> tuple[Any, dict[Location, tuple[int, int] | str]]:
@@ -81,7 +90,9 @@ def parse_yaml(text: str, name: str) -> tuple[Any, dict[Location, tuple[int, int
         raise InputError(place, expected="YAML 1.2", found=problem, remedy="correct the syntax there") from None
     except (ValueError, TypeError, AttributeError, IndexError, KeyError, AssertionError, OverflowError) as error:
         # The YAML library lets a few of these escape on malformed input.
-        raise InputError(name, expected="YAML 1.2", found=str(error) or type(error).__name__, remedy="correct the syntax") from None
+        raise InputError(
+            name, expected="YAML 1.2", found=str(error) or type(error).__name__, remedy="correct the syntax"
+        ) from None
     return data, positions
 
 
@@ -115,7 +126,12 @@ def _construct(yaml: Any, node: Any, at: Location, positions: dict[Location, Any
             if key_node.id != "scalar":
                 raise InputError(place, expected="a word as key", found="a list or mapping", remedy="use a plain key")
             if key in result:
-                raise InputError(f"{place}: {dotted((*at, key))}", expected="every key once", found="the key a second time", remedy="remove one")
+                raise InputError(
+                    f"{place}: {dotted((*at, key))}",
+                    expected="every key once",
+                    found="the key a second time",
+                    remedy="remove one",
+                )
             positions[(*at, key)] = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
             result[key] = _construct(yaml, value_node, (*at, key), positions, name)
         return result
@@ -123,7 +139,12 @@ def _construct(yaml: Any, node: Any, at: Location, positions: dict[Location, Any
         return node.value
     value = yaml.constructor.construct_object(node)
     if isinstance(value, float) and not math.isfinite(value):
-        raise InputError(f"{name}:{line}:{column}: {dotted(at)}", expected="a finite number", found=node.value, remedy="give a finite number")
+        raise InputError(
+            f"{name}:{line}:{column}: {dotted(at)}",
+            expected="a finite number",
+            found=node.value,
+            remedy="give a finite number",
+        )
     return value
 
 
@@ -141,7 +162,9 @@ def _apply_override(data: Any, positions: dict[Location, Any], override: str) ->
     key, separator, text = override.partition("=")
     parts: list[str] = key.split(".")
     if not separator or not all(parts):
-        raise InputError(where, expected="KEY=VALUE, KEY like phases.landing.sac.gamma", found=override, remedy="write KEY=VALUE")
+        raise InputError(
+            where, expected="KEY=VALUE, KEY like phases.landing.sac.gamma", found=override, remedy="write KEY=VALUE"
+        )
     value, _ = parse_yaml(text, where)
     location: list[str | int] = list(parts)
     target = data
@@ -149,7 +172,10 @@ def _apply_override(data: Any, positions: dict[Location, Any], override: str) ->
         names = {name: i for i, name in _phase_names(data).items()}
         if len(parts) < 3 or parts[1] not in names:
             raise InputError(
-                where, expected=f"phases.NAME.KEY with NAME one of {', '.join(names) or '(none)'}", found=key, remedy="name a phase of the mission"
+                where,
+                expected=f"phases.NAME.KEY with NAME one of {', '.join(names) or '(none)'}",
+                found=key,
+                remedy="name a phase of the mission",
             )
         location[1] = names[parts[1]]
     for depth, part in enumerate(location[:-1]):
@@ -159,7 +185,10 @@ def _apply_override(data: Any, positions: dict[Location, Any], override: str) ->
             target = target[part]
         if not isinstance(target, dict | list):
             raise InputError(
-                where, expected=f"a mapping at {dotted(tuple(location[: depth + 1]))}", found=repr(target), remedy="set a key that exists"
+                where,
+                expected=f"a mapping at {dotted(tuple(location[: depth + 1]))}",
+                found=repr(target),
+                remedy="set a key that exists",
             )
     if not isinstance(target, dict):
         raise InputError(where, expected="a key of a mapping", found=key, remedy="set a key that exists")
@@ -167,7 +196,9 @@ def _apply_override(data: Any, positions: dict[Location, Any], override: str) ->
     positions[tuple(location)] = where
 
 
-def explain(error: ValidationError, source: Source, prefix: Location, model: type[BaseModel], phase_names: dict[int, str]) -> MissionError:
+def explain(
+    error: ValidationError, source: Source, prefix: Location, model: type[BaseModel], phase_names: dict[int, str]
+) -> MissionError:
     """The first pydantic error as a four-part message with its position in the file."""
     first = error.errors()[0]
     location = (*prefix, *[part for part in first["loc"] if isinstance(part, str | int)])

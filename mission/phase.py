@@ -89,7 +89,7 @@ class Environment(abc.ABC, Generic[H, S]):
 
     @abc.abstractmethod
     def telemetry(self, state: S) -> dict[str, Array]:
-        """Named scalar channels ending in their unit (`altitude_m`).
+        """Named scalar channels ending in their unit (`position_m`).
 
         The optional channel `phase_time_s` is the time since `enter`; with it the reported duration
         is exact to the event, without it a whole number of control periods.

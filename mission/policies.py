@@ -28,7 +28,12 @@ def refuse_other(folder: Path, stored: dict[str, Any], current: dict[str, Any]) 
     """A folder begun under another seed, configuration, plugin or start is not written to."""
 
     def refuse(expected: str, found: str) -> StaleError:
-        return StaleError(str(folder), expected=expected, found=found, remedy="pass --fresh to begin anew, or choose another --checkpoints")
+        return StaleError(
+            str(folder),
+            expected=expected,
+            found=found,
+            remedy="pass --fresh to begin anew, or choose another --checkpoints",
+        )
 
     if stored["seed"] != current["seed"]:
         raise refuse(f"seed {stored['seed']}, which it was begun with", f"seed {current['seed']}")
@@ -44,24 +49,31 @@ def refuse_other(folder: Path, stored: dict[str, Any], current: dict[str, Any]) 
         raise refuse("the starts that it was trained from", "the phase before it was trained anew since")
 
 
-def load_policy(folder: PhaseFolder, phase: Phase, meta: dict[str, Any]) -> dict[str, Any]:
-    """`{actor, bank}` of a stored phase, each None where it has none."""
+def load_actor(folder: PhaseFolder, phase: Phase) -> Any:
+    """Actor parameters of a stored phase."""
+    env, config = phase.environment, phase.sac
+    assert config is not None
+    networks = make_networks(config, len(env.action_names))
+    obs = jnp.zeros((1, len(env.observation_names)))
+    return folder.load_policy({"actor": jax.eval_shape(networks.actor.init, jax.random.key(0), obs)})["actor"]
+
+
+def load_bank(folder: PhaseFolder, phase: Phase, meta: dict[str, Any]) -> TerminalBank | None:
+    """The bank of a stored phase; None where too few flights succeeded for one."""
+    if meta["bank"] is None:
+        return None
     env = phase.environment
 
-    def shapes(key: Any) -> dict[str, Any]:
+    def shapes(key: Any) -> TerminalBank:
         handoff = env.leave(env.enter(key, env.start(key)))
-        batch = lambda n: jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (n, *leaf.shape)), handoff)  # noqa: E731
-        tree: dict[str, Any] = {"actor": None, "bank": None}
-        if phase.trained and phase.sac is not None:
-            networks = make_networks(phase.sac, len(env.action_names))
-            tree["actor"] = networks.actor.init(key, jnp.zeros((1, len(env.observation_names))))
-        if meta["bank"] is not None:
-            width = sum(leaf.size for leaf in jax.tree.leaves(handoff) if is_float(leaf))
-            density = jnp.zeros(width), jnp.zeros((width, width))
-            tree["bank"] = TerminalBank(batch(meta["bank"]["rows"]), batch(meta["bank"]["held_out"]), *density)
-        return tree
+        rows, held_out = (
+            jax.tree.map(lambda leaf, n=n: jnp.broadcast_to(leaf, (n, *leaf.shape)), handoff)
+            for n in (meta["bank"]["rows"], meta["bank"]["held_out"])
+        )
+        width = sum(leaf.size for leaf in jax.tree.leaves(handoff) if is_float(leaf))
+        return TerminalBank(rows, held_out, jnp.zeros(width), jnp.zeros((width, width)))
 
-    return folder.load_policy(jax.eval_shape(shapes, jax.random.key(0)))
+    return folder.load_policy({"bank": jax.eval_shape(shapes, jax.random.key(0))})["bank"]
 
 
 def find_policies(mission: MissionFile, phases: Sequence[Phase], checkpoints: str | Path | None) -> Path:
@@ -95,7 +107,10 @@ def stored_actor(folder: PhaseFolder, phases: Sequence[Phase], index: int, allow
     change = first_change(meta["configuration"], [phase.configuration() for phase in phases[: index + 1]])
     if change and not allow_stale:
         raise StaleError(
-            str(folder.path), expected="a policy of this configuration", found=change, remedy="train it again (--fresh), or pass --allow-stale"
+            str(folder.path),
+            expected="a policy of this configuration",
+            found=change,
+            remedy="train it again (--fresh), or pass --allow-stale",
         )
     if change:
         log.warning("%s is stale: %s", folder.path, change)
@@ -105,4 +120,4 @@ def stored_actor(folder: PhaseFolder, phases: Sequence[Phase], index: int, allow
         log.warning("%s was made with other plugins: %s", folder.path, change)
     if meta["gate"] is not None and not meta["gate"]["passed"]:
         log.warning('phase "%s" did not pass its gate: %s', phases[index].name, "; ".join(meta["gate"]["failures"]))
-    return load_policy(folder, phases[index], meta)["actor"]
+    return load_actor(folder, phases[index])

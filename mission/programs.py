@@ -23,7 +23,17 @@ from mission.networks import Networks, make_networks, sample_action
 from mission.phase import Phase
 from mission.replay import Replay
 from mission.rollout import EnvBatch, Transition, guide_controller, start_envs, step_envs
-from mission.sac import Agent, Batch, all_mean, create_agent, critic_loss, optimisers, td_target, update_agent, update_targets
+from mission.sac import (
+    Agent,
+    Batch,
+    all_mean,
+    create_agent,
+    critic_loss,
+    optimisers,
+    td_target,
+    update_agent,
+    update_targets,
+)
 from mission.sac_config import SacConfig
 
 _TD_BLOCK = 4096
@@ -54,7 +64,9 @@ def _example(phase: Phase) -> Transition:
     return Transition(obs, action, jnp.zeros(()), obs, jnp.zeros(()), jnp.zeros(()))
 
 
-def sample_batch(config: SacConfig, example: Transition, replay: Replay, key: Array, size: int, updates: Array) -> tuple[Batch, Array]:
+def sample_batch(
+    config: SacConfig, example: Transition, replay: Replay, key: Array, size: int, updates: Array
+) -> tuple[Batch, Array]:
     """This device's share of a batch of n-step transitions, and the indices [size] of the whole batch."""
     beta = 1.0 - (1.0 - config.beta) * config.beta_decay ** updates.astype(jnp.float32)
     index, weight = store.sample(replay, key, size, beta)
@@ -87,7 +99,9 @@ def compile_programs(phase: Phase) -> Programs:
     capacity = config.buffer_size // config.vehicles * config.vehicles
     guide = guide_controller(phase)
 
-    def collect(state: TrainState, bank: Any, key: Array, act: Callable[[Any, Array, Array], Array]) -> tuple[TrainState, Any]:
+    def collect(
+        state: TrainState, bank: Any, key: Array, act: Callable[[Any, Array, Array], Array]
+    ) -> tuple[TrainState, Any]:
         act_key, noise_key, step_key = jax.random.split(jax.random.fold_in(key, state.iteration), 3)
         obs = jax.vmap(env.observe)(state.envs.state)
         action = act(state.envs.state, obs, act_key)
@@ -126,7 +140,9 @@ def compile_programs(phase: Phase) -> Programs:
         return TrainState(agent, replay, start_envs(phase, bank, env_key, config.vehicles), jnp.int32(0))
 
     def fill(state: TrainState, bank: Any, key: Array) -> tuple[TrainState, Any]:
-        state, (report, _, _) = lax.scan(lambda s, _: collect(s, bank, key, first_action), state, None, length=config.fill_iterations)
+        state, (report, _, _) = lax.scan(
+            lambda s, _: collect(s, bank, key, first_action), state, None, length=config.fill_iterations
+        )
         return state, report["finite"]
 
     @strict
@@ -148,7 +164,9 @@ def compile_programs(phase: Phase) -> Programs:
         iterations, updates = config.update_cycle
 
         def cycle(state: TrainState, _: None) -> tuple[TrainState, Any]:
-            state, (report, action, reward) = lax.scan(lambda s, _: collect(s, bank, collect_key, policy(s.agent)), state, None, length=iterations)
+            state, (report, action, reward) = lax.scan(
+                lambda s, _: collect(s, bank, collect_key, policy(s.agent)), state, None, length=iterations
+            )
             state, (metrics, td) = lax.scan(lambda s, _: update(s, update_key), state, None, length=updates)
             return state, (report, metrics, action[-1], reward[-1], td[-1])
 
@@ -160,7 +178,9 @@ def compile_programs(phase: Phase) -> Programs:
         return state, (report, metrics, samples)
 
     def replicated(function: Callable[..., Any], arguments: int, donate: bool) -> Callable[..., Any]:
-        mapped = jax.shard_map(function, mesh=mesh(), in_specs=(REPLICATED,) * arguments, out_specs=REPLICATED, check_vma=False)
+        mapped = jax.shard_map(
+            function, mesh=mesh(), in_specs=(REPLICATED,) * arguments, out_specs=REPLICATED, check_vma=False
+        )
         return jax.jit(mapped, donate_argnums=0 if donate else ())
 
     return Programs(
@@ -172,11 +192,15 @@ def compile_programs(phase: Phase) -> Programs:
     )
 
 
-def _warm_up(config: SacConfig, networks: Networks, example: Transition, state: TrainState, key: Array) -> tuple[TrainState, Array]:
+def _warm_up(
+    config: SacConfig, networks: Networks, example: Transition, state: TrainState, key: Array
+) -> tuple[TrainState, Array]:
     """Critic-only updates with their own rate and batch, then real priorities for every row."""
     settings, actions = config.warm_up, networks.actor.actions
     size = settings.batch_size or config.batch_size
-    optimiser = optimisers(config.model_copy(update={"critic_learning_rate": settings.learning_rate or config.critic_learning_rate}))[1]
+    optimiser = optimisers(
+        config.model_copy(update={"critic_learning_rate": settings.learning_rate or config.critic_learning_rate})
+    )[1]
 
     def step(carry: tuple[Agent, Any], number: Array) -> tuple[tuple[Agent, Any], Array]:
         agent, optimiser_state = carry
@@ -195,7 +219,9 @@ def _warm_up(config: SacConfig, networks: Networks, example: Transition, state: 
     return state._replace(agent=agent, replay=replay), losses
 
 
-def _all_td_errors(config: SacConfig, networks: Networks, example: Transition, agent: Agent, replay: Replay, key: Array) -> Array:
+def _all_td_errors(
+    config: SacConfig, networks: Networks, example: Transition, agent: Agent, replay: Replay, key: Array
+) -> Array:
     """|TD error| [C] of every row, in blocks."""
     capacity = replay.rows.shape[0]
 

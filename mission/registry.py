@@ -51,7 +51,8 @@ def list_plugins(group: str = PHASE_GROUP) -> tuple[Listing, ...]:
         found.setdefault((entry.name, distribution, entry.value), (entry, version))
     names = [name for name, _, _ in found]
     rows = [
-        Listing(name, distribution, version, target, names.count(name) > 1, entry) for (name, distribution, target), (entry, version) in found.items()
+        Listing(name, distribution, version, target, names.count(name) > 1, entry)
+        for (name, distribution, target), (entry, version) in found.items()
     ]
     return tuple(sorted(rows, key=lambda row: (row.name, row.distribution)))
 
@@ -119,7 +120,10 @@ def load_local(path: Path, where: str) -> ModuleType:
     except BaseException as error:
         del sys.modules[spec.name]
         raise PluginError(
-            where, expected=f"{path.name} to import", found=f"{type(error).__name__}: {error}", remedy="mend the file; --debug shows the traceback"
+            where,
+            expected=f"{path.name} to import",
+            found=f"{type(error).__name__}: {error}",
+            remedy="mend the file; --debug shows the traceback",
         ) from error
     return module
 
@@ -137,7 +141,10 @@ def hook_caller(module: Any, hooks: type, hook_name: str, owner: str, where: str
         manager.check_pending()
     except pluggy.PluginValidationError as error:
         raise PluginError(
-            where, expected=f"only the hook {hook_name} in {owner}", found=str(error), remedy=f"spell it {hook_name}, with the documented arguments"
+            where,
+            expected=f"only the hook {hook_name} in {owner}",
+            found=str(error),
+            remedy=f"spell it {hook_name}, with the documented arguments",
         ) from None
     implementations = getattr(manager.hook, hook_name).get_hookimpls()
     if len(implementations) != 1:
@@ -171,7 +178,9 @@ def source_hash(module: Any) -> str:
     roots = list(getattr(package, "__path__", []))
     files = [Path(file)]
     if roots and "mission_local_" not in module.__name__:
-        files = [p for root in roots for p in Path(root).rglob("*") if p.suffix in (".py", ".yaml", ".yml", ".json", ".csv")]
+        files = [
+            p for root in roots for p in Path(root).rglob("*") if p.suffix in (".py", ".yaml", ".yml", ".json", ".csv")
+        ]
     digest = hashlib.sha256()
     for path in sorted(files):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
@@ -188,6 +197,9 @@ def local_path(reference: str, folder: Path, allowed: bool, where: str) -> Path 
         return None
     if not allowed:
         raise InputError(
-            where, expected="an installed plugin", found=f'the file "{reference}"', remedy="pass --allow-local-plugins: it runs that file's code"
+            where,
+            expected="an installed plugin",
+            found=f'the file "{reference}"',
+            remedy="pass --allow-local-plugins: it runs that file's code",
         )
     return folder / reference

@@ -39,7 +39,9 @@ def row_width(example: Any) -> int:
 
 def pack(batch: Any) -> Array:
     """Pytree of float32 leaves [B, ...] -> [B, W]."""
-    return jnp.concatenate([leaf.reshape(leaf.shape[0], -1).astype(jnp.float32) for leaf in jax.tree.leaves(batch)], axis=1)
+    return jnp.concatenate(
+        [leaf.reshape(leaf.shape[0], -1).astype(jnp.float32) for leaf in jax.tree.leaves(batch)], axis=1
+    )
 
 
 def unpack(rows: Array, example: Any) -> Any:
@@ -47,7 +49,9 @@ def unpack(rows: Array, example: Any) -> Any:
     leaves, tree = jax.tree.flatten(example)
     split = np.cumsum([math.prod(leaf.shape) for leaf in leaves])[:-1]
     parts = jnp.split(rows, split, axis=-1)
-    return jax.tree.unflatten(tree, [part.reshape(*rows.shape[:-1], *leaf.shape) for part, leaf in zip(parts, leaves, strict=True)])
+    return jax.tree.unflatten(
+        tree, [part.reshape(*rows.shape[:-1], *leaf.shape) for part, leaf in zip(parts, leaves, strict=True)]
+    )
 
 
 def create(capacity: int, width: int, prioritised: bool = True) -> Replay:
@@ -120,7 +124,9 @@ def update_priorities(replay: Replay, index: Array, td_error: Array, alpha: floa
     if not replay.tree:
         return replay
     value = (jnp.abs(td_error) + epsilon) ** alpha
-    return replay._replace(tree=_set_leaves(replay.tree, index, value), largest=jnp.maximum(replay.largest, value.max()))
+    return replay._replace(
+        tree=_set_leaves(replay.tree, index, value), largest=jnp.maximum(replay.largest, value.max())
+    )
 
 
 def rebuild_priorities(replay: Replay, td_error: Array, alpha: float, epsilon: float) -> Replay:
@@ -159,8 +165,13 @@ def gather_n_step(replay: Replay, index: Array, example: Any, n: int, gamma: flo
     step = jnp.arange(n)
     window = unpack(replay.rows[(index[:, None] + step[None, :] * stride) % capacity], example)
     open_before = jnp.cumprod(1.0 - window.ended, axis=1)
-    inside = jnp.concatenate([jnp.ones((index.shape[0], 1)), open_before[:, :-1]], axis=1) * (step[None, :] <= age[:, None])
+    inside = jnp.concatenate([jnp.ones((index.shape[0], 1)), open_before[:, :-1]], axis=1) * (
+        step[None, :] <= age[:, None]
+    )
     reward = (window.reward * inside * gamma ** step[None, :]).sum(axis=1)
     length = inside.sum(axis=1).astype(jnp.int32)
-    last = jax.tree.map(lambda leaf: jnp.take_along_axis(leaf, (length - 1).reshape((-1,) + (1,) * (leaf.ndim - 1)), axis=1)[:, 0], window)
+    last = jax.tree.map(
+        lambda leaf: jnp.take_along_axis(leaf, (length - 1).reshape((-1,) + (1,) * (leaf.ndim - 1)), axis=1)[:, 0],
+        window,
+    )
     return NStep(first, last, reward, gamma ** length.astype(jnp.float32))

@@ -77,13 +77,20 @@ def phase_record(phase: Phase, result: PhaseFlight, entered: np.ndarray) -> Phas
         duration_s=distribution(seconds[success], extremes=False),
         end={name: distribution(values[success]) for name, values in result.telemetry.items()},
         limits={
-            limit.channel: _margin(limit.minimum, limit.maximum, result.lowest[limit.channel][entered], result.highest[limit.channel][entered])
+            limit.channel: _margin(
+                limit.minimum,
+                limit.maximum,
+                result.lowest[limit.channel][entered],
+                result.highest[limit.channel][entered],
+            )
             for limit in phase.limits
         },
     )
 
 
-def _margin(minimum: float | None, maximum: float | None, lowest: np.ndarray, highest: np.ndarray) -> dict[str, float | int | None]:
+def _margin(
+    minimum: float | None, maximum: float | None, lowest: np.ndarray, highest: np.ndarray
+) -> dict[str, float | int | None]:
     """The value that comes closest to its limit, or passes it furthest, and how many flights pass it."""
     below = (minimum - lowest) if minimum is not None else np.full(lowest.shape, -np.inf)
     above = (highest - maximum) if maximum is not None else np.full(highest.shape, -np.inf)

@@ -57,7 +57,10 @@ def load_spec(mission: MissionFile, index: int, allow_local: bool = False) -> tu
     spec = specs[0] if specs else None
     if not isinstance(spec, PhaseSpec):
         raise PluginError(
-            where, expected=f"{origin}: mission_phase to return a PhaseSpec", found=type(spec).__name__, remedy="return mission.PhaseSpec(...)"
+            where,
+            expected=f"{origin}: mission_phase to return a PhaseSpec",
+            found=type(spec).__name__,
+            remedy="return mission.PhaseSpec(...)",
         )
     check_record(origin, spec, where)
     return origin, spec
@@ -101,7 +104,9 @@ def _build(mission: MissionFile, index: int, origin: PluginOrigin, spec: PhaseSp
         )
     reward = _guard(origin, where, "reward", partial(spec.reward, params)) if spec.reward else None
     limits = tuple(_guard(origin, where, "limits", lambda: spec.limits(params)))
-    phase = Phase(entry.name, origin, params, environment, reward, limits, _sac(mission, index, spec), entry, spec.report)
+    phase = Phase(
+        entry.name, origin, params, environment, reward, limits, _sac(mission, index, spec), entry, spec.report
+    )
     if not phase.trained and environment.guide is None and len(environment.action_names) > 0:
         raise PluginError(
             mission.source.where((*at, "policy"), _names(mission)),
@@ -119,7 +124,9 @@ def _sac(mission: MissionFile, index: int, spec: PhaseSpec) -> SacConfig | None:
     where = mission.source.where(at, _names(mission))
     if spec.sac is None:
         if overrides:
-            raise InputError(where, expected="no sac settings: this phase is flown by its guide", found="some", remedy="remove sac:")
+            raise InputError(
+                where, expected="no sac settings: this phase is flown by its guide", found="some", remedy="remove sac:"
+            )
         return None
     preset = overrides.pop("preset", None)
     if preset is not None and preset not in PRESETS:
@@ -224,6 +231,14 @@ def check_contract(phase: Phase) -> None:
             raise refuse("limits on telemetry channels", repr(limit), f"channels are {', '.join(channels)}")
     if phase.sac is not None and phase.sac.fill.policy == "guide" and env.guide is None:
         raise refuse("a guide, since sac.fill.policy is guide", "none", "set sac.fill.policy: random")
+    for channel in phase.entry.gate.channels if phase.entry.gate else ():
+        if channel not in channels:
+            raise InputError(
+                where,
+                expected=f"gate.channels among {', '.join(channels)}",
+                found=channel,
+                remedy="name a telemetry channel of the phase",
+            )
     if env.guide is not None:
         _expect(refuse, "guide", shaped("guide", env.guide, state), action.shape, jnp.float32)
     if phase.reward is not None:
@@ -241,7 +256,10 @@ def _expect_scalars(refuse: Callable[..., PluginError], part: str, terms: Any) -
         raise refuse(f"{part} to return a dictionary of named scalars", repr(terms))
     for name, leaf in terms.items():
         if not isinstance(name, str) or getattr(leaf, "shape", None) != ():
-            raise refuse(f'{part} "{name}" to be a scalar', f"{getattr(leaf, 'dtype', type(leaf).__name__)}{list(getattr(leaf, 'shape', ()))}")
+            raise refuse(
+                f'{part} "{name}" to be a scalar',
+                f"{getattr(leaf, 'dtype', type(leaf).__name__)}{list(getattr(leaf, 'shape', ()))}",
+            )
 
 
 def first_difference(left: Any, right: Any) -> str:
@@ -267,7 +285,9 @@ def check_links(phases: Sequence[Phase]) -> None:
       LinkError: names both phases and the first leaf that differs.
     """
     for before, after in itertools.pairwise(phases):
-        leaves = jax.eval_shape(lambda key, env=before.environment: env.leave(env.enter(key, env.start(key))), jax.random.key(0))
+        leaves = jax.eval_shape(
+            lambda key, env=before.environment: env.leave(env.enter(key, env.start(key))), jax.random.key(0)
+        )
         starts = jax.eval_shape(after.environment.start, jax.random.key(0))
         difference = first_difference(leaves, starts)
         if difference:
@@ -300,4 +320,8 @@ def first_change(stored: Any, current: Any, at: str = "") -> str:
             if change:
                 return change
         return ""
-    return "" if stored == current else f"{at} was {json.dumps(stored)}, is {json.dumps(current)}"
+    if isinstance(stored, list) and isinstance(current, list):
+        stored, current = (
+            [item.get("name", item) if isinstance(item, dict) else item for item in side] for side in (stored, current)
+        )
+    return "" if stored == current else f"{at or 'phases'} was {json.dumps(stored)}, is {json.dumps(current)}"

@@ -64,7 +64,9 @@ class PhaseFlight(NamedTuple):
 
 def strong(tree: Any) -> Any:
     """Strip weak types, so that loops carry what they were given."""
-    return jax.tree.map(lambda leaf: lax.convert_element_type(leaf, jnp.asarray(leaf).dtype) if not _is_key(leaf) else leaf, tree)
+    return jax.tree.map(
+        lambda leaf: lax.convert_element_type(leaf, jnp.asarray(leaf).dtype) if not _is_key(leaf) else leaf, tree
+    )
 
 
 def _is_key(leaf: Any) -> bool:
@@ -138,14 +140,18 @@ def step_envs(
     reward = jnp.stack([jnp.asarray(term, jnp.float32) for term in terms.values()]).sum(axis=0)
     steps, returns = envs.steps + 1, envs.returns + reward
     ended = outcome.terminated | (steps >= env.max_steps)
-    finite = jnp.concatenate([finite_leaves(state, 1).all(axis=0), jnp.isfinite(next_obs).all()[None], jnp.isfinite(reward).all()[None]])
+    finite = jnp.concatenate(
+        [finite_leaves(state, 1).all(axis=0), jnp.isfinite(next_obs).all()[None], jnp.isfinite(reward).all()[None]]
+    )
     fresh = _fresh_states(phase, bank, restart_key, vehicles)
     after = EnvBatch(
         jax.tree.map(lambda new, old: jnp.where(ended.reshape((-1,) + (1,) * (old.ndim - 1)), new, old), fresh, state),
         jnp.where(ended, 0, steps),
         jnp.where(ended, 0.0, returns),
     )
-    transition = Transition(obs, action, reward, next_obs, outcome.terminated.astype(jnp.float32), ended.astype(jnp.float32))
+    transition = Transition(
+        obs, action, reward, next_obs, outcome.terminated.astype(jnp.float32), ended.astype(jnp.float32)
+    )
     return after, transition, EpisodeEnd(ended, ended & outcome.success, returns, steps), terms, finite
 
 
@@ -200,7 +206,9 @@ def fly_phase(phase: Phase, control: Controller, params: Any, handoff: Any, keys
         if phase.reward is not None:
             terms = jax.vmap(phase.reward)(state, action, moved, jax.vmap(env.outcome)(moved))
             returns = jnp.where(ended, returns, returns + sum(terms.values()))
-        state = jax.tree.map(lambda old, new: jnp.where(ended.reshape((-1,) + (1,) * (old.ndim - 1)), old, new), state, moved)
+        state = jax.tree.map(
+            lambda old, new: jnp.where(ended.reshape((-1,) + (1,) * (old.ndim - 1)), old, new), state, moved
+        )
         steps = jnp.where(ended, steps, steps + 1)
         now_ended, now_success, now_cause = judge(state, steps)
         channels = limits_of(state)

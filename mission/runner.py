@@ -21,10 +21,27 @@ from mission.checkpoint import PhaseFolder, content_hash, folder_lock, read_tree
 from mission.config import MissionFile
 from mission.devices import configure, describe, replicate
 from mission.errors import GateError, InputError, Interrupted, MachineError
-from mission.flying import bank_flights, chunks, compile_flight, flight_keys, fly_chunk, loss_causes, name_key, nominal_starts
+from mission.flying import (
+    bank_flights,
+    chunks,
+    compile_flight,
+    flight_keys,
+    fly_chunk,
+    loss_causes,
+    name_key,
+    nominal_starts,
+)
 from mission.observers import Observers
 from mission.phase import Phase
-from mission.policies import DEFAULT_CHECKPOINTS, SHIPPED, find_policies, load_policy, refuse_other, stored_actor
+from mission.policies import (
+    DEFAULT_CHECKPOINTS,
+    SHIPPED,
+    find_policies,
+    load_actor,
+    load_bank,
+    refuse_other,
+    stored_actor,
+)
 from mission.report import MissionReport, PhaseRecord, TrainingRecord, phase_record
 from mission.resolve import digest, first_change, resolve_mission
 from mission.rollout import PhaseFlight
@@ -89,11 +106,19 @@ def train_mission(
     names = [phase.name for phase in phases]
     for name in (*only, *(init or {})):
         if name not in names:
-            raise InputError(f"--phase or --init {name}", expected=f"one of {', '.join(names)}", found=name, remedy="name a phase of the mission")
+            raise InputError(
+                f"--phase or --init {name}",
+                expected=f"one of {', '.join(names)}",
+                found=name,
+                remedy="name a phase of the mission",
+            )
     root = Path(checkpoints) / mission.name
     if SHIPPED in root.resolve().parts:
         raise InputError(
-            str(root), expected="a folder to write to", found="the shipped policies, which are read-only", remedy="choose another --checkpoints"
+            str(root),
+            expected="a folder to write to",
+            found="the shipped policies, which are read-only",
+            remedy="choose another --checkpoints",
         )
     seed = mission.seed if seed is None else seed
     with folder_lock(root), Observers(mission, Path(log_dir or "runs")) as observers, interruptible() as stop:
@@ -128,11 +153,16 @@ class _Trainer:
         if folder.done:
             stored = folder.policy_meta() or {}
             refuse_other(folder.path, stored, meta)
-            return TrainingRecord(phase.name, "already trained", stored["env_steps"], stored["success"], stored["gate"], 0.0)
+            return TrainingRecord(
+                phase.name, "already trained", stored["env_steps"], stored["success"], stored["gate"], 0.0
+            )
         key = name_key(jax.random.key(self.seed), phase.name)
         run = self._run(folder, phase, upstream, key, meta) if phase.trained else None
         self.observers.emit(
-            "phase_start", phase.name, run.progress.env_steps if run else 0, data={"budget": phase.entry.budget.env_steps, "folder": str(folder.path)}
+            "phase_start",
+            phase.name,
+            run.progress.env_steps if run else 0,
+            data={"budget": phase.entry.budget.env_steps, "folder": str(folder.path)},
         )
         if run is not None:
             emit = lambda kind, env_steps, **more: self.observers.emit(kind, phase.name, env_steps, **more)  # noqa: E731
@@ -155,19 +185,23 @@ class _Trainer:
         before = self.phases[index - 1]
         folder = PhaseFolder(self.root / before.name)
         if not folder.done:
-            log.warning('phase "%s" has no bank of "%s" to start from: it trains from its own start', self.phases[index].name, before.name)
+            log.warning(
+                'phase "%s" has no bank of "%s" to start from: it trains from its own start',
+                self.phases[index].name,
+                before.name,
+            )
             return None, "start"
         meta = folder.policy_meta() or {}
         refuse_other(folder.path, meta, self._meta(index - 1, meta["upstream"]))
-        stored = load_policy(folder, before, meta)
-        if stored["bank"] is None:
+        bank = load_bank(folder, before, meta)
+        if bank is None:
             raise GateError(
                 str(folder.path),
                 expected=f'a bank for "{self.phases[index].name}" to start from',
                 found="too few successes when it was the last phase",
                 remedy=f"train it again: --fresh --phase {before.name}",
             )
-        return stored["bank"], meta["content_sha256"]
+        return bank, meta["content_sha256"]
 
     def _meta(self, index: int, upstream: str) -> dict[str, Any]:
         configuration = [phase.configuration() for phase in self.phases[: index + 1]]
@@ -184,7 +218,9 @@ class _Trainer:
             "machine": describe(),
         }
 
-    def _run(self, folder: PhaseFolder, phase: Phase, upstream: TerminalBank | None, key: Any, meta: dict[str, Any]) -> Run:
+    def _run(
+        self, folder: PhaseFolder, phase: Phase, upstream: TerminalBank | None, key: Any, meta: dict[str, Any]
+    ) -> Run:
         """A new run, or the newest readable one."""
         initial = self._initial(phase)
         run = begin(phase, upstream, key, initial)
@@ -221,9 +257,12 @@ class _Trainer:
         meta = folder.policy_meta()
         if meta is None:
             raise MachineError(
-                str(source), expected="a phase's folder with a policy", found="none", remedy="--init NAME=DIR takes checkpoints/<mission>/<phase>"
+                str(source),
+                expected="a phase's folder with a policy",
+                found="none",
+                remedy="--init NAME=DIR takes checkpoints/<mission>/<phase>",
             )
-        return load_policy(folder, phase, meta)["actor"]
+        return load_actor(folder, phase)
 
     def _save(self, folder: PhaseFolder, run: Run, meta: dict[str, Any]) -> None:
         tree = {"state": run.state, "best_actor": run.best_actor}
@@ -322,7 +361,10 @@ def fly_mission(
         mission = _all_guides(mission)
     phases = resolve_mission(mission, allow_local_plugins=allow_local_plugins)
     root = find_policies(mission, phases, checkpoints)
-    actors = [stored_actor(PhaseFolder(root / phase.name), phases, k, allow_stale) if phase.trained else None for k, phase in enumerate(phases)]
+    actors = [
+        stored_actor(PhaseFolder(root / phase.name), phases, k, allow_stale) if phase.trained else None
+        for k, phase in enumerate(phases)
+    ]
     compiled = [compile_flight(phase, agent=phase.trained) for phase in phases]
     key = name_key(jax.random.key(seed), "flights of")  # no phase can have this name
     results: list[list[PhaseFlight]] = [[] for _ in phases]
@@ -348,7 +390,14 @@ def _all_guides(mission: MissionFile) -> MissionFile:
     return changed
 
 
-def _report(mission: MissionFile, phases: Sequence[Phase], results: list[list[PhaseFlight]], flights: int, seed: int, policy: str) -> MissionReport:
+def _report(
+    mission: MissionFile,
+    phases: Sequence[Phase],
+    results: list[list[PhaseFlight]],
+    flights: int,
+    seed: int,
+    policy: str,
+) -> MissionReport:
     entered = np.ones(flights, bool)
     records: list[PhaseRecord] = []
     for phase, parts in zip(phases, results, strict=True):

@@ -130,11 +130,19 @@ def all_mean(tree: Any, axis: str) -> Any:
 
 
 def update_critic(
-    config: SacConfig, networks: Networks, agent: Agent, batch: Batch, noise: Array, axis: str, optimiser: optax.GradientTransformation
+    config: SacConfig,
+    networks: Networks,
+    agent: Agent,
+    batch: Batch,
+    noise: Array,
+    axis: str,
+    optimiser: optax.GradientTransformation,
 ) -> tuple[Agent, Array, Array, Array]:
     """One step of both critics; returns the agent, loss, local |td| [B] and mean Q."""
     target = td_target(config, networks, agent, batch, noise)
-    (loss, (td, q)), grads = jax.value_and_grad(lambda p: critic_loss(networks, p, batch, target), has_aux=True)(agent.critic)
+    (loss, (td, q)), grads = jax.value_and_grad(lambda p: critic_loss(networks, p, batch, target), has_aux=True)(
+        agent.critic
+    )
     grads, loss, q = all_mean((grads, loss, q), axis)
     changes, state = optimiser.update(grads, agent.critic_optimiser)
     return agent._replace(critic=optax.apply_updates(agent.critic, changes), critic_optimiser=state), loss, td, q
@@ -145,7 +153,9 @@ def update_targets(config: SacConfig, agent: Agent) -> Agent:
     return agent._replace(target_critic=optax.incremental_update(agent.critic, agent.target_critic, config.tau))
 
 
-def update_agent(config: SacConfig, networks: Networks, agent: Agent, batch: Batch, noise: Array, axis: str) -> tuple[Agent, Array, dict[str, Array]]:
+def update_agent(
+    config: SacConfig, networks: Networks, agent: Agent, batch: Batch, noise: Array, axis: str
+) -> tuple[Agent, Array, dict[str, Array]]:
     """Critic, actor, temperature, targets, in this order ([2], algorithm 1).
 
     Args:
@@ -164,7 +174,8 @@ def update_agent(config: SacConfig, networks: Networks, agent: Agent, batch: Bat
     agent, loss_q, td, q = update_critic(config, networks, agent, batch, noise[0], axis, of_critic)
 
     (loss_pi, (log_density, std)), grads = jax.value_and_grad(
-        lambda p: actor_loss(config, networks, p, agent.critic, agent.log_temperature, batch.obs, noise[1]), has_aux=True
+        lambda p: actor_loss(config, networks, p, agent.critic, agent.log_temperature, batch.obs, noise[1]),
+        has_aux=True,
     )(agent.actor)
     # The TD errors travel with the actor's gradient: a reduction of their own costs as much.
     devices = lax.axis_size(axis)
@@ -176,11 +187,17 @@ def update_agent(config: SacConfig, networks: Networks, agent: Agent, batch: Bat
     entropy = target_entropy(config, networks.actor.actions)
     loss_alpha, grad = jax.value_and_grad(temperature_loss)(agent.log_temperature, log_density, entropy)
     change, temperature_state = of_temperature.update(grad, agent.temperature_optimiser)
-    moved = jnp.clip(jnp.add(agent.log_temperature, cast(Array, change)), math.log(config.temperature_min), math.log(config.temperature_max))
+    moved = jnp.clip(
+        jnp.add(agent.log_temperature, cast(Array, change)),
+        math.log(config.temperature_min),
+        math.log(config.temperature_max),
+    )
     learn = jnp.bool_(config.temperature_learned) & (agent.updates >= config.temperature_delay_updates)
     agent = agent._replace(
         log_temperature=jnp.where(learn, moved, agent.log_temperature),
-        temperature_optimiser=jax.tree.map(lambda new, old: jnp.where(learn, new, old), temperature_state, agent.temperature_optimiser),
+        temperature_optimiser=jax.tree.map(
+            lambda new, old: jnp.where(learn, new, old), temperature_state, agent.temperature_optimiser
+        ),
         updates=agent.updates + 1,
     )
     metrics = {

@@ -64,7 +64,9 @@ class WarmUpConfig(StrictModel):
     """Critic-only updates between the fill and the first joint update."""
 
     steps: int = Field(0, ge=0, description="Critic updates. Seed: critic_warm_up_steps.")
-    learning_rate: Positive | None = Field(None, description="None: the critic's. Seed: pre_train_critic_learning_rate.")
+    learning_rate: Positive | None = Field(
+        None, description="None: the critic's. Seed: pre_train_critic_learning_rate."
+    )
     batch_size: Count | None = Field(None, description="None: batch_size. Seed: pre_train_critic_batch_size.")
 
 
@@ -72,7 +74,9 @@ class FillConfig(StrictModel):
     """Transitions stored before the first update."""
 
     env_steps: Count = Field(5000, description="Vehicle steps, rounded up to whole iterations. Seed: none.")
-    policy: Literal["random", "guide"] = Field("random", description="Uniform actions, or the phase's classical controller. Seed: none.")
+    policy: Literal["random", "guide"] = Field(
+        "random", description="Uniform actions, or the phase's classical controller. Seed: none."
+    )
 
 
 class SacConfig(StrictModel):
@@ -86,37 +90,61 @@ class SacConfig(StrictModel):
         default_factory=NetworkConfig,
         description="Each of the two Q networks. Seed: hidden_dim_critic, number_of_hidden_layers_critic.",
     )
-    gamma: Annotated[float, Field(gt=0, le=1)] = Field(0.99, description="Discount a control step (1801.01290, eq. 2). Seed: gamma.")
-    tau: Annotated[float, Field(gt=0, le=1)] = Field(0.005, description="Soft update of the target critics (1801.01290, algorithm 1). Seed: tau.")
+    gamma: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.99, description="Discount a control step (1801.01290, eq. 2). Seed: gamma."
+    )
+    tau: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.005, description="Soft update of the target critics (1801.01290, algorithm 1). Seed: tau."
+    )
     actor_learning_rate: Positive = Field(3e-4, description="Adam. Seed: actor_learning_rate.")
     critic_learning_rate: Positive = Field(3e-4, description="Adam. Seed: critic_learning_rate.")
-    temperature_learning_rate: Positive = Field(3e-4, description="Adam on log temperature. Seed: temperature_learning_rate.")
-    actor_grad_max_norm: Positive | None = Field(None, description="Clip the actor's gradient to this global norm. Seed: actor_grad_max_norm.")
-    critic_grad_max_norm: Positive | None = Field(None, description="Clip both critics' gradient to this global norm. Seed: critic_grad_max_norm.")
-    temperature_grad_max_norm: Positive | None = Field(None, description="Clip the temperature's gradient. Seed: temperature_grad_max_norm.")
+    temperature_learning_rate: Positive = Field(
+        3e-4, description="Adam on log temperature. Seed: temperature_learning_rate."
+    )
+    actor_grad_max_norm: Positive | None = Field(
+        None, description="Clip the actor's gradient to this global norm. Seed: actor_grad_max_norm."
+    )
+    critic_grad_max_norm: Positive | None = Field(
+        None, description="Clip both critics' gradient to this global norm. Seed: critic_grad_max_norm."
+    )
+    temperature_grad_max_norm: Positive | None = Field(
+        None, description="Clip the temperature's gradient. Seed: temperature_grad_max_norm."
+    )
     temperature_initial: Positive = Field(0.1, description="Temperature at the start. Seed: temperature_initial.")
-    temperature_learned: bool = Field(True, description="False keeps temperature_initial (1801.01290). Seed: always learned.")
+    temperature_learned: bool = Field(
+        True, description="False keeps temperature_initial (1801.01290). Seed: always learned."
+    )
     temperature_min: Positive = Field(1e-6, description="Lower clip of the temperature. Seed: none.")
     temperature_max: Positive = Field(10.0, description="Upper clip of the temperature. Seed: none.")
-    temperature_delay_updates: int = Field(1, ge=0, description="Joint updates before the temperature moves. Seed: first_step_bool (1).")
+    temperature_delay_updates: int = Field(
+        1, ge=0, description="Joint updates before the temperature moves. Seed: first_step_bool (1)."
+    )
     target_entropy: Literal["action_dim", "max_std"] | float = Field(
         "action_dim",
         description="action_dim: -A (1812.05905, section 5). max_std: entropy of a Gaussian with that std, "
         "A (log max_std + 0.5 log 2 pi e). Or a number. Seed: -A log max_std, whose sign cannot be reached.",
     )
     max_std: Positive = Field(1.0, description="Largest std of the bounded head; target entropy. Seed: max_std.")
-    buffer_size: Count = Field(200_000, description="Transitions kept, rounded down to whole iterations. Seed: buffer_size.")
+    buffer_size: Count = Field(
+        200_000, description="Transitions kept, rounded down to whole iterations. Seed: buffer_size."
+    )
     batch_size: Count = Field(256, description="Transitions an update. Seed: batch_size.")
-    n_step: Count = Field(1, le=1000, description="Steps summed before bootstrapping (Sutton 7.1). Seed: trajectory_length.")
+    n_step: Count = Field(
+        1, le=1000, description="Steps summed before bootstrapping (Sutton 7.1). Seed: trajectory_length."
+    )
     prioritised: bool = Field(True, description="PER; False samples uniformly. Seed: always PER.")
     alpha: Fraction01 = Field(0.6, description="Priority exponent (PER, eq. 1). Seed: alpha_buffer.")
-    beta: Fraction01 = Field(0.4, description="Importance-sampling exponent at the start (PER, section 3.4). Seed: beta_buffer.")
+    beta: Fraction01 = Field(
+        0.4, description="Importance-sampling exponent at the start (PER, section 3.4). Seed: beta_buffer."
+    )
     beta_decay: Annotated[float, Field(gt=0, le=1)] = Field(
         0.9999,
         description="1 - beta shrinks by this factor an update, so beta is annealed to 1 (PER anneals linearly). Seed: beta_decay_buffer.",
     )
     priority_epsilon: Positive = Field(1e-3, description="Added to |TD error| (PER, section 3.3). Seed: none.")
-    warm_up: WarmUpConfig = Field(default_factory=WarmUpConfig, description="Critic warm-up. Seed: critic_warm_up_steps and two more.")
+    warm_up: WarmUpConfig = Field(
+        default_factory=WarmUpConfig, description="Critic warm-up. Seed: critic_warm_up_steps and two more."
+    )
     fill: FillConfig = Field(default_factory=FillConfig, description="Transitions before the first update. Seed: none.")
     exploration_noise: Annotated[float, Field(ge=0)] = Field(
         0.0, description="Std of Gaussian noise added to the sampled action while collecting. Seed: yes, unnamed."
@@ -126,7 +154,9 @@ class SacConfig(StrictModel):
         0.0625,
         description="Gradient updates per vehicle step, a ratio: 64 vehicles at 1/16 make 4 updates an iteration. Seed: 1.",
     )
-    chunk_env_steps: Count = Field(16_384, description="Vehicle steps of one compiled chunk, rounded up to whole iterations. Seed: none.")
+    chunk_env_steps: Count = Field(
+        16_384, description="Vehicle steps of one compiled chunk, rounded up to whole iterations. Seed: none."
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> SacConfig:

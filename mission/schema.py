@@ -13,7 +13,10 @@ def mission_schema() -> dict[str, Any]:
     schema = MissionFile.model_json_schema()
     sac = SacConfig.model_json_schema(ref_template="#/$defs/{model}")
     schema["$defs"] |= sac.pop("$defs")
-    sac["properties"]["preset"] = {"enum": sorted(PRESETS), "description": "Replaces the plugin's defaults before the other keys apply."}
+    sac["properties"]["preset"] = {
+        "enum": sorted(PRESETS),
+        "description": "Replaces the plugin's defaults before the other keys apply.",
+    }
     schema["$defs"]["SacConfig"] = sac
     schema["$defs"]["PhaseEntry"]["properties"]["sac"] = {"$ref": "#/$defs/SacConfig"}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

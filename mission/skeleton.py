@@ -25,11 +25,18 @@ def write_skeleton(name: str, directory: Path | None) -> Path:
       MachineError: the folder cannot be written.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_-]{0,63}", name):
-        raise InputError("mission new", expected="a name like parachute_descent", found=repr(name), remedy="use a-z, 0-9, _ and -, a letter first")
+        raise InputError(
+            "mission new",
+            expected="a name like parachute_descent",
+            found=repr(name),
+            remedy="use a-z, 0-9, _ and -, a letter first",
+        )
     module = name.replace("-", "_")
     folder = directory if directory is not None else Path(name)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(str(folder), expected="a new or empty folder", found="something in it", remedy="choose another --directory")
+        raise InputError(
+            str(folder), expected="a new or empty folder", found="something in it", remedy="choose another --directory"
+        )
     templates = resources.files("mission") / "templates"
     try:
         for template, target in _FILES.items():
@@ -38,5 +45,7 @@ def write_skeleton(name: str, directory: Path | None) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text.replace("__NAME__", name).replace("__MODULE__", module), encoding="utf-8")
     except OSError as error:
-        raise MachineError(str(folder), expected="a folder to write to", found=str(error), remedy="choose another --directory") from None
+        raise MachineError(
+            str(folder), expected="a folder to write to", found=str(error), remedy="choose another --directory"
+        ) from None
     return folder

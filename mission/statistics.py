@@ -74,5 +74,15 @@ def judge_gate(gate: Gate | None, success: np.ndarray, channels: Mapping[str, np
                 statistic, side = bound.split("_")
                 value = seen[name][statistic]
                 if limit is not None and (value is None or (value < limit if side == "min" else value > limit)):
-                    failures.append(f"{name}: {statistic} {value if value is None else round(value, 4)}, {side} {limit}")
-    return {"passed": not failures, "flights": total, "count": count, "low": low, "high": high, "failures": failures, "channels": seen}
+                    failures.append(
+                        f"{name}: {statistic} {value if value is None else round(value, 4)}, {side} {limit}"
+                    )
+    return {
+        "passed": not failures,
+        "flights": total,
+        "count": count,
+        "low": low,
+        "high": high,
+        "failures": failures,
+        "channels": seen,
+    }

@@ -31,10 +31,14 @@ def make_phase(spec: PhaseSpec, params: Any = None, name: str = "phase") -> Phas
     params = spec.params() if params is None else params
     entry = PhaseEntry(name=name, plugin=name)
     reward = spec.reward(params) if spec.reward is not None else None
-    return Phase(name, origin, params, spec.environment(params), reward, tuple(spec.limits(params)), spec.sac, entry, spec.report)
+    return Phase(
+        name, origin, params, spec.environment(params), reward, tuple(spec.limits(params)), spec.sac, entry, spec.report
+    )
 
 
-def check_phase(spec: PhaseSpec, params: Any = None, *, steps: int = 200, largest_reward: float = 1e3, seed: int = 0) -> None:
+def check_phase(
+    spec: PhaseSpec, params: Any = None, *, steps: int = 200, largest_reward: float = 1e3, seed: int = 0
+) -> None:
     """Check a phase against the contract; returns nothing, or raises with the reason.
 
     Shapes, dtypes and names; finiteness of state, observation, reward and telemetry under random
@@ -58,7 +62,9 @@ def check_phase(spec: PhaseSpec, params: Any = None, *, steps: int = 200, larges
     traces = 0
 
     def refuse(expected: str, found: object) -> PluginError:
-        return PluginError(f"check_phase({type(env).__name__})", expected=expected, found=str(found), remedy="mend the phase")
+        return PluginError(
+            f"check_phase({type(env).__name__})", expected=expected, found=str(found), remedy="mend the phase"
+        )
 
     @jax.jit
     def advance(carry: Any, key: Any) -> tuple[Any, Any]:
@@ -113,10 +119,14 @@ def check_phase(spec: PhaseSpec, params: Any = None, *, steps: int = 200, larges
         causes = np.asarray(outcome.cause)[live & np.asarray(outcome.terminated)]
         if causes.size and not (causes.min() >= 0 and causes.max() < len(env.causes)):
             raise refuse(f"causes from 0 to {len(env.causes) - 1}", f"{causes.min()} to {causes.max()} at {when}")
-        if ((np.asarray(outcome.cause) == 0) & np.asarray(outcome.terminated) & ~np.asarray(outcome.success))[live].any():
+        if ((np.asarray(outcome.cause) == 0) & np.asarray(outcome.terminated) & ~np.asarray(outcome.success))[
+            live
+        ].any():
             raise refuse("cause 0 for successes only", f"a failure of cause 0 at {when}")
         if np.abs(np.asarray(reward)[live]).max(initial=0.0) > largest_reward:
-            raise refuse(f"rewards within {largest_reward:g} a step", f"{np.abs(np.asarray(reward)[live]).max():g} at {when}")
+            raise refuse(
+                f"rewards within {largest_reward:g} a step", f"{np.abs(np.asarray(reward)[live]).max():g} at {when}"
+            )
         if env.guide is not None and np.abs(np.asarray(guided)[live]).max(initial=0.0) > 1.0 + 1e-6:
             raise refuse("a guide within [-1, 1]", f"{np.abs(np.asarray(guided)[live]).max():g} at {when}")
     for first, second in zip(jax.tree.leaves(frames[-1]), jax.tree.leaves(fly()[-1]), strict=True):

@@ -107,7 +107,13 @@ def train_chunk(run: Run, emit: Callable[..., None]) -> None:
             "Episode/Success": float(report["success"].sum()) / episodes,
             "Episode/Length": float(report["length"].sum()) / episodes,
         }
-    emit("chunk", env_steps=progress.env_steps, scalars=scalars, histograms=samples, data={"budget": run.phase.entry.budget.env_steps})
+    emit(
+        "chunk",
+        env_steps=progress.env_steps,
+        scalars=scalars,
+        histograms=samples,
+        data={"budget": run.phase.entry.budget.env_steps},
+    )
 
 
 def _check_states(run: Run, finite: np.ndarray, env_steps: int) -> None:
@@ -126,7 +132,11 @@ def _check_states(run: Run, finite: np.ndarray, env_steps: int) -> None:
 
 def _check_losses(run: Run, metrics: dict[str, np.ndarray]) -> None:
     """The earliest update counts; of one update, the loss that is computed first."""
-    first = {name: int(np.isfinite(values.reshape(-1)).argmin()) for name, values in metrics.items() if not np.isfinite(values).all()}
+    first = {
+        name: int(np.isfinite(values.reshape(-1)).argmin())
+        for name, values in metrics.items()
+        if not np.isfinite(values).all()
+    }
     if not first:
         return
     order = ("Critic/Loss", "Actor/Loss", "Temperature/Loss")
@@ -158,7 +168,11 @@ def evaluate(run: Run, emit: Callable[..., None]) -> None:
     progress.evaluations += 1
     result = fly_evaluation(run, run.state.agent.actor, held_out=False)
     verdict = judge_gate(entry.gate, result.success, result.telemetry)
-    score = [float(verdict["passed"]) if entry.gate is not None else 0.0, float(result.success.mean()), float(result.returns.mean())]
+    score = [
+        float(verdict["passed"]) if entry.gate is not None else 0.0,
+        float(result.success.mean()),
+        float(result.returns.mean()),
+    ]
     if not progress.best_score or score > progress.best_score:
         progress.best_score, progress.best_env_steps = score, progress.env_steps
         progress.evaluation = {"success": score[1], "return": score[2], "flights": len(result.success)}
@@ -203,6 +217,8 @@ def train_phase(
         fill_and_warm_up(run, emit)
     if progress.finished == "budget" and progress.env_steps < entry.budget.env_steps:
         progress.finished = ""  # the budget was raised
+    elif progress.finished and entry.gate is not None:
+        fly_gate(run, emit)  # again: the gate may have been changed since
     every = max(1, round(entry.evaluation.every_env_steps / config.chunk_steps))
     written = time.monotonic()
     while not progress.finished:
@@ -215,7 +231,8 @@ def train_phase(
             evaluate(run, emit)
         if last and not progress.finished:
             progress.finished = "budget"
-            fly_gate(run, emit)
+            if entry.gate is not None:
+                fly_gate(run, emit)
         if progress.finished or time.monotonic() - written >= checkpoint_every_s:
             save(run)
             written = time.monotonic()

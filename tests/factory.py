@@ -99,18 +99,24 @@ def write_mission(folder: Path, text: str = MISSION, plugin: str = CART) -> Path
     return path
 
 
-def fake_distribution(site: Path, name: str, version: str, entry_points: dict[str, dict[str, str]], modules: dict[str, str]) -> None:
+def fake_distribution(
+    site: Path, name: str, version: str, entry_points: dict[str, dict[str, str]], modules: dict[str, str]
+) -> None:
     """A dist-info folder and modules, as an installer would leave them."""
     info = site / f"{name.replace('-', '_')}-{version}.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-    lines = [f"[{group}]\n" + "".join(f"{k} = {v}\n" for k, v in entries.items()) for group, entries in entry_points.items()]
+    lines = [
+        f"[{group}]\n" + "".join(f"{k} = {v}\n" for k, v in entries.items()) for group, entries in entry_points.items()
+    ]
     (info / "entry_points.txt").write_text("\n".join(lines))
     for module, source in modules.items():
         (site / f"{module}.py").write_text(textwrap.dedent(source))
 
 
-def run_cli(*arguments: object, cwd: Path | None = None, timeout: float = 300, path: Path | None = None) -> subprocess.CompletedProcess[str]:
+def run_cli(
+    *arguments: object, cwd: Path | None = None, timeout: float = 300, path: Path | None = None
+) -> subprocess.CompletedProcess[str]:
     """The command line in a process of its own; `path` is put on PYTHONPATH."""
     import os
 

@@ -38,7 +38,9 @@ def statements(tree: ast.Module, everywhere: bool) -> Iterator[ast.AST]:
     while stack:
         node = stack.pop()
         yield node
-        if everywhere or not (is_type_checking(node) or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)):
+        if everywhere or not (
+            is_type_checking(node) or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        ):
             stack.extend(ast.iter_child_nodes(node))
 
 

@@ -45,7 +45,11 @@ def test_help_teaches():
         (("train", "FILE", "--allow-local-plugins", "--set", "phases.first.sac.gamma=2"), 2, "less than or equal to 1"),
         (("train", "FILE", "--allow-local-plugins", "--checkpoints", "/proc/none"), 3, "folder to write"),
         (("fly", "FILE", "--allow-local-plugins", "--policy", "autopilot"), 2, "agent or guide"),
-        (("fly", "FILE", "--allow-local-plugins", "--checkpoints", "none"), 3, "a trained policy for each of first, second"),
+        (
+            ("fly", "FILE", "--allow-local-plugins", "--checkpoints", "none"),
+            3,
+            "a trained policy for each of first, second",
+        ),
         (("fly", "FILE", "--flights", "0"), 2, "--flights"),
         (("fly", "FILE", "--seed", "-1"), 2, "--seed"),
         (("new", "Bad Name"), 2, "parachute_descent"),
@@ -65,11 +69,26 @@ def test_debug_shows_the_traceback(tmp_path):
 
 def test_check_prints_what_would_run(mission_file):
     text = run_cli("check", mission_file, "--allow-local-plugins").stdout
-    assert all(part in text for part in ("trial: 2 phases", "first", "second", "2,500 vehicle steps", "gate: success >= 0.0 in 100"))
+    assert all(
+        part in text
+        for part in ("trial: 2 phases", "first", "second", "2,500 vehicle steps", "gate: success >= 0.0 in 100")
+    )
 
 
 def test_fly_json_holds_what_is_promised_and_repeats(mission_file, tmp_path):
-    done = run_cli("fly", mission_file, *GUIDED, "--flights", 120, "--seed", 5, "--json", "-", "--set", "phases.first.params.tolerance_m=0.1")
+    done = run_cli(
+        "fly",
+        mission_file,
+        *GUIDED,
+        "--flights",
+        120,
+        "--seed",
+        5,
+        "--json",
+        "-",
+        "--set",
+        "phases.first.params.tolerance_m=0.1",
+    )
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert {"mission", "digest", "flights", "seed", "policy", "success", "phases"} <= set(report)
@@ -86,12 +105,21 @@ def test_fly_json_holds_what_is_promised_and_repeats(mission_file, tmp_path):
     assert first["limits"]["position_m"]["maximum"] == 1.2
     assert math.isclose(first["duration_s"]["mean"], 3.0, abs_tol=0.01)
     overrides = ["phases.first.params.tolerance_m=0.1"]
-    again = fly_mission(load_mission(mission_file, overrides), flights=120, seed=5, policy="guide", allow_local_plugins=True, checkpoints=tmp_path)
+    again = fly_mission(
+        load_mission(mission_file, overrides),
+        flights=120,
+        seed=5,
+        policy="guide",
+        allow_local_plugins=True,
+        checkpoints=tmp_path,
+    )
     assert json.loads(again.to_json()) == report
 
 
 def test_undefined_is_null(mission_file):
-    done = run_cli("fly", mission_file, *GUIDED, "--flights", 30, "--json", "-", "--set", "phases.first.params.tolerance_m=1e-9")
+    done = run_cli(
+        "fly", mission_file, *GUIDED, "--flights", 30, "--json", "-", "--set", "phases.first.params.tolerance_m=1e-9"
+    )
     report = json.loads(done.stdout, parse_constant=lambda text: pytest.fail(f"{text} in JSON"))
     assert report["success"]["count"] == 0
     assert report["phases"][1]["entered"] == 0
@@ -125,7 +153,12 @@ def test_new_writes_a_distribution_that_installs_checks_and_trains(tmp_path):
     assert run_cli("new", "my-descent", "--directory", folder).returncode == 0
     assert run_cli("new", "my-descent", "--directory", folder).returncode == 2
     site = tmp_path / "site"
-    built = subprocess.run(["uv", "pip", "install", "-q", "--no-deps", "--target", str(site), str(folder)], capture_output=True, text=True, check=False)
+    built = subprocess.run(
+        ["uv", "pip", "install", "-q", "--no-deps", "--target", str(site), str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if built.returncode:
         pytest.skip(f"uv cannot build here: {built.stderr[-200:]}")
     test = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder / "tests")]
@@ -133,7 +166,9 @@ def test_new_writes_a_distribution_that_installs_checks_and_trains(tmp_path):
     assert tested.returncode == 0, tested.stdout + tested.stderr
     trained = run_cli("train", folder / "mission.yaml", "--checkpoints", tmp_path / "ck", path=site)
     assert trained.returncode == 0, trained.stderr
-    flown = run_cli("fly", folder / "mission.yaml", "--checkpoints", tmp_path / "ck", "--flights", 200, "--json", "-", path=site)
+    flown = run_cli(
+        "fly", folder / "mission.yaml", "--checkpoints", tmp_path / "ck", "--flights", 200, "--json", "-", path=site
+    )
     assert json.loads(flown.stdout)["success"]["rate"] > 0.95
 
 
@@ -147,16 +182,45 @@ def test_tensorboard_and_third_party_observers_see_the_run(mission_file, tmp_pat
     from factory import fake_distribution
 
     source = "from mission import hookimpl\n@hookimpl\ndef mission_event(event):\n    open('kinds.txt', 'a').write(event.kind + ' ')\n"
-    fake_distribution(tmp_path, "acme-watch", "1", {"mission.observers": {"watch": "module_watch"}}, {"module_watch": source})
-    options = ("--set", "observers=[tensorboard, watch]", "--set", "phases.first.sac.warm_up.steps=20", "--log-dir", tmp_path / "tb", "--phase", "first")
-    done = run_cli("train", mission_file, "--allow-local-plugins", "--checkpoints", tmp_path / "ck", *options, cwd=tmp_path, path=tmp_path)
+    fake_distribution(
+        tmp_path, "acme-watch", "1", {"mission.observers": {"watch": "module_watch"}}, {"module_watch": source}
+    )
+    options = (
+        "--set",
+        "observers=[tensorboard, watch]",
+        "--set",
+        "phases.first.sac.warm_up.steps=20",
+        "--log-dir",
+        tmp_path / "tb",
+        "--phase",
+        "first",
+    )
+    done = run_cli(
+        "train",
+        mission_file,
+        "--allow-local-plugins",
+        "--checkpoints",
+        tmp_path / "ck",
+        *options,
+        cwd=tmp_path,
+        path=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     (events,) = (tmp_path / "tb" / "trial" / "first").glob("events*")
     data = events.read_bytes()
-    for name in (b"CriticWarmUp/Loss", b"Critic/Loss", b"Actor/Std", b"Temperature/Value", b"Replay/Priority", b"Evaluation/Success"):
+    for name in (
+        b"CriticWarmUp/Loss",
+        b"Critic/Loss",
+        b"Actor/Std",
+        b"Temperature/Value",
+        b"Replay/Priority",
+        b"Evaluation/Success",
+    ):
         assert name in data
     kinds = (tmp_path / "kinds.txt").read_text().split()
     assert kinds[:3] == ["mission_start", "phase_start", "warm_up"]
     assert kinds[-2:] == ["phase_end", "mission_end"]
-    lines = [json.loads(line) for line in (tmp_path / "ck" / "trial" / "first" / "metrics.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (tmp_path / "ck" / "trial" / "first" / "metrics.jsonl").read_text().splitlines()
+    ]
     assert {line["kind"] for line in lines} == {"warm_up", "chunk", "evaluation", "gate"}

@@ -76,7 +76,9 @@ def test_option_table_is_current() -> None:
     generate = load_file(DOCS / "generate.py")
     page = read("sac.md")
     assert generate.with_options(page) == page, "run `make docs`"
-    assert all(meaning for _, _, meaning, _ in generate.options(generate.SacConfig())), "an option without a meaning and a seed"
+    assert all(meaning for _, _, meaning, _ in generate.options(generate.SacConfig())), (
+        "an option without a meaning and a seed"
+    )
 
 
 def emitted_metrics() -> set[str]:
@@ -93,14 +95,25 @@ def emitted_metrics() -> set[str]:
                 found = [node.key]
             for key in found:
                 text = key.values[0] if isinstance(key, ast.JoinedStr) else key
-                if isinstance(text, ast.Constant) and isinstance(text.value, str) and re.match(r"[A-Z]\w*(/\w*)?$", text.value):
+                if (
+                    isinstance(text, ast.Constant)
+                    and isinstance(text.value, str)
+                    and re.match(r"[A-Z]\w*(/\w*)?$", text.value)
+                ):
                     names.add(text.value)
     return names
 
 
 def test_every_metric_is_explained() -> None:
     names = emitted_metrics()
-    assert {"Critic/Loss", "Reward/", "Reward", "Speed/UpdatesPerSecond", "CriticWarmUp/Loss", "Replay/Priority"} <= names
+    assert {
+        "Critic/Loss",
+        "Reward/",
+        "Reward",
+        "Speed/UpdatesPerSecond",
+        "CriticWarmUp/Loss",
+        "Replay/Priority",
+    } <= names
     rows = set(re.findall(r"^\| `([A-Z][\w/]*)(?:<term>)?` \| \S", read("sac.md"), re.MULTILINE))
     assert names == rows
 
@@ -110,7 +123,12 @@ def test_every_metric_is_explained() -> None:
 
 def test_every_hook_is_documented() -> None:
     page = read("writing-a-phase.md")
-    hooks = [name for group in (PhaseHooks, ObserverHooks) for name, value in vars(group).items() if hasattr(value, "mission_spec")]
+    hooks = [
+        name
+        for group in (PhaseHooks, ObserverHooks)
+        for name, value in vars(group).items()
+        if hasattr(value, "mission_spec")
+    ]
     assert len(hooks) >= 2
     for name in hooks:
         assert re.search(rf"^## .*`{name}`", page, re.MULTILINE), f"no section on {name}"
@@ -143,7 +161,9 @@ def commands() -> list[tuple[str, str]]:
         lines = re.findall(r"^    (\S.*)$", text, re.MULTILINE) + re.findall(r"`([^`\n]+)`", text)
         for part in (part.strip() for line in lines for part in line.split("&&")):
             words = part.removeprefix("python3 -m uv run ")
-            if re.match(r"mission (train|fly|check|plugins|schema|new)\b", words) or (words.startswith("mission ") and part != words):
+            if re.match(r"mission (train|fly|check|plugins|schema|new)\b", words) or (
+                words.startswith("mission ") and part != words
+            ):
                 found.append((page.name, words))
     return sorted(set(found))
 
@@ -152,7 +172,7 @@ def commands() -> list[tuple[str, str]]:
 def test_commands_parse(page: str, line: str) -> None:
     group = typer.main.get_command(app)
     name, *arguments = shlex.split(line)[1:]
-    command = group.commands[name]  # ty: ignore[unresolved-attribute]
+    command = group.commands[name]  # ty: ignore[missing-attribute]
     with pytest.raises(typer.Exit) as stopped:
         command.make_context(name, ["--help"])
     assert stopped.value.exit_code == 0
@@ -186,7 +206,12 @@ def test_links_lead_somewhere(page: Path) -> None:
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("writing")
     page = read("writing-a-phase.md")
-    for kind, name in (("python", "descent.py"), ("python", "test_descent.py"), ("python", "watch.py"), ("yaml", "descent.yaml")):
+    for kind, name in (
+        ("python", "descent.py"),
+        ("python", "test_descent.py"),
+        ("python", "watch.py"),
+        ("yaml", "descent.yaml"),
+    ):
         parts = blocks(page, f"{kind} {name}")
         assert parts, f"no block {name}"
         (folder / name).write_text("\n\n".join(parts), encoding="utf-8")
@@ -208,7 +233,10 @@ def test_the_written_phase_stops_at_its_floor(written: Path) -> None:
 
 def test_the_written_mission_trains(written: Path, tmp_path: Path) -> None:
     small = ["sac.chunk_env_steps=4096", "budget.env_steps=8192", "bank.flights=100"]
-    overrides = ["phases.brake.policy=guide", *(f"phases.{phase}.{key}" for phase in ("brake", "settle") for key in small)]
+    overrides = [
+        "phases.brake.policy=guide",
+        *(f"phases.{phase}.{key}" for phase in ("brake", "settle") for key in small),
+    ]
     mission = load_mission(written / "descent.yaml", [*overrides, "observers=[]"])
     brake, settle = train_mission(mission, checkpoints=tmp_path, log_dir=tmp_path / "runs", allow_local_plugins=True)
     assert (brake.status, settle.status) == ("flown by its guide", "trained")

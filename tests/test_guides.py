@@ -34,12 +34,23 @@ def test_guide_that_does_not_exist_is_refused(tmp_path):
     path = write_mission(tmp_path, plugin=CART.replace("def guide(", "def no_guide("))
     with pytest.raises(MissionError, match="set policy: agent"):
         fly_mission(load_mission(path), flights=5, policy="guide", allow_local_plugins=True)
-    with pytest.raises(MissionError, match="fill.policy"):
-        train_mission(load_mission(path, ["phases.first.sac.fill.policy=guide"]), checkpoints=tmp_path / "ck", allow_local_plugins=True)
+    with pytest.raises(MissionError, match=r"fill\.policy"):
+        train_mission(
+            load_mission(path, ["phases.first.sac.fill.policy=guide"]),
+            checkpoints=tmp_path / "ck",
+            allow_local_plugins=True,
+        )
 
 
 def test_warm_start_from_the_guide(tmp_path):
     path = write_mission(tmp_path)
-    mission = load_mission(path, ["phases.first.sac.fill.policy=guide", "phases.first.sac.warm_up.steps=30", "phases.first.budget.env_steps=1100"])
+    mission = load_mission(
+        path,
+        [
+            "phases.first.sac.fill.policy=guide",
+            "phases.first.sac.warm_up.steps=30",
+            "phases.first.budget.env_steps=1100",
+        ],
+    )
     (record,) = train_mission(mission, checkpoints=tmp_path / "ck", only=["first"], allow_local_plugins=True)
     assert record.env_steps == 512 + 2 * 512

@@ -13,8 +13,8 @@ from factory import CART, MISSION, fake_distribution, run_cli, write_mission
 from mission import MissionError, load_mission, resolve_mission
 from mission.errors import LinkError, PluginError
 from mission.hooks import OBSERVER_GROUP, PHASE_GROUP
-from mission.resolve import first_difference
 from mission.registry import find_plugin, list_plugins, load_observer
+from mission.resolve import first_difference
 
 
 @pytest.fixture
@@ -45,10 +45,18 @@ def test_listing_imports_nothing(site):
 
 def test_duplicate_names_both_and_qualified_name_resolves(site, tmp_path):
     for name, version in (("acme-one", "1.0"), ("acme_two", "2.0")):
-        fake_distribution(site, name, version, {PHASE_GROUP: {"twice": f"module_{name.replace('-', '_')}"}}, {f"module_{name.replace('-', '_')}": CART})
+        fake_distribution(
+            site,
+            name,
+            version,
+            {PHASE_GROUP: {"twice": f"module_{name.replace('-', '_')}"}},
+            {f"module_{name.replace('-', '_')}": CART},
+        )
     with pytest.raises(PluginError) as caught:
         resolve_mission(mission_with(tmp_path, "twice"))
-    assert all(part in str(caught.value) for part in ("acme-one 1.0", "acme-two 2.0", 'write "acme-one:twice"', "m.yaml:4:5"))
+    assert all(
+        part in str(caught.value) for part in ("acme-one 1.0", "acme-two 2.0", 'write "acme-one:twice"', "m.yaml:4:5")
+    )
     assert resolve_mission(mission_with(tmp_path, "Acme.Two:twice"))[0].origin.version == "2.0"
     assert [row.duplicate for row in list_plugins() if row.name == "twice"] == [True, True]
 
@@ -68,8 +76,14 @@ def test_unknown_plugin_names_what_is_there():
         ("from mission import hookimpl\n@hookimpl\ndef mission_fase(): ...", "mission_fase"),
         ("from mission import hookimpl\n@hookimpl\ndef mission_phase(x): ...", "x"),
         ("from mission import hookimpl\n@hookimpl\ndef mission_phase(): return 3", "int"),
-        ("from mission import hookimpl\n@hookimpl\ndef mission_phase(): raise RuntimeError('boom')", "RuntimeError: boom"),
-        ("from mission import hookimpl, PhaseSpec\n@hookimpl\ndef mission_phase(): return PhaseSpec(params=int, environment=int)", "pydantic model class"),
+        (
+            "from mission import hookimpl\n@hookimpl\ndef mission_phase(): raise RuntimeError('boom')",
+            "RuntimeError: boom",
+        ),
+        (
+            "from mission import hookimpl, PhaseSpec\n@hookimpl\ndef mission_phase(): return PhaseSpec(params=int, environment=int)",
+            "pydantic model class",
+        ),
     ],
 )
 def test_broken_plugin_is_named_and_harms_no_other(site, tmp_path, source, part):
@@ -138,8 +152,14 @@ def test_first_difference_is_about_shape_and_dtype_not_weak_types():
     tree = {"a": jax.ShapeDtypeStruct((), jnp.float32), "b": jax.ShapeDtypeStruct((3,), jnp.float32)}
     assert first_difference(tree, tree) == ""
     assert first_difference(tree, jax.eval_shape(lambda: {"a": 1.0 * jnp.float32(2), "b": jnp.zeros(3)})) == ""
-    assert first_difference(tree, tree | {"b": jax.ShapeDtypeStruct((4,), jnp.float32)}) == "leaf ['b']: float32[3] against float32[4]"
-    assert first_difference(tree, tree | {"a": jax.ShapeDtypeStruct((), jnp.int32)}) == "leaf ['a']: float32[] against int32[]"
+    assert (
+        first_difference(tree, tree | {"b": jax.ShapeDtypeStruct((4,), jnp.float32)})
+        == "leaf ['b']: float32[3] against float32[4]"
+    )
+    assert (
+        first_difference(tree, tree | {"a": jax.ShapeDtypeStruct((), jnp.int32)})
+        == "leaf ['a']: float32[] against int32[]"
+    )
     assert "exists on the first only" in first_difference(tree, {"a": tree["a"]})
 
 
@@ -172,5 +192,8 @@ def test_plugins_command_marks_duplicates_and_exits_0(site):
     done = run_cli("plugins", "--json", path=site)
     rows = json.loads(done.stdout)
     assert done.returncode == 0
-    assert sorted(row["distribution"] for row in rows if row["name"] == "vertical_burn" and row["duplicate"]) == ["acme", "mission-rocket"]
+    assert sorted(row["distribution"] for row in rows if row["name"] == "vertical_burn" and row["duplicate"]) == [
+        "acme",
+        "mission-rocket",
+    ]
     assert "DUPLICATE" in run_cli("plugins", path=site).stdout

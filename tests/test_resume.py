@@ -24,14 +24,19 @@ TRAIN = ("--allow-local-plugins", "--checkpoint-every", "0")
 
 def hashes(root: Path) -> list[str]:
     """Content of both policies with their banks."""
-    return [json.loads((root / "trial" / name / "policy" / "meta.json").read_text())["content_sha256"] for name in ("first", "second")]
+    return [
+        json.loads((root / "trial" / name / "policy" / "meta.json").read_text())["content_sha256"]
+        for name in ("first", "second")
+    ]
 
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
     """A mission folder with an uninterrupted run in `ck`."""
     folder = tmp_path_factory.mktemp("reference")
-    train_mission(load_mission(write_mission(folder)), checkpoints=folder / "ck", allow_local_plugins=True, checkpoint_every_s=0)
+    train_mission(
+        load_mission(write_mission(folder)), checkpoints=folder / "ck", allow_local_plugins=True, checkpoint_every_s=0
+    )
     return folder
 
 
@@ -43,11 +48,22 @@ def copy(reference, tmp_path):
 
 
 def train(folder: Path, *overrides: str, **options):
-    return train_mission(load_mission(folder / "mission.yaml", overrides), checkpoints=folder / "ck", allow_local_plugins=True, **options)
+    return train_mission(
+        load_mission(folder / "mission.yaml", overrides), checkpoints=folder / "ck", allow_local_plugins=True, **options
+    )
 
 
 def start(folder: Path, checkpoints: Path) -> subprocess.Popen:
-    command = [sys.executable, "-m", "mission.cli", "train", str(folder / "mission.yaml"), "--checkpoints", str(checkpoints), *TRAIN]
+    command = [
+        sys.executable,
+        "-m",
+        "mission.cli",
+        "train",
+        str(folder / "mission.yaml"),
+        "--checkpoints",
+        str(checkpoints),
+        *TRAIN,
+    ]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -56,7 +72,9 @@ def kill_until_done(reference: Path, checkpoints: Path, moments: list[float]) ->
     for moment in moments:
         process = start(reference, checkpoints)
         deadline = time.monotonic() + 60
-        while not list(checkpoints.glob("*/*/metrics.jsonl")) and process.poll() is None and time.monotonic() < deadline:
+        while (
+            not list(checkpoints.glob("*/*/metrics.jsonl")) and process.poll() is None and time.monotonic() < deadline
+        ):
             time.sleep(0.02)
         time.sleep(moment)
         process.kill()
@@ -150,18 +168,40 @@ def test_changed_configuration_names_the_field(copy):
         train(copy, "phases.first.sac.gamma=0.8")
     with pytest.raises(StaleError, match=r"seed 3, which it was begun with\n  found: seed 4"):
         train(copy, seed=4)
+    inserted = (
+        (copy / "mission.yaml")
+        .read_text()
+        .replace("  - name: second", "  - name: middle\n    plugin: ./cart.py\n  - name: second")
+    )
+    (copy / "longer.yaml").write_text(inserted)
+    with pytest.raises(StaleError, match=r'phases was \["first", "second"\], is \["first", "middle", "second"\]'):
+        train_mission(
+            load_mission(copy / "longer.yaml"), checkpoints=copy / "ck", only=["second"], allow_local_plugins=True
+        )
     (copy / "cart.py").write_text(CART + "\n# edited\n")
     with pytest.raises(StaleError, match="plugins that it was made with"):
         train(copy)
 
 
 def test_budget_gate_and_observers_are_not_in_the_digest(copy):
-    records = train(copy, "phases.second.budget.env_steps=9000", "phases.second.gate.success_low=0.01", "observers=[progress]")
+    records = train(
+        copy, "phases.second.budget.env_steps=9000", "phases.second.gate.success_low=0.01", "observers=[progress]"
+    )
     assert [record.status for record in records] == ["already trained", "already trained"]
 
 
 def test_stale_flight_is_refused_or_warned(copy):
-    stale = ("fly", copy / "mission.yaml", "--checkpoints", copy / "ck", "--flights", 20, "--allow-local-plugins", "--set", "phases.second.params.seconds=2.5")
+    stale = (
+        "fly",
+        copy / "mission.yaml",
+        "--checkpoints",
+        copy / "ck",
+        "--flights",
+        20,
+        "--allow-local-plugins",
+        "--set",
+        "phases.second.params.seconds=2.5",
+    )
     refused = run_cli(*stale)
     assert refused.returncode == 2
     assert "phases.second.params.seconds was 2.0, is 2.5" in refused.stderr
@@ -197,10 +237,15 @@ def test_missed_gate_is_exit_1_and_a_raised_budget_goes_on(tmp_path, caplog):
     with pytest.raises(GateError):
         train(tmp_path, "phases.second.gate.success_low=1.0", "phases.second.budget.env_steps=3500")
     assert any("goes on from vehicle step 2560" in record.message for record in caplog.records)
+    records = train(tmp_path, "phases.second.gate.success_low=0.0", "phases.second.budget.env_steps=3500")
+    assert [record.status for record in records] == ["already trained", "trained"]
 
 
 def test_non_finite_state_stops_with_its_leaf_and_keeps_the_checkpoint(tmp_path):
-    late = CART.replace("        return State(Cart(state", "        velocity = jnp.where((state.time_s > 1.0) & (action[0] > 0.99), jnp.nan, velocity)\n        return State(Cart(state")
+    late = CART.replace(
+        "        return State(Cart(state",
+        "        velocity = jnp.where((state.time_s > 1.0) & (action[0] > 0.99), jnp.nan, velocity)\n        return State(Cart(state",
+    )
     write_mission(tmp_path, plugin=late)
     with pytest.raises(NonFiniteError) as caught:
         train(tmp_path)
@@ -212,13 +257,24 @@ def test_non_finite_state_stops_with_its_leaf_and_keeps_the_checkpoint(tmp_path)
 
 def test_non_finite_loss_names_the_network(tmp_path):
     write_mission(tmp_path)
-    with pytest.raises(NonFiniteError, match=r"(Critic|Actor) network: (Critic|Actor)/Loss not finite at update \d+ after vehicle step"):
+    with pytest.raises(
+        NonFiniteError, match=r"(Critic|Actor) network: (Critic|Actor)/Loss not finite at update \d+ after vehicle step"
+    ):
         train(tmp_path, "phases.first.sac.critic_learning_rate=1e30")
 
 
 def test_refused_write_is_exit_3_and_the_last_checkpoint_stays(reference, tmp_path):
     """A limit on the size of files stands for a full disk: the same system calls fail."""
-    command = [sys.executable, "-m", "mission.cli", "train", str(reference / "mission.yaml"), "--checkpoints", str(tmp_path), *TRAIN]
+    command = [
+        sys.executable,
+        "-m",
+        "mission.cli",
+        "train",
+        str(reference / "mission.yaml"),
+        "--checkpoints",
+        str(tmp_path),
+        *TRAIN,
+    ]
     limited = ["bash", "-c", 'ulimit -f 20; exec "$@"', "bash", *command]
     done = subprocess.run(limited, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 3, done.stderr
@@ -232,7 +288,9 @@ def test_refused_write_is_exit_3_and_the_last_checkpoint_stays(reference, tmp_pa
 def test_failed_save_keeps_the_step_before(tmp_path, monkeypatch):
     folder = PhaseFolder(tmp_path / "phase")
     folder.save_training(1, {"x": jnp.arange(3)}, {"phase": "p"})
-    monkeypatch.setattr("mission.checkpoint._sha256", lambda path: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(
+        "mission.checkpoint._sha256", lambda path: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    )
     with pytest.raises(MachineError, match="No space left"):
         folder.save_training(2, {"x": jnp.arange(3)}, {"phase": "p"})
     monkeypatch.undo()
@@ -257,6 +315,8 @@ def test_phase_alone_trains_from_its_start_and_says_so(tmp_path, caplog):
 def test_init_starts_from_an_existing_policy_and_is_recorded(copy):
     source = copy / "ck" / "trial" / "first"
     mission = load_mission(copy / "mission.yaml")
-    train_mission(mission, checkpoints=copy / "other", only=["second"], init={"second": source}, allow_local_plugins=True)
+    train_mission(
+        mission, checkpoints=copy / "other", only=["second"], init={"second": source}, allow_local_plugins=True
+    )
     meta = json.loads((copy / "other" / "trial" / "second" / "policy" / "meta.json").read_text())
     assert meta["init"] == str(source)

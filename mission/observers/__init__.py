@@ -22,7 +22,10 @@ class Observers:
 
     def __init__(self, mission: MissionFile, log_dir: Path) -> None:
         self.mission, self.log_dir = mission, log_dir
-        self.hooks = {name: load_observer(name, mission.source.where(("observers", i))) for i, name in enumerate(mission.observers)}
+        self.hooks = {
+            name: load_observer(name, mission.source.where(("observers", i)))
+            for i, name in enumerate(mission.observers)
+        }
         self.metrics: Path | None = None
 
     def __enter__(self) -> Observers:
@@ -31,7 +34,16 @@ class Observers:
     def __exit__(self, *error: Any) -> None:
         self.emit("mission_end") if error[0] is not None else None
 
-    def emit(self, kind: str, phase: str = "", env_steps: int = 0, *, scalars: Any = None, histograms: Any = None, data: Any = None) -> None:
+    def emit(
+        self,
+        kind: str,
+        phase: str = "",
+        env_steps: int = 0,
+        *,
+        scalars: Any = None,
+        histograms: Any = None,
+        data: Any = None,
+    ) -> None:
         """One event, to the metrics file and to every observer."""
         data = {"log_dir": str(self.log_dir), **(data or {})}
         event = Event(kind, self.mission.name, phase, env_steps, scalars or {}, histograms or {}, data)
@@ -60,5 +72,8 @@ class Observers:
                 stream.write(json.dumps(line) + "\n")
         except OSError as error:
             raise MachineError(
-                str(self.metrics), expected="to write metrics", found=str(error), remedy="free disk space; the last checkpoint is kept"
+                str(self.metrics),
+                expected="to write metrics",
+                found=str(error),
+                remedy="free disk space; the last checkpoint is kept",
             ) from None

@@ -23,7 +23,12 @@ class _Display:
         self.console = Console(stderr=True)
         self.live = self.console.is_terminal
         self.began, self.first_step, self.printed, self.task = time.monotonic(), 0, 0.0, None
-        columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[text]}"), TimeElapsedColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[text]}"),
+            TimeElapsedColumn(),
+        )
         self.bar = Progress(*columns, console=self.console) if self.live else None
         self.success = "-"
         if self.bar is not None:
@@ -82,7 +87,9 @@ def mission_event(event: Event) -> None:
         )
     elif event.kind == "gate":
         verdict = "passed" if event.data["passed"] else "missed: " + "; ".join(event.data["failures"])
-        _display.say(f"{event.phase}: gate {verdict} ({event.data['count']} of {event.data['flights']} on held-out starts)")
+        _display.say(
+            f"{event.phase}: gate {verdict} ({event.data['count']} of {event.data['flights']} on held-out starts)"
+        )
     elif event.kind == "phase_end":
         _display.say(f"{event.phase}: {event.data['status']} in {event.data['seconds']:.0f} s")
     elif event.kind == "mission_end":

@@ -62,7 +62,14 @@ class VerticalBurn(Environment[Booster, State]):
 
     params: Params
 
-    observation_names = ("log_height", "velocity", "mass", "required_throttle", "required_throttle_touchdown", "velocity_near_zero")
+    observation_names = (
+        "log_height",
+        "velocity",
+        "mass",
+        "required_throttle",
+        "required_throttle_touchdown",
+        "velocity_near_zero",
+    )
     action_names = ("throttle",)
     causes = ("landed", "crashed", "rose", "out_of_propellant")
     control_period_s = 0.1
@@ -105,7 +112,9 @@ class VerticalBurn(Environment[Booster, State]):
         _, first = lax.fori_loop(0, _BISECTIONS, halve, (jnp.float32(0.0), period))
         seconds = jnp.where(event, first, period)
         height, velocity, mass = after(seconds)
-        booster = begin._replace(height_m=jnp.maximum(height, 0.0), velocity_m_s=velocity, mass_kg=jnp.maximum(mass, DRY_MASS_KG))
+        booster = begin._replace(
+            height_m=jnp.maximum(height, 0.0), velocity_m_s=velocity, mass_kg=jnp.maximum(mass, DRY_MASS_KG)
+        )
         return State(booster, state.time_s + seconds, height <= 0.0, velocity >= 0.0, mass <= DRY_MASS_KG)
 
     def observe(self, state: State) -> Array:

@@ -139,7 +139,9 @@ def commanded_time_s(action: Array) -> Array:
 def ideal_time_s(params: Params, state: State) -> Array:
     """Time until the height is one middle margin above the latest ignition, at least 0."""
     middle = 0.5 * (params.margin_min_percent + params.margin_max_percent) / 100.0
-    speed = jnp.maximum(-state.booster.velocity_m_s + vertical.STANDARD_GRAVITY_M_S2 * (state.latest_s - state.time_s), 1.0)
+    speed = jnp.maximum(
+        -state.booster.velocity_m_s + vertical.STANDARD_GRAVITY_M_S2 * (state.latest_s - state.time_s), 1.0
+    )
     return jnp.maximum(state.latest_s - middle * state.latest_height_m / speed - state.time_s, 0.0)
 
 

@@ -33,11 +33,13 @@ def timed(arguments: list[str], environment: dict[str, str], quiet: bool) -> tup
     command = [sys.executable, "-m", "mission.cli", *arguments]
     began = time.perf_counter()
     done = subprocess.run(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL if quiet else None, text=True
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE if quiet else None, text=True
     )
     seconds = time.perf_counter() - began
     if done.returncode:
-        raise SystemExit(f"mission {' '.join(arguments)}: exit code {done.returncode}\n{done.stdout}")
+        raise SystemExit(
+            f"mission {' '.join(arguments)}: exit code {done.returncode}\n{done.stdout}{done.stderr or ''}"
+        )
     return seconds, done.stdout
 
 

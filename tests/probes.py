@@ -22,10 +22,9 @@ class Nothing(BaseModel):
 
 def probe_sac(**changes: Any) -> SacConfig:
     """A small agent with a constant temperature of almost nothing."""
-    small: dict[str, Any] = {"width": 32, "depth": 1, "activation": "tanh"}
     settings: dict[str, Any] = {
-        "actor": ActorConfig(**small),
-        "critic": NetworkConfig(**small),
+        "actor": ActorConfig(width=32, depth=1, activation="tanh"),
+        "critic": NetworkConfig(width=32, depth=1, activation="silu"),
         "gamma": GAMMA,
         "tau": 0.05,
         "actor_learning_rate": 3e-3,
@@ -118,13 +117,13 @@ def discounted(**sac: Any) -> PhaseSpec:
 
 
 def acted(**sac: Any) -> PhaseSpec:
-    """One step, reward 1 - (a - 0.5)^2: best at a = 0.5, where V = 1."""
-    return probe(lambda state, action, after: 1.0 - (action[0] - 0.5) ** 2, **sac)
+    """One step, reward 1 - 2 (a - 0.5)^2: best at a = 0.5, where V = 1."""
+    return probe(lambda state, action, after: 1.0 - 2.0 * (action[0] - 0.5) ** 2, **sac)
 
 
 def observed_and_acted(**sac: Any) -> PhaseSpec:
-    """One step, reward 1 - (a - 0.5 sign)^2: best at half the sign."""
-    return probe(lambda state, action, after: 1.0 - (action[0] - 0.5 * state.sign) ** 2, **sac)
+    """One step, reward 1 - 2 (a - 0.5 sign)^2: best at half the sign."""
+    return probe(lambda state, action, after: 1.0 - 2.0 * (action[0] - 0.5 * state.sign) ** 2, **sac)
 
 
 def death(**sac: Any) -> PhaseSpec:

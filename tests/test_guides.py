@@ -54,3 +54,34 @@ def test_warm_start_from_the_guide(tmp_path):
     )
     (record,) = train_mission(mission, checkpoints=tmp_path / "ck", only=["first"], allow_local_plugins=True)
     assert record.env_steps == 512 + 2 * 512
+
+
+def test_handoff_may_hold_keys_integers_and_flags(tmp_path):
+    """What stays with the vehicle travels in the handoff, whatever its dtype, through bank and checkpoint."""
+    plugin = (
+        CART.replace(
+            "class Cart(NamedTuple):",
+            "class Cart(NamedTuple):\n    weather: jax.Array\n    stage: jax.Array\n    flag: jax.Array\n    vector: jax.Array",
+        )
+        .replace(
+            "return Cart(jax.random.uniform",
+            "return Cart(key, jnp.int32(7), jnp.bool_(True), jnp.zeros(3), jax.random.uniform",
+        )
+        .replace(
+            "return State(Cart(state.cart.position_m + 0.1 * velocity, velocity), state.time_s + 0.1)",
+            "return State(state.cart._replace(position_m=state.cart.position_m + 0.1 * velocity, velocity_m_s=velocity, vector=state.cart.vector + 0.1), state.time_s + 0.1)",
+        )
+    )
+    mission = load_mission(write_mission(tmp_path, plugin=plugin))
+    train_mission(mission, checkpoints=tmp_path / "ck", allow_local_plugins=True, checkpoint_every_s=0)
+    report = fly_mission(mission, checkpoints=tmp_path / "ck", flights=20, allow_local_plugins=True)
+    assert report.phases[1].entered > 15
+
+
+def test_flight_that_never_terminates_times_out(tmp_path):
+    plugin = CART.replace("over = state.time_s >= self.params.seconds - 0.01", "over = state.time_s > 1e9")
+    report = fly_mission(
+        load_mission(write_mission(tmp_path, plugin=plugin)), flights=10, policy="guide", allow_local_plugins=True
+    )
+    assert report.phases[0].causes == {"missed": 0, "time_out": 10, "non_finite": 0}
+    assert report.success["count"] == 0

@@ -11,6 +11,7 @@ import probes
 import pytest
 from probes import GAMMA
 
+from mission import NetworkConfig
 from mission.networks import make_networks, mean_action
 from mission.testing import check_phase, make_phase
 from mission.train import Run, begin, fill_and_warm_up, train_chunk
@@ -67,11 +68,11 @@ BOTH = [[1.0, 0.0], [-1.0, 0.0]]
 @pytest.mark.parametrize(
     ("spec", "chunks", "obs", "values"),
     [
-        (probes.constant, 2, BOTH, [1.0, 1.0]),
-        (probes.observed, 2, BOTH, [1.0, -1.0]),
-        (probes.discounted, 3, [[1.0, 0.0], [1.0, 1.0]], [GAMMA, 1.0]),
-        (probes.death, 3, [[1.0, 0.0], [1.0, 1.0], [1.0, 2.0]], [1.0 + GAMMA + GAMMA**2, 1.0 + GAMMA, 1.0]),
-        (probes.time_out, 4, BOTH, [1.0 / (1.0 - GAMMA)] * 2),
+        (probes.constant, 5, BOTH, [1.0, 1.0]),
+        (probes.observed, 5, BOTH, [1.0, -1.0]),
+        (probes.discounted, 6, [[1.0, 0.0], [1.0, 1.0]], [GAMMA, 1.0]),
+        (probes.death, 6, [[1.0, 0.0], [1.0, 1.0], [1.0, 2.0]], [1.0 + GAMMA + GAMMA**2, 1.0 + GAMMA, 1.0]),
+        (probes.time_out, 10, BOTH, [1.0 / (1.0 - GAMMA)] * 2),
     ],
     ids=lambda item: getattr(item, "__name__", ""),
 )
@@ -83,24 +84,28 @@ def test_value(spec: Callable[[], Any], chunks: int, obs: list[list[float]], val
 
 def test_value_of_n_step_windows() -> None:
     """The same values where three rewards are summed before the bootstrap."""
-    run = train(probes.death(n_step=3), 3)
+    run = train(probes.death(n_step=3), 6)
     np.testing.assert_allclose(
         critics(run, [[1.0, 0.0], [1.0, 2.0]], ANY * 2), np.tile([1.0 + GAMMA + GAMMA**2, 1.0], (2, 1)), rtol=0.05
     )
-    run = train(probes.time_out(n_step=3, prioritised=False), 4)
+    run = train(probes.time_out(n_step=3, prioritised=False), 10)
     np.testing.assert_allclose(critics(run, BOTH, ANY * 2), 1.0 / (1.0 - GAMMA), rtol=0.05)
 
 
+# Where the action counts: two layers, and noise that keeps the critic's data from narrowing to a point.
+WIDE: dict[str, Any] = {"critic": NetworkConfig(width=32, activation="silu"), "exploration_noise": 0.2}
+
+
 def test_action() -> None:
-    run = train(probes.acted(), 3)
+    run = train(probes.acted(**WIDE), 14)
     np.testing.assert_allclose(actions(run, BOTH), 0.5, rtol=0.05)
     np.testing.assert_allclose(critics(run, BOTH, [[0.5], [0.5]]), 1.0, rtol=0.05)
 
 
 @pytest.mark.parametrize("head", ["squashed", "bounded", "softplus"])
 def test_observation_and_action(head: str) -> None:
-    spec = probes.observed_and_acted(actor=probes.probe_sac().actor.model_copy(update={"head": head}), max_std=0.5)
-    run = train(spec, 4)
+    spec = probes.observed_and_acted(actor=probes.probe_sac().actor.model_copy(update={"head": head}), max_std=0.5, **WIDE)
+    run = train(spec, 14)
     np.testing.assert_allclose(actions(run, BOTH), [0.5, -0.5], rtol=0.05)
     np.testing.assert_allclose(critics(run, BOTH, [[0.5], [-0.5]]), 1.0, rtol=0.05)
 

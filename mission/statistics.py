@@ -59,7 +59,7 @@ def judge_gate(gate: Gate | None, success: np.ndarray, channels: Mapping[str, np
       channels: telemetry at the end, [N] each; judged over the successes.
 
     Returns:
-      `{passed, flights, count, low, high, failures, channels}`.
+      `{passed, flights, count, low, high, failures, channels, asked}`; `asked` is the gate itself.
     """
     count, total = int(success.sum()), len(success)
     low, high = wilson(count, total)
@@ -85,4 +85,5 @@ def judge_gate(gate: Gate | None, success: np.ndarray, channels: Mapping[str, np
         "high": high,
         "failures": failures,
         "channels": seen,
+        "asked": gate.model_dump() if gate is not None else None,
     }

@@ -217,8 +217,9 @@ def train_phase(
         fill_and_warm_up(run, emit)
     if progress.finished == "budget" and progress.env_steps < entry.budget.env_steps:
         progress.finished = ""  # the budget was raised
-    elif progress.finished and entry.gate is not None:
-        fly_gate(run, emit)  # again: the gate may have been changed since
+    asked = progress.gate["asked"] if progress.gate is not None else None
+    if progress.finished and entry.gate is not None and asked != entry.gate.model_dump():
+        fly_gate(run, emit)  # the gate was changed since
     every = max(1, round(entry.evaluation.every_env_steps / config.chunk_steps))
     written = time.monotonic()
     while not progress.finished:

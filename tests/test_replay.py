@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 import probes
+import pytest
 from jax import Array, lax
 
 from mission import replay as store

@@ -19,14 +19,15 @@ import numpy as np
 from jax import Array, lax
 
 FAN_OUT = 16
-_PREFIX = np.triu(np.ones((FAN_OUT, FAN_OUT), np.float32))
+_TOP = 128  # entries of the top level, searched at once
+_DENSE = 65_536  # a level over at most so many entries is re-summed whole: cheaper than by its touched rows
 
 
 class Replay(NamedTuple):
     """Rows and their priorities."""
 
     rows: Array  # float32 [C, W]
-    tree: tuple[Array, ...]  # float32 [rows, K] a level, root first; leaves hold (|td| + eps)^alpha
+    tree: tuple[Array, ...]  # float32 [rows, K] a level, top first; leaves hold (|td| + eps)^alpha
     largest: Array  # float32 [], the running maximum of the leaves ever set
     cursor: Array  # int32 [], next row to write; a multiple of E
     size: Array  # int32 [], rows filled
@@ -57,12 +58,13 @@ def unpack(rows: Array, example: Any) -> Any:
 def create(capacity: int, width: int, prioritised: bool = True) -> Replay:
     """An empty replay of C rows; without priorities the tree is empty."""
     levels: list[Array] = []
-    rows = math.ceil(capacity / FAN_OUT)
-    while prioritised:
+    entries = capacity
+    while prioritised and (not levels or entries > FAN_OUT):
+        rows = math.ceil(entries / FAN_OUT)
         levels.insert(0, jnp.zeros((rows, FAN_OUT)))
-        if rows == 1:
+        if rows * FAN_OUT <= _TOP:
             break
-        rows = math.ceil(rows / FAN_OUT)
+        entries = rows
     return Replay(jnp.zeros((capacity, width)), tuple(levels), jnp.ones(()), jnp.int32(0), jnp.int32(0))
 
 
@@ -81,14 +83,43 @@ def append(replay: Replay, batch: Any) -> Replay:
 
 def _set_leaves(tree: tuple[Array, ...], index: Array, value: Array) -> tuple[Array, ...]:
     """Set leaves [B]; of equal indices the largest value counts. Then re-sum the rows above."""
-    leaves = tree[-1].at[index // FAN_OUT, index % FAN_OUT].set(0.0)
-    levels = [leaves.at[index // FAN_OUT, index % FAN_OUT].max(value)]
-    at = index
+    row = index // FAN_OUT
+    leaves = tree[-1].reshape(-1).at[index].set(0.0).at[index].max(value)
+    levels = [leaves.reshape(tree[-1].shape)]
     for level in tree[-2::-1]:
-        at = at // FAN_OUT
-        sums = levels[0][at].sum(axis=1)
-        levels.insert(0, level.at[at // FAN_OUT, at % FAN_OUT].set(sums))
+        if levels[0].size <= _DENSE:
+            levels.insert(0, _sums(levels[0], level))
+        else:
+            sums = levels[0][row] @ np.ones(FAN_OUT, np.float32)
+            levels.insert(0, level.reshape(-1).at[row].set(sums).reshape(level.shape))
+            row = row // FAN_OUT
     return tuple(levels)
+
+
+def _sums(below: Array, level: Array) -> Array:
+    """A level from all rows of the one below it, in the shape of `level`."""
+    return jnp.zeros(level.size).at[: below.shape[0]].set(below.sum(axis=1)).reshape(level.shape)
+
+
+def _search(rows: Array, u: Array) -> tuple[Array, Array, Array]:
+    """The child of each row [B, n] in which u [B] falls, the rest of u in it, and its mass.
+
+    Sums along a row are products with ones: XLA hands a product to its library once, where it would
+    work a reduction out again for every element of the gather that follows (ten times slower).
+    """
+    n = rows.shape[1]
+    ones = np.ones(n, np.float32)
+    prefix = _product(rows, np.triu(np.ones((n, n), np.float32)))
+    # Rounding must not run off the row's end; a child without mass is passed over by <=.
+    u = jnp.minimum(u, prefix[:, -1] * (1.0 - 1e-6))
+    passed = (prefix <= u[:, None]).astype(jnp.float32)
+    before = jnp.concatenate([jnp.ones((u.shape[0], 1)), passed[:, :-1]], axis=1)
+    child = _product(passed, ones)
+    return child.astype(jnp.int32), u - _product(rows * passed, ones), _product(rows * (before - passed), ones)
+
+
+def _product(a: Array, b: np.ndarray) -> Array:
+    return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
 
 
 def sample(replay: Replay, key: Array, batch: int, beta: Array | float) -> tuple[Array, Array]:
@@ -101,17 +132,10 @@ def sample(replay: Replay, key: Array, batch: int, beta: Array | float) -> tuple
         return jax.random.randint(key, (batch,), 0, replay.size), jnp.ones(batch)
     total = replay.tree[0].sum()
     u = (jnp.arange(batch) + jax.random.uniform(key, (batch,))) * (total / batch)
-    index = jnp.zeros(batch, jnp.int32)
-    leaf = jnp.zeros(batch)
-    for level in replay.tree:
-        row = level[index]
-        prefix = jnp.matmul(row, _PREFIX, precision=lax.Precision.HIGHEST)
-        # Rounding must neither run off the row's end nor land on a child without mass.
-        u = jnp.clip(u, 0.0, prefix[:, -1] * (1.0 - 1e-6))
-        child = (prefix <= u[:, None]).sum(axis=1).astype(jnp.int32)
-        chosen = jnp.arange(FAN_OUT)[None, :] == child[:, None]
-        leaf = jnp.where(chosen, row, 0.0).sum(axis=1)
-        u = u - jnp.where(chosen, prefix - row, 0.0).sum(axis=1)
+    # Every read comes before the update's writes, and the mass with it: XLA would copy the tree else.
+    index, u, leaf = _search(replay.tree[0].reshape(1, -1), u)
+    for level in replay.tree[1:]:
+        child, u, leaf = _search(level[index], u)
         index = index * FAN_OUT + child
     index = jnp.minimum(index, replay.size - 1)
     probability = jnp.maximum(leaf / total, 1e-12)
@@ -134,11 +158,10 @@ def rebuild_priorities(replay: Replay, td_error: Array, alpha: float, epsilon: f
     if not replay.tree:
         return replay
     value = jnp.where(jnp.arange(td_error.shape[0]) < replay.size, (jnp.abs(td_error) + epsilon) ** alpha, 0.0)
-    levels: list[Array] = []
-    for level in replay.tree[::-1]:
-        padded = jnp.zeros(level.size).at[: value.size].set(value.reshape(-1)).reshape(level.shape)
-        levels.insert(0, padded)
-        value = padded.sum(axis=1)
+    leaves = replay.tree[-1]
+    levels = [jnp.zeros(leaves.size).at[: value.size].set(value).reshape(leaves.shape)]
+    for level in replay.tree[-2::-1]:
+        levels.insert(0, _sums(levels[0], level))
     return replay._replace(tree=tuple(levels), largest=levels[-1].max())
 
 

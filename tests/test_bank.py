@@ -53,7 +53,12 @@ def test_degenerate_columns() -> None:
     """A constant, a copy of another column, and very different scales."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(400, 2)).astype(np.float32)
-    rows = {"constant": np.full(400, 5.0, np.float32), "small": 1e-4 * x[:, 0], "large": 1e6 * x[:, 1], "copy": 2.0 * x[:, 0]}
+    rows = {
+        "constant": np.full(400, 5.0, np.float32),
+        "small": 1e-4 * x[:, 0],
+        "large": 1e6 * x[:, 1],
+        "copy": 2.0 * x[:, 0],
+    }
     mean, factor = fit_density(rows)
     table = np.stack([rows[name] for name in sorted(rows)], axis=1).astype(np.float64)
     np.testing.assert_allclose(mean, table.mean(axis=0), rtol=1e-4)
@@ -85,11 +90,21 @@ def test_bank_keeps_the_successes() -> None:
     np.testing.assert_array_equal(bank.factor, factor)
 
 
-@pytest.mark.parametrize(("won", "numbers"), [(0, ("0 + 0 held out", "of 200")), (50, ("10 + 40 held out", "of 200")), (30, ("0 + 30 held out", "of 200"))])
+@pytest.mark.parametrize(
+    ("won", "numbers"),
+    [(0, ("0 + 0 held out", "of 200")), (50, ("10 + 40 held out", "of 200")), (30, ("0 + 30 held out", "of 200"))],
+)
 def test_too_few_successes(won: int, numbers: tuple[str, ...]) -> None:
     rows = jax.tree.map(jnp.asarray, correlated(200))
     with pytest.raises(GateError) as caught:
-        build_bank(rows, np.arange(200) < won, np.arange(200) < 40, Bank(minimum=64), 'phase "x"', {"lost": 200 - won, "time_out": 0})
+        build_bank(
+            rows,
+            np.arange(200) < won,
+            np.arange(200) < 40,
+            Bank(minimum=64),
+            'phase "x"',
+            {"lost": 200 - won, "time_out": 0},
+        )
     text = str(caught.value)
     for part in (*numbers, "at least 64", f"lost {200 - won}", 'phase "x"'):
         assert part in text
@@ -105,7 +120,9 @@ def test_one_side_must_not_be_empty() -> None:
 
 def settled(until: int, flights: int) -> Phase:
     phase = make_phase(probes.drift(until=until, broken=3))
-    return dataclasses.replace(phase, entry=phase.entry.model_copy(update={"bank": Bank(flights=flights, held_out=0.25, minimum=4)}))
+    return dataclasses.replace(
+        phase, entry=phase.entry.model_copy(update={"bank": Bank(flights=flights, held_out=0.25, minimum=4)})
+    )
 
 
 def test_held_out_rows_lead_to_held_out_rows() -> None:
@@ -113,7 +130,9 @@ def test_held_out_rows_lead_to_held_out_rows() -> None:
     labels = np.arange(60, dtype=np.int32)
     rows = Drift(jnp.zeros((60, 2)), jnp.zeros((60, 2)), jnp.zeros(60, jnp.int32), jnp.asarray(labels))
     mean, factor = fit_density(jax.tree.map(np.asarray, rows))
-    bank = TerminalBank(jax.tree.map(lambda leaf: leaf[10:], rows), jax.tree.map(lambda leaf: leaf[:10], rows), mean, factor)
+    bank = TerminalBank(
+        jax.tree.map(lambda leaf: leaf[10:], rows), jax.tree.map(lambda leaf: leaf[:10], rows), mean, factor
+    )
     for until in (5, 9):
         phase = settled(until, 200)
         result, held_out = bank_flights(phase, compile_flight(phase, agent=False), None, bank, jax.random.key(0))

@@ -73,7 +73,9 @@ def test_log_density_sums_over_actions() -> None:
     mean, log_std, noise = rng.normal(size=(3, 5, 3)).astype(np.float32) * 0.4
     for head in HEADS:
         action, log_density = sample(head, Normal(jnp.asarray(mean), jnp.asarray(log_std)), jnp.asarray(noise))
-        expected = np.log(density(head, mean.astype(np.float64), np.exp(log_std), np.asarray(action, np.float64))).sum(axis=1)
+        expected = np.log(density(head, mean.astype(np.float64), np.exp(log_std), np.asarray(action, np.float64))).sum(
+            axis=1
+        )
         assert log_density.shape == (5,)
         np.testing.assert_allclose(log_density, expected, rtol=1e-4, atol=1e-4)
 
@@ -86,7 +88,12 @@ def test_squashed_density_is_finite_far_out(mean: float, log_std: float, noise: 
     assert np.isfinite(log_density).all()
     assert abs(action[0]) <= 1.0
     u = abs(float(np.float32(mean) + np.exp(np.float32(log_std)) * np.float32(noise)))
-    expected = -0.5 * noise**2 - log_std - 0.5 * math.log(2 * math.pi) - 2.0 * (math.log(2.0) - u - math.log1p(math.exp(-2.0 * u)))
+    expected = (
+        -0.5 * noise**2
+        - log_std
+        - 0.5 * math.log(2 * math.pi)
+        - 2.0 * (math.log(2.0) - u - math.log1p(math.exp(-2.0 * u)))
+    )
     np.testing.assert_allclose(log_density[0], expected, rtol=1e-4, atol=1e-3)
 
 
@@ -118,7 +125,9 @@ def test_head_of_an_actor(head: str) -> None:
     }
     np.testing.assert_allclose(normal.mean, np.tile(means[head], (3, 1)), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(np.exp(normal.log_std), np.tile(stds[head], (3, 1)), rtol=1e-4)
-    np.testing.assert_allclose(mean_action(head, normal)[0], np.tanh(mean) if head != "softplus" else mean, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        mean_action(head, normal)[0], np.tanh(mean) if head != "softplus" else mean, rtol=1e-5, atol=1e-6
+    )
 
 
 def test_twin_critics_share_nothing() -> None:
@@ -132,7 +141,9 @@ def test_twin_critics_share_nothing() -> None:
         grads = jax.grad(lambda params, twin=twin: networks.q(params, obs, action)[twin].sum())(params)["params"]
         assert not any(np.any(leaf) for leaf in jax.tree.leaves(grads[other]))
         mine = grads["q1" if other == "q2" else "q2"]
-        assert all(np.any(leaf) for name, layer in mine.items() for leaf in jax.tree.leaves(layer) if name.startswith("Dense"))
+        assert all(
+            np.any(leaf) for name, layer in mine.items() for leaf in jax.tree.leaves(layer) if name.startswith("Dense")
+        )
 
 
 @pytest.mark.parametrize(
@@ -155,7 +166,11 @@ def test_layers_and_their_initial_weights(config: NetworkConfig, sizes: list[int
 
 
 def test_weights_are_xavier_uniform() -> None:
-    kernel = np.asarray(Perceptron(NetworkConfig(width=300, depth=1), 200).init(jax.random.key(0), jnp.zeros((1, 100)))["params"]["Dense_1"]["kernel"])
+    kernel = np.asarray(
+        Perceptron(NetworkConfig(width=300, depth=1), 200).init(jax.random.key(0), jnp.zeros((1, 100)))["params"][
+            "Dense_1"
+        ]["kernel"]
+    )
     bound = math.sqrt(6.0 / 500)
     assert 0.999 * bound < np.abs(kernel).max() <= bound
     np.testing.assert_allclose(kernel.std(), bound / math.sqrt(3.0), rtol=0.01)
@@ -214,6 +229,8 @@ def test_layer_norm_module_starts_as_the_plain_one() -> None:
     x = jax.random.normal(jax.random.key(0), (5, 8))
     module = LayerNorm()
     params = module.init(jax.random.key(1), x)
-    np.testing.assert_allclose(module.apply(params, x), nn.LayerNorm().apply({"params": params["params"]}, x), atol=1e-5)
+    np.testing.assert_allclose(
+        module.apply(params, x), nn.LayerNorm().apply({"params": params["params"]}, x), atol=1e-5
+    )
     constant = module.apply(params, jnp.full((2, 8), 3.0))
     np.testing.assert_allclose(constant, 0.0, atol=1e-3)

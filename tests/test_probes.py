@@ -82,20 +82,26 @@ def test_value(spec: Callable[[], Any], chunks: int, obs: list[list[float]], val
 
 
 # Where the action counts: two layers, and noise that keeps the critic's data from narrowing to a point.
-WIDE: dict[str, Any] = {"critic": NetworkConfig(width=32, activation="silu"), "exploration_noise": 0.2}
+WIDE: dict[str, Any] = {
+    "critic": NetworkConfig(width=32, activation="silu"),
+    "exploration_noise": 0.1,
+    "actor_learning_rate": 5e-4,
+}
 
 
 def test_action() -> None:
     """The squashed head."""
-    run = train(probes.acted(**WIDE), 14)
+    run = train(probes.acted(**WIDE), 24)
     np.testing.assert_allclose(actions(run, BOTH), 0.5, rtol=0.05)
     np.testing.assert_allclose(critics(run, BOTH, [[0.5], [0.5]]), 1.0, rtol=0.05)
 
 
 @pytest.mark.parametrize("head", ["bounded", "softplus"])
 def test_observation_and_action(head: str) -> None:
-    spec = probes.observed_and_acted(actor=probes.probe_sac().actor.model_copy(update={"head": head}), max_std=0.5, **WIDE)
-    run = train(spec, 14)
+    spec = probes.observed_and_acted(
+        actor=probes.probe_sac().actor.model_copy(update={"head": head}), max_std=0.5, **WIDE
+    )
+    run = train(spec, 24)
     np.testing.assert_allclose(actions(run, BOTH), [0.5, -0.5], rtol=0.05)
     np.testing.assert_allclose(critics(run, BOTH, [[0.5], [-0.5]]), 1.0, rtol=0.05)
 

@@ -83,7 +83,9 @@ def test_small_batches_follow_the_priorities_too() -> None:
     probability = (td + EPSILON) ** ALPHA
     probability /= probability.sum()
     draws = index.size
-    error = np.abs(np.bincount(index.ravel(), minlength=70) / draws - probability) / np.sqrt(probability * (1 - probability) / draws)
+    error = np.abs(np.bincount(index.ravel(), minlength=70) / draws - probability) / np.sqrt(
+        probability * (1 - probability) / draws
+    )
     assert error.max() < 4.5
 
 
@@ -152,7 +154,9 @@ def test_sums_do_not_drift() -> None:
         scale = 10.0 ** jax.random.uniform(size, (64,), minval=-4.0, maxval=4.0)
         return store.update_priorities(replay, jax.random.randint(pick, (64,), 0, 5000), scale, ALPHA, EPSILON), None
 
-    replay, _ = jax.jit(lambda replay, keys: lax.scan(step, replay, keys))(replay, jax.random.split(jax.random.key(0), 5000))
+    replay, _ = jax.jit(lambda replay, keys: lax.scan(step, replay, keys))(
+        replay, jax.random.split(jax.random.key(0), 5000)
+    )
     total = leaves(replay).sum()
     assert abs(float(np.asarray(replay.tree[0], np.float64).sum()) - total) <= 1e-6 * total
     check_sums(replay)
@@ -192,7 +196,9 @@ def test_pack_and_unpack() -> None:
     packed = store.pack(batch)
     assert packed.shape == (6, store.row_width(EXAMPLE)) == (6, 8)
     jax.tree.map(np.testing.assert_array_equal, store.unpack(packed, EXAMPLE), batch)
-    jax.tree.map(np.testing.assert_array_equal, store.unpack(packed[None], EXAMPLE), jax.tree.map(lambda leaf: leaf[None], batch))
+    jax.tree.map(
+        np.testing.assert_array_equal, store.unpack(packed[None], EXAMPLE), jax.tree.map(lambda leaf: leaf[None], batch)
+    )
 
 
 VEHICLES, GAMMA = 4, 0.9
@@ -222,7 +228,9 @@ def test_n_step_windows(n: int, steps: int) -> None:
         )
         replay = append(replay, row)
     index = jnp.arange(int(replay.size))
-    window = jax.jit(lambda replay, index: store.gather_n_step(replay, index, EXAMPLE, n, GAMMA, VEHICLES))(replay, index)
+    window = jax.jit(lambda replay, index: store.gather_n_step(replay, index, EXAMPLE, n, GAMMA, VEHICLES))(
+        replay, index
+    )
     seen = set()
     for i in range(int(replay.size)):
         v, t = int(window.first.vehicle[i]), int(window.first.place[i, 0, 0])
@@ -273,7 +281,9 @@ def test_no_copies_of_the_buffer_in_the_loop() -> None:
     def run(replay: Replay, keys: Array) -> tuple[Replay, Array]:
         return lax.scan(step, replay, keys)
 
-    shapes = jax.eval_shape(lambda: (store.create(rows, store.row_width(EXAMPLE)), jax.random.split(jax.random.key(0), 100)))
+    shapes = jax.eval_shape(
+        lambda: (store.create(rows, store.row_width(EXAMPLE)), jax.random.split(jax.random.key(0), 100))
+    )
     text = jax.jit(run, donate_argnums=0).lower(*shapes).compile().as_text()
     sizes, bodies = copies_in_loops(text)
     assert bodies

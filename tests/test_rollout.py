@@ -65,7 +65,8 @@ def test_a_step_is_stored_before_the_restart() -> None:
     np.testing.assert_array_equal(end.steps, 4)
     np.testing.assert_array_equal(after.steps, np.where(even, 0, 4))
     np.testing.assert_allclose(after.returns, np.where(even, 0.0, end.returns), atol=1e-6)
-    np.testing.assert_array_equal(after.state.label, np.where(even, -1, np.arange(E)))  # a start of its own has label -1
+    # A start of its own has label -1.
+    np.testing.assert_array_equal(after.state.label, np.where(even, -1, np.arange(E)))
     np.testing.assert_array_equal(after.state.age, np.where(even, 0, 2))
     np.testing.assert_allclose(after.state.position[~even], moved[~even], atol=1e-6)
     assert finite.all()
@@ -149,7 +150,9 @@ def test_training_restarts_from_the_bank() -> None:
 def fly(phase: Phase, handoff: Any, alive: np.ndarray | None = None, key: int = 0) -> Any:
     count = handoff.label.shape[0]
     alive = np.ones(count, bool) if alive is None else alive
-    return fly_chunk(compile_flight(phase, agent=False), None, handoff, flight_keys(jax.random.key(key), np.arange(count)), alive)
+    return fly_chunk(
+        compile_flight(phase, agent=False), None, handoff, flight_keys(jax.random.key(key), np.arange(count)), alive
+    )
 
 
 def test_causes_and_frozen_vehicles() -> None:

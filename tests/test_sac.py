@@ -76,7 +76,9 @@ def q_values(params: Tree, obs: np.ndarray, action: np.ndarray) -> np.ndarray:
     return np.stack([perceptron(params["params"][name], x)[:, 0] for name in ("q1", "q2")])
 
 
-def act(head: str, params: Tree, obs: np.ndarray, noise: np.ndarray, max_std: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+def act(
+    head: str, params: Tree, obs: np.ndarray, noise: np.ndarray, max_std: float = 1.0
+) -> tuple[np.ndarray, np.ndarray]:
     out = perceptron(params["params"]["body"], obs)
     mean, raw = out[:, :ACT], out[:, ACT:]
     if head == "squashed":
@@ -134,7 +136,9 @@ class Adam:
         return -self.rate * (self.m / (1 - 0.9**self.t)) / (np.sqrt(self.v / (1 - 0.999**self.t)) + 1e-8)
 
 
-def reference_losses(settings: SacConfig, agent: Tree, batch: Batch, noise: np.ndarray) -> tuple[Callable, Callable, np.ndarray]:
+def reference_losses(
+    settings: SacConfig, agent: Tree, batch: Batch, noise: np.ndarray
+) -> tuple[Callable, Callable, np.ndarray]:
     """Critic loss of critics, actor loss of (actor, critics), and the target."""
     head, temperature = settings.actor.head, math.exp(agent["log_temperature"])
     action, log_density = act(head, agent["actor"], batch.next_obs, noise[0], settings.max_std)
@@ -164,7 +168,9 @@ def test_losses_and_their_gradients(head: str) -> None:
 
     target = td_target(settings, networks, agent, batch, noise[0])
     np.testing.assert_allclose(target, expected, rtol=1e-4, atol=1e-5)
-    (loss, (td, q)), grads = jax.value_and_grad(lambda p: critic_loss(networks, p, batch, target), has_aux=True)(agent.critic)
+    (loss, (td, q)), grads = jax.value_and_grad(lambda p: critic_loss(networks, p, batch, target), has_aux=True)(
+        agent.critic
+    )
     values = q_values(precise(agent.critic), batch.obs, batch.action)
     np.testing.assert_allclose(loss, of_critic(precise(agent.critic)), rtol=1e-4)
     np.testing.assert_allclose(td, np.abs(values - expected).mean(axis=0), rtol=1e-4, atol=1e-5)
@@ -177,14 +183,18 @@ def test_losses_and_their_gradients(head: str) -> None:
     (loss, (log_density, std)), grads = jax.value_and_grad(actors_loss, has_aux=True)(agent.actor)
     critic = precise(agent.critic)
     np.testing.assert_allclose(loss, of_actor(plain["actor"], critic), rtol=1e-4)
-    np.testing.assert_allclose(ravel_pytree(grads)[0], slope(lambda p: of_actor(p, critic), plain["actor"]), rtol=1e-3, atol=1e-5)
-    np.testing.assert_allclose(log_density, act(head, plain["actor"], precise(batch.obs), precise(noise[1]), 0.5)[1].mean(), rtol=1e-4)
+    np.testing.assert_allclose(
+        ravel_pytree(grads)[0], slope(lambda p: of_actor(p, critic), plain["actor"]), rtol=1e-3, atol=1e-5
+    )
+    np.testing.assert_allclose(
+        log_density, act(head, plain["actor"], precise(batch.obs), precise(noise[1]), 0.5)[1].mean(), rtol=1e-4
+    )
     assert std > 0
 
 
 def test_temperature_loss() -> None:
     loss, grad = jax.value_and_grad(temperature_loss)(jnp.float32(-2.0), jnp.float32(1.5), -4.0)
-    np.testing.assert_allclose([loss, grad], [2.0 * (1.5 - 4.0), -(1.5 - 4.0)])  # log pi above -H: the temperature must rise
+    np.testing.assert_allclose([loss, grad], [2.0 * (1.5 - 4.0), -(1.5 - 4.0)])
 
 
 def updater(settings: SacConfig) -> Callable[[Agent, Batch, Array], tuple[Agent, Array, dict[str, Array]]]:
@@ -207,7 +217,14 @@ def test_updates_against_numpy(clip: float | None) -> None:
     agent = create_agent(settings, networks, jax.random.key(1), OBS)
     np.testing.assert_array_equal(ravel_pytree(agent.critic)[0], ravel_pytree(agent.target_critic)[0])
     np.testing.assert_allclose(np.exp(agent.log_temperature), settings.temperature_initial, rtol=1e-6)
-    ref = precise({"actor": agent.actor, "critic": agent.critic, "target": agent.target_critic, "log_temperature": agent.log_temperature})
+    ref = precise(
+        {
+            "actor": agent.actor,
+            "critic": agent.critic,
+            "target": agent.target_critic,
+            "log_temperature": agent.log_temperature,
+        }
+    )
     adams = Adam(1e-2, clip), Adam(2e-2, clip), Adam(3e-2, clip)
     for number in range(4):
         batch, noise = make_batch(10 + number)
@@ -220,7 +237,10 @@ def test_updates_against_numpy(clip: float | None) -> None:
         expected["Actor/Loss"] = of_actor(ref["actor"], ref["critic"])
         log_density = act("squashed", ref["actor"], exact.obs, draws[1])[1].mean()
         expected["Actor/Entropy"] = -log_density
-        ref["actor"] = put(ref["actor"], flat_of(ref["actor"]) + adams[0].step(slope(lambda p: of_actor(p, ref["critic"]), ref["actor"])))
+        ref["actor"] = put(
+            ref["actor"],
+            flat_of(ref["actor"]) + adams[0].step(slope(lambda p: of_actor(p, ref["critic"]), ref["actor"])),
+        )
         if number >= 2:
             ref["log_temperature"] = ref["log_temperature"] + adams[2].step(np.array(-(log_density - ACT)))
         expected["Temperature/Value"] = math.exp(ref["log_temperature"])
@@ -276,7 +296,9 @@ def test_gradient_clips(which: int) -> None:
     for number, optimiser in enumerate(optimisers(settings)):
         grad = {"a": jnp.array([3.0, 0.0]), "b": jnp.array([[4.0]])}
         _, state = optimiser.update(grad, optimiser.init(grad))
-        moment = next(part.mu for part in jax.tree.leaves(state, is_leaf=lambda part: hasattr(part, "mu")) if hasattr(part, "mu"))
+        moment = next(
+            part.mu for part in jax.tree.leaves(state, is_leaf=lambda part: hasattr(part, "mu")) if hasattr(part, "mu")
+        )
         norm = 0.25 if number == which else 5.0
         np.testing.assert_allclose(10.0 * ravel_pytree(moment)[0], np.array([3.0, 0.0, 4.0]) * norm / 5.0, rtol=1e-5)
 
@@ -286,7 +308,9 @@ def test_soft_update() -> None:
     agent = create_agent(settings, make_networks(settings, ACT), jax.random.key(1), OBS)
     agent = agent._replace(target_critic=jax.tree.map(lambda leaf: leaf + 1.0, agent.target_critic))
     after = update_targets(settings, agent)
-    np.testing.assert_allclose(ravel_pytree(after.target_critic)[0], ravel_pytree(agent.critic)[0] + 0.7, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        ravel_pytree(after.target_critic)[0], ravel_pytree(agent.critic)[0] + 0.7, rtol=1e-5, atol=1e-6
+    )
     np.testing.assert_array_equal(ravel_pytree(after.critic)[0], ravel_pytree(agent.critic)[0])
 
 
@@ -294,14 +318,22 @@ def test_seed_preset_trains() -> None:
     """Learning hyper-parameters as printed; only the amounts are cut."""
     seed = SacConfig.model_validate(PRESETS["seed"])
     assert (seed.actor.sizes, seed.critic.sizes, seed.n_step, seed.batch_size) == ((50,) * 15, (50,) * 19, 200, 2048)
-    quick = {"buffer_size": 4096, "fill": {"env_steps": 2048}, "vehicles": 16, "updates_per_step": 6.25, "chunk_env_steps": 32}
+    quick = {
+        "buffer_size": 4096,
+        "fill": {"env_steps": 2048},
+        "vehicles": 16,
+        "updates_per_step": 6.25,
+        "chunk_env_steps": 32,
+    }
     settings = SacConfig.model_validate(PRESETS["seed"] | quick | {"warm_up": {"steps": 0}})
     run = begin(make_phase(probes.drift(settings)), None, jax.random.key(0))
     seen: dict[str, Any] = {}
     fill_and_warm_up(run, lambda kind, **parts: None)
     train_chunk(run, lambda kind, **parts: seen.update(parts["scalars"]))  # raises at the first loss that is not finite
     assert int(run.state.agent.updates) == 200
-    assert all(np.isfinite(value) for name, value in seen.items() if name.startswith(("Critic/", "Actor/", "Temperature/")))
+    assert all(
+        np.isfinite(value) for name, value in seen.items() if name.startswith(("Critic/", "Actor/", "Temperature/"))
+    )
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(run.state.agent))
 
 

@@ -38,7 +38,12 @@ def test_wilson_at_the_edges() -> None:
 
 
 def test_rate() -> None:
-    assert rate(3, 4) == {"count": 3, "rate": 0.75, "low": pytest.approx(0.3006, abs=5e-5), "high": pytest.approx(0.9544, abs=5e-5)}
+    assert rate(3, 4) == {
+        "count": 3,
+        "rate": 0.75,
+        "low": pytest.approx(0.3006, abs=5e-5),
+        "high": pytest.approx(0.9544, abs=5e-5),
+    }
     assert rate(0, 0) == {"count": 0, "rate": None, "low": 0.0, "high": 1.0}
 
 

@@ -44,7 +44,13 @@ def full_burn(height: np.ndarray, velocity: np.ndarray, mass: float) -> tuple[np
 
 
 @pytest.mark.parametrize(
-    ("height", "velocity", "mass"), [(10_000.0, -300.0, 33_000.0), (9500.0, -315.0, 34_650.0), (10_500.0, -285.0, 31_350.0), (6000.0, -150.0, 28_000.0)]
+    ("height", "velocity", "mass"),
+    [
+        (10_000.0, -300.0, 33_000.0),
+        (9500.0, -315.0, 34_650.0),
+        (10_500.0, -285.0, 31_350.0),
+        (6000.0, -150.0, 28_000.0),
+    ],
 )
 def test_optimum_by_brute_force(height: float, velocity: float, mass: float) -> None:
     """Every ignition time on a fine grid; the latest that stops above the ground burns the least."""
@@ -69,7 +75,9 @@ def test_optimum_of_a_fall_that_is_too_late() -> None:
 def test_burn_is_tsiolkovsky() -> None:
     """282 s, 30 t to 25.6 t: 438.618 m/s, less what gravity takes."""
     seconds = 4400.0 / FLOW
-    height, velocity, mass = burn(jnp.float32(5000.0), jnp.float32(-400.0), jnp.float32(30_000.0), jnp.float32(1.0), jnp.float32(seconds))
+    height, velocity, mass = burn(
+        jnp.float32(5000.0), jnp.float32(-400.0), jnp.float32(30_000.0), jnp.float32(1.0), jnp.float32(seconds)
+    )
     np.testing.assert_allclose(mass, 25_600.0, rtol=1e-6)
     assert C * math.log(30_000.0 / 25_600.0) == pytest.approx(438.618, abs=5e-4)
     np.testing.assert_allclose(velocity + 400.0 + G * seconds, 438.618, atol=2e-3)
@@ -139,7 +147,12 @@ def test_untrained_policies_do_not_land() -> None:
             assert phase.sac is not None
             env = phase.environment
             networks = make_networks(phase.sac, len(env.action_names))
-            actor = create_agent(phase.sac, networks, jax.random.fold_in(name_key(jax.random.key(2), phase.name), seed), len(env.observation_names)).actor
+            actor = create_agent(
+                phase.sac,
+                networks,
+                jax.random.fold_in(name_key(jax.random.key(2), phase.name), seed),
+                len(env.observation_names),
+            ).actor
             result = fly_chunk(flight, actor, handoff, jax.vmap(name_key, (0, None))(keys, phase.name), alive)
             handoff, alive = result.handoff, alive & result.success
         assert alive.mean() < 0.05

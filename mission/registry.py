@@ -45,7 +45,7 @@ def list_plugins(group: str = PHASE_GROUP) -> tuple[Listing, ...]:
         if entry.dist is None:
             continue
         try:
-            distribution, version = normalise(entry.dist.metadata["Name"]), entry.dist.version
+            distribution, version = normalise(entry.dist.name), entry.dist.version
         except Exception:
             continue
         found.setdefault((entry.name, distribution, entry.value), (entry, version))

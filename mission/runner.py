@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import logging
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ log = logging.getLogger("mission")
 
 
 @contextlib.contextmanager
-def interruptible() -> Iterator[Callable[[], bool]]:
+def interruptible() -> Generator[Callable[[], bool]]:
     """Turn SIGINT and SIGTERM into a flag; a second signal acts at once."""
     seen: list[int] = []
 

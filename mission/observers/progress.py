@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 from mission.hooks import Event, hookimpl
@@ -98,7 +98,7 @@ def mission_event(event: Event) -> None:
 
 
 @contextlib.contextmanager
-def flight_bar(flights: int) -> Iterator[Callable[[int, int], None]]:
+def flight_bar(flights: int) -> Generator[Callable[[int, int], None]]:
     """A progress bar over flights, on standard error; silent where that is not a terminal."""
     if not sys.stderr.isatty():
         yield lambda done, total: None

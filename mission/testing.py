@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from mission.config import PhaseEntry
+from mission.contract import check_contract, first_difference
 from mission.errors import PluginError
 from mission.phase import Phase, PhaseSpec, PluginOrigin
-from mission.resolve import check_contract, check_record, first_difference
+from mission.resolve import check_record
 from mission.rollout import finite_leaves, state_leaf_names
 
 VEHICLES = 64

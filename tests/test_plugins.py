@@ -11,10 +11,10 @@ import pytest
 from factory import CART, MISSION, fake_distribution, run_cli, write_mission
 
 from mission import MissionError, load_mission, resolve_mission
+from mission.contract import first_difference
 from mission.errors import LinkError, PluginError
 from mission.hooks import OBSERVER_GROUP, PHASE_GROUP
 from mission.registry import find_plugin, list_plugins, load_observer
-from mission.resolve import first_difference
 
 
 @pytest.fixture

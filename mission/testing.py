@@ -85,7 +85,7 @@ def check_phase(
         hold = partial(jax.tree.map, lambda new, old: jnp.where(ended.reshape((-1,) + (1,) * (new.ndim - 1)), old, new))
         return (hold(after, state), ended | outcome.terminated), (seen, ended)
 
-    def fly() -> list[Any]:
+    def fly() -> tuple[list[Any], Any, Any]:
         start_key, enter_key, key = jax.random.split(jax.random.key(seed), 3)
         handoff = jax.vmap(env.start)(jax.random.split(start_key, VEHICLES))
         state = jax.vmap(env.enter)(jax.random.split(enter_key, VEHICLES), handoff)
@@ -96,14 +96,9 @@ def check_phase(
             frames.append(frame)
             if carry[1].all():
                 break
-        left = jax.eval_shape(jax.vmap(env.leave), carry[0])
-        if not first_difference(left, handoff):
-            again = jax.vmap(env.enter)(jax.random.split(enter_key, VEHICLES), jax.vmap(env.leave)(carry[0]))
-            if not bool(finite_leaves(again, 1).all()):
-                raise refuse("enter to accept what leave gives", "a non-finite state")
-        return frames
+        return frames, handoff, carry[0]
 
-    frames = fly()
+    frames, handoff, final = fly()
     if traces != 1:
         raise refuse("step to be traced once", f"{traces} traces: a shape, dtype or weak type changes after a step")
     names = [*state_leaf_names(phase), "state"]
@@ -130,6 +125,10 @@ def check_phase(
             )
         if env.guide is not None and np.abs(np.asarray(guided)[live]).max(initial=0.0) > 1.0 + 1e-6:
             raise refuse("a guide within [-1, 1]", f"{np.abs(np.asarray(guided)[live]).max():g} at {when}")
-    for first, second in zip(jax.tree.leaves(frames[-1]), jax.tree.leaves(fly()[-1]), strict=True):
+    if not first_difference(jax.eval_shape(jax.vmap(env.leave), final), handoff):
+        again = jax.vmap(env.enter)(jax.random.split(jax.random.key(seed), VEHICLES), jax.vmap(env.leave)(final))
+        if not bool(finite_leaves(again, 1).all()):
+            raise refuse("enter to accept what leave gives", "a non-finite state")
+    for first, second in zip(jax.tree.leaves(frames[-1]), jax.tree.leaves(fly()[0][-1]), strict=True):
         if not np.array_equal(np.asarray(first), np.asarray(second), equal_nan=True):
             raise refuse("the same flight from the same keys", "another one: is there hidden state?")

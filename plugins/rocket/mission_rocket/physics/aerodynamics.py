@@ -1,0 +1,104 @@
+"""Forces and moments of the air on the body and its grid fins.
+
+Incidence is the angle between the axis and the flow: from the nose when it leads, from the engines
+when they lead; between the two the tables blend over the cosine from -0.5 to 0.5. Lift points to
+the leading end's side, so that a booster falling engines first is pushed towards the side to which
+its engines tilt.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from mission_rocket.physics.atmosphere import Air
+from mission_rocket.physics.propulsion import Wrench
+from mission_rocket.physics.state import Dispersion, Motion
+from mission_rocket.physics.tables import lookup, lookup_grid
+from mission_rocket.physics.vector import Vector, norm
+from mission_rocket.physics.vehicle import Body, MassProperties
+
+
+class Flow(NamedTuple):
+    """Velocity relative to the air in body axes [m/s], airspeed, Mach, dynamic pressure [Pa], cosine from the nose.
+
+    `incidence` [rad] is from the leading end, `across` the sine of it.
+    """
+
+    velocity: Vector
+    airspeed: Array
+    mach: Array
+    dynamic_pressure: Array
+    cosine: Array
+    across: Array
+    incidence: Array
+
+
+def flow(air: Air, velocity: Vector) -> Flow:
+    """The flow that meets a body moving at `velocity` (body axes) through air [m/s]."""
+    airspeed = norm(velocity, 1e-6)
+    across = jnp.sqrt(velocity.x * velocity.x + velocity.y * velocity.y + 1e-12) / airspeed
+    cosine = velocity.z / airspeed
+    return Flow(
+        velocity,
+        airspeed,
+        airspeed / air.sound_speed,
+        0.5 * air.density * airspeed * airspeed,
+        cosine,
+        across,
+        jnp.arctan2(across, jnp.abs(cosine)),
+    )
+
+
+def body_wrench(body: Body, dispersion: Dispersion, flow: Flow, rates: Vector, mass: MassProperties) -> Wrench:
+    """Lift, drag, pitching moment and damping of the body about the centre of mass."""
+    aero = body.aerodynamics
+    nose, engine = aero.nose_first, aero.engine_first
+    by_nose = jnp.clip(0.5 + flow.cosine, 0.0, 1.0)
+    by_engine = 1.0 - by_nose
+    lift = by_nose * lookup_grid(nose.lift, flow.incidence, flow.mach)
+    lift = lift - by_engine * lookup_grid(engine.lift, flow.incidence, flow.mach)
+    drag = by_nose * lookup_grid(nose.drag, flow.incidence, flow.mach)
+    drag = drag + by_engine * lookup_grid(engine.drag, flow.incidence, flow.mach)
+    pressed = flow.dynamic_pressure * aero.area
+    # lift along (axis - cosine flow) / sine; drag against the flow
+    lifting = pressed * dispersion.lift * lift / flow.across
+    against = -(pressed * dispersion.drag * drag + lifting * flow.cosine) / flow.airspeed
+    force = Vector(flow.velocity.x * against, flow.velocity.y * against, flow.velocity.z * against + lifting)
+
+    arm = by_nose * nose.centre_of_pressure + by_engine * engine.centre_of_pressure - mass.centre
+    offset_x, offset_y = -dispersion.centre_of_mass_x, -dispersion.centre_of_mass_y
+    moment = Vector(
+        offset_y * force.z - arm * force.y,
+        arm * force.x - offset_x * force.z,
+        offset_x * force.y - offset_y * force.x,
+    )
+    if aero.moment_slope:  # turns the axis within the plane of incidence, about z x flow
+        slope = pressed * aero.length * aero.moment_slope * flow.incidence / (flow.across * flow.airspeed)
+        moment = moment + Vector(flow.velocity.y * slope, -flow.velocity.x * slope, jnp.zeros_like(slope))
+    damping = -pressed * aero.length**2 * aero.damping * 0.5 / jnp.maximum(flow.airspeed, 1.0)
+    return Wrench(force, moment + Vector(rates.x * damping, rates.y * damping, jnp.zeros_like(damping)))
+
+
+def fin_wrench(body: Body, motion: Motion, flow: Flow, mass: MassProperties) -> Wrench:
+    """Four grid fins about the centre of mass; local incidence is that of the flow there plus deflection."""
+    zero = jnp.zeros_like(flow.mach)
+    if body.fins is None:
+        return Wrench(Vector(zero, zero, zero), Vector(zero, zero, zero))
+    fins, arm = body.fins, body.fins.height - mass.centre
+    yaw, pitch, roll = motion.fins
+    along = jnp.maximum(jnp.abs(flow.velocity.z), 0.3 * flow.airspeed)
+    angle_x = (flow.velocity.x + motion.rates.y * arm) / along
+    angle_y = (flow.velocity.y - motion.rates.x * arm) / along
+    slope = flow.dynamic_pressure * fins.area * lookup(fins.normal, flow.mach)
+    stall = 1.5 * fins.limit
+    side_x = 2.0 * slope * jnp.clip(pitch - angle_x, -stall, stall)
+    side_y = -2.0 * slope * jnp.clip(yaw + angle_y, -stall, stall)
+    axial = -4.0 * flow.dynamic_pressure * fins.area * lookup(fins.axial, flow.mach) * flow.cosine
+    spin = motion.rates.z * fins.radius / along
+    return Wrench(
+        Vector(side_x, side_y, axial),
+        Vector(-arm * side_y, arm * side_x, 4.0 * slope * fins.radius * jnp.clip(roll - spin, -stall, stall)),
+    )

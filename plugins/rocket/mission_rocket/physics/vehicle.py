@@ -1,0 +1,177 @@
+"""A vehicle as plain tuples of floats, and its mass properties as its tanks drain.
+
+Body axes: z along the axis from the base to the nose, x and y across it; positions are measured
+from the middle of the base. Pydantic models of vehicle files (`mission_rocket.vehicles`) build these.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from mission_rocket.physics.tables import Grid, Table, lookup
+from mission_rocket.physics.vector import Scalar, Vector
+
+
+class Tank(NamedTuple):
+    """An upright cylinder that holds `share` of a stage's propellant, filled from the bottom."""
+
+    share: float
+    bottom: float
+    radius: float
+    density: float
+
+
+class MassTable(NamedTuple):
+    """Centre of mass from the base [m] and inertia about it [kg m2] by propellant [kg], instead of tanks."""
+
+    centre: Table
+    transverse: Table
+    axial: Table
+
+
+class EngineGroup(NamedTuple):
+    """Engines that are lit and throttled together; `positions` across the base [m].
+
+    `thrust` in vacuum [N] and `flow` [kg/s] of one engine at full throttle, `exit_area` [m2].
+    """
+
+    name: str
+    positions: tuple[tuple[float, float], ...]
+    thrust: float
+    flow: float
+    exit_area: float
+    throttle_min: float
+    ignitions: int
+    lag: float
+
+
+class Gimbal(NamedTuple):
+    """Largest angle [rad] and first-order lag [s] of all engines; distance of the pivots from the base [m]."""
+
+    limit: float
+    lag: float
+    height: float
+
+
+class Fins(NamedTuple):
+    """Four grid fins at +-x and +-y: area of one [m2], height and radius of mounting [m], limit [rad], lag [s].
+
+    `normal` is C_N per radian of local incidence by Mach, `axial` C_A by Mach; both on the fin's area.
+    """
+
+    area: float
+    height: float
+    radius: float
+    limit: float
+    lag: float
+    normal: Table
+    axial: Table
+
+
+class Rcs(NamedTuple):
+    """Cold-gas thrusters in pairs: thrust for one axis [N], mounting height and radius [m], exhaust speed [m/s]."""
+
+    thrust: float
+    height: float
+    radius: float
+    exhaust_speed: float
+    propellant: float
+
+
+class Polar(NamedTuple):
+    """Lift and drag coefficients over (incidence [rad], Mach), odd and even in incidence, and where they act [m]."""
+
+    lift: Grid
+    drag: Grid
+    centre_of_pressure: float
+
+
+class Aerodynamics(NamedTuple):
+    """Both ways into the wind; `moment_slope` is C_m per rad, `damping` -C_mq on length^2 / (2 V)."""
+
+    area: float
+    length: float
+    nose_first: Polar
+    engine_first: Polar
+    moment_slope: float
+    damping: float
+
+
+class StructuralLimits(NamedTuple):
+    """Dynamic pressure nose and engine first [Pa], its product with incidence [Pa rad], loads [m/s2]."""
+
+    dynamic_pressure_nose_first: float
+    dynamic_pressure_engine_first: float
+    q_alpha: float
+    axial_load: float
+    lateral_load: float
+
+
+class Body(NamedTuple):
+    """What flies: one stage and, as dead weight, what it carries."""
+
+    name: str
+    length: float
+    diameter: float
+    dry_mass: float
+    dry_centre: float
+    dry_transverse: float
+    dry_axial: float
+    propellant: float
+    tanks: tuple[Tank, ...]
+    mass_table: MassTable | None
+    engines: tuple[EngineGroup, ...]
+    gimbal: Gimbal
+    fins: Fins | None
+    rcs: Rcs | None
+    aerodynamics: Aerodynamics
+    limits: StructuralLimits
+    cargo_mass: float = 0.0
+    cargo_centre: float = 0.0
+    cargo_transverse: float = 0.0
+    cargo_axial: float = 0.0
+
+
+class MassProperties(NamedTuple):
+    """Mass [kg], centre of mass from the base along the axis [m], inertia about it by axis [kg m2]."""
+
+    mass: Array
+    centre: Array
+    inertia: Vector
+
+
+def mass_properties(
+    body: Body, dry_mass_factor: Scalar, propellant: Scalar, rcs_propellant: Scalar = 0.0
+) -> MassProperties:
+    """Mass, centre of mass and inertia with that much propellant left [kg]; liquid is treated as solid."""
+    left = jnp.maximum(propellant, 0.0)
+    dry = body.dry_mass * dry_mass_factor + rcs_propellant
+    if body.mass_table is not None:
+        table = body.mass_table
+        transverse = lookup(table.transverse, left)
+        return MassProperties(
+            dry + left + body.cargo_mass,
+            lookup(table.centre, left),
+            Vector(transverse, transverse, lookup(table.axial, left)),
+        )
+    # (mass, centre, transverse inertia about own centre, axial inertia) of each part
+    parts: list[tuple[Scalar, Scalar, Scalar, Scalar]] = [
+        (dry, body.dry_centre, body.dry_transverse * dry_mass_factor, body.dry_axial * dry_mass_factor)
+    ]
+    if body.cargo_mass:
+        parts.append((body.cargo_mass, body.cargo_centre, body.cargo_transverse, body.cargo_axial))
+    for tank in body.tanks:
+        mass = left * tank.share
+        height = mass * (1.0 / (tank.density * 3.141592653589793 * tank.radius**2))
+        square = tank.radius**2
+        parts.append(
+            (mass, tank.bottom + 0.5 * height, mass * (3.0 * square + height * height) / 12.0, 0.5 * mass * square)
+        )
+    mass = sum(part[0] for part in parts)
+    centre = sum(part[0] * part[1] for part in parts) / mass
+    transverse = sum(part[2] + part[0] * (part[1] - centre) ** 2 for part in parts)
+    axial = sum(part[3] for part in parts)
+    return MassProperties(mass, centre, Vector(transverse, transverse, axial))

@@ -146,6 +146,7 @@ class PolarModel(Strict):
     """Coefficients by incidence (rows) and Mach (columns), and where lift and drag act."""
 
     centre_of_pressure_m: float
+    centre_of_pressure_carrying_m: float | None = Field(None, description="With the upper stages on top.")
     incidence_deg: Knots
     lift_mach: Knots
     lift: Annotated[tuple[Knots, ...], Field(strict=False)]
@@ -360,8 +361,8 @@ def build_body(vehicle: VehicleModel, stage: int = 0, carrying: bool = True) -> 
         aerodynamics=Aerodynamics(
             aero.reference_area_m2,
             aero.reference_length_m,
-            _polar(aero.nose_first),
-            _polar(aero.engine_first),
+            _polar(aero.nose_first, bool(cargo[0])),
+            _polar(aero.engine_first, bool(cargo[0])),
             aero.moment_slope_per_deg / DEGREE,
             aero.damping,
         ),
@@ -379,13 +380,16 @@ def build_body(vehicle: VehicleModel, stage: int = 0, carrying: bool = True) -> 
     )
 
 
-def _polar(model: PolarModel) -> Polar:
+def _polar(model: PolarModel, carrying: bool) -> Polar:
     incidence = tuple(angle * DEGREE for angle in model.incidence_deg)
 
     def grid(mach: tuple[float, ...], rows: tuple[tuple[float, ...], ...]) -> Grid:
         return Grid(incidence, mach, rows)
 
-    return Polar(grid(model.lift_mach, model.lift), grid(model.drag_mach, model.drag), model.centre_of_pressure_m)
+    centre = model.centre_of_pressure_m
+    if carrying and model.centre_of_pressure_carrying_m is not None:
+        centre = model.centre_of_pressure_carrying_m
+    return Polar(grid(model.lift_mach, model.lift), grid(model.drag_mach, model.drag), centre)
 
 
 def _cargo(stages: tuple[StageModel, ...], base: float) -> tuple[float, float, float, float]:

@@ -95,10 +95,12 @@ def advance_twice(
     state: State,
     commands: tuple[Command, Command],
     seconds: tuple[Scalar, Scalar],
+    steps_each: int = 1,
 ) -> State:
-    """Two steps, one after the other, as one loop: a switch inside a control period falls between them."""
-    stacked = jax.tree.map(lambda a, b: jnp.stack([jnp.asarray(a), jnp.asarray(b)]), *commands)
-    spans = jnp.stack([jnp.asarray(part, state.time.dtype) for part in seconds])
+    """Two spans of `steps_each` steps as one loop: a switch inside a control period falls between them."""
+    both = [*((0,) * steps_each), *((1,) * steps_each)]
+    stacked = jax.tree.map(lambda *pair: jnp.stack([jnp.asarray(pair[at]) for at in both]), *commands)
+    spans = jnp.stack([jnp.asarray(seconds[at], state.time.dtype) / steps_each for at in both])
 
     def step(state: State, told: tuple[Command, Array]) -> tuple[State, None]:
         return advance(body, site, dispersion, state, *told), None
@@ -109,15 +111,15 @@ def advance_twice(
 def cross_altitude(site: Site, before: State, after: State, seconds: Scalar, level: float) -> tuple[Array, State]:
     """(whether the altitude fell through `level` in the step, the state there).
 
-    Position is the cubic Hermite interpolant between both ends, everything else is linear: over a
-    step of 0.1 s the error is millimetres. The crossing is found by bisection.
+    Position is the cubic Hermite interpolant between both ends and velocity its derivative,
+    everything else is linear. The crossing is found by bisection.
     """
     span = jnp.maximum(seconds, 1e-6)
     high, low = altitude(site, before.motion.position) - level, altitude(site, after.motion.position) - level
     crossed = (high > 0.0) & (low <= 0.0)
 
     def height(fraction: Array) -> Array:
-        return altitude(site, _hermite(before.motion, after.motion, fraction, span)) - level
+        return altitude(site, _hermite(before.motion, after.motion, fraction, span)[0]) - level
 
     def halve(_: int, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
         above, below = bounds
@@ -128,18 +130,21 @@ def cross_altitude(site: Site, before: State, after: State, seconds: Scalar, lev
     _, fraction = lax.fori_loop(0, 20, halve, (jnp.zeros_like(high), jnp.ones_like(high)))
     fraction = jnp.where(crossed, fraction, 1.0)
     between = jax.tree.map(lambda a, b: a + fraction * (b - a), before, after)
-    position = _hermite(before.motion, after.motion, fraction, span)
-    motion = between.motion._replace(position=position, attitude=normalise(between.motion.attitude))
+    position, velocity = _hermite(before.motion, after.motion, fraction, span)
+    motion = between.motion._replace(position=position, velocity=velocity, attitude=normalise(between.motion.attitude))
     there = between._replace(motion=motion, ignitions_left=after.ignitions_left, lit_for=after.lit_for)
     return crossed, jax.tree.map(lambda a, b: jnp.where(crossed, a, b), there, after)
 
 
-def _hermite(a: Motion, b: Motion, t: Scalar, span: Scalar) -> Vector:
-    """Position at fraction t of a step."""
+def _hermite(a: Motion, b: Motion, t: Scalar, span: Scalar) -> tuple[Vector, Vector]:
+    """Position at fraction t of a step, and its derivative."""
     t2, t3 = t * t, t * t * t
 
     def place(p: Scalar, q: Scalar, v: Scalar, w: Scalar) -> Scalar:
         return p + (3 * t2 - 2 * t3) * (q - p) + span * ((t3 - 2 * t2 + t) * v + (t3 - t2) * w)
 
-    ends = zip(a.position, b.position, a.velocity, b.velocity, strict=True)
-    return Vector(*(place(*end) for end in ends))
+    def speed(p: Scalar, q: Scalar, v: Scalar, w: Scalar) -> Scalar:
+        return (6 * t - 6 * t2) * (q - p) / span + (3 * t2 - 4 * t + 1) * v + (3 * t2 - 2 * t) * w
+
+    ends = list(zip(a.position, b.position, a.velocity, b.velocity, strict=True))
+    return Vector(*(place(*end) for end in ends)), Vector(*(speed(*end) for end in ends))

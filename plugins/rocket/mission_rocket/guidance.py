@@ -1,0 +1,260 @@
+"""Classical guidance and control that several phases' guides share.
+
+Angles and moments are about the body's x, y and z axes. `Turn` is what the actuators are asked for.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from mission_rocket.flight import Flight, View, body_components
+from mission_rocket.physics.atmosphere import atmosphere
+from mission_rocket.physics.gravity import Site, altitude, free_fall
+from mission_rocket.physics.tables import lookup_grid
+from mission_rocket.physics.vector import Scalar, Vector, cross, dot, norm
+from mission_rocket.physics.vehicle import Body
+
+
+class Turn(NamedTuple):
+    """Actuator settings as shares of their limits, each in [-1, 1]; yaw about x, pitch about y, roll about z."""
+
+    gimbal: Vector
+    fins: Vector
+    rcs: Vector
+
+
+def point(
+    body: Body,
+    flight: Flight,
+    seen: View,
+    wanted: Vector,
+    stiffness_gain: float,
+    damping_gain: float,
+    rate_limit: float = 0.3,
+    hold: float = 1.0,
+    gimballed: Array | float = 1.0,
+) -> Turn:
+    """Turn the body's axis to the unit vector `wanted` (local), and stop any roll.
+
+    A proportional-derivative law on the angle, feed-forward of the aerodynamic moment at the wanted
+    incidence (`hold` of it), and one allocation over all actuators that have an effect.
+
+    Args:
+      body, flight, seen: the vehicle and its view.
+      wanted: where the nose should point.
+      stiffness_gain: angular acceleration per angle [1/s2].
+      damping_gain: angular deceleration per rate [1/s].
+      rate_limit: largest rate that the angle asks for [rad/s].
+      hold: share of the aerodynamic moment that is fed forward.
+      gimballed: whether the engines may turn the vehicle.
+    """
+    target = body_components(flight, wanted)
+    behind = jnp.where(target.z < 0.0, 1.0, 0.0)
+    across = jnp.sqrt(target.x * target.x + target.y * target.y + 1e-8)
+    angle = jnp.arctan2(across, target.z)
+    # straight behind there is no plane to turn in: take the pitch plane
+    turn_x = jnp.where(across > 1e-3, -target.y / across, 0.0) * angle
+    turn_y = jnp.where(across > 1e-3, target.x / across, behind) * angle
+    bound = rate_limit * damping_gain
+
+    def pd(turn: Array, rate: Scalar) -> Array:
+        return jnp.clip(stiffness_gain * turn, -bound, bound) - damping_gain * rate
+
+    leading = jnp.where(dot(seen.axis, seen.velocity) < 0.0, -1.0, 1.0)
+    off_flow = body_components(flight, cross(seen.toward * leading, wanted))
+    hold_moment = hold * seen.stiffness
+    moment = Vector(
+        seen.inertia.x * pd(turn_x, seen.rates.x) + hold_moment * off_flow.x,
+        seen.inertia.y * pd(turn_y, seen.rates.y) + hold_moment * off_flow.y,
+        -seen.inertia.z * damping_gain * seen.rates.z,
+    )
+    return allocate(body, seen, moment, gimballed)
+
+
+def allocate(body: Body, seen: View, moment: Vector, gimballed: Array | float = 1.0) -> Turn:
+    """Share a moment [N m] among gimbal, fins and RCS: the least sum of squared deflections that gives it.
+
+    An actuator's effect is its moment at full deflection; the RCS takes only what the others leave.
+    """
+    gimbal = seen.thrust * (seen.centre - body.gimbal.height) * body.gimbal.limit * gimballed
+    fins = jnp.zeros_like(gimbal)
+    if body.fins is not None:
+        fins = seen.fin_slope * (body.fins.height - seen.centre) * body.fins.limit
+    square = gimbal * gimbal + fins * fins + 1e-3
+    roll_fins = fins * 2.0 * (body.fins.radius / (body.fins.height - seen.centre) if body.fins else 0.0)
+
+    def share(part: Array, effect: Array) -> Array:
+        return jnp.clip(part * effect / square, -1.0, 1.0)
+
+    gimbal_x, gimbal_y = share(moment.x, gimbal), share(moment.y, gimbal)
+    fins_x, fins_y = share(moment.x, fins), share(moment.y, fins)
+    fins_z = jnp.clip(moment.z / jnp.maximum(roll_fins, 1e3), -1.0, 1.0) * jnp.where(roll_fins > 1e3, 1.0, 0.0)
+    zero = jnp.zeros_like(gimbal)
+    rcs = Vector(zero, zero, zero)
+    if body.rcs is not None:
+        arm = body.rcs.thrust * jnp.maximum(body.rcs.height - seen.centre, 1.0)
+        rcs = Vector(
+            jnp.clip((moment.x - gimbal_x * gimbal - fins_x * fins) / arm, -1.0, 1.0),
+            jnp.clip((moment.y - gimbal_y * gimbal - fins_y * fins) / arm, -1.0, 1.0),
+            jnp.clip((moment.z - fins_z * roll_fins) / (body.rcs.thrust * body.rcs.radius), -1.0, 1.0),
+        )
+    return Turn(Vector(gimbal_x, gimbal_y, zero), Vector(fins_x, fins_y, fins_z), rcs)
+
+
+def accelerate_across(seen: View, extra: Vector, thrust: Array, floor: float, largest: Array | float) -> Vector:
+    """The attitude that gives a horizontal acceleration on top of drag and thrust against the flow.
+
+    Tilting the nose by an angle pushes with the thrust's side component and, the other way, with the
+    lift that the fins do not cancel: above some dynamic pressure the useful direction reverses.
+
+    Args:
+      seen: the view.
+      extra: horizontal acceleration [m/s2], z ignored.
+      thrust: [N], of the engines lit.
+      floor: regularisation where both effects cancel [N/rad].
+      largest: incidence that is not exceeded [rad].
+
+    Returns:
+      a unit vector for the body's axis.
+    """
+    effect = thrust - seen.trimmed_slope
+    per = seen.mass * effect / (effect * effect + floor * floor)
+    back = -seen.toward
+    tilt_x, tilt_y = per * extra.x, per * extra.y
+    size = jnp.sqrt(tilt_x * tilt_x + tilt_y * tilt_y + 1e-12)
+    scale = jnp.minimum(1.0, largest / size)
+    axis = Vector(back.x + tilt_x * scale, back.y + tilt_y * scale, back.z)
+    return axis * (1.0 / norm(axis))
+
+
+def within(axis: Vector, vertical: Vector, largest: Array) -> Vector:
+    """A unit vector brought to at most `largest` [rad] from the vertical."""
+    along = dot(axis, vertical)
+    across = axis - vertical * along
+    size = norm(across, 1e-12)
+    kept = jnp.minimum(size, jnp.sin(largest))
+    return vertical * jnp.sqrt(1.0 - kept * kept) + across * (kept / size)
+
+
+def predict_touchdown(body: Body, site: Site, seen: View, ignition: Array, steps: int = 14) -> tuple[Vector, Array]:
+    """(where the vehicle comes to rest if it only brakes against the flow, how long that takes [s]).
+
+    Down to the altitude `ignition` [m] it falls with nominal drag, below it decelerates evenly to rest
+    at the ground. The wind is today's, linear in altitude as the envelope below 10 km. Midpoint steps in height.
+    """
+    aero = body.aerodynamics
+    drop = jnp.maximum(seen.altitude, 1.0) / steps
+
+    def rate(h: Array, v: Vector) -> Vector:
+        air = atmosphere(h)
+        through = v - seen.wind * ((h + 1500.0) / (seen.altitude + 1500.0))
+        speed = norm(through, 1.0)
+        mach = speed / air.sound_speed
+        drag = 0.5 * air.density * speed * speed * aero.area * lookup_grid(aero.engine_first.drag, 0.0 * mach, mach)
+        braking = jnp.minimum(v.z * v.z / (2.0 * jnp.maximum(h, 1.0)) + 9.8, 60.0)
+        felt = jnp.where(h > ignition, drag / seen.mass, braking)
+        push = through * (-felt / speed)
+        return Vector(push.x, push.y, push.z - 9.8)
+
+    def leg(carry: tuple[Vector, Vector, Array], _: None) -> tuple[tuple[Vector, Vector, Array], None]:
+        at, v, seconds = carry
+        span = drop / jnp.maximum(-v.z, 3.0)
+        half = v + rate(at.z, v) * (0.5 * span)
+        span = drop / jnp.maximum(-half.z, 3.0)
+        pull = rate(at.z - 0.5 * drop, half)
+        return (Vector(at.x + half.x * span, at.y + half.y * span, at.z - drop), v + pull * span, seconds + span), None
+
+    begin = (Vector(seen.position.x, seen.position.y, seen.altitude), seen.velocity, jnp.zeros_like(seen.altitude))
+    at, _, seconds = lax.scan(leg, begin, None, length=steps)[0]
+    return at, seconds
+
+
+class Fall(NamedTuple):
+    """Where an unpowered fall through the air ends."""
+
+    position: Vector
+    velocity: Vector
+    seconds: Array
+    largest_pressure: Array
+
+
+def fall_with_drag(
+    body: Body, site: Site, position: Vector, velocity: Vector, mass: Array, level: float, steps: int = 16
+) -> Fall:
+    """Fall engines first along the flow, nominal drag, no wind, down to an altitude; midpoint steps in altitude."""
+    aero = body.aerodynamics
+    drop = (altitude(site, position) - level) / steps
+
+    def rate(at: Vector, v: Vector) -> tuple[Vector, Array]:
+        air = atmosphere(altitude(site, at))
+        speed = norm(v, 1e-3)
+        mach = speed / air.sound_speed
+        drag = 0.5 * air.density * speed * aero.area * lookup_grid(aero.engine_first.drag, 0.0 * mach, mach)
+        return free_fall(site, at, v) - v * (drag / mass), 0.5 * air.density * speed * speed
+
+    def leg(carry: tuple[Vector, Vector, Array, Array], _: None) -> tuple[tuple[Vector, Vector, Array, Array], None]:
+        at, v, seconds, worst = carry
+        span = drop / jnp.maximum(-v.z, 30.0)
+        pull, _ = rate(at, v)
+        half = v + pull * (0.5 * span)
+        span = drop / jnp.maximum(-half.z, 30.0)
+        half = v + pull * (0.5 * span)
+        pull, pressed = rate(at + v * (0.5 * span), half)
+        return (at + half * span, v + pull * span, seconds + span, jnp.maximum(worst, pressed)), None
+
+    zero = jnp.zeros_like(mass)
+    at, v, seconds, worst = lax.scan(leg, (position, velocity, zero, zero), None, length=steps)[0]
+    return Fall(at, v, seconds, worst)
+
+
+class Stop(NamedTuple):
+    """Where and when a braking burn brings the vehicle to rest."""
+
+    height: Array
+    seconds: Array
+    propellant: Array
+
+
+def stop(
+    body: Body, seen: View, mass: Array, height: Array, speed: Array, throttle: Scalar, engines: Scalar, final: float
+) -> Stop:
+    """Brake straight down at constant throttle from `speed` to `final` [m/s], with nominal thrust and drag.
+
+    The independent variable is speed, dh = -v dv / a: 12 midpoint steps. `height` may end below the ground.
+    """
+    engine, aero = body.engines[0], body.aerodynamics
+    steps = 12
+    drop = jnp.maximum(speed - final, 0.0) / steps
+
+    def leg(carry: tuple[Array, Array, Array, Array], _: None) -> tuple[tuple[Array, Array, Array, Array], None]:
+        h, v, m, seconds = carry
+        middle = v - 0.5 * drop
+        air = atmosphere(jnp.maximum(h, 0.0))
+        thrust = engines * (throttle * engine.thrust - engine.exit_area * air.pressure)
+        drag = 0.5 * air.density * middle * middle * aero.area
+        drag = drag * lookup_grid(aero.engine_first.drag, 0.0 * middle, middle / air.sound_speed)
+        brake = jnp.maximum((thrust + drag) / m - 9.81, 0.5)
+        span = drop / brake
+        return (h - middle * span, v - drop, m - engines * throttle * engine.flow * span, seconds + span), None
+
+    begin = (height, jnp.maximum(speed, final), mass, jnp.zeros_like(height))
+    h, _, m, seconds = lax.scan(leg, begin, None, length=steps)[0]
+    return Stop(h, seconds, mass - m)
+
+
+def stopping_throttle(
+    body: Body, seen: View, mass: Array, height: Array, speed: Array, engines: Scalar, final: float, low: float
+) -> Array:
+    """The constant throttle that stops at the ground; the inverse of the distance is near linear in it."""
+
+    def inverse(throttle: float) -> Array:
+        end = stop(body, seen, mass, height, speed, throttle, engines, final)
+        return 1.0 / jnp.maximum(height - end.height, 0.05)
+
+    middle = 0.5 * (low + 1.0)
+    first, second = inverse(middle), inverse(1.0)
+    slope = (second - first) / (1.0 - middle)
+    return middle + (1.0 / jnp.maximum(height, 0.05) - first) / jnp.maximum(slope, 1e-7)

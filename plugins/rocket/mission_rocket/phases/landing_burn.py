@@ -1,0 +1,373 @@
+"""Landing burn: from 7 km, unlit, to touchdown; chooses the moment of ignition.
+
+Actions (7): `throttle` (40 to 100 %), `time_to_ignition` (0 to 10 s; the engine lights inside the step
+when it is within the control period), `gimbal_yaw`, `gimbal_pitch`, `fin_yaw`, `fin_pitch`, `fin_roll`
+(shares of the actuators' limits). With `residual` r > 0 the vehicle receives guide + r x action,
+clipped; with 0 the action itself. Once lit the engine stays lit.
+
+Observation (34): position across (log, 10 m) and up (log, 20 m), velocity across (100 m/s and log,
+1 m/s) and up (200 m/s and tanh, 5 m/s), tilt (0.1), rates (0.1 rad/s), acceleration felt across
+(10 m/s2), thrust level, whether lit, mass (30 t about 35 t), dynamic pressure (50 kPa), gimbal and fins
+(their limits), height at which a burn at the reference throttle would stop (log, 20 m), time to the
+stop (20 s), miss without effort (log, 10 m), and the guide's action.
+
+Success `landed`: at altitude 0 within `miss_m`, `vertical_speed_m_s`, `lateral_speed_m_s`,
+`tilt_deg`, `rate_deg_s`, propellant left. Failures: `crashed` (too fast), `missed` (outside the
+circle), `toppled` (tilt, rate or sideways speed), `rose` (stopped above the ground: the least
+thrust exceeds the weight), `out_of_propellant`, `overstressed` (a structural limit passed).
+
+Reward: `touchdown` pays 4 / (1 + (x / limit)^2) for each of miss, vertical and lateral speed, tilt
+and rate at the ground, and `landed` 20 for all of them: what counts, and graded so that a near miss
+beats a far one. `approach` pays 0.1 / (1 + miss without effort / 20 m) a second while falling, at most 4
+in all, so position always costs; `propellant` takes 1 for each 400 kg; `limits` takes the share of a
+limit above 80 %. In the air nothing else is paid and any other end pays nothing: hovering, climbing
+and diving stay below a crash on the pad, and that below a landing (tests/test_landing.py).
+
+Guide: braking law with the nominal drag; lateral acceleration a = -6 r / t^2 - 4 v / t (zero effort
+miss and velocity; D'Souza 1997, AIAA 97-3709), flown by tilting, with the sign of the tilt's effect
+as it is at the present dynamic pressure.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from pydantic import Field
+
+from mission import ActorConfig, Environment, FillConfig, NetworkConfig, Outcome, PhaseSpec, SacConfig, hookimpl
+from mission_rocket.flight import (
+    Flight,
+    FlightParams,
+    Stress,
+    View,
+    compress,
+    draw_day,
+    move,
+    no_stress,
+    stress,
+    stress_ratio,
+    structural_limits,
+    view,
+)
+from mission_rocket.guidance import accelerate_across, point, predict_touchdown, stop, stopping_throttle, within
+from mission_rocket.physics.channels import channels
+from mission_rocket.physics.constants import DEGREE
+from mission_rocket.physics.gravity import Site
+from mission_rocket.physics.integrate import cross_altitude
+from mission_rocket.physics.state import Command, start_state
+from mission_rocket.physics.vector import Vector, body_axis, dot, norm, quaternion_of_axis
+from mission_rocket.physics.vehicle import Body
+from mission_rocket.physics.wind import steady_wind
+from mission_rocket.vehicles import build_body
+
+LANDED, CRASHED, MISSED, TOPPLED, ROSE, EMPTY, OVERSTRESSED = range(7)
+_LONGEST_S = 10.0
+_FINAL_SPEED = 1.0  # m/s, aimed at
+
+
+class Params(FlightParams):
+    """The landing box, the engines, and what a start of its own scatters about."""
+
+    engines: Literal[1, 3] = 1
+    residual: float = Field(0.3, ge=0.0, le=1.0, description="Authority of the agent over the guide; 0: no guide.")
+    reference_throttle: float = Field(0.85, gt=0.4, lt=1.0, description="The guide's ignition aims at it.")
+    miss_m: float = Field(10.0, gt=0.0)
+    vertical_speed_m_s: float = Field(2.0, gt=0.0)
+    lateral_speed_m_s: float = Field(1.0, gt=0.0)
+    tilt_deg: float = Field(3.0, gt=0.0)
+    rate_deg_s: float = Field(3.0, gt=0.0)
+    start_altitude_m: float = Field(7000.0, gt=500.0)
+    start_speed_m_s: float = Field(350.0, gt=0.0)
+    start_mass_propellant_kg: float = Field(9500.0, gt=0.0)
+
+
+class State(NamedTuple):
+    """A booster on its last kilometres; `begun_kg` is the propellant at the start of the phase."""
+
+    flight: Flight
+    time: Array
+    lit: Array
+    grounded: Array
+    begun_kg: Array
+    worst: Stress
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LandingBurn(Environment[Flight, State]):
+    """See the module's docstring."""
+
+    params: Params
+    body: Body
+    site: Site
+
+    observation_names = (
+        "x", "y", "height", "velocity_x", "velocity_y", "velocity_x_fine", "velocity_y_fine", "climb", "climb_fine",
+        "tilt_x", "tilt_y", "rate_x", "rate_y", "rate_z", "felt_x", "felt_y", "level", "lit", "mass", "pressure",
+        "gimbal_x", "gimbal_y", "fin_x", "fin_y", "stop_height", "stop_time", "miss_x", "miss_y",
+        "guide_throttle", "guide_ignition", "guide_gimbal_yaw", "guide_gimbal_pitch", "guide_fin_yaw", "guide_fin_pitch",
+    )  # fmt: skip
+    action_names = (
+        "throttle", "time_to_ignition", "gimbal_yaw", "gimbal_pitch", "fin_yaw", "fin_pitch", "fin_roll",
+    )  # fmt: skip
+    causes = ("landed", "crashed", "missed", "toppled", "rose", "out_of_propellant", "overstressed")
+    control_period_s = 0.2
+    max_steps = 400
+
+    def start(self, key: Array) -> Flight:
+        """Falling engines first, aimed at the pad as an entry leaves it, scattered."""
+        day_key, draw_key, gust_key = jax.random.split(key, 3)
+        day = draw_day(self.params, day_key)
+        n = jax.random.uniform(draw_key, (8,), minval=-1.0, maxval=1.0)
+        speed = self.params.start_speed_m_s + 40.0 * n[0]
+        velocity_x, velocity_y = -70.0 + 50.0 * n[1], 20.0 * n[2]
+        velocity = Vector(velocity_x, velocity_y, -jnp.sqrt(speed**2 - velocity_x**2 - velocity_y**2))
+        height = self.params.start_altitude_m
+        position = Vector(-velocity_x * 16.5 + 300.0 * n[3], -velocity_y * 16.5 + 300.0 * n[4], height + 0.0 * n[0])
+        back = steady_wind(day.wind, height) - velocity
+        back = back * (1.0 / norm(back))
+        axis = Vector(back.x + 0.03 * n[5], back.y + 0.03 * n[6], back.z)
+        attitude = quaternion_of_axis(axis * (1.0 / norm(axis)))
+        propellant = self.params.start_mass_propellant_kg + 3000.0 * n[7]
+        state = start_state(self.body, position, velocity, attitude, propellant, gust_key)
+        left = tuple(jnp.full((), 1.0) for _ in self.body.engines)
+        return Flight(state._replace(ignitions_left=left), day)
+
+    def enter(self, key: Array, handoff: Flight) -> State:
+        zero, no = jnp.zeros(()), jnp.bool_(False)
+        return State(handoff, zero, no, no, handoff.state.motion.propellant, no_stress())
+
+    def _seen(self, state: State) -> View:
+        return view(self.body, self.site, state.flight)
+
+    def _guide(self, state: State, seen: View) -> tuple[Array, tuple[Array, Array, Vector]]:
+        """(action [7] in [-1, 1], (stop height, time to stop, miss without effort))."""
+        body, params = self.body, self.params
+        number, group = float(params.engines), body.engines[0]
+        speed = jnp.maximum(-seen.climb, 0.0)
+        height = jnp.maximum(seen.altitude, 0.0)
+        end = stop(body, seen, seen.mass, height, speed, params.reference_throttle, number, _FINAL_SPEED)
+        # unlit it falls until the stop would be at the ground; the delay and half the lag come on top
+        early = (0.2 + group.lag) * speed
+        to_ignition = jnp.where(state.lit, 0.0, jnp.maximum(end.height - early, 0.0) / jnp.maximum(speed, 1.0))
+        # lit: aim from where it will be when the engine has followed, and lead its lag
+        ahead, follow = 0.5 * group.lag, 1.0 - math.exp(-self.control_period_s / group.lag)
+        braked = jnp.where(state.lit, dot(seen.felt, seen.vertical) - 9.8, 0.0)
+        later = jnp.maximum(speed - braked * ahead, 0.0)
+        wanted = stopping_throttle(
+            body, seen, seen.mass, height - 0.5 * (speed + later) * ahead, later, number, _FINAL_SPEED, group.throttle_min
+        )
+        level = state.flight.state.motion.levels[0]
+        throttle = level + (jnp.clip(wanted, group.throttle_min, 1.0) - level) / follow
+        ignition = jnp.where(state.lit, height + 1.0, height - to_ignition * speed)
+        rest, seconds = predict_touchdown(body, self.site, seen, ignition)
+        here, v, back = seen.position, seen.velocity, -seen.toward
+        left = jnp.maximum(2.0 * height / jnp.maximum(speed + _FINAL_SPEED, 1.0), 2.0)
+        t = jnp.maximum(seconds, 2.0)
+        push = dot(seen.felt, back)
+
+        def steer(at: Array, speed: Array, miss: Array, along: Array) -> Array:
+            """Acceleration on top of braking against the flow: to a stop there when lit, before that by the miss."""
+            return jnp.where(
+                state.lit, -6.0 * at / (left * left) - 4.0 * speed / left - push * along, -4.0 * miss / (t * t)
+            )
+
+        extra = Vector(
+            steer(here.x, v.x, rest.x, back.x), steer(here.y, v.y, rest.y, back.y), jnp.zeros_like(t)
+        )
+        largest = jnp.clip(220e3 * DEGREE / jnp.maximum(seen.pressure, 1.0), 0.0, 20.0 * DEGREE)
+        axis = accelerate_across(seen, extra, seen.thrust, 200e3, largest)
+        upright = jnp.where(state.lit, jnp.minimum(2.0 + 2.0 * jnp.maximum(left - 2.5, 0.0), 60.0) * DEGREE, 1.0)
+        axis = within(axis, seen.vertical, upright)
+        turn = point(body, state.flight, seen, axis, 1.0, 1.8, hold=1.0)
+        share = (throttle - group.throttle_min) / (1.0 - group.throttle_min)
+        action = jnp.stack(
+            [
+                2.0 * share - 1.0,
+                2.0 * to_ignition / _LONGEST_S - 1.0,
+                turn.gimbal.x,
+                turn.gimbal.y,
+                turn.fins.x,
+                turn.fins.y,
+                turn.fins.z,
+            ]
+        )
+        return jnp.clip(action, -1.0, 1.0), (end.height, seconds, rest)
+
+    def guide(self, state: State) -> Array:
+        """The guide's action; zero where the action corrects it."""
+        if self.params.residual > 0.0:
+            return jnp.zeros(len(self.action_names))
+        return self._guide(state, self._seen(state))[0]
+
+    def _executed(self, state: State, action: Array) -> Array:
+        if self.params.residual == 0.0:
+            return action
+        return jnp.clip(self._guide(state, self._seen(state))[0] + self.params.residual * action, -1.0, 1.0)
+
+    def step(self, key: Array, state: State, action: Array) -> State:
+        body, period = self.body, self.control_period_s
+        told = self._executed(state, action)
+        group = body.engines[0]
+        throttle = group.throttle_min + (1.0 - group.throttle_min) * 0.5 * (told[0] + 1.0)
+        t_go = 0.5 * _LONGEST_S * (told[1] + 1.0)
+        lights = ~state.lit & (t_go <= period)
+        zero = jnp.zeros(())
+        fins = body.fins.limit if body.fins else 0.0
+
+        def command(on: Array) -> Command:
+            each = jnp.where(on, throttle, 0.0)
+            return Command(
+                (each, each if self.params.engines == 3 else zero, zero),
+                Vector(told[2] * body.gimbal.limit, told[3] * body.gimbal.limit, zero),
+                Vector(told[4] * fins, told[5] * fins, told[6] * fins),
+                Vector(zero, zero, zero),
+            )
+
+        switch = jnp.where(lights, jnp.clip(t_go, 0.0, period), 0.5 * period)
+        after = command(state.lit | lights)
+        moved = move(body, self.site, key, state.flight, (command(state.lit), after), switch, period)
+        grounded, there = cross_altitude(self.site, state.flight.state, moved.state, period, 0.0)
+        flight = moved._replace(state=there)
+        worst = jax.tree.map(jnp.maximum, state.worst, stress(body, self.site, flight, after))
+        spent = jnp.where(grounded, (there.time - state.flight.state.time), period)
+        return State(flight, state.time + spent, state.lit | lights, grounded, state.begun_kg, worst)
+
+    def observe(self, state: State) -> Array:
+        seen = self._seen(state)
+        guided, (stop_height, seconds, miss) = self._guide(state, seen)
+        motion = state.flight.state.motion
+        fins = self.body.fins.limit if self.body.fins else 1.0
+        return jnp.stack(
+            [
+                compress(seen.position.x, 10.0) / 4.0,
+                compress(seen.position.y, 10.0) / 4.0,
+                compress(seen.altitude, 20.0) / 3.0 - 1.0,
+                seen.velocity.x / 100.0,
+                seen.velocity.y / 100.0,
+                compress(seen.velocity.x, 1.0) / 3.0,
+                compress(seen.velocity.y, 1.0) / 3.0,
+                seen.climb / 200.0 + 1.0,
+                jnp.tanh(seen.climb / 5.0),
+                seen.axis.x / 0.1,
+                seen.axis.y / 0.1,
+                seen.rates.x / 0.1,
+                seen.rates.y / 0.1,
+                seen.rates.z / 0.1,
+                seen.felt.x / 10.0,
+                seen.felt.y / 10.0,
+                motion.levels[0],
+                state.lit.astype(jnp.float32),
+                (seen.mass - 35e3) / 5e3,
+                seen.pressure / 50e3,
+                motion.gimbal.x / self.body.gimbal.limit,
+                motion.gimbal.y / self.body.gimbal.limit,
+                motion.fins.x / fins,
+                motion.fins.y / fins,
+                compress(stop_height, 20.0) / 3.0,
+                seconds / 20.0 - 1.0,
+                compress(miss.x, 10.0) / 4.0,
+                compress(miss.y, 10.0) / 4.0,
+                *guided[:6],
+            ]
+        )
+
+    def touchdown(self, state: State) -> dict[str, Array]:
+        """What the landing box bounds, as shares of its sides."""
+        motion, params = state.flight.state.motion, self.params
+        axis = body_axis(motion.attitude)
+        across = jnp.sqrt(motion.velocity.x**2 + motion.velocity.y**2 + 1e-9)
+        return {
+            "miss": jnp.sqrt(motion.position.x**2 + motion.position.y**2 + 1e-9) / params.miss_m,
+            "vertical": jnp.abs(motion.velocity.z) / params.vertical_speed_m_s,
+            "lateral": across / params.lateral_speed_m_s,
+            "tilt": jnp.arctan2(jnp.sqrt(axis.x**2 + axis.y**2 + 1e-12), axis.z) / (params.tilt_deg * DEGREE),
+            "rate": norm(motion.rates, 1e-12) / (params.rate_deg_s * DEGREE),
+        }
+
+    def outcome(self, state: State) -> Outcome:
+        box = self.touchdown(state)
+        motion = state.flight.state.motion
+        empty = motion.propellant <= 0.0
+        rose = state.lit & (motion.velocity.z > 0.0) & ~state.grounded
+        over = stress_ratio(self.body, state.worst, True) > 1.0
+        inside = jnp.stack(list(box.values())) <= 1.0
+        landed = state.grounded & inside.all() & ~empty & ~over
+        ground = jnp.where(box["vertical"] > 1.0, CRASHED, jnp.where(box["miss"] > 1.0, MISSED, TOPPLED))
+        cause = jnp.where(over, OVERSTRESSED, jnp.where(empty, EMPTY, jnp.where(state.grounded, ground, ROSE)))
+        cause = jnp.where(landed, LANDED, cause)
+        return Outcome(state.grounded | rose | empty | over, landed, cause.astype(jnp.int32))
+
+    def leave(self, state: State) -> Flight:
+        return state.flight
+
+    def telemetry(self, state: State) -> dict[str, Array]:
+        measured = channels(self.body, self.site, state.flight.dispersion, state.flight.state)
+        motion = state.flight.state.motion
+        return measured | {
+            "phase_time_s": state.time,
+            "miss_m": jnp.sqrt(motion.position.x**2 + motion.position.y**2 + 1e-9),
+            "lateral_speed_m_s": jnp.sqrt(motion.velocity.x**2 + motion.velocity.y**2 + 1e-9),
+            "propellant_used_kg": state.begun_kg - motion.propellant,
+        }
+
+
+def environment(params: Params) -> LandingBurn:
+    """The phase for its parameters."""
+    return LandingBurn(params, build_body(params.vehicle, 0, carrying=False), params.site())
+
+
+def reward(params: Params):
+    """Reward terms; see the module's docstring."""
+    env = environment(params)
+
+    def terms(state: State, action: Array, after: State, outcome: Outcome) -> dict[str, Array]:
+        here = after.flight.state.motion
+        t = 0.5 * jnp.maximum(2.0 * here.position.z / jnp.maximum(-here.velocity.z, 20.0), 0.0)
+        miss = jnp.sqrt((here.position.x + here.velocity.x * t) ** 2 + (here.position.y + here.velocity.y * t) ** 2 + 1.0)
+        sides = jnp.stack(list(env.touchdown(after).values()))
+        ground = after.grounded & (outcome.cause != EMPTY) & (outcome.cause != OVERSTRESSED)
+        ratio = stress_ratio(env.body, stress(env.body, env.site, after.flight, _quiet(env)), True)
+        used = state.flight.state.motion.propellant - here.propellant
+        return {
+            "touchdown": jnp.where(ground, (4.0 / (1.0 + sides**2)).sum(), 0.0),
+            "landed": jnp.where(outcome.success, 20.0, 0.0),
+            "approach": 0.1 * (after.time - state.time) / (1.0 + miss / 20.0),
+            "propellant": -used / 400.0,
+            "limits": -jnp.clip(ratio - 0.8, 0.0, 1.0),
+        }
+
+    return terms
+
+
+def _quiet(env: LandingBurn) -> Command:
+    from mission_rocket.physics.state import idle
+
+    return idle(env.body)
+
+
+@hookimpl
+def mission_phase() -> PhaseSpec:
+    """The phase's record."""
+    return PhaseSpec(
+        params=Params,
+        environment=environment,
+        reward=reward,
+        limits=lambda params: structural_limits(params, True),
+        sac=SacConfig(
+            actor=ActorConfig(width=128, layer_norm=True, log_std_max=0.0),
+            critic=NetworkConfig(width=128, layer_norm=True),
+            gamma=0.995,
+            actor_learning_rate=3e-4,
+            critic_learning_rate=5e-4,
+            temperature_initial=0.02,
+            target_entropy=-14.0,
+            buffer_size=400_000,
+            fill=FillConfig(env_steps=20_000),
+            updates_per_step=0.0625,
+        ),
+    )

@@ -67,7 +67,8 @@ from mission_rocket.vehicles import build_body
 
 LANDED, CRASHED, MISSED, TOPPLED, ROSE, EMPTY, OVERSTRESSED = range(7)
 _LONGEST_S = 10.0
-_FINAL_SPEED = 1.0  # m/s, aimed at
+_FINAL_SPEED = 0.8  # m/s, aimed at
+_FLARE_SPEED, _FLARE_M = 6.0, 4.5  # the last metres are flown at half the deceleration: the engine lags
 
 
 class Params(FlightParams):
@@ -83,7 +84,8 @@ class Params(FlightParams):
     rate_deg_s: float = Field(3.0, gt=0.0)
     start_altitude_m: float = Field(7000.0, gt=500.0)
     start_speed_m_s: float = Field(350.0, gt=0.0)
-    start_mass_propellant_kg: float = Field(9500.0, gt=0.0)
+    start_propellant_kg: float = Field(9500.0, gt=0.0)
+    start_miss_m: float = Field(200.0, ge=0.0)
 
 
 class State(NamedTuple):
@@ -127,15 +129,20 @@ class LandingBurn(Environment[Flight, State]):
         velocity_x, velocity_y = -70.0 + 50.0 * n[1], 20.0 * n[2]
         velocity = Vector(velocity_x, velocity_y, -jnp.sqrt(speed**2 - velocity_x**2 - velocity_y**2))
         height = self.params.start_altitude_m
-        position = Vector(-velocity_x * 16.5 + 300.0 * n[3], -velocity_y * 16.5 + 300.0 * n[4], height + 0.0 * n[0])
         back = steady_wind(day.wind, height) - velocity
         back = back * (1.0 / norm(back))
         axis = Vector(back.x + 0.03 * n[5], back.y + 0.03 * n[6], back.z)
         attitude = quaternion_of_axis(axis * (1.0 / norm(axis)))
-        propellant = self.params.start_mass_propellant_kg + 3000.0 * n[7]
-        state = start_state(self.body, position, velocity, attitude, propellant, gust_key)
+        propellant = self.params.start_propellant_kg + 3000.0 * n[7]
+        zero = jnp.zeros(())
+        above = Vector(zero, zero, zero + self.params.start_altitude_m)
+        state = start_state(self.body, above, velocity, attitude, propellant, gust_key)
         left = tuple(jnp.full((), 1.0) for _ in self.body.engines)
-        return Flight(state._replace(ignitions_left=left), day)
+        flight = Flight(state._replace(ignitions_left=left), day)
+        rest, _ = predict_touchdown(self.body, self.site, view(self.body, self.site, flight), zero + 3000.0)
+        spread = self.params.start_miss_m
+        position = Vector(spread * n[3] - rest.x, spread * n[4] - rest.y, above.z)
+        return Flight(flight.state._replace(motion=flight.state.motion._replace(position=position)), day)
 
     def enter(self, key: Array, handoff: Flight) -> State:
         zero, no = jnp.zeros(()), jnp.bool_(False)
@@ -158,32 +165,39 @@ class LandingBurn(Environment[Flight, State]):
         ahead, follow = 0.5 * group.lag, 1.0 - math.exp(-self.control_period_s / group.lag)
         braked = jnp.where(state.lit, dot(seen.felt, seen.vertical) - 9.8, 0.0)
         later = jnp.maximum(speed - braked * ahead, 0.0)
-        wanted = stopping_throttle(
-            body, seen, seen.mass, height - 0.5 * (speed + later) * ahead, later, number, _FINAL_SPEED, group.throttle_min
-        )
+        below = height - 0.5 * (speed + later) * ahead
+        wanted = stopping_throttle(body, seen, seen.mass, below - _FLARE_M, later, number, _FLARE_SPEED, group.throttle_min)
+        full = number * (group.thrust - group.exit_area * 101_325.0)
+        gentle = (later**2 - _FINAL_SPEED**2) / (2.0 * jnp.maximum(below, 0.1)) + 9.8
+        wanted = jnp.where((later < _FLARE_SPEED) | (below < _FLARE_M), seen.mass * gentle / full, wanted)
         level = state.flight.state.motion.levels[0]
         throttle = level + (jnp.clip(wanted, group.throttle_min, 1.0) - level) / follow
         ignition = jnp.where(state.lit, height + 1.0, height - to_ignition * speed)
         rest, seconds = predict_touchdown(body, self.site, seen, ignition)
         here, v, back = seen.position, seen.velocity, -seen.toward
-        left = jnp.maximum(2.0 * height / jnp.maximum(speed + _FINAL_SPEED, 1.0), 2.0)
+        left = jnp.maximum(2.0 * height / jnp.maximum(speed + _FINAL_SPEED, 1.0), 1.2)
         t = jnp.maximum(seconds, 2.0)
         push = dot(seen.felt, back)
 
-        def steer(at: Array, speed: Array, miss: Array, along: Array) -> Array:
-            """Acceleration on top of braking against the flow: to a stop there when lit, before that by the miss."""
-            return jnp.where(
-                state.lit, -6.0 * at / (left * left) - 4.0 * speed / left - push * along, -4.0 * miss / (t * t)
-            )
+        # against the flow the wind carries it along, which `rest` allows for; slow enough, thrust alone decides
+        slow = jnp.where(state.lit, jnp.clip(1.5 - seen.pressure / 6e3, 0.0, 1.0), 0.0)
+
+        def steer(at: Array, speed: Array, miss: Array, along: Array, tilt: Array, felt: Array) -> Array:
+            """Acceleration on top of braking against the flow."""
+            unmodelled = felt - push * along - (seen.thrust - seen.trimmed_slope) / seen.mass * (tilt - along)
+            to_stop = -6.0 * at / (left * left) - 4.0 * speed / left - push * along - unmodelled
+            return slow * to_stop - (1.0 - slow) * 8.0 * miss / (t * t)
 
         extra = Vector(
-            steer(here.x, v.x, rest.x, back.x), steer(here.y, v.y, rest.y, back.y), jnp.zeros_like(t)
+            steer(here.x, v.x, rest.x, back.x, seen.axis.x, seen.felt.x),
+            steer(here.y, v.y, rest.y, back.y, seen.axis.y, seen.felt.y),
+            jnp.zeros_like(t),
         )
-        largest = jnp.clip(220e3 * DEGREE / jnp.maximum(seen.pressure, 1.0), 0.0, 20.0 * DEGREE)
+        largest = jnp.clip(250e3 * DEGREE / jnp.maximum(seen.pressure, 1.0), 0.0, 20.0 * DEGREE)
         axis = accelerate_across(seen, extra, seen.thrust, 200e3, largest)
-        upright = jnp.where(state.lit, jnp.minimum(2.0 + 2.0 * jnp.maximum(left - 2.5, 0.0), 60.0) * DEGREE, 1.0)
+        upright = jnp.where(state.lit, jnp.minimum(2.5 + 3.0 * jnp.maximum(left - 2.0, 0.0), 60.0) * DEGREE, 1.0)
         axis = within(axis, seen.vertical, upright)
-        turn = point(body, state.flight, seen, axis, 1.0, 1.8, hold=1.0)
+        turn = point(body, state.flight, seen, axis, jnp.where(slow > 0.0, 2.2, 1.0), jnp.where(slow > 0.0, 2.5, 1.8), hold=1.0)
         share = (throttle - group.throttle_min) / (1.0 - group.throttle_min)
         action = jnp.stack(
             [

@@ -146,11 +146,14 @@ def view(body: Body, site: Site, flight: Flight) -> View:
     small = 4.0 * DEGREE
     aero = body.aerodynamics
     engine_first = dot(axis, through) < 0.0
-    slope = jnp.where(
-        engine_first,
-        lookup_grid(aero.engine_first.lift, small + zero, mach),
-        lookup_grid(aero.nose_first.lift, small + zero, mach),
-    ) / small
+    slope = (
+        jnp.where(
+            engine_first,
+            lookup_grid(aero.engine_first.lift, small + zero, mach),
+            lookup_grid(aero.nose_first.lift, small + zero, mach),
+        )
+        / small
+    )
     lift_slope = pressure * aero.area * slope
     centre_of_pressure = jnp.where(
         engine_first, aero.engine_first.centre_of_pressure, aero.nose_first.centre_of_pressure
@@ -259,9 +262,7 @@ def move(
     """One control period: the first command until `switch` seconds, then the second. Key consumed."""
     state = blow(site, flight.dispersion, flight.state, key, period)
     spans = (switch, period - switch)
-    return flight._replace(
-        state=advance_twice(body, site, flight.dispersion, state, commands, spans, steps_each)
-    )
+    return flight._replace(state=advance_twice(body, site, flight.dispersion, state, commands, spans, steps_each))
 
 
 def draw_day(params: FlightParams, key: Array) -> Dispersion:
@@ -277,5 +278,3 @@ def compress(value: Scalar, scale: float) -> Array:
 def body_components(flight: Flight, vector: Vector) -> Vector:
     """A local vector in body axes."""
     return rotate_back(flight.state.motion.attitude, vector)
-
-

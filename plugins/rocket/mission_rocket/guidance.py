@@ -139,37 +139,55 @@ def within(axis: Vector, vertical: Vector, largest: Array) -> Vector:
     return vertical * jnp.sqrt(1.0 - kept * kept) + across * (kept / size)
 
 
-def predict_touchdown(body: Body, site: Site, seen: View, ignition: Array, steps: int = 14) -> tuple[Vector, Array]:
+def predict_touchdown(
+    body: Body, site: Site, seen: View, ignition: Array, throttle: Scalar, engines: Scalar
+) -> tuple[Vector, Array]:
     """(where the vehicle comes to rest if it only brakes against the flow, how long that takes [s]).
 
-    Down to the altitude `ignition` [m] it falls with nominal drag, below it decelerates evenly to rest
-    at the ground. The wind is today's, linear in altitude as the envelope below 10 km. Midpoint steps in height.
+    Down to the altitude `ignition` [m] it falls with nominal drag (6 midpoint steps in height), then
+    brakes at constant throttle to rest (12 in speed): against the flow while that is fast, in the end
+    against its motion over ground. The wind is today's, linear in altitude as the envelope below 10 km.
     """
+    engine = body.engines[0]
     aero = body.aerodynamics
-    drop = jnp.maximum(seen.altitude, 1.0) / steps
 
-    def rate(h: Array, v: Vector) -> Vector:
-        air = atmosphere(h)
-        through = v - seen.wind * ((h + 1500.0) / (seen.altitude + 1500.0))
+    def push(h: Array, v: Vector, thrust: Array | float) -> Vector:
+        share = (h + 1500.0) / (seen.altitude + 1500.0) * jnp.clip((-v.z - 70.0) / 50.0, 0.0, 1.0)
+        through = v - seen.wind * share
         speed = norm(through, 1.0)
+        air = atmosphere(jnp.maximum(h, 0.0))
         mach = speed / air.sound_speed
         drag = 0.5 * air.density * speed * speed * aero.area * lookup_grid(aero.engine_first.drag, 0.0 * mach, mach)
-        braking = jnp.minimum(v.z * v.z / (2.0 * jnp.maximum(h, 1.0)) + 9.8, 60.0)
-        felt = jnp.where(h > ignition, drag / seen.mass, braking)
-        push = through * (-felt / speed)
-        return Vector(push.x, push.y, push.z - 9.8)
+        return through * (-(drag / seen.mass + thrust) / speed)
 
-    def leg(carry: tuple[Vector, Vector, Array], _: None) -> tuple[tuple[Vector, Vector, Array], None]:
+    drop = jnp.maximum(seen.altitude - ignition, 0.0) / 6
+
+    def fall(carry: tuple[Vector, Vector, Array], _: None) -> tuple[tuple[Vector, Vector, Array], None]:
         at, v, seconds = carry
-        span = drop / jnp.maximum(-v.z, 3.0)
-        half = v + rate(at.z, v) * (0.5 * span)
-        span = drop / jnp.maximum(-half.z, 3.0)
-        pull = rate(at.z - 0.5 * drop, half)
+        down = Vector(0.0, 0.0, -9.8)
+        span = drop / jnp.maximum(-v.z, 30.0)
+        half = v + (push(at.z, v, 0.0) + down) * (0.5 * span)
+        span = drop / jnp.maximum(-half.z, 30.0)
+        pull = push(at.z - 0.5 * drop, half, 0.0) + down
         return (Vector(at.x + half.x * span, at.y + half.y * span, at.z - drop), v + pull * span, seconds + span), None
 
     begin = (Vector(seen.position.x, seen.position.y, seen.altitude), seen.velocity, jnp.zeros_like(seen.altitude))
-    at, _, seconds = lax.scan(leg, begin, None, length=steps)[0]
-    return at, seconds
+    at, v, seconds = lax.scan(fall, begin, None, length=6)[0]
+    slower = jnp.maximum(-v.z, 1.0) / 12
+    thrust = engines * (throttle * engine.thrust - engine.exit_area * 1e5) / seen.mass
+
+    def brake(carry: tuple[Vector, Vector, Array], _: None) -> tuple[tuple[Vector, Vector, Array], None]:
+        at, v, seconds = carry
+        pull = push(at.z, v, thrust)
+        span = slower / jnp.maximum(pull.z - 9.8, 1.0)
+        half = Vector(v.x + 0.5 * span * pull.x, v.y + 0.5 * span * pull.y, v.z + 0.5 * slower)
+        pull = push(at.z + 0.5 * span * v.z, half, thrust)
+        span = slower / jnp.maximum(pull.z - 9.8, 1.0)
+        after = Vector(v.x + span * pull.x, v.y + span * pull.y, v.z + slower)
+        return (at + half * span, after, seconds + span), None
+
+    rest, _, seconds = lax.scan(brake, (at, v, seconds), None, length=12)[0]
+    return rest, seconds
 
 
 class Fall(NamedTuple):

@@ -139,7 +139,14 @@ class LandingBurn(Environment[Flight, State]):
         state = start_state(self.body, above, velocity, attitude, propellant, gust_key)
         left = tuple(jnp.full((), 1.0) for _ in self.body.engines)
         flight = Flight(state._replace(ignitions_left=left), day)
-        rest, _ = predict_touchdown(self.body, self.site, view(self.body, self.site, flight), zero + 3000.0)
+        rest, _ = predict_touchdown(
+            self.body,
+            self.site,
+            view(self.body, self.site, flight),
+            zero + 2700.0,
+            self.params.reference_throttle,
+            float(self.params.engines),
+        )
         spread = self.params.start_miss_m
         position = Vector(spread * n[3] - rest.x, spread * n[4] - rest.y, above.z)
         return Flight(flight.state._replace(motion=flight.state.motion._replace(position=position)), day)
@@ -166,14 +173,23 @@ class LandingBurn(Environment[Flight, State]):
         braked = jnp.where(state.lit, dot(seen.felt, seen.vertical) - 9.8, 0.0)
         later = jnp.maximum(speed - braked * ahead, 0.0)
         below = height - 0.5 * (speed + later) * ahead
-        wanted = stopping_throttle(body, seen, seen.mass, below - _FLARE_M, later, number, _FLARE_SPEED, group.throttle_min)
+        wanted = stopping_throttle(
+            body, seen, seen.mass, below - _FLARE_M, later, number, _FLARE_SPEED, group.throttle_min
+        )
         full = number * (group.thrust - group.exit_area * 101_325.0)
         gentle = (later**2 - _FINAL_SPEED**2) / (2.0 * jnp.maximum(below, 0.1)) + 9.8
         wanted = jnp.where((later < _FLARE_SPEED) | (below < _FLARE_M), seen.mass * gentle / full, wanted)
         level = state.flight.state.motion.levels[0]
         throttle = level + (jnp.clip(wanted, group.throttle_min, 1.0) - level) / follow
         ignition = jnp.where(state.lit, height + 1.0, height - to_ignition * speed)
-        rest, seconds = predict_touchdown(body, self.site, seen, ignition)
+        rest, seconds = predict_touchdown(
+            body,
+            self.site,
+            seen,
+            ignition,
+            jnp.where(state.lit, jnp.clip(wanted, 0.5, 1.0), params.reference_throttle),
+            number,
+        )
         here, v, back = seen.position, seen.velocity, -seen.toward
         left = jnp.maximum(2.0 * height / jnp.maximum(speed + _FINAL_SPEED, 1.0), 1.2)
         t = jnp.maximum(seconds, 2.0)
@@ -197,7 +213,9 @@ class LandingBurn(Environment[Flight, State]):
         axis = accelerate_across(seen, extra, seen.thrust, 200e3, largest)
         upright = jnp.where(state.lit, jnp.minimum(2.5 + 3.0 * jnp.maximum(left - 2.0, 0.0), 60.0) * DEGREE, 1.0)
         axis = within(axis, seen.vertical, upright)
-        turn = point(body, state.flight, seen, axis, jnp.where(slow > 0.0, 2.2, 1.0), jnp.where(slow > 0.0, 2.5, 1.8), hold=1.0)
+        turn = point(
+            body, state.flight, seen, axis, jnp.where(slow > 0.0, 2.2, 1.0), jnp.where(slow > 0.0, 2.5, 1.8), hold=1.0
+        )
         share = (throttle - group.throttle_min) / (1.0 - group.throttle_min)
         action = jnp.stack(
             [
@@ -342,7 +360,9 @@ def reward(params: Params):
     def terms(state: State, action: Array, after: State, outcome: Outcome) -> dict[str, Array]:
         here = after.flight.state.motion
         t = 0.5 * jnp.maximum(2.0 * here.position.z / jnp.maximum(-here.velocity.z, 20.0), 0.0)
-        miss = jnp.sqrt((here.position.x + here.velocity.x * t) ** 2 + (here.position.y + here.velocity.y * t) ** 2 + 1.0)
+        miss = jnp.sqrt(
+            (here.position.x + here.velocity.x * t) ** 2 + (here.position.y + here.velocity.y * t) ** 2 + 1.0
+        )
         sides = jnp.stack(list(env.touchdown(after).values()))
         ground = after.grounded & (outcome.cause != EMPTY) & (outcome.cause != OVERSTRESSED)
         ratio = stress_ratio(env.body, stress(env.body, env.site, after.flight, _quiet(env)), True)

@@ -164,7 +164,6 @@ def view(body: Body, site: Site, flight: Flight) -> View:
     if body.fins is not None:
         trimmed = lift_slope * (1.0 - arm / (body.fins.height - real.mass.centre))
         fin_slope = jnp.where(engine_first, 2.0 * pressure * body.fins.area * lookup(body.fins.normal, mach), 0.0)
-        stiffness = stiffness + fin_slope * (body.fins.height - real.mass.centre)
     return View(
         height,
         dot(motion.velocity, vertical),

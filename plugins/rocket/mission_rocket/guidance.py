@@ -34,7 +34,7 @@ def point(
     stiffness_gain: Scalar,
     damping_gain: Scalar,
     rate_limit: float = 0.3,
-    hold: float = 1.0,
+    hold: Scalar = 1.0,
     gimballed: Array | float = 1.0,
 ) -> Turn:
     """Turn the body's axis to the unit vector `wanted` (local), and stop any roll.
@@ -71,40 +71,41 @@ def point(
         seen.inertia.y * pd(turn_y, seen.rates.y) + hold_moment * off_flow.y,
         -seen.inertia.z * damping_gain * seen.rates.z,
     )
-    return allocate(body, seen, moment, gimballed)
+    return allocate(body, flight, seen, moment, gimballed)
 
 
-def allocate(body: Body, seen: View, moment: Vector, gimballed: Array | float = 1.0) -> Turn:
-    """Share a moment [N m] among gimbal, fins and RCS: the least sum of squared deflections that gives it.
-
-    An actuator's effect is its moment at full deflection; the RCS takes only what the others leave.
-    """
+def allocate(body: Body, flight: Flight, seen: View, moment: Vector, gimballed: Array | float = 1.0) -> Turn:
+    """Share a moment [N m] among gimbal and fins: the least sum of squared deflections; the RCS takes the rest."""
     gimbal = seen.thrust * (seen.centre - body.gimbal.height) * body.gimbal.limit * gimballed
-    fins = jnp.zeros_like(gimbal)
+    fins = roll_fins = jnp.zeros_like(gimbal)
     if body.fins is not None:
         fins = seen.fin_slope * (body.fins.height - seen.centre) * body.fins.limit
-    square = gimbal * gimbal + fins * fins + 1e-3
-    roll_fins = fins * 2.0 * (body.fins.radius / (body.fins.height - seen.centre) if body.fins else 0.0)
+        roll_fins = 2.0 * seen.fin_slope * body.fins.radius * body.fins.limit
+    weight = 0.114
 
-    def share(part: Array, effect: Array) -> Array:
-        return jnp.clip(part * effect / square, -1.0, 1.0)
+    def share(part: Array, effect: Array, total: Array) -> Array:
+        return jnp.clip(part * effect / (total + 1e6), -1.0, 1.0)
 
-    gimbal_x, gimbal_y = share(moment.x, gimbal), share(moment.y, gimbal)
-    fins_x, fins_y = share(moment.x, fins), share(moment.y, fins)
-    fins_z = jnp.clip(moment.z / jnp.maximum(roll_fins, 1e3), -1.0, 1.0) * jnp.where(roll_fins > 1e3, 1.0, 0.0)
+    both = weight * gimbal * gimbal + fins * fins
+    fins_x, fins_y = share(moment.x, fins, both), share(moment.y, fins, both)
+    fins_z = share(moment.z, roll_fins, roll_fins * roll_fins)
+    left_x, left_y = moment.x - fins_x * fins, moment.y - fins_y * fins
+    gimbal_x, gimbal_y = share(left_x, gimbal, gimbal * gimbal), share(left_y, gimbal, gimbal * gimbal)
     zero = jnp.zeros_like(gimbal)
     rcs = Vector(zero, zero, zero)
     if body.rcs is not None:
         arm = body.rcs.thrust * jnp.maximum(body.rcs.height - seen.centre, 1.0)
         rcs = Vector(
-            jnp.clip((moment.x - gimbal_x * gimbal - fins_x * fins) / arm, -1.0, 1.0),
-            jnp.clip((moment.y - gimbal_y * gimbal - fins_y * fins) / arm, -1.0, 1.0),
+            jnp.clip((left_x - gimbal_x * gimbal) / arm, -1.0, 1.0),
+            jnp.clip((left_y - gimbal_y * gimbal) / arm, -1.0, 1.0),
             jnp.clip((moment.z - fins_z * roll_fins) / (body.rcs.thrust * body.rcs.radius), -1.0, 1.0),
         )
     return Turn(Vector(gimbal_x, gimbal_y, zero), Vector(fins_x, fins_y, fins_z), rcs)
 
 
-def accelerate_across(seen: View, extra: Vector, thrust: Array, floor: float, largest: Array | float) -> Vector:
+def accelerate_across(
+    seen: View, extra: Vector, thrust: Array, floor: float, largest: Array | float, lifting: float = 1.0
+) -> Vector:
     """The attitude that gives a horizontal acceleration on top of drag and thrust against the flow.
 
     Tilting the nose by an angle pushes with the thrust's side component and, the other way, with the
@@ -116,11 +117,12 @@ def accelerate_across(seen: View, extra: Vector, thrust: Array, floor: float, la
       thrust: [N], of the engines lit.
       floor: regularisation where both effects cancel [N/rad].
       largest: incidence that is not exceeded [rad].
+      lifting: share of the trimmed lift that is reckoned with.
 
     Returns:
       a unit vector for the body's axis.
     """
-    effect = thrust - seen.trimmed_slope
+    effect = thrust - lifting * seen.trimmed_slope
     per = seen.mass * effect / (effect * effect + floor * floor)
     back = -seen.toward
     tilt_x, tilt_y = per * extra.x, per * extra.y
@@ -152,7 +154,7 @@ def predict_touchdown(
     aero = body.aerodynamics
 
     def push(h: Array, v: Vector, thrust: Array | float) -> Vector:
-        share = (h + 1500.0) / (seen.altitude + 1500.0) * jnp.clip((-v.z - 70.0) / 50.0, 0.0, 1.0)
+        share = (h + 1500.0) / (seen.altitude + 1500.0) * jnp.clip((-v.z - 70.0 * 0.626) / 50.0, 0.0, 1.0)
         through = v - seen.wind * share
         speed = norm(through, 1.0)
         air = atmosphere(jnp.maximum(h, 0.0))

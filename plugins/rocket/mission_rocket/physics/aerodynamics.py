@@ -83,15 +83,18 @@ def body_wrench(body: Body, dispersion: Dispersion, flow: Flow, rates: Vector, m
 
 
 def fin_wrench(body: Body, motion: Motion, flow: Flow, mass: MassProperties) -> Wrench:
-    """Four grid fins about the centre of mass; local incidence is that of the flow there plus deflection."""
+    """Four grid fins about the centre of mass, by deflection and the body's rates.
+
+    What the fins add at incidence is part of the body's tables and its centre of pressure engines first.
+    """
     zero = jnp.zeros_like(flow.mach)
     if body.fins is None:
         return Wrench(Vector(zero, zero, zero), Vector(zero, zero, zero))
     fins, arm = body.fins, body.fins.height - mass.centre
     yaw, pitch, roll = motion.fins
     along = jnp.maximum(jnp.abs(flow.velocity.z), 0.3 * flow.airspeed)
-    angle_x = (flow.velocity.x + motion.rates.y * arm) / along
-    angle_y = (flow.velocity.y - motion.rates.x * arm) / along
+    angle_x = motion.rates.y * arm / along
+    angle_y = -motion.rates.x * arm / along
     slope = flow.dynamic_pressure * fins.area * lookup(fins.normal, flow.mach)
     stall = 1.5 * fins.limit
     side_x = 2.0 * slope * jnp.clip(pitch - angle_x, -stall, stall)

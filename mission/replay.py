@@ -98,7 +98,7 @@ def _set_leaves(tree: tuple[Array, ...], index: Array, value: Array) -> tuple[Ar
 
 def _sums(below: Array, level: Array) -> Array:
     """A level from all rows of the one below it, in the shape of `level`."""
-    return jnp.zeros(level.size).at[: below.shape[0]].set(below.sum(axis=1)).reshape(level.shape)
+    return jnp.zeros(level.size).at[: below.shape[0]].set(below @ np.ones(FAN_OUT, np.float32)).reshape(level.shape)
 
 
 def _prefix(rows: Array) -> Array:

@@ -19,7 +19,7 @@ import numpy as np
 from jax import Array, lax
 
 FAN_OUT = 16
-_TOP = 128  # entries of the top level, searched at once
+_TOP = 2048  # entries of the top level, at most; searched at once
 _DENSE = 65_536  # a level over at most so many entries is re-summed whole: cheaper than by its touched rows
 
 
@@ -98,28 +98,56 @@ def _set_leaves(tree: tuple[Array, ...], index: Array, value: Array) -> tuple[Ar
 
 def _sums(below: Array, level: Array) -> Array:
     """A level from all rows of the one below it, in the shape of `level`."""
-    return jnp.zeros(level.size).at[: below.shape[0]].set(below.sum(axis=1)).reshape(level.shape)
+    return jnp.zeros(level.size).at[: below.shape[0]].set(below @ np.ones(FAN_OUT, np.float32)).reshape(level.shape)
 
 
-def _search(rows: Array, u: Array) -> tuple[Array, Array, Array]:
-    """The child of each row [B, n] in which u [B] falls, the rest of u in it, and its mass.
+def _prefix(rows: Array) -> Array:
+    """Inclusive sums along rows [R, n], as a product: a reduction in XLA on the CPU is ten times slower."""
+    return jnp.matmul(rows, np.triu(np.ones((rows.shape[1],) * 2, np.float32)), precision=lax.Precision.HIGHEST)
 
-    Sums along a row are products with ones: XLA hands a product to its library once, where it would
-    work a reduction out again for every element of the gather that follows (ten times slower).
+
+def _prefix_flat(values: Array) -> Array:
+    """Inclusive sums over all of [N], N a multiple of K: within rows of K, and over the rows before."""
+    within = _prefix(values.reshape(-1, FAN_OUT))
+    before = jnp.concatenate([jnp.zeros(1), _prefix(within[None, :, -1])[0, :-1]])
+    return (within + before[:, None]).reshape(-1)
+
+
+def _search_top(entries: Array, u: Array, stratum: Array) -> tuple[Array, Array]:
+    """The entry of [N] in which each u falls, and the rest of u in it; u [B] holds one of each stratum.
+
+    The other way round it needs no search: the stratum of a sum says at once how many u lie below it,
+    and an entry's index is the number of sums that are not above u.
     """
-    n = rows.shape[1]
-    ones = np.ones(n, np.float32)
-    prefix = _product(rows, np.triu(np.ones((n, n), np.float32)))
-    # Rounding must not run off the row's end; a child without mass is passed over by <=.
+    batch, prefix = u.shape[0], _prefix_flat(entries)
+    u = jnp.minimum(u, prefix[-1] * (1.0 - 1e-6))  # rounding must not run off the end
+    mine = jnp.minimum((prefix / stratum).astype(jnp.int32), batch)
+    below = mine + ((mine < batch) & (u[jnp.minimum(mine, batch - 1)] < prefix))
+    counts = jnp.zeros(-(-batch // FAN_OUT) * FAN_OUT).at[below].add(1.0, mode="drop")
+    index = jnp.minimum(_prefix_flat(counts)[:batch], entries.size - 1).astype(jnp.int32)
+    return index, u - jnp.where(index > 0, prefix[index - 1], 0.0)
+
+
+def _search_row(rows: Array, index: Array, u: Array) -> tuple[Array, Array, Array]:
+    """The child of each row [B, K] in which u [B] falls, as its index in the level; the rest of u, and its mass.
+
+    The halving is a loop of its own, so that its result is an array: XLA would work the index out
+    again for every element of the gather that follows.
+    """
+    prefix, first = _prefix(rows), index * FAN_OUT
+    here = jnp.arange(u.shape[0], dtype=jnp.int32) * FAN_OUT - first  # from the level to these rows
     u = jnp.minimum(u, prefix[:, -1] * (1.0 - 1e-6))
-    passed = (prefix <= u[:, None]).astype(jnp.float32)
-    before = jnp.concatenate([jnp.ones((u.shape[0], 1)), passed[:, :-1]], axis=1)
-    child = _product(passed, ones)
-    return child.astype(jnp.int32), u - _product(rows * passed, ones), _product(rows * (before - passed), ones)
+    flat = prefix.reshape(-1)
 
+    def halve(step: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        child, below = carry
+        half = FAN_OUT // 2 >> step
+        until = flat[here + child + half - 1]
+        # A child without mass is passed over by <=.
+        return jnp.where(until <= u, child + half, child), jnp.where(until <= u, until, below)
 
-def _product(a: Array, b: np.ndarray) -> Array:
-    return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
+    child, below = lax.fori_loop(0, FAN_OUT.bit_length() - 1, halve, (first, jnp.zeros_like(u)))
+    return child, u - below, rows.reshape(-1)[here + child]
 
 
 def sample(replay: Replay, key: Array, batch: int, beta: Array | float) -> tuple[Array, Array]:
@@ -130,13 +158,15 @@ def sample(replay: Replay, key: Array, batch: int, beta: Array | float) -> tuple
     """
     if not replay.tree:
         return jax.random.randint(key, (batch,), 0, replay.size), jnp.ones(batch)
-    total = replay.tree[0].sum()
-    u = (jnp.arange(batch) + jax.random.uniform(key, (batch,))) * (total / batch)
+    top = replay.tree[0].reshape(-1)
+    total = top.sum()
+    stratum = total / batch
+    u = (jnp.arange(batch) + jax.random.uniform(key, (batch,))) * stratum
     # Every read comes before the update's writes, and the mass with it: XLA would copy the tree else.
-    index, u, leaf = _search(replay.tree[0].reshape(1, -1), u)
+    index, u = _search_top(top, u, stratum)
+    leaf = top[index]
     for level in replay.tree[1:]:
-        child, u, leaf = _search(level[index], u)
-        index = index * FAN_OUT + child
+        index, u, leaf = _search_row(level[index], index, u)
     index = jnp.minimum(index, replay.size - 1)
     probability = jnp.maximum(leaf / total, 1e-12)
     weight = (replay.size.astype(jnp.float32) * probability) ** -beta

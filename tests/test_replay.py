@@ -19,7 +19,7 @@ from mission.replay import Replay
 from mission.testing import make_phase
 
 ALPHA, EPSILON = 0.6, 1e-3
-CAPACITIES = (5, 16, 40, 257, 300)  # one level to three, most of them no multiple of 16
+CAPACITIES = (5, 16, 40, 257, 300, 3000)  # one level and two, most of them no multiple of 16
 
 
 class Row(NamedTuple):
@@ -55,7 +55,7 @@ def check_sums(replay: Replay, rtol: float = 1e-6) -> None:
         assert not np.asarray(above).reshape(-1)[len(sums) :].any()
 
 
-@pytest.mark.parametrize("capacity", CAPACITIES)
+@pytest.mark.parametrize("capacity", [*CAPACITIES, 40_000])  # the last of three levels
 def test_sampling_follows_the_priorities(capacity: int) -> None:
     """Stratified: of B draws a row gets B P(i), give or take less than 2; rows without mass get none."""
     rng = np.random.default_rng(capacity)
@@ -97,6 +97,19 @@ def test_beta_one_undoes_the_priorities() -> None:
     np.testing.assert_allclose((weight * value[index]).sum() / weight.sum(), value.mean(), atol=2e-3)
 
 
+@pytest.mark.parametrize("capacity", [2000, 40_000])
+def test_rows_without_mass_are_never_drawn(capacity: int) -> None:
+    """Half of the rows, in runs of every length, over a thousand batches: no rounding at the edge of a run."""
+    rng = np.random.default_rng(5)
+    td = np.repeat(rng.exponential(size=(capacity // 8, 1)) * (rng.random((capacity // 8, 1)) > 0.5), 8, axis=1).ravel()
+    td[-capacity // 4 :] = 0.0
+    replay = filled(capacity, td, epsilon=0.0)
+    draw = jax.jit(lambda key: lax.map(lambda k: store.sample(replay, k, 1024, 0.4), jax.random.split(key, 1000)))
+    index, weight = map(np.asarray, draw(jax.random.key(0)))
+    assert (td[index] > 0).all()
+    assert np.isfinite(weight).all()
+
+
 def test_unfilled_rows_are_never_drawn() -> None:
     replay = store.create(300, 1)
     replay = store.append(replay, jnp.ones((3, 1)))
@@ -106,12 +119,13 @@ def test_unfilled_rows_are_never_drawn() -> None:
     np.testing.assert_allclose(weight, 1.0, rtol=1e-6)
 
 
-def test_extreme_priorities() -> None:
-    """A row of a billion times the mass of the others, at either end of the tree."""
-    for heavy in (0, 299):
-        td = np.full(300, 1e-6)
+@pytest.mark.parametrize("capacity", [300, 40_000])
+def test_extreme_priorities(capacity: int) -> None:
+    """A row of a billion times the mass of the others and more, at either end of the tree."""
+    for heavy in (0, capacity - 1):
+        td = np.full(capacity, 1e-6 * 300 / capacity)
         td[heavy] = 1e9
-        index, weight = map(np.asarray, sample(filled(300, td, 1.0, 0.0), jax.random.key(0), 4096, 0.4))
+        index, weight = map(np.asarray, sample(filled(capacity, td, 1.0, 0.0), jax.random.key(0), 4096, 0.4))
         assert (index == heavy).all()
         assert np.isfinite(weight).all()
 

@@ -81,7 +81,7 @@ def allocate(body: Body, flight: Flight, seen: View, moment: Vector, gimballed: 
     if body.fins is not None:
         fins = seen.fin_slope * (body.fins.height - seen.centre) * body.fins.limit
         roll_fins = 2.0 * seen.fin_slope * body.fins.radius * body.fins.limit
-    weight = 0.114
+    weight = 0.1
 
     def share(part: Array, effect: Array, total: Array) -> Array:
         return jnp.clip(part * effect / (total + 1e6), -1.0, 1.0)
@@ -154,7 +154,7 @@ def predict_touchdown(
     aero = body.aerodynamics
 
     def push(h: Array, v: Vector, thrust: Array | float) -> Vector:
-        share = (h + 1500.0) / (seen.altitude + 1500.0) * jnp.clip((-v.z - 70.0 * 0.626) / 50.0, 0.0, 1.0)
+        share = (h + 1500.0) / (seen.altitude + 1500.0) * jnp.clip((-v.z - 54.1) / 50.0, 0.0, 1.0)
         through = v - seen.wind * share
         speed = norm(through, 1.0)
         air = atmosphere(jnp.maximum(h, 0.0))
@@ -278,3 +278,22 @@ def stopping_throttle(
     first, second = inverse(middle), inverse(1.0)
     slope = (second - first) / (1.0 - middle)
     return middle + (1.0 / jnp.maximum(height, 0.05) - first) / jnp.maximum(slope, 1e-7)
+
+
+def lead(body: Body, flight: Flight, turn: Turn, gimbal_follows: Scalar, fins_follow: Scalar) -> Turn:
+    """Settings that bring lagging actuators to `turn` within a control period, as far as their limits allow.
+
+    Args:
+      gimbal_follows, fins_follow: share of a step in the command that the actuator makes in a period.
+    """
+    motion = flight.state.motion
+
+    def ahead(wanted: Vector, actual: Vector, limit: float, follows: Scalar) -> Vector:
+        return Vector(
+            *(jnp.clip(a / limit + (w - a / limit) / follows, -1.0, 1.0) for w, a in zip(wanted, actual, strict=True))
+        )
+
+    fins = turn.fins
+    if body.fins is not None:
+        fins = ahead(fins, motion.fins, body.fins.limit, fins_follow)
+    return turn._replace(gimbal=ahead(turn.gimbal, motion.gimbal, body.gimbal.limit, gimbal_follows), fins=fins)

@@ -44,7 +44,6 @@ from mission_rocket.flight import (
     Flight,
     FlightParams,
     Stress,
-    View,
     compress,
     draw_day,
     move,
@@ -54,7 +53,7 @@ from mission_rocket.flight import (
     structural_limits,
     view,
 )
-from mission_rocket.guidance import lead, accelerate_across, point, predict_touchdown, stop, stopping_throttle, within
+from mission_rocket.guidance import accelerate_across, lead, point, predict_touchdown, stop, stopping_throttle, within
 from mission_rocket.physics.channels import channels
 from mission_rocket.physics.constants import DEGREE
 from mission_rocket.physics.gravity import Site
@@ -89,6 +88,16 @@ class Params(FlightParams):
     start_miss_m: float = Field(200.0, ge=0.0)
 
 
+class Plan(NamedTuple):
+    """What the guide would do now, and what it expects: action [7], stop height [m], time to rest [s], miss [m]."""
+
+    action: Array
+    stop_height: Array
+    seconds: Array
+    miss_x: Array
+    miss_y: Array
+
+
 class State(NamedTuple):
     """A booster on its last kilometres; `begun_kg` is the propellant at the start of the phase."""
 
@@ -98,6 +107,7 @@ class State(NamedTuple):
     grounded: Array
     begun_kg: Array
     worst: Stress
+    plan: Plan  # made once a step: it is both acted on and observed
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -154,24 +164,22 @@ class LandingBurn(Environment[Flight, State]):
 
     def enter(self, key: Array, handoff: Flight) -> State:
         zero, no = jnp.zeros(()), jnp.bool_(False)
-        return State(handoff, zero, no, no, handoff.state.motion.propellant, no_stress())
+        return State(handoff, zero, no, no, handoff.state.motion.propellant, no_stress(), self._plan(handoff, no))
 
-    def _seen(self, state: State) -> View:
-        return view(self.body, self.site, state.flight)
-
-    def _guide(self, state: State, seen: View) -> tuple[Array, tuple[Array, Array, Vector]]:
-        """(action [7] in [-1, 1], (stop height, time to stop, miss without effort))."""
+    def _plan(self, flight: Flight, lit: Array) -> Plan:
+        """The guide; see the module's docstring."""
         body, params = self.body, self.params
+        seen = view(body, self.site, flight)
         number, group = float(params.engines), body.engines[0]
         speed = jnp.maximum(-seen.climb, 0.0)
         height = jnp.maximum(seen.altitude, 0.0)
         end = stop(body, seen, seen.mass, height, speed, params.reference_throttle, number, _FINAL_SPEED)
         # unlit it falls until the stop would be at the ground; the delay and half the lag come on top
         early = (0.2 + group.lag) * speed
-        to_ignition = jnp.where(state.lit, 0.0, jnp.maximum(end.height - early, 0.0) / jnp.maximum(speed, 1.0))
+        to_ignition = jnp.where(lit, 0.0, jnp.maximum(end.height - early, 0.0) / jnp.maximum(speed, 1.0))
         # lit: aim from where it will be when the engine has followed, and lead its lag
         ahead, follow = 0.493 * group.lag, 1.0 - math.exp(-self.control_period_s / group.lag)
-        braked = jnp.where(state.lit, dot(seen.felt, seen.vertical) - 9.8, 0.0)
+        braked = jnp.where(lit, dot(seen.felt, seen.vertical) - 9.8, 0.0)
         later = jnp.maximum(speed - braked * ahead, 0.0)
         below = height - 0.5 * (speed + later) * ahead
         wanted = stopping_throttle(
@@ -180,15 +188,15 @@ class LandingBurn(Environment[Flight, State]):
         full = number * (group.thrust - group.exit_area * 101_325.0)
         gentle = (later**2 - _FINAL_SPEED**2) / (2.0 * jnp.maximum(below, 0.1)) + 9.8
         wanted = jnp.where((later < _FLARE_SPEED) | (below < _FLARE_M), seen.mass * gentle / full, wanted)
-        level = state.flight.state.motion.levels[0]
+        level = flight.state.motion.levels[0]
         throttle = level + (jnp.clip(wanted, group.throttle_min, 1.0) - level) / follow
-        ignition = jnp.where(state.lit, height + 1.0, height - to_ignition * speed)
+        ignition = jnp.where(lit, height + 1.0, height - to_ignition * speed)
         rest, seconds = predict_touchdown(
             body,
             self.site,
             seen,
             ignition,
-            jnp.where(state.lit, jnp.clip(wanted, 0.5, 1.0), params.reference_throttle),
+            jnp.where(lit, jnp.clip(wanted, 0.5, 1.0), params.reference_throttle),
             number,
         )
         here, v, back = seen.position, seen.velocity, -seen.toward
@@ -197,7 +205,7 @@ class LandingBurn(Environment[Flight, State]):
         push = dot(seen.felt, back)
 
         # against the flow the wind carries it along, which `rest` allows for; slow enough, thrust alone decides
-        slow = jnp.where(state.lit, jnp.clip(1.5 - seen.pressure / 4590, 0.0, 1.0), 0.0)
+        slow = jnp.where(lit, jnp.clip(1.5 - seen.pressure / 4590, 0.0, 1.0), 0.0)
 
         def steer(at: Array, speed: Array, miss: Array, along: Array, tilt: Array, felt: Array) -> Array:
             """Acceleration on top of braking against the flow."""
@@ -207,7 +215,7 @@ class LandingBurn(Environment[Flight, State]):
             to_stop = (
                 -0.647 * (at + 0.229 * speed) / (left * left) - 2.62 * speed / left - push * along - 0.397 * unmodelled
             )
-            return slow * to_stop - (1.0 - slow) * jnp.where(state.lit, 33.8, 24.2) * miss / (t * t)
+            return slow * to_stop - (1.0 - slow) * jnp.where(lit, 33.8, 24.2) * miss / (t * t)
 
         extra = Vector(
             steer(here.x, v.x, rest.x, back.x, seen.axis.x, seen.felt.x),
@@ -216,18 +224,18 @@ class LandingBurn(Environment[Flight, State]):
         )
         largest = jnp.clip(0.897 * 250e3 * DEGREE / jnp.maximum(seen.pressure, 1.0), 0.0, 50.8 * DEGREE)
         axis = accelerate_across(seen, extra, seen.thrust, 184e3, largest, _LIFTING)
-        upright = jnp.where(state.lit, jnp.minimum(1.73 + 15.8 * jnp.maximum(left - 1.9, 0.0), 60.0) * DEGREE, 1.0)
+        upright = jnp.where(lit, jnp.minimum(1.73 + 15.8 * jnp.maximum(left - 1.9, 0.0), 60.0) * DEGREE, 1.0)
         axis = within(axis, seen.vertical, upright)
         turn = point(
             body,
-            state.flight,
+            flight,
             seen,
             axis,
             jnp.where(slow > 0.0, 4.18, 0.481),
             jnp.where(slow > 0.0, 5.83, 3.44),
             hold=1.0,
         )
-        turn = lead(body, state.flight, turn, 0.383, 0.832)
+        turn = lead(body, flight, turn, 0.383, 0.832)
         share = (throttle - group.throttle_min) / (1.0 - group.throttle_min)
         action = jnp.stack(
             [
@@ -240,18 +248,18 @@ class LandingBurn(Environment[Flight, State]):
                 turn.fins.z,
             ]
         )
-        return jnp.clip(action, -1.0, 1.0), (end.height, seconds, rest)
+        return Plan(jnp.clip(action, -1.0, 1.0), end.height, seconds, rest.x, rest.y)
 
     def guide(self, state: State) -> Array:
         """The guide's action; zero where the action corrects it."""
         if self.params.residual > 0.0:
             return jnp.zeros(len(self.action_names))
-        return self._guide(state, self._seen(state))[0]
+        return state.plan.action
 
     def _executed(self, state: State, action: Array) -> Array:
         if self.params.residual == 0.0:
             return action
-        return jnp.clip(self._guide(state, self._seen(state))[0] + self.params.residual * action, -1.0, 1.0)
+        return jnp.clip(state.plan.action + self.params.residual * action, -1.0, 1.0)
 
     def step(self, key: Array, state: State, action: Array) -> State:
         body, period = self.body, self.control_period_s
@@ -279,11 +287,11 @@ class LandingBurn(Environment[Flight, State]):
         flight = moved._replace(state=there)
         worst = jax.tree.map(jnp.maximum, state.worst, stress(body, self.site, flight, after))
         spent = jnp.where(grounded, (there.time - state.flight.state.time), period)
-        return State(flight, state.time + spent, state.lit | lights, grounded, state.begun_kg, worst)
+        lit = state.lit | lights
+        return State(flight, state.time + spent, lit, grounded, state.begun_kg, worst, self._plan(flight, lit))
 
     def observe(self, state: State) -> Array:
-        seen = self._seen(state)
-        guided, (stop_height, seconds, miss) = self._guide(state, seen)
+        seen, plan = view(self.body, self.site, state.flight), state.plan
         motion = state.flight.state.motion
         fins = self.body.fins.limit if self.body.fins else 1.0
         return jnp.stack(
@@ -312,11 +320,11 @@ class LandingBurn(Environment[Flight, State]):
                 motion.gimbal.y / self.body.gimbal.limit,
                 motion.fins.x / fins,
                 motion.fins.y / fins,
-                compress(stop_height, 20.0) / 3.0,
-                seconds / 20.0 - 1.0,
-                compress(miss.x, 10.0) / 4.0,
-                compress(miss.y, 10.0) / 4.0,
-                *guided[:6],
+                compress(plan.stop_height, 20.0) / 3.0,
+                plan.seconds / 20.0 - 1.0,
+                compress(plan.miss_x, 10.0) / 4.0,
+                compress(plan.miss_y, 10.0) / 4.0,
+                *plan.action[:6],
             ]
         )
 
@@ -411,7 +419,7 @@ def mission_phase() -> PhaseSpec:
             actor_learning_rate=3e-4,
             critic_learning_rate=5e-4,
             temperature_initial=0.02,
-            target_entropy=-14.0,
+            target_entropy=-10.0,
             buffer_size=400_000,
             fill=FillConfig(env_steps=20_000),
             updates_per_step=0.0625,

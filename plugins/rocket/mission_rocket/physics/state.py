@@ -168,5 +168,6 @@ def draw_dispersion(spread: Spread, key: Array) -> Dispersion:
             jnp.cos(2.0 * jnp.pi * u[2]),
             jnp.sin(2.0 * jnp.pi * u[2]),
             jnp.full((), spread.turbulence),
+            jnp.zeros(()),
         ),
     )

@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-
 from mission_rocket.physics.gravity import Site
 from mission_rocket.physics.integrate import advance
 from mission_rocket.physics.state import Command, Dispersion, State, idle, nominal, start_state
@@ -89,7 +88,9 @@ def engine(thrust: float = 1e5, impulse_s: float = 300.0, **more: Any) -> Engine
 
 def at(body: Body, position: Vector = STILL, velocity: Vector = STILL, **more: Any) -> State:
     """A state with a full tank; `more` replaces parts of its motion."""
-    state = start_state(body, position, velocity, more.pop("attitude", UPRIGHT), more.pop("propellant", body.propellant))
+    state = start_state(
+        body, position, velocity, more.pop("attitude", UPRIGHT), more.pop("propellant", body.propellant)
+    )
     cast = functools.partial(jax.tree.map, lambda part: jnp.asarray(part, state.time.dtype))
     return state._replace(motion=state.motion._replace(**cast(more)))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import jax
 import numpy as np
 import pytest
-
 from mission_rocket.physics.atmosphere import atmosphere
 
 # geometric altitude m: T K, p Pa, rho kg/m3, speed of sound m/s (NOAA-S/T 76-1562)
@@ -60,6 +59,8 @@ def test_above_86_km_it_goes_on_smoothly(within) -> None:
 
 
 def test_the_slope_is_finite_everywhere() -> None:
-    slopes = jax.vmap(jax.grad(lambda height: atmosphere(height).density))(np.linspace(-100.0, 300_000.0, 3001, dtype=np.float32))
+    slopes = jax.vmap(jax.grad(lambda height: atmosphere(height).density))(
+        np.linspace(-100.0, 300_000.0, 3001, dtype=np.float32)
+    )
     assert np.isfinite(slopes).all()
     assert (np.asarray(slopes) < 0.0).all()

@@ -6,7 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from bodies import NASA, ROUND, at, fly, plain
-
 from mission_rocket.physics.constants import DEGREE
 from mission_rocket.physics.gravity import Site, altitude, up
 from mission_rocket.physics.state import State, nominal

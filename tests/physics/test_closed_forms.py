@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from bodies import EARTH_AT_REST, G0, at, engine, fly, last, plain
-
 from mission_rocket.physics.constants import EARTH_MU_M3_S2, EARTH_RADIUS_M
 from mission_rocket.physics.gravity import Site, altitude, rotation_vector
 from mission_rocket.physics.state import State, idle, nominal
@@ -83,7 +82,8 @@ def test_energy_on_a_turning_earth(within, x64: bool, bound: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("x64", "bound", "step_s"), [pytest.param(False, 2e-6, 0.025, id="float32"), pytest.param(True, 1e-10, 0.005, id="x64")]
+    ("x64", "bound", "step_s"),
+    [pytest.param(False, 2e-6, 0.025, id="float32"), pytest.param(True, 1e-10, 0.005, id="x64")],
 )
 def test_angular_momentum_of_a_tumbling_body(within, x64: bool, bound: float, step_s: float) -> None:
     inertia = (1900.0, 6200.0, 7200.0)
@@ -113,7 +113,13 @@ def test_motion_stays_in_its_plane(within, site: Site) -> None:
     """A powered, finned descent in the x-z plane: no cross-wind, no command out of the plane."""
     body = build_body(load_vehicle("falcon9_class"), carrying=False)
     axis = Vector(jnp.float32(math.sin(0.1)), jnp.float32(0.0), jnp.float32(math.cos(0.1)))
-    state = at(body, Vector(-3000.0, 0.0, 9000.0), Vector(80.0, 0.0, -400.0), attitude=quaternion_of_axis(axis), propellant=15e3)
+    state = at(
+        body,
+        Vector(-3000.0, 0.0, 9000.0),
+        Vector(80.0, 0.0, -400.0),
+        attitude=quaternion_of_axis(axis),
+        propellant=15e3,
+    )
     errors = nominal()
     errors = errors._replace(wind=errors.wind._replace(percentile=jnp.float32(75.0)))
     told = idle(body)

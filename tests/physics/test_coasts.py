@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from bodies import at, fly, last, plain
-
 from mission_rocket.physics.gravity import Site, altitude
 from mission_rocket.physics.vector import Vector, norm
 

@@ -38,6 +38,7 @@ class Rounding(NamedTuple):
     position: Vector
     velocity: Vector
     propellant: Scalar
+    time: Scalar
 
 
 class State(NamedTuple):
@@ -120,7 +121,7 @@ def start_state(
     )
     gust = Gust(zero, zero, zero, zero, zero) if key is None else start_gust(key)
     ignitions = tuple(jnp.full((), float(group.ignitions)) for group in body.engines)
-    return State(motion, Rounding(none, none, zero), (zero,) * groups, ignitions, gust, zero)
+    return State(motion, Rounding(none, none, zero, zero), (zero,) * groups, ignitions, gust, zero)
 
 
 class Spread(NamedTuple):

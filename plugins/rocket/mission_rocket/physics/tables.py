@@ -6,6 +6,7 @@ multiply-adds that vectorise, where an indexed look-up of each vehicle does not.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -35,7 +36,7 @@ class Grid(NamedTuple):
 def _steps(x: Scalar, knots: Sequence[float]) -> list[Array]:
     """Distance covered within each interval, as a fraction of it."""
     return [
-        jnp.clip((x - low) * (1.0 / (high - low)), 0.0, 1.0) for low, high in zip(knots[:-1], knots[1:], strict=True)
+        jnp.clip((x - low) * (1.0 / (high - low)), 0.0, 1.0) for low, high in itertools.pairwise(knots)
     ]
 
 
@@ -50,7 +51,7 @@ def lookup_grid(grid: Grid, x: Scalar, y: Scalar) -> Array:
     along = _steps(x, grid.x)
     columns = list(zip(*grid.values, strict=True))
     by_column = [
-        _sum(column[0] + 0.0 * x, along, [b - a for a, b in zip(column[:-1], column[1:], strict=True)])
+        _sum(column[0] + 0.0 * x, along, [b - a for a, b in itertools.pairwise(column)])
         for column in columns
     ]
     result = by_column[0]

@@ -54,7 +54,7 @@ def advance(body: Body, site: Site, dispersion: Dispersion, state: State, comman
     for told, running, ignitions in zip(command.throttle, state.lit_for, state.ignitions_left, strict=True):
         was = running > 0.0
         lit = (told > 0.0) & (was | (ignitions > 0.5))
-        left.append(jnp.where(lit & ~was, ignitions - 1.0, ignitions))
+        left.append(jnp.where(lit & jnp.logical_not(was), ignitions - 1.0, ignitions))
         now = jnp.where(lit, running + jnp.maximum(seconds, 1e-6), 0.0)
         # the share of this step after the delay: the impulse is right although the step is not split
         share = jnp.clip((now - dispersion.ignition_delay) / jnp.maximum(seconds, 1e-6), 0.0, 1.0)

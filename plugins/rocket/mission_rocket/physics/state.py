@@ -49,7 +49,7 @@ class State(NamedTuple):
     lit_for: tuple[Scalar, ...]
     ignitions_left: tuple[Scalar, ...]
     gust: Gust
-    time: Scalar
+    time: Array
 
 
 class Command(NamedTuple):
@@ -105,13 +105,13 @@ def start_state(
     none = Vector(zero, zero, zero)
     groups = len(body.engines)
 
-    def arrays(tuple_: Vector | Quaternion) -> Vector | Quaternion:
-        return type(tuple_)(*(jnp.asarray(part, zero.dtype) for part in tuple_))
+    def arrays(parts: Vector | Quaternion) -> list[Array]:
+        return [jnp.asarray(part, zero.dtype) for part in parts]
 
     motion = Motion(
-        arrays(position),
-        arrays(velocity),
-        arrays(attitude),
+        Vector(*arrays(position)),
+        Vector(*arrays(velocity)),
+        Quaternion(*arrays(attitude)),
         none,
         jnp.asarray(propellant, zero.dtype),
         jnp.full((), body.rcs.propellant if body.rcs else 0.0),

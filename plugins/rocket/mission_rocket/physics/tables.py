@@ -60,8 +60,8 @@ def lookup_grid(grid: Grid, x: Scalar, y: Scalar) -> Array:
     return result
 
 
-def _sum(start: Array, steps: list[Array], rises: list[float]) -> Array:
+def _sum(start: Scalar, steps: list[Array], rises: list[float]) -> Array:
     for step, rise in zip(steps, rises, strict=True):
         if rise != 0.0:
             start = start + step * rise
-    return start
+    return jnp.asarray(start)

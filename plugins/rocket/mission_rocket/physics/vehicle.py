@@ -142,8 +142,8 @@ class Body(NamedTuple):
 class MassProperties(NamedTuple):
     """Mass [kg], centre of mass from the base along the axis [m], inertia about it by axis [kg m2]."""
 
-    mass: Array
-    centre: Array
+    mass: Scalar
+    centre: Scalar
     inertia: Vector
 
 

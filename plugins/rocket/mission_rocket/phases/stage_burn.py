@@ -64,7 +64,8 @@ class StageBurn(Environment[Flight, Progress]):
         motion = state.flight.state.motion
         errors = state.flight.dispersion
         spent = sum(
-            level * (len(group.positions) * group.flow) for level, group in zip(motion.levels, self._body.engines, strict=True)
+            level * (len(group.positions) * group.flow)
+            for level, group in zip(motion.levels, self._body.engines, strict=True)
         )
         spent = jnp.maximum(spent * errors.thrust / errors.specific_impulse, 1e-6)
         left = jnp.maximum(motion.propellant - _UNUSED_KG, 0.0) / spent

@@ -35,9 +35,7 @@ class Grid(NamedTuple):
 
 def _steps(x: Scalar, knots: Sequence[float]) -> list[Array]:
     """Distance covered within each interval, as a fraction of it."""
-    return [
-        jnp.clip((x - low) * (1.0 / (high - low)), 0.0, 1.0) for low, high in itertools.pairwise(knots)
-    ]
+    return [jnp.clip((x - low) * (1.0 / (high - low)), 0.0, 1.0) for low, high in itertools.pairwise(knots)]
 
 
 def lookup(table: Table, x: Scalar) -> Array:
@@ -50,10 +48,7 @@ def lookup_grid(grid: Grid, x: Scalar, y: Scalar) -> Array:
     """Interpolate bilinearly; the edge holds outside."""
     along = _steps(x, grid.x)
     columns = list(zip(*grid.values, strict=True))
-    by_column = [
-        _sum(column[0] + 0.0 * x, along, [b - a for a, b in itertools.pairwise(column)])
-        for column in columns
-    ]
+    by_column = [_sum(column[0] + 0.0 * x, along, [b - a for a, b in itertools.pairwise(column)]) for column in columns]
     result = by_column[0]
     for step, low, high in zip(_steps(y, grid.y), by_column[:-1], by_column[1:], strict=True):
         result = result + step * (high - low)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jax import Array
 
 from mission_rocket.physics.tables import Grid, Table, lookup
 from mission_rocket.physics.vector import Scalar, Vector

@@ -122,6 +122,17 @@ def test_plugins_import_the_public_surface_only() -> None:
         assert names <= allowed, f"{path.relative_to(ROOT)} imports {', '.join(sorted(names - allowed))}"
 
 
+def test_physics_imports_jax_only() -> None:
+    physics = ROOT / "plugins" / "rocket" / "mission_rocket" / "physics"
+    files = sorted(physics.glob("*.py"))
+    assert len(files) > 10
+    for path in files:
+        others = {name for name in imported(path) if not name.startswith("mission_rocket.physics")}
+        outside = {name.split(".")[0] for name in others} - set(sys.stdlib_module_names)
+        assert outside <= {"jax", "mission_rocket"}, f"{path.name} imports {', '.join(sorted(outside))}"
+        assert "mission_rocket" not in others, f"{path.name} imports beyond physics"
+
+
 def test_the_public_surface_exists() -> None:
     for name in mission.__all__:
         assert getattr(mission, name) is not None

@@ -6,6 +6,7 @@ mission file. What is read becomes part of the parameters, hence of the digest o
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 from typing import Annotated, Any
@@ -50,7 +51,7 @@ class Strict(BaseModel):
 
 
 def _increasing(name: str, knots: tuple[float, ...]) -> None:
-    for at, (low, high) in enumerate(zip(knots[:-1], knots[1:], strict=True)):
+    for at, (low, high) in enumerate(itertools.pairwise(knots)):
         if high <= low:
             raise ValueError(f"{name} must increase, but entry {at + 1} is {high:g} after {low:g}")
 
@@ -227,6 +228,10 @@ class StageModel(Strict):
             raise ValueError(
                 f"dry_centre_of_mass_m {self.dry_centre_of_mass_m:g} is above the nose ({self.length_m:g})"
             )
+        for part in ("fins", "rcs", "gimbal"):
+            height = getattr(getattr(self, part), "height_m", 0.0)
+            if height > self.length_m:
+                raise ValueError(f"{part}.height_m {height:g} is above the nose ({self.length_m:g})")
         if self.tanks and abs(sum(tank.share for tank in self.tanks) - 1.0) > 1e-6:
             raise ValueError(f"the tanks' shares must add up to 1, not {sum(tank.share for tank in self.tanks):g}")
         for at, tank in enumerate(self.tanks):

@@ -71,7 +71,7 @@ def channels(
         jnp.where(since > 0.0, 1.0 * len(group.positions), 0.0)
         for since, group in zip(state.lit_for, body.engines, strict=True)
     )
-    return {
+    found = {
         "time_s": state.time,
         "position_x_m": motion.position.x,
         "position_y_m": motion.position.y,
@@ -114,6 +114,7 @@ def channels(
         "wind_x_m_s": wind.x,
         "wind_y_m_s": wind.y,
     }
+    return {name: jnp.asarray(value) for name, value in found.items()}
 
 
 def norm_across(axis: Vector, vertical: Vector) -> Array:

@@ -16,7 +16,7 @@ from mission_rocket.physics.atmosphere import Air, atmosphere
 from mission_rocket.physics.gravity import Site, altitude, free_fall, rotation_vector
 from mission_rocket.physics.propulsion import Wrench, engine_wrench, rcs_wrench
 from mission_rocket.physics.state import Command, Dispersion, Motion
-from mission_rocket.physics.vector import Vector, quaternion_rate, rotate, rotate_back
+from mission_rocket.physics.vector import Scalar, Vector, quaternion_rate, rotate, rotate_back
 from mission_rocket.physics.vehicle import Body, MassProperties, mass_properties
 from mission_rocket.physics.wind import steady_wind
 
@@ -25,7 +25,7 @@ class Loads(NamedTuple):
     """Everything that acts on a vehicle now."""
 
     wrench: Wrench  # without gravity, body axes
-    thrust: Array
+    thrust: Scalar
     flow: Flow
     air: Air
     mass: MassProperties
@@ -85,11 +85,11 @@ def motion_rate(
 def limited(body: Body, command: Command) -> Command:
     """A command within the actuators' ranges; each fin's sum of pitch or yaw and roll stays within its limit."""
 
-    def clip(part: Array, bound: Array | float) -> Array:
+    def clip(part: Scalar, bound: Scalar) -> Array:
         return jnp.clip(part, -bound, bound)
 
     throttle = tuple(
-        jnp.where(told > 0.0, jnp.clip(told, group.throttle_min, 1.0), 0.0)
+        jnp.where(told > 0.0, jnp.clip(jnp.asarray(told), group.throttle_min, 1.0), 0.0)
         for group, told in zip(body.engines, command.throttle, strict=True)
     )
     gimbal = Vector(*(clip(part, body.gimbal.limit) for part in command.gimbal))

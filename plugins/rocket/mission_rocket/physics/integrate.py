@@ -54,7 +54,7 @@ def advance(body: Body, site: Site, dispersion: Dispersion, state: State, comman
     for told, running, ignitions in zip(command.throttle, state.lit_for, state.ignitions_left, strict=True):
         was = running > 0.0
         lit = (told > 0.0) & (was | (ignitions > 0.5))
-        left.append(jnp.where(lit & ~was, ignitions - 1.0, ignitions))
+        left.append(jnp.where(lit & jnp.logical_not(was), ignitions - 1.0, ignitions))
         now = jnp.where(lit, running + jnp.maximum(seconds, 1e-6), 0.0)
         # the share of this step after the delay: the impulse is right although the step is not split
         share = jnp.clip((now - dispersion.ignition_delay) / jnp.maximum(seconds, 1e-6), 0.0, 1.0)
@@ -65,10 +65,10 @@ def advance(body: Body, site: Site, dispersion: Dispersion, state: State, comman
     gust = gust_velocity(dispersion.wind, state.gust, altitude(site, motion.position))
     change = rk4_increment(lambda m: motion_rate(body, site, dispersion, m, command, gust), motion, seconds)
     moved = jax.tree.map(lambda m, c: m + c, motion, change)
-    (position, velocity, propellant), rounding = _kahan(
-        (motion.position, motion.velocity, motion.propellant),
+    (position, velocity, propellant, time), rounding = _kahan(
+        (motion.position, motion.velocity, motion.propellant, state.time),
         tuple(state.rounding),
-        (change.position, change.velocity, change.propellant),
+        (change.position, change.velocity, change.propellant, jnp.asarray(seconds, state.time.dtype)),
     )
     moved = moved._replace(
         position=position,
@@ -77,7 +77,7 @@ def advance(body: Body, site: Site, dispersion: Dispersion, state: State, comman
         rcs_propellant=jnp.maximum(moved.rcs_propellant, 0.0),
         attitude=normalise(moved.attitude),
     )
-    return State(moved, Rounding(*rounding), tuple(lit_for), tuple(left), state.gust, state.time + seconds)
+    return State(moved, Rounding(*rounding), tuple(lit_for), tuple(left), state.gust, time)
 
 
 def blow(site: Site, dispersion: Dispersion, state: State, key: Array, seconds: Scalar) -> State:
@@ -112,7 +112,8 @@ def cross_altitude(site: Site, before: State, after: State, seconds: Scalar, lev
     """(whether the altitude fell through `level` in the step, the state there).
 
     Position is the cubic Hermite interpolant between both ends and velocity its derivative,
-    everything else is linear. The crossing is found by bisection.
+    everything else is linear. The crossing is found by bisection and sharpened by one step of
+    Newton's method, through which its time has the right derivative.
     """
     span = jnp.maximum(seconds, 1e-6)
     high, low = altitude(site, before.motion.position) - level, altitude(site, after.motion.position) - level
@@ -128,7 +129,9 @@ def cross_altitude(site: Site, before: State, after: State, seconds: Scalar, lev
         return jnp.where(over, middle, above), jnp.where(over, below, middle)
 
     _, fraction = lax.fori_loop(0, 20, halve, (jnp.zeros_like(high), jnp.ones_like(high)))
-    fraction = jnp.where(crossed, fraction, 1.0)
+    fraction = lax.stop_gradient(fraction)
+    sinking = lax.stop_gradient(jnp.where(crossed, jax.grad(height)(fraction), -1.0))
+    fraction = jnp.where(crossed, jnp.clip(fraction - height(fraction) / jnp.minimum(sinking, -1e-6), 0.0, 1.0), 1.0)
     between = jax.tree.map(lambda a, b: a + fraction * (b - a), before, after)
     position, velocity = _hermite(before.motion, after.motion, fraction, span)
     motion = between.motion._replace(position=position, velocity=velocity, attitude=normalise(between.motion.attitude))

@@ -23,7 +23,7 @@ class Wrench(NamedTuple):
     force: Vector
     moment: Vector
 
-    def __add__(self, other: Wrench) -> Wrench:  # ty: ignore[invalid-method-override]
+    def __add__(self, other: Wrench) -> Wrench:  # ty: ignore[incompatible-method-override]
         return Wrench(self.force + other.force, self.moment + other.moment)
 
 
@@ -33,7 +33,7 @@ def engine_wrench(
     """All engine groups: their wrench, and propellant flow [kg/s]. An empty tank stops both."""
     yaw, pitch, roll = motion.gimbal
     direction = Vector(-jnp.sin(pitch) * jnp.cos(yaw), jnp.sin(yaw), jnp.cos(pitch) * jnp.cos(yaw))
-    fed = (motion.propellant > 0.0).astype(jnp.result_type(motion.propellant))
+    fed = jnp.where(motion.propellant > 0.0, 1.0, 0.0)
     arm_z = body.gimbal.height - mass.centre
     flow = force = jnp.zeros_like(motion.propellant)
     side_x = side_y = swirl = jnp.zeros_like(motion.propellant)

@@ -38,6 +38,7 @@ class Rounding(NamedTuple):
     position: Vector
     velocity: Vector
     propellant: Scalar
+    time: Scalar
 
 
 class State(NamedTuple):
@@ -48,7 +49,7 @@ class State(NamedTuple):
     lit_for: tuple[Scalar, ...]
     ignitions_left: tuple[Scalar, ...]
     gust: Gust
-    time: Scalar
+    time: Array
 
 
 class Command(NamedTuple):
@@ -86,7 +87,7 @@ class Dispersion(NamedTuple):
 def nominal() -> Dispersion:
     """No errors and no wind."""
     one, zero = jnp.ones(()), jnp.zeros(())
-    return Dispersion(one, one, one, one, one, one, zero, zero, one, zero, zero, zero, jnp.full((), -1.0), calm())
+    return Dispersion(one, one, one, one, one, one, zero, zero, one, zero, zero, zero, -jnp.ones(()), calm())
 
 
 def idle(body: Body) -> Command:
@@ -104,23 +105,23 @@ def start_state(
     none = Vector(zero, zero, zero)
     groups = len(body.engines)
 
-    def arrays(tuple_: Vector | Quaternion) -> Vector | Quaternion:
-        return type(tuple_)(*(jnp.asarray(part, zero.dtype) for part in tuple_))
+    def arrays(parts: Vector | Quaternion) -> list[Array]:
+        return [jnp.asarray(part, zero.dtype) for part in parts]
 
     motion = Motion(
-        arrays(position),
-        arrays(velocity),
-        arrays(attitude),
+        Vector(*arrays(position)),
+        Vector(*arrays(velocity)),
+        Quaternion(*arrays(attitude)),
         none,
         jnp.asarray(propellant, zero.dtype),
-        jnp.full((), body.rcs.propellant if body.rcs else 0.0),
+        jnp.asarray(body.rcs.propellant if body.rcs else 0.0, zero.dtype),
         (zero,) * groups,
         none,
         none,
     )
     gust = Gust(zero, zero, zero, zero, zero) if key is None else start_gust(key)
-    ignitions = tuple(jnp.full((), float(group.ignitions)) for group in body.engines)
-    return State(motion, Rounding(none, none, zero), (zero,) * groups, ignitions, gust, zero)
+    ignitions = tuple(jnp.asarray(float(group.ignitions), zero.dtype) for group in body.engines)
+    return State(motion, Rounding(none, none, zero, zero), (zero,) * groups, ignitions, gust, zero)
 
 
 class Spread(NamedTuple):
@@ -162,11 +163,12 @@ def draw_dispersion(spread: Spread, key: Array) -> Dispersion:
         spread.attitude * n[9],
         spread.attitude * n[10],
         between(spread.ignition_delay_s, u[0]),
-        jnp.full((), -1.0),
+        -jnp.ones(()),
         Wind(
             between(spread.wind_percentile, u[1]),
             jnp.cos(2.0 * jnp.pi * u[2]),
             jnp.sin(2.0 * jnp.pi * u[2]),
-            jnp.full((), spread.turbulence),
+            jnp.asarray(spread.turbulence, u.dtype),
+            jnp.zeros(()),
         ),
     )

@@ -6,6 +6,7 @@ multiply-adds that vectorise, where an indexed look-up of each vehicle does not.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -34,9 +35,7 @@ class Grid(NamedTuple):
 
 def _steps(x: Scalar, knots: Sequence[float]) -> list[Array]:
     """Distance covered within each interval, as a fraction of it."""
-    return [
-        jnp.clip((x - low) * (1.0 / (high - low)), 0.0, 1.0) for low, high in zip(knots[:-1], knots[1:], strict=True)
-    ]
+    return [jnp.clip((x - low) * (1.0 / (high - low)), 0.0, 1.0) for low, high in itertools.pairwise(knots)]
 
 
 def lookup(table: Table, x: Scalar) -> Array:
@@ -49,18 +48,15 @@ def lookup_grid(grid: Grid, x: Scalar, y: Scalar) -> Array:
     """Interpolate bilinearly; the edge holds outside."""
     along = _steps(x, grid.x)
     columns = list(zip(*grid.values, strict=True))
-    by_column = [
-        _sum(column[0] + 0.0 * x, along, [b - a for a, b in zip(column[:-1], column[1:], strict=True)])
-        for column in columns
-    ]
+    by_column = [_sum(column[0] + 0.0 * x, along, [b - a for a, b in itertools.pairwise(column)]) for column in columns]
     result = by_column[0]
     for step, low, high in zip(_steps(y, grid.y), by_column[:-1], by_column[1:], strict=True):
         result = result + step * (high - low)
     return result
 
 
-def _sum(start: Array, steps: list[Array], rises: list[float]) -> Array:
+def _sum(start: Scalar, steps: list[Array], rises: list[float]) -> Array:
     for step, rise in zip(steps, rises, strict=True):
         if rise != 0.0:
             start = start + step * rise
-    return start
+    return jnp.asarray(start)

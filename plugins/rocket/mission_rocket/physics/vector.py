@@ -20,13 +20,13 @@ class Vector(NamedTuple):
     y: Scalar
     z: Scalar
 
-    def __add__(self, other: Vector) -> Vector:  # ty: ignore[invalid-method-override]
+    def __add__(self, other: Vector) -> Vector:  # ty: ignore[incompatible-method-override]
         return Vector(self.x + other.x, self.y + other.y, self.z + other.z)
 
     def __sub__(self, other: Vector) -> Vector:
         return Vector(self.x - other.x, self.y - other.y, self.z - other.z)
 
-    def __mul__(self, factor: Scalar) -> Vector:  # ty: ignore[invalid-method-override]
+    def __mul__(self, factor: Scalar) -> Vector:  # ty: ignore[incompatible-method-override]
         return Vector(self.x * factor, self.y * factor, self.z * factor)
 
     def __neg__(self) -> Vector:

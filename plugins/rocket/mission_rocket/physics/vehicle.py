@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jax import Array
 
 from mission_rocket.physics.tables import Grid, Table, lookup
 from mission_rocket.physics.vector import Scalar, Vector
@@ -111,7 +110,10 @@ class StructuralLimits(NamedTuple):
 
 
 class Body(NamedTuple):
-    """What flies: one stage and, as dead weight, what it carries."""
+    """What flies: one stage and, as dead weight, what it carries.
+
+    `transverse_ratio` is the inertia about y over that about x, for bodies that are not round.
+    """
 
     name: str
     length: float
@@ -133,13 +135,14 @@ class Body(NamedTuple):
     cargo_centre: float = 0.0
     cargo_transverse: float = 0.0
     cargo_axial: float = 0.0
+    transverse_ratio: float = 1.0
 
 
 class MassProperties(NamedTuple):
     """Mass [kg], centre of mass from the base along the axis [m], inertia about it by axis [kg m2]."""
 
-    mass: Array
-    centre: Array
+    mass: Scalar
+    centre: Scalar
     inertia: Vector
 
 
@@ -155,7 +158,7 @@ def mass_properties(
         return MassProperties(
             dry + left + body.cargo_mass,
             lookup(table.centre, left),
-            Vector(transverse, transverse, lookup(table.axial, left)),
+            Vector(transverse, transverse * body.transverse_ratio, lookup(table.axial, left)),
         )
     # (mass, centre, transverse inertia about own centre, axial inertia) of each part
     parts: list[tuple[Scalar, Scalar, Scalar, Scalar]] = [
@@ -174,4 +177,4 @@ def mass_properties(
     centre = sum(part[0] * part[1] for part in parts) / mass
     transverse = sum(part[2] + part[0] * (part[1] - centre) ** 2 for part in parts)
     axial = sum(part[3] for part in parts)
-    return MassProperties(mass, centre, Vector(transverse, transverse, axial))
+    return MassProperties(mass, centre, Vector(transverse, transverse * body.transverse_ratio, axial))

@@ -38,13 +38,15 @@ _LENGTH_M = Table((10.0, 533.0), (40.0, 533.0))  # 1,750 ft above 1,750 ft, shor
 class Wind(NamedTuple):
     """A day's wind: percentile of the envelope, unit vector that it blows along, scale of the turbulence.
 
-    `percentile` below 50 scales the median down linearly, so 0 is calm.
+    `percentile` below 50 scales the median down linearly, so 0 is calm. `uniform` is added at every
+    altitude along the same direction [m/s].
     """
 
     percentile: Scalar
     along_x: Scalar
     along_y: Scalar
     turbulence: Scalar
+    uniform: Scalar = 0.0
 
 
 class Gust(NamedTuple):
@@ -59,13 +61,13 @@ class Gust(NamedTuple):
 
 def calm() -> Wind:
     """No wind."""
-    return Wind(jnp.zeros(()), jnp.ones(()), jnp.zeros(()), jnp.zeros(()))
+    return Wind(jnp.zeros(()), jnp.ones(()), jnp.zeros(()), jnp.zeros(()), jnp.zeros(()))
 
 
 def steady_wind(wind: Wind, altitude: Scalar) -> Vector:
     """Horizontal wind [m/s] in the local frame."""
     speed = lookup_grid(_ENVELOPE, altitude, wind.percentile) * jnp.clip(wind.percentile / 50.0, 0.0, 1.0)
-    speed = speed * ((jnp.clip(altitude, 0.0, 1000.0) + 10.0) / 1010.0) ** (1.0 / 7.0)
+    speed = speed * ((jnp.clip(altitude, 0.0, 1000.0) + 10.0) / 1010.0) ** (1.0 / 7.0) + wind.uniform
     return Vector(speed * wind.along_x, speed * wind.along_y, jnp.zeros_like(speed))
 
 

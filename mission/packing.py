@@ -6,6 +6,7 @@ Shapes: N flights, C channels of a phase, L limits of it, T samples of a flight.
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,6 +30,7 @@ def describe_phase(phase: Phase, channels: Sequence[str]) -> dict[str, Any]:
         "version": phase.origin.version,
         "source_sha256": phase.origin.source_sha256,
         "flown_by": "agent" if phase.trained else "guide",
+        "params": json.loads(phase.params.model_dump_json()),
         "causes": list(phase.causes),
         "channels": list(channels),
         "limits": [dataclasses.asdict(limit) for limit in phase.limits],
@@ -76,7 +78,7 @@ def flights_from(phases: Sequence[dict[str, Any]], arrays: Arrays, prefix: str) 
         get = {name: arrays[f"{prefix}/{phase['name']}/{name}"] for name in FIELDS}
         entered = rows[-1].entered & rows[-1].success if rows else np.ones(len(get["success"]), bool)
         limits = tuple(Limit(**limit) for limit in phase["limits"])
-        names = (phase["name"], phase["plugin"], tuple(phase["causes"]), tuple(phase["channels"]))
+        names = (phase["name"], phase["plugin"], phase["params"], tuple(phase["causes"]), tuple(phase["channels"]))
         rows.append(PhaseFlights(*names, limits, entered, **get))
     return Flights(prefix, tuple(rows))
 

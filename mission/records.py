@@ -22,6 +22,7 @@ class PhaseFlights:
 
     name: str
     plugin: str
+    params: dict[str, Any]  # validated, as JSON
     causes: tuple[str, ...]  # causes[0] names success
     channels: tuple[str, ...]
     limits: tuple[Limit, ...]

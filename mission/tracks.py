@@ -32,7 +32,8 @@ from mission.rollout import (
 BLOCK = 64
 GRID_S = 0.5
 _FEWEST = 0.05  # of the flights: bands end where fewer are left
-_FLYING = Flying(*[SPLIT] * 8, REPLICATED)
+_SPECS: list[Any] = [SPLIT] * 8 + [REPLICATED]
+_FLYING = Flying(*_SPECS)
 
 
 class Frames(NamedTuple):

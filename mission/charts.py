@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mission.records import phase_ends
+
 if TYPE_CHECKING:
     from mission.records import FlightRecords
 
@@ -113,9 +115,19 @@ class Chart:
             x, right = float(self.px(value)), float(self.px(value)) > WIDTH * 0.8
             self.parts.append(f'<path class="rule {css}" d="M{x:.1f} {TOP}V{HEIGHT - BOTTOM}"/>')
             anchor, dx = ("end", -3) if right else ("start", 3)
+            if label:
+                self.parts.append(
+                    f'<text class="note {css}" x="{x + dx:.1f}" y="{TOP + 9 + 10 * row}" text-anchor="{anchor}">'
+                    f"{escape(label)}</text>"
+                )
+        return self
+
+    def name_x(self, low: float, high: float, label: str) -> Chart:
+        """A word over a stretch of the horizontal axis; left out where it does not fit."""
+        a, b = (float(v) for v in self.px(np.clip([low, high], *self.x)))
+        if b - a > 5.4 * len(label):
             self.parts.append(
-                f'<text class="note {css}" x="{x + dx:.1f}" y="{TOP + 9 + 10 * row}" text-anchor="{anchor}">'
-                f"{escape(label)}</text>"
+                f'<text class="note" x="{(a + b) / 2:.1f}" y="{TOP - 3}" text-anchor="middle">{escape(label)}</text>'
             )
         return self
 
@@ -157,7 +169,7 @@ class Chart:
             axes.append(f'<text x="{LEFT - 5}" y="{y + 4:.1f}" text-anchor="end">{number(tick)}</text>')
         middle = (LEFT + WIDTH - RIGHT) / 2
         axes.append(f'<text x="{middle}" y="{HEIGHT - 5}" text-anchor="middle">{escape(self.x_label)}</text>')
-        axes.append(f'<text x="4" y="14" class="unit">{escape(self.y_label)}</text>')
+        axes.append(f'<text x="4" y="12" class="unit">{escape(self.y_label)}</text>')
         data = ""
         if channels:
             box = (LEFT, TOP, WIDTH - RIGHT, HEIGHT - BOTTOM, *self.x, *self.y)
@@ -204,7 +216,8 @@ def time_chart(records: FlightRecords, channels: Sequence[str], title: str = "",
     Args:
       records: of the report.
       channels: those that no phase has are left out; an empty string comes back where none is left.
-      title, y_label: default the first channel's name.
+      title: default the first channel's name; it should name the unit.
+      y_label: beside the axis, where the title does not say it.
     """
     bands = records.bands
     known = [name for name in channels if name in bands.channels]
@@ -224,16 +237,17 @@ def time_chart(records: FlightRecords, channels: Sequence[str], title: str = "",
     near = [v for _, limit in limits for v in (limit.minimum, limit.maximum) if v is not None]
     room = high - low
     y = span(low, high, *[v for v in near if low - room <= v <= high + room], pad=0.02)
-    chart = Chart(title or known[0], "time (s)", y_label or (title and known[0]), (0.0, float(bands.time_s[-1])), y)
-    from mission.records import phase_ends
-
-    for row, (name, ends) in enumerate(phase_ends(records.flights)[:-1]):
-        if ends.size:
-            chart.rule_x(float(np.median(ends)), f"{name} ends", row=row % 3)
+    chart = Chart(title or known[0], "time (s)", y_label, (0.0, float(bands.time_s[-1])), y)
+    before = 0.0
+    for name, ends in phase_ends(records.flights):
+        after = float(np.median(ends)) if ends.size else before
+        chart.rule_x(after).name_x(before, after, name)
+        before = after
     for i, name in enumerate(known):
         p05, p50, p95 = bands.of(name) or (bands.time_s,) * 3
-        label = name if len(known) > 1 else "5 to 95 %"
-        chart.band(bands.time_s, p05, p95, f"c{i}", label).line(bands.time_s, p50, f"c{i} median")
+        chart.band(bands.time_s, p05, p95, f"c{i}", name if len(known) > 1 else "").line(
+            bands.time_s, p50, f"c{i} median"
+        )
     for phase, limit in limits:
         for bound, value in (("at least", limit.minimum), ("at most", limit.maximum)):
             if value is not None:

@@ -106,7 +106,7 @@ class Bands:
     time_s: np.ndarray  # [G]
     count: np.ndarray  # [G] flights in the air
     channels: tuple[str, ...]
-    p05: np.ndarray  # [G, all channels]; NaN where fewer than a twentieth of the flights have the channel
+    p05: np.ndarray  # [G, all channels]; NaN where too few flights have the channel
     p50: np.ndarray
     p95: np.ndarray
 

@@ -31,7 +31,7 @@ from mission.rollout import (
 
 BLOCK = 64
 GRID_S = 0.5
-_FEWEST = 0.05  # of the flights: bands end where fewer are left
+_FEWEST = 0.05  # of the flights; bands end where fewer are left, or half of those that succeed
 _SPECS: list[Any] = [SPLIT] * 8 + [REPLICATED]
 _FLYING = Flying(*_SPECS)
 
@@ -165,6 +165,7 @@ def bands_of(frames: list[Frames]) -> Bands:
     grid = np.arange(0.0, float(clock.max()) + GRID_S, GRID_S)
     places = [_places(grid, part, begin) for part, begin in zip(frames, begins, strict=True)]
     channels = tuple(dict.fromkeys(name for part in frames for name in part.channels))
+    fewest = max(_FEWEST * flights, 0.5 * float(frames[-1].flight.success.sum()))
     quantiles = np.full((3, len(grid), len(channels)), np.nan, np.float32)
     for at, name in enumerate(channels):
         cube = np.full((len(grid), flights), np.nan, np.float32)
@@ -174,7 +175,7 @@ def bands_of(frames: list[Frames]) -> Bands:
                 low_value = np.take_along_axis(values, low, 0)
                 high_value = np.take_along_axis(values, np.minimum(low + 1, len(values) - 1), 0)
                 cube = np.where(inside, low_value + weight * (high_value - low_value), cube)
-        quantiles[:, :, at] = _quantiles(cube, _FEWEST * flights)
+        quantiles[:, :, at] = _quantiles(cube, fewest)
     count = sum(inside.sum(axis=1) for _, _, inside in places)
     return Bands(flights, grid, np.asarray(count, np.int32), channels, *quantiles)
 

@@ -1,6 +1,9 @@
 // 3-D replay of the chosen flight. Local frame: x downrange (east), y north, z up, the pad at the origin.
-import { AmbientLight, BufferAttribute, BufferGeometry, CircleGeometry, Color, DirectionalLight, Group, Line, LineBasicMaterial, LineLoop, Mesh, MeshBasicMaterial, PerspectiveCamera, Points, PointsMaterial, Quaternion, RingGeometry, Scene, Vector3, WebGLRenderer } from "three";
+import { AmbientLight, BufferAttribute, BufferGeometry, CircleGeometry, CanvasTexture, Color, DirectionalLight, Group, LineBasicMaterial, LineLoop, Mesh, MeshBasicMaterial, PerspectiveCamera, Points, PointsMaterial, Quaternion, RingGeometry, Scene, Vector3, WebGLRenderer } from "three";
 import { OrbitControls } from "three/addons/controls/OrbitControls.js";
+import { Line2 } from "three/addons/lines/Line2.js";
+import { LineGeometry } from "three/addons/lines/LineGeometry.js";
+import { LineMaterial } from "three/addons/lines/LineMaterial.js";
 import { makeBooster } from "./booster.js";
 
 const mission = window.mission, holder = document.getElementById("replay");
@@ -9,6 +12,15 @@ const SPACE = new Color(0x05070c), SKY = new Color(0x8fb6de), DUSK = new Color(0
 
 // The first of several ways to say where a vehicle is.
 const PLACES = [["position_x_m", "position_y_m", "position_z_m"], ["downrange_m", "crossrange_m", "altitude_m"], ["", "", "altitude_m"], ["", "", "height_m"]];
+// Flat things on the ground are drawn in this order, without depth, so that they do not flicker.
+const flat = (object, order) => { object.renderOrder = order; object.material.depthWrite = false; return object; };
+function disc() {
+  const picture = document.createElement("canvas"), size = (picture.width = picture.height = 32), pen = picture.getContext("2d");
+  pen.fillStyle = "#fff";
+  pen.arc(size / 2, size / 2, size / 2 - 1, 0, 7);
+  pen.fill();
+  return new CanvasTexture(picture);
+}
 const names = (track) => PLACES.find((axes) => axes.every((name) => !name || track.channels[name]));
 const first = (channels, time) => { for (const name of channels) { const value = mission.value(name, time); if (Number.isFinite(value)) return value; } return NaN; };
 
@@ -42,20 +54,20 @@ function start() {
 
   const ground = new Mesh(new CircleGeometry(4e5, 96), new MeshBasicMaterial({ color: 0x55654f }));
   ground.position.z = -0.6;
-  local.add(ground);
-  const ring = (radius, color, opacity = 1) => {
+  local.add(flat(ground, -9));
+  const ring = (radius) => {
     const points = Array.from({ length: 96 }, (_, i) => new Vector3(radius * Math.cos(i * Math.PI / 48), radius * Math.sin(i * Math.PI / 48), 0));
-    local.add(new LineLoop(new BufferGeometry().setFromPoints(points), new LineBasicMaterial({ color, transparent: opacity < 1, opacity })));
+    local.add(flat(new LineLoop(new BufferGeometry().setFromPoints(points), new LineBasicMaterial({ color: 0x93a08d, depthTest: false })), -8));
   };
   const pad = new Mesh(new CircleGeometry(26, 48), new MeshBasicMaterial({ color: 0x7d8388 }));
   pad.position.z = -0.3;
   const inner = new Mesh(new RingGeometry(9, 10, 48), new MeshBasicMaterial({ color: 0xf5f5f0 }));
   inner.position.z = -0.1;
-  local.add(pad, inner);
-  for (const radius of [100, 1000, 5000, 10000, 25000, 50000]) ring(radius, 0xdfe6da, 0.45);
+  local.add(flat(pad, -7), flat(inner, -6));
+  for (const radius of [100, 1000, 5000, 10000, 25000, 50000]) ring(radius);
 
   const booster = makeBooster(), paths = new Group();
-  const dot = new Points(new BufferGeometry().setAttribute("position", new BufferAttribute(new Float32Array(3), 3)), new PointsMaterial({ color: 0xffffff, size: 7, sizeAttenuation: false, depthTest: false }));
+  const dot = new Points(new BufferGeometry().setAttribute("position", new BufferAttribute(new Float32Array(3), 3)), new PointsMaterial({ color: 0xffffff, size: 10, sizeAttenuation: false, depthTest: false, transparent: true, map: disc() }));
   local.add(paths, booster, dot);
 
   const controls = new OrbitControls(camera, canvas);
@@ -65,12 +77,14 @@ function start() {
   let target = new Vector3(), size = 1000;
 
   const trace = () => {
+    for (const line of paths.children) { line.geometry.dispose(); line.material.dispose(); }
     paths.clear();
     const low = new Vector3(Infinity, Infinity, Infinity), high = low.clone().negate();
     for (const track of mission.flight.tracks) {
       const points = Array.from(track.time, (_, i) => point(track, i));
       for (const p of points) { low.min(p); high.max(p); }
-      paths.add(new Line(new BufferGeometry().setFromPoints(points), new LineBasicMaterial({ color: PHASES[track.index % PHASES.length] })));
+      const line = new LineGeometry().setPositions(points.flatMap((p) => [p.x, p.y, p.z]));
+      if (points.length > 1) paths.add(new Line2(line, new LineMaterial({ color: PHASES[track.index % PHASES.length], linewidth: 2.5 })));
     }
     low.min(new Vector3()); high.max(new Vector3());
     size = Math.max(high.distanceTo(low), 50);

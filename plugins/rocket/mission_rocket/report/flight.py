@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from mission import Chart, FlightRecords, Section, time_chart
@@ -50,8 +52,11 @@ def path_chart(records: FlightRecords, title: str, x: str, y: str) -> str:
     marks = [(getattr(m, x), getattr(m, y), f"{m.flight}, {m.event}") for m in MARKS if hasattr(m, x) and hasattr(m, y)]
     whole = "ascent" in {phase.plugin for phase in records.flights.phases}
     marks = marks if whole else [mark for mark in marks if "landing burn" in mark[2]] if tracks else []
-    columns = [[across[1], *(t.channels[x] for t in tracks)], [up[1], *(t.channels[y] for t in tracks)]]
-    ranges = [_range([np.nanmin(v), np.nanmax(v)] for v in column) for column in columns]
+    columns = [
+        [side[1], *(t.channels[name] for t in tracks), *([mark[at] for mark in marks],) * bool(marks)]
+        for at, (side, name) in enumerate(((across, x), (up, y)))
+    ]
+    ranges = [_range([float(np.nanmin(v)), float(np.nanmax(v))] for v in column) for column in columns]
     chart = Chart(title, x, y, *ranges)
     chart.line(across[1], up[1], "c0 median", "median")
     for a, b, label in marks:
@@ -61,8 +66,8 @@ def path_chart(records: FlightRecords, title: str, x: str, y: str) -> str:
     return chart.html([y], x)
 
 
-def _range(ends: object) -> tuple[float, float]:
-    flat = np.ravel(list(ends))  # ty: ignore[no-matching-overload]
+def _range(ends: Iterable[list[float]]) -> tuple[float, float]:
+    flat = np.ravel(list(ends))
     low, high = float(np.nanmin(flat)), float(np.nanmax(flat))
     extra = 0.04 * (high - low) or 1.0
     return low - extra, high + extra

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from html import escape
+
 import numpy as np
 
 from mission import FlightRecords, Section, histogram
@@ -16,7 +18,7 @@ def propellant(records: FlightRecords) -> tuple[Section, ...]:
         if before is None or after is None or not ended.any():
             continue
         cells = [_spread(before[ended]), _spread((before - after)[ended]), _spread(after[ended])]
-        rows.append("".join(f"<td>{cell}</td>" for cell in (phase.name, *cells)))
+        rows.append("".join(f"<td>{cell}</td>" for cell in (escape(phase.name), *cells)))
     if not rows:
         return ()
     head = "<tr><th>phase</th><th>on entering (kg)</th><th>used (kg)</th><th>left (kg)</th></tr>"

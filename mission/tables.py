@@ -72,10 +72,10 @@ def print_comparison(result: dict[str, Any]) -> None:
                 console.print(
                     f"{phase['name']}: lost to {cause}: first {n['first']}, second {n['second']}", highlight=False
                 )
-    last = result["phases"][-1] if result["phases"] else {"end": {}, "name": ""}
-    for channel, seen in last["end"].items():
+    phases: list[dict[str, Any]] = result["phases"]
+    for name, channel, seen in [(p["name"], *pair) for p in phases[-1:] for pair in p["end"].items()]:
         if seen["low"] is not None and not seen["low"] <= 0.0 <= seen["high"]:
             console.print(
-                f"{last['name']}: {channel} at the end {seen['mean']:+.4g} ({seen['low']:+.4g} to {seen['high']:+.4g})",
+                f"{name}: {channel} at the end {seen['mean']:+.4g} ({seen['low']:+.4g} to {seen['high']:+.4g})",
                 highlight=False,
             )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mission.page import sections
+import mission.page.sections as sections
 from mission.records import FlightRecords, Section
 
 if TYPE_CHECKING:

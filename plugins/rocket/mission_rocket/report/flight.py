@@ -56,8 +56,8 @@ def path_chart(records: FlightRecords, title: str, x: str, y: str) -> str:
         [side[1], *(t.channels[name] for t in tracks), *([mark[at] for mark in marks],) * bool(marks)]
         for at, (side, name) in enumerate(((across, x), (up, y)))
     ]
-    ranges = [_range([float(np.nanmin(v)), float(np.nanmax(v))] for v in column) for column in columns]
-    chart = Chart(title, x, y, *ranges)
+    x_range, y_range = (_range([float(np.nanmin(v)), float(np.nanmax(v))] for v in column) for column in columns)
+    chart = Chart(title, x, y, x_range, y_range)
     chart.line(across[1], up[1], "c0 median", "median")
     for a, b, label in marks:
         chart.mark(a, b, label)

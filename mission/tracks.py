@@ -169,28 +169,33 @@ def bands_of(frames: list[Frames]) -> Bands:
     quantiles = np.full((3, len(grid), len(channels)), np.nan, np.float32)
     for at, name in enumerate(channels):
         cube = np.full((len(grid), flights), np.nan, np.float32)
-        for part, (low, weight, inside) in zip(frames, places, strict=True):
+        for part, (rows, low, weight, inside) in zip(frames, places, strict=True):
             if name in part.channels:
                 values = part.sampled[:, :, part.channels.index(name)]
                 low_value = np.take_along_axis(values, low, 0)
                 high_value = np.take_along_axis(values, np.minimum(low + 1, len(values) - 1), 0)
-                cube = np.where(inside, low_value + weight * (high_value - low_value), cube)
+                np.copyto(cube[rows], low_value + weight * (high_value - low_value), where=inside)
         quantiles[:, :, at] = _quantiles(cube, fewest)
-    count = sum(inside.sum(axis=1) for _, _, inside in places)
-    return Bands(flights, grid, np.asarray(count, np.int32), channels, *quantiles)
+    count = np.zeros(len(grid), np.int32)
+    for rows, _, _, inside in places:
+        count[rows] += inside.sum(axis=1, dtype=np.int32)
+    return Bands(flights, grid, count, channels, *quantiles)
 
 
-def _places(grid: np.ndarray, part: Frames, begin: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(sample before, weight of the one after, whether the vehicle is in this phase), each [G, N]."""
-    since = grid[:, None] - begin[None, :]
+def _places(grid: np.ndarray, part: Frames, begin: np.ndarray) -> tuple[slice, np.ndarray, np.ndarray, np.ndarray]:
+    """Rows of the grid that a phase touches; on them [., N]: sample before, weight of the one after, whether inside."""
     whole = part.sampled_s
+    begins, ends = begin[part.alive], (begin + whole[-1])[part.alive]
+    first, last = (float(begins.min()), float(ends.max())) if begins.size else (0.0, 0.0)
+    rows = slice(int(np.searchsorted(grid, first)), int(np.searchsorted(grid, last, "right")))
+    since = grid[rows, None] - begin[None, :]
     spacing = whole[1:2].max() if len(whole) > 1 else 1.0  # uniform until a vehicle ends
     low = np.clip((since / max(float(spacing), 1e-9)).astype(np.int64), 0, len(whole) - 1)
     high = np.minimum(low + 1, len(whole) - 1)
     t0, t1 = np.take_along_axis(whole, low, 0), np.take_along_axis(whole, high, 0)
     weight = np.clip((since - t0) / np.where(t1 > t0, t1 - t0, 1.0), 0.0, 1.0).astype(np.float32)
     inside = part.alive[None, :] & (since >= 0.0) & (since < np.maximum(whole[-1], 1e-6)[None, :])
-    return low, weight, inside
+    return rows, low, weight, inside
 
 
 def _quantiles(cube: np.ndarray, fewest: float) -> np.ndarray:

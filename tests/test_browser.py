@@ -17,6 +17,9 @@ from mission.page import document, render_page
 
 EVIL = "<script>window.evil = 1</script><img src=x onerror='window.evil = 2'>"
 INTERACTIVE_S = 2.0
+# milliseconds from the navigation to the first drawn frame of the replay; the rest works before it
+READY = """new Promise(done => { const look = () => { const at = document.getElementById('replay').dataset.ready;
+    at ? done(Number(at)) : setTimeout(look, 10); }; look(); })"""
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +64,7 @@ def test_it_is_small_and_soon_there(page, path):
     ready = []
     for _ in range(3):  # the machine may be busy: the best of three
         page.open(path)
-        ready.append(page.run("Number(document.getElementById('replay').dataset.ready)"))
+        ready.append(page.run(READY))
         if ready[-1] < 1000 * INTERACTIVE_S:
             break
     assert min(ready) < 1000 * INTERACTIVE_S, ready

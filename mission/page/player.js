@@ -87,7 +87,12 @@
           let path = "";
           for (const track of seen.tracks) {
             const xs = timed ? track.time : track.channels[along], ys = track.channels[name];
-            if (xs && ys) for (let j = 0; j < ys.length; j++) path += (j ? "L" : "M") + px(xs[j]).toFixed(1) + " " + py(ys[j]).toFixed(1);
+            let pen = "M";
+            if (xs && ys) for (let j = 0; j < ys.length; j++) {
+              if (!Number.isFinite(xs[j]) || !Number.isFinite(ys[j])) { pen = "M"; continue; }
+              path += pen + px(xs[j]).toFixed(1) + " " + py(ys[j]).toFixed(1);
+              pen = "L";
+            }
           }
           lines[i].setAttribute("d", path);
         });

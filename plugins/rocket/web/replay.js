@@ -91,14 +91,15 @@ function start() {
     target = world(low.add(high).multiplyScalar(0.5));
   };
   const place = () => { // the camera, when a view is chosen
+    fit();
     const here = world(booster.position);
     if (view.value === "overview") { controls.target.copy(target); camera.position.copy(target).add(new Vector3(0.25, 0.2, 1).normalize().multiplyScalar(1.45 * size * Math.max(1, 1 / camera.aspect))); }
     else { controls.target.copy(here).add(new Vector3(0, 18, 0)); camera.position.copy(here).add(new Vector3(55, 42, 105)); }
     if (camera.position.y < 3) camera.position.y = 3;
     controls.update();
   };
-  let seen = null, before = new Vector3();
-  const render = () => {
+  let seen = null, before = new Vector3(), queued = false;
+  const fit = () => {
     const box = holder.querySelector(".stage").getBoundingClientRect();
     const width = Math.max(1, Math.round(box.width)), height = Math.max(1, Math.round(box.height));
     if (canvas.width !== width * renderer.getPixelRatio() || canvas.height !== height * renderer.getPixelRatio()) {
@@ -106,11 +107,17 @@ function start() {
       camera.aspect = width / height;
       camera.updateProjectionMatrix();
     }
+  };
+  const render = () => {
+    queued = false;
+    fit();
     const height_m = booster.position.z, sky = matchMedia("(prefers-color-scheme: dark)").matches ? DUSK : SKY;
     scene.background = sky.clone().lerp(SPACE, Math.min(Math.max((view.value === "overview" ? size / 4 : height_m) / 6e4, 0), 1));
     dot.visible = camera.position.distanceTo(world(booster.position)) > 1500;
     renderer.render(scene, camera);
+    holder.dataset.ready ||= performance.now().toFixed(0);
   };
+  const soon = () => { if (!queued) { queued = true; requestAnimationFrame(() => queued && render()); } }; // once a frame, however often asked
   const move = () => {
     const track = mission.track();
     if (!track) return;
@@ -147,17 +154,16 @@ function start() {
     before.copy(here);
     read();
     [...chips.children].forEach((chip, i) => chip.classList.toggle("on", seen.tracks[i] === mission.track()));
-    render();
+    soon();
   };
-  view.onchange = () => { place(); render(); };
+  view.onchange = () => { place(); soon(); };
   before.copy(world(booster.position));
   mission.on(draw);
   before.copy(world(booster.position));
-  controls.addEventListener("change", render);
-  new ResizeObserver(() => { render(); }).observe(holder.querySelector(".stage"));
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", render);
+  controls.addEventListener("change", soon);
+  new ResizeObserver(soon).observe(holder.querySelector(".stage"));
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", soon);
   mission.replay = { render, booster, camera, canvas };
-  holder.dataset.ready = performance.now().toFixed(0);
 }
 
 if (holder && mission && mission.flight) {

@@ -121,10 +121,10 @@ def _chart(lines: list[dict[str, Any]], title: str, names: tuple[str, ...], loga
     steps = [steps for _, steps, _ in curves]
     y = span(*[values for _, _, values in curves])
     chart = Chart(
-        title, "vehicle steps", f"log10 of {title}" if logarithmic else title, (0.0, span(*steps, pad=0.0)[1]), y
+        title, "vehicle steps", f"log10 of {title}" if logarithmic else "", (0.0, span(0.0, *steps, pad=0.02)[1]), y
     )
     for i, (name, steps, values) in enumerate(curves):
         chart.line(steps, values, f"c{i}", name)
         if len(values) < 40:
-            chart.points(steps, values, f"c{i}")
+            chart.points(steps, values, f"c{i} few")
     return chart.html()

@@ -236,6 +236,19 @@ def test_text_is_escaped(folder, tmp_path):
     assert inline_script("a</script>b") == "a<\\/script>b"
 
 
+def test_flights_that_become_nan_are_drawn(tmp_path):
+    lost = "velocity = jnp.where(state.cart.position_m > 0.9, jnp.nan, state.cart.velocity_m_s + 0.1 * action[0])"
+    plugin = CART.replace("velocity = state.cart.velocity_m_s + 0.1 * action[0]", lost)
+    path = write_mission(tmp_path, plugin=plugin)
+    fly_mission(load_mission(path), flights=200, policy="guide", allow_local_plugins=True, report=tmp_path / "out")
+    _, records = read_records(tmp_path / "out")
+    assert records.flights.phases[0].losses()["non_finite"] > 0
+    assert "lost in first: non_finite" in {flight.outcome for flight in records.chosen}
+    drawings = re.findall(r"<svg.*?</svg>", (tmp_path / "out" / "index.html").read_text())
+    assert len(drawings) >= 4
+    assert not [drawing for drawing in drawings if re.search(r"\b(nan|inf)\b", drawing)]
+
+
 def test_a_page_asks_nobody_for_anything(flown, folder):
     page = (folder / "out" / "index.html").read_text()
     assert not re.findall(r"""(?:src|href)=["']?(?!["'#]|data:)""", page)

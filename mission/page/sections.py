@@ -24,7 +24,8 @@ def percent(value: float | None) -> str:
 
 def headline(records: FlightRecords) -> str:
     """Success with its interval, by who flew."""
-    cards = [_card(records.flights, "flown by " + ("agents" if records.flights.policy == "agent" else "guides"))]
+    pilots = sorted({phase["flown_by"] for phase in records.provenance["phases"]})
+    cards = [_card(records.flights, "flown by " + " and ".join(f"{escape(pilot)}s" for pilot in pilots))]
     if records.guide is not None:
         cards.append(_card(records.guide, "flown by the guides, same seeds"))
         cards.append(_paired(records.flights, records.guide))

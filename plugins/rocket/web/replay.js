@@ -111,7 +111,8 @@ function start() {
   const render = () => {
     queued = false;
     fit();
-    const height_m = booster.position.z, sky = matchMedia("(prefers-color-scheme: dark)").matches ? DUSK : SKY;
+    const height_m = booster.position.z, dark = matchMedia("(prefers-color-scheme: dark)").matches, sky = dark ? DUSK : SKY;
+    ground.material.color.set(dark ? 0x2c3730 : 0x55654f);
     scene.background = sky.clone().lerp(SPACE, Math.min(Math.max((view.value === "overview" ? size / 4 : height_m) / 6e4, 0), 1));
     dot.visible = camera.position.distanceTo(world(booster.position)) > 1500;
     renderer.render(scene, camera);

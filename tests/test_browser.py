@@ -8,12 +8,15 @@ import time
 import numpy as np
 import pytest
 from browser import CHROMIUM, chromium
+from factory import ROOT
 from mission_rocket.report import sections
 from mission_rocket.report.touchdown import box_bound, ellipse
 from synthetic import make_records
 
+from mission import fly_mission, load_mission
 from mission.handovers import compare_handovers
 from mission.page import document, render_page
+from mission.reporting import read_records
 
 EVIL = "<script>window.evil = 1</script><img src=x onerror='window.evil = 2'>"
 INTERACTIVE_S = 2.0
@@ -112,7 +115,9 @@ def test_the_slider_moves_the_booster_and_the_charts(page, records):
 
 def test_play_pauses_and_speeds(page):
     page.run("mission.seek(0); document.getElementById('speed').value = 30; document.getElementById('play').click()")
-    time.sleep(0.5)
+    deadline = time.monotonic() + 10.0
+    while page.run("mission.time") <= 2.0 and time.monotonic() < deadline:
+        time.sleep(0.05)
     page.run("document.getElementById('play').click()")
     reached = page.run("mission.time")
     assert reached > 2.0
@@ -173,6 +178,26 @@ def test_text_from_others_does_nothing(tab, records, tmp_path):
     assert tab.run("window.evil") is None
     assert tab.run("document.querySelectorAll('main img, header img').length") == 0
     assert EVIL in tab.run("document.querySelector('h1').textContent")
+    assert tab.complaints == []
+
+
+def test_the_vertical_mission_is_replayed(tab, tmp_path):
+    mission = load_mission(ROOT / "missions" / "vertical.yaml")
+    fly_mission(mission, flights=150, policy="guide", report=tmp_path / "out")
+    _, flown = read_records(tmp_path / "out")
+    assert [section.title for section in sections(flown)] == ["Replay", "Flight", "Touchdown", "Propellant"]
+    path = tmp_path / "vertical.html"
+    path.write_text(render_page(flown, compare_handovers(flown), {"burn": sections}))
+    tab.complaints.clear()
+    tab.look(1280)
+    tab.open(path)
+    assert tab.run(READY) > 0
+    tab.run("mission.seek(0)")
+    assert booster(tab)[2] == pytest.approx(flown.chosen[0].tracks[0].channels["height_m"][0], rel=1e-4)
+    assert not tab.run("mission.replay.booster.children.at(-1).visible"), "no flame while it coasts"
+    tab.run("mission.seek(mission.end() - 1)")
+    assert booster(tab)[2] < 100.0
+    assert tab.run("mission.replay.booster.children.at(-1).visible"), "its mass falls: it burns"
     assert tab.complaints == []
 
 

@@ -1,4 +1,4 @@
-"""Write what documentation takes from the code: `mission.schema.json` and the option table of `sac.md`.
+"""Write what documentation takes from the code: `mission.schema.json`, `command-line.md`, the option table of `sac.md`.
 
 Text outside the two markers of `sac.md` is written by hand and stays as it is.
 """
@@ -9,8 +9,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import typer
 from pydantic import BaseModel
 
+from mission.cli import app
 from mission.sac_config import SacConfig
 from mission.schema import mission_schema
 
@@ -56,8 +58,28 @@ def with_options(page: str) -> str:
     return f"{head}{BEGIN}\n\n{options_table()}\n\n{END}{tail}"
 
 
+def command_line() -> str:
+    """Markdown of every command: what it does, its arguments and options, as `--help` says it."""
+    group: Any = typer.main.get_command(app)
+    parts = ["# Command line", "Written by `docs/generate.py` from what `mission COMMAND --help` says."]
+    for name, command in sorted(group.commands.items()):
+        context = typer.Context(command, info_name=f"mission {name}")
+        rows = [record for p in command.get_params(context) if p.name != "help" and (record := _parameter(p, context))]
+        table = ["| argument or option | meaning |", "|---|---|", *(f"| `{a}` | {b} |" for a, b in rows)]
+        parts += [f"## `mission {name}`", command.help or "", "\n".join(table)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _parameter(parameter: Any, context: Any) -> tuple[str, str]:
+    if parameter.param_type_name == "argument":
+        return parameter.name.upper(), (parameter.help or "").replace("|", "\\|")
+    left, right = parameter.get_help_record(context)
+    return left.replace("|", "\\|"), " ".join(right.split()).replace("|", "\\|")
+
+
 def main() -> None:
-    """Rewrite both files."""
+    """Rewrite the three files."""
+    (DOCS / "command-line.md").write_text(command_line(), encoding="utf-8")
     (DOCS / "mission.schema.json").write_text(schema_text(), encoding="utf-8")
     page = DOCS / "sac.md"
     page.write_text(with_options(page.read_text(encoding="utf-8")), encoding="utf-8")

@@ -9,11 +9,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mission.charts import Chart, histogram, time_chart
     from mission.config import MissionFile
     from mission.errors import MissionError
     from mission.hooks import Event, hookimpl
     from mission.loading import load_mission
     from mission.phase import Environment, Limit, Outcome, Phase, PhaseSpec
+    from mission.records import FlightRecords, Section
     from mission.report import MissionReport, PhaseRecord, TrainingRecord
     from mission.resolve import resolve_mission
     from mission.runner import fly_mission, train_mission
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "Chart": "charts",
+    "histogram": "charts",
+    "time_chart": "charts",
     "MissionFile": "config",
     "MissionError": "errors",
     "Event": "hooks",
@@ -32,6 +37,8 @@ _HOME = {
     "Outcome": "phase",
     "Phase": "phase",
     "PhaseSpec": "phase",
+    "FlightRecords": "records",
+    "Section": "records",
     "MissionReport": "report",
     "PhaseRecord": "report",
     "TrainingRecord": "report",
@@ -47,9 +54,11 @@ _HOME = {
 
 __all__ = [
     "ActorConfig",
+    "Chart",
     "Environment",
     "Event",
     "FillConfig",
+    "FlightRecords",
     "Limit",
     "MissionError",
     "MissionFile",
@@ -60,12 +69,15 @@ __all__ = [
     "PhaseRecord",
     "PhaseSpec",
     "SacConfig",
+    "Section",
     "TrainingRecord",
     "WarmUpConfig",
     "fly_mission",
+    "histogram",
     "hookimpl",
     "load_mission",
     "resolve_mission",
+    "time_chart",
     "train_mission",
 ]
 

@@ -192,7 +192,16 @@ def train(
 def fly(
     file: File,
     checkpoints: Checkpoints = None,
-    flights: Annotated[int, typer.Option("--flights", metavar="N", min=1, help="Vehicles to fly.")] = 1000,
+    flights: Annotated[int, typer.Option("--flights", metavar="N", min=1, help="Vehicles to fly, at most.")] = 1000,
+    until: Annotated[
+        float | None,
+        typer.Option(
+            "--until",
+            metavar="HALF_WIDTH",
+            help="Stop before N, after a whole 1,000, once the success interval is this narrow: 0.01 is +-1 %.",
+            show_default=False,
+        ),
+    ] = None,
     seed: Seed = None,
     policy: Annotated[
         str, typer.Option("--policy", metavar="agent|guide", help="guide: every phase by its classical controller.")
@@ -206,6 +215,15 @@ def fly(
             "--json",
             metavar="FILE|-",
             help="Write the report as JSON; - prints it instead of the table.",
+            show_default=False,
+        ),
+    ] = None,
+    report_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--report",
+            metavar="DIR",
+            help="Write summary.json, flights.npz and index.html; an interrupted run goes on.",
             show_default=False,
         ),
     ] = None,
@@ -227,8 +245,10 @@ def fly(
             mission,
             checkpoints=checkpoints,
             flights=flights,
+            until=until,
             seed=seed,
             policy=policy,
+            report=report_dir,
             allow_stale=allow_stale,
             allow_local_plugins=local,
             progress=bar,
@@ -241,6 +261,92 @@ def fly(
     from mission.tables import print_report
 
     print_report(report)
+    if report_dir is not None:
+        typer.echo(f"report: {report_dir / 'index.html'}")
+
+
+@app.command()
+def report(
+    folder: Annotated[
+        Path, typer.Argument(help="A report folder, or checkpoints/MISSION of a training run.", show_default=False)
+    ],
+    mission_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--mission", metavar="FILE", help="Whose plugins draw; checked against the records.", show_default=False
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="Learning curves only. [default: learning.html there]",
+            show_default=False,
+        ),
+    ] = None,
+    overrides: Set = None,
+    local: Local = False,
+) -> None:
+    """Draw a report's page again from its records, or the learning curves of a training run."""
+    from mission.learning import is_training, learning_page
+    from mission.loading import load_mission
+
+    if is_training(folder):
+        typer.echo(learning_page(folder, output))
+        return
+    from mission.reporting import report_again
+
+    mission = load_mission(mission_file, overrides or []) if mission_file is not None else None
+    typer.echo(report_again(folder, mission, allow_local_plugins=local))
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="Mission file, or folder of checkpoints.", show_default=False)],
+    second: Annotated[Path, typer.Argument(help="The other one.", show_default=False)],
+    mission_file: Annotated[
+        Path | None,
+        typer.Option("--mission", metavar="FILE", help="What the folders hold policies of.", show_default=False),
+    ] = None,
+    checkpoints: Checkpoints = None,
+    flights: Annotated[int, typer.Option("--flights", metavar="N", min=1, help="Vehicles to fly with each.")] = 1000,
+    seed: Seed = None,
+    allow_stale: Annotated[
+        bool, typer.Option("--allow-stale", help="Fly policies made under another configuration.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    overrides: Set = None,
+    local: Local = False,
+) -> None:
+    """Fly two sets of policies, or two missions, on the same seeds, and pair their flights (McNemar)."""
+    import json
+
+    from mission.loading import load_mission
+
+    mission = load_mission(mission_file, overrides or []) if mission_file is not None else None
+    from mission.comparison import compare_missions
+    from mission.observers.progress import flight_bar
+
+    with flight_bar(flights) as bar:
+        result = compare_missions(
+            first,
+            second,
+            mission=mission,
+            checkpoints=checkpoints,
+            flights=flights,
+            seed=seed,
+            allow_stale=allow_stale,
+            allow_local_plugins=local,
+            progress=bar,
+        )
+    if as_json:
+        typer.echo(json.dumps(result, indent=2, allow_nan=False))
+        return
+    from mission.tables import print_comparison
+
+    print_comparison(result)
 
 
 @app.command()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from mission.config import PhaseEntry
+    from mission.records import FlightRecords, Section
     from mission.sac_config import SacConfig
 
 H = TypeVar("H")
@@ -116,7 +117,8 @@ class PhaseSpec:
         engine sums the terms and logs each. May be None where `sac` is None.
       limits: parameters -> limits on telemetry channels.
       sac: hyper-parameters of the agent; None where the phase is flown by its guide, never trained.
-      report: records -> sections that this plugin adds to the report page.
+      report: records of the whole mission -> sections that this plugin adds to the report page; asked
+        once, however many phases name the same function (docs/reports.md).
     """
 
     params: type[BaseModel]
@@ -124,7 +126,7 @@ class PhaseSpec:
     reward: Callable[[Any], Callable[[Any, Array, Any, Outcome], dict[str, Array]]] | None = None
     limits: Callable[[Any], tuple[Limit, ...]] = lambda params: ()
     sac: SacConfig | None = None
-    report: Callable[[Any], tuple[Any, ...]] | None = None
+    report: Callable[[FlightRecords], tuple[Section, ...]] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +157,7 @@ class Phase:
     limits: tuple[Limit, ...]
     sac: SacConfig | None
     entry: PhaseEntry
-    report: Callable[[Any], tuple[Any, ...]] | None = None
+    report: Callable[[FlightRecords], tuple[Section, ...]] | None = None
 
     @property
     def causes(self) -> tuple[str, ...]:

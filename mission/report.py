@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mission.chain import Chain
 from mission.flying import loss_causes
 from mission.phase import Phase
 from mission.rollout import PhaseFlight
@@ -60,11 +61,23 @@ class TrainingRecord:
     seconds: float
 
 
+def mission_report(chain: Chain, results: list[PhaseFlight]) -> MissionReport:
+    """Statistics of N flights through a whole chain, one record of N flights a phase."""
+    flights = len(results[0].success)
+    entered = np.ones(flights, bool)
+    records: list[PhaseRecord] = []
+    for phase, result in zip(chain.phases, results, strict=True):
+        records.append(phase_record(phase, result, entered))
+        entered = entered & result.success
+    whole = rate(int(entered.sum()), flights)
+    return MissionReport(chain.mission.name, chain.digest, flights, chain.seed, chain.policy, whole, tuple(records))
+
+
 def phase_record(phase: Phase, result: PhaseFlight, entered: np.ndarray) -> PhaseRecord:
     """Statistics of one phase over the flights that entered it (bool [N])."""
     success = result.success & entered
     proportion = rate(int(success.sum()), int(entered.sum()))
-    seconds = result.telemetry.get("phase_time_s", result.steps * phase.environment.control_period_s)
+    seconds = durations(phase, result)
     return PhaseRecord(
         name=phase.name,
         plugin=phase.entry.plugin,
@@ -86,6 +99,11 @@ def phase_record(phase: Phase, result: PhaseFlight, entered: np.ndarray) -> Phas
             for limit in phase.limits
         },
     )
+
+
+def durations(phase: Phase, result: PhaseFlight) -> np.ndarray:
+    """Seconds [N] that each flight spent in a phase; exact where it reports `phase_time_s`."""
+    return result.telemetry.get("phase_time_s", result.steps * phase.environment.control_period_s)
 
 
 def _margin(

@@ -167,6 +167,114 @@ def guide_controller(phase: Phase) -> Controller:
     return control
 
 
+class Flying(NamedTuple):
+    """N flights in the middle of a phase; what has ended stays as it was."""
+
+    state: Any  # leaves [N, ...]
+    ended: Array  # bool [N]
+    success: Array  # bool [N]
+    cause: Array  # int32 [N]
+    steps: Array  # int32 [N]
+    returns: Array  # float32 [N]
+    lowest: dict[str, Array]  # [N] by limited channel
+    highest: dict[str, Array]
+    t: Array  # int32 [], control steps since the first vehicle entered
+
+
+def judge(phase: Phase, state: Any, steps: Array) -> tuple[Array, Array, Array]:
+    """(ended, success, cause) of N flights, each [N], from the states alone."""
+    env = phase.environment
+    time_out, non_finite = len(env.causes), len(env.causes) + 1
+    outcome: Outcome = jax.vmap(env.outcome)(state)
+    lost = ~finite_leaves(state, 1).all(axis=-1)
+    late = (steps >= env.max_steps) & ~outcome.terminated
+    success = outcome.success & outcome.terminated & ~lost
+    cause = jnp.where(lost, non_finite, jnp.where(late, time_out, jnp.where(success, 0, outcome.cause)))
+    return outcome.terminated | late | lost, success, cause.astype(jnp.int32)
+
+
+def channels_of(phase: Phase, state: Any) -> dict[str, Array]:
+    """Every telemetry channel of N vehicles, float32 [N] each."""
+    return {
+        name: jnp.asarray(value, jnp.float32) for name, value in jax.vmap(phase.environment.telemetry)(state).items()
+    }
+
+
+def _limited(phase: Phase, state: Any) -> dict[str, Array]:
+    channels = channels_of(phase, state)
+    return {name: channels[name] for name in dict.fromkeys(limit.channel for limit in phase.limits)}
+
+
+def enter_phase(phase: Phase, handoff: Any, keys: Array) -> Any:
+    """States [N, ...] of N flights as they enter a phase.
+
+    Args:
+      phase: the resolved phase.
+      handoff: leaves [N, ...].
+      keys: typed keys [N], one a flight; the same ones then go to `advance_flights`.
+    """
+    enter_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, 0)
+    return strong(jax.vmap(phase.environment.enter)(enter_keys, handoff))
+
+
+def begin_flights(phase: Phase, handoff: Any, keys: Array, alive: Array) -> Flying:
+    """N flights at the start of a phase; those not alive (bool [N]) never move."""
+    state = enter_phase(phase, handoff, keys)
+    flights = alive.shape[0]
+    steps = jnp.zeros(flights, jnp.int32)
+    ended, success, cause = judge(phase, state, steps)
+    channels = _limited(phase, state)
+    returns = jnp.zeros(flights)
+    begun = Flying(
+        state, ended | ~alive, success & alive, cause, steps, returns, channels, channels, jnp.int32(0)
+    )  # fmt: skip
+    return strong(begun)
+
+
+def advance_flights(phase: Phase, control: Controller, params: Any, keys: Array, now: Flying) -> Flying:
+    """One control step of N flights."""
+    env = phase.environment
+    state, ended, success, cause, steps, returns, lowest, highest, t = now
+    obs = jax.vmap(env.observe)(state)
+    action = jnp.clip(control(params, state, obs), -1.0, 1.0)
+    step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, t + 1)
+    moved = strong(jax.vmap(env.step)(step_keys, state, action))
+    if phase.reward is not None:
+        terms = jax.vmap(phase.reward)(state, action, moved, jax.vmap(env.outcome)(moved))
+        returns = jnp.where(ended, returns, returns + sum(terms.values()))
+    state = jax.tree.map(
+        lambda old, new: jnp.where(ended.reshape((-1,) + (1,) * (old.ndim - 1)), old, new), state, moved
+    )
+    steps = jnp.where(ended, steps, steps + 1)
+    now_ended, now_success, now_cause = judge(phase, state, steps)
+    channels = _limited(phase, state)
+    return Flying(
+        state,
+        ended | now_ended,
+        jnp.where(ended, success, now_success),
+        jnp.where(ended, cause, now_cause),
+        steps,
+        returns,
+        {name: jnp.where(ended, lowest[name], jnp.minimum(lowest[name], channels[name])) for name in channels},
+        {name: jnp.where(ended, highest[name], jnp.maximum(highest[name], channels[name])) for name in channels},
+        t + 1,
+    )
+
+
+def end_flights(phase: Phase, end: Flying, alive: Array) -> PhaseFlight:
+    """The record of N flights that have all ended."""
+    return PhaseFlight(
+        jax.vmap(phase.environment.leave)(end.state),
+        end.success & alive,
+        end.cause,
+        end.steps,
+        end.returns,
+        channels_of(phase, end.state),
+        end.lowest,
+        end.highest,
+    )
+
+
 def fly_phase(phase: Phase, control: Controller, params: Any, handoff: Any, keys: Array, alive: Array) -> PhaseFlight:
     """Fly N vehicles until each has ended; those not alive stay where they are and count as lost.
 
@@ -177,60 +285,8 @@ def fly_phase(phase: Phase, control: Controller, params: Any, handoff: Any, keys
       keys: typed keys [N], one a flight; consumed.
       alive: bool [N].
     """
-    env = phase.environment
-    time_out, non_finite = len(env.causes), len(env.causes) + 1
-    limited = tuple(dict.fromkeys(limit.channel for limit in phase.limits))
-
-    def judge(state: Any, steps: Array) -> tuple[Array, Array, Array]:
-        """(ended, success, cause), each [N], from the states alone."""
-        outcome: Outcome = jax.vmap(env.outcome)(state)
-        lost = ~finite_leaves(state, 1).all(axis=-1)
-        late = (steps >= env.max_steps) & ~outcome.terminated
-        success = outcome.success & outcome.terminated & ~lost
-        cause = jnp.where(lost, non_finite, jnp.where(late, time_out, jnp.where(success, 0, outcome.cause)))
-        return outcome.terminated | late | lost, success, cause.astype(jnp.int32)
-
-    def limits_of(state: Any) -> dict[str, Array]:
-        channels = jax.vmap(env.telemetry)(state)
-        return {name: jnp.asarray(channels[name], jnp.float32) for name in limited}
-
-    def not_finished(carry: Any) -> Array:
-        return ~carry[1].all()
-
-    def advance(carry: Any) -> Any:
-        state, ended, success, cause, steps, returns, lowest, highest, t = carry
-        obs = jax.vmap(env.observe)(state)
-        action = jnp.clip(control(params, state, obs), -1.0, 1.0)
-        step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, t + 1)
-        moved = strong(jax.vmap(env.step)(step_keys, state, action))
-        if phase.reward is not None:
-            terms = jax.vmap(phase.reward)(state, action, moved, jax.vmap(env.outcome)(moved))
-            returns = jnp.where(ended, returns, returns + sum(terms.values()))
-        state = jax.tree.map(
-            lambda old, new: jnp.where(ended.reshape((-1,) + (1,) * (old.ndim - 1)), old, new), state, moved
-        )
-        steps = jnp.where(ended, steps, steps + 1)
-        now_ended, now_success, now_cause = judge(state, steps)
-        channels = limits_of(state)
-        return (
-            state,
-            ended | now_ended,
-            jnp.where(ended, success, now_success),
-            jnp.where(ended, cause, now_cause),
-            steps,
-            returns,
-            {name: jnp.where(ended, lowest[name], jnp.minimum(lowest[name], channels[name])) for name in limited},
-            {name: jnp.where(ended, highest[name], jnp.maximum(highest[name], channels[name])) for name in limited},
-            t + 1,
-        )
-
-    flights = alive.shape[0]
-    enter_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, 0)
-    state = strong(jax.vmap(env.enter)(enter_keys, handoff))
-    steps = jnp.zeros(flights, jnp.int32)
-    ended, success, cause = judge(state, steps)
-    channels = limits_of(state)
-    carry = (state, ended | ~alive, success & alive, cause, steps, jnp.zeros(flights), channels, channels, jnp.int32(0))
-    state, _, success, cause, steps, returns, lowest, highest, _ = lax.while_loop(not_finished, advance, strong(carry))
-    telemetry = {name: jnp.asarray(value, jnp.float32) for name, value in jax.vmap(env.telemetry)(state).items()}
-    return PhaseFlight(jax.vmap(env.leave)(state), success & alive, cause, steps, returns, telemetry, lowest, highest)
+    begun = begin_flights(phase, handoff, keys, alive)
+    end = lax.while_loop(
+        lambda now: ~now.ended.all(), lambda now: advance_flights(phase, control, params, keys, now), begun
+    )
+    return end_flights(phase, end, alive)

@@ -10,33 +10,15 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-
-from mission.checkpoint import PhaseFolder, folder_lock
+from mission.chain import check_flights, fly_chunks, has_agents_and_guides, prepare_chain
+from mission.checkpoint import folder_lock
 from mission.config import MissionFile
 from mission.devices import configure
 from mission.errors import InputError
-from mission.flying import (
-    chunks,
-    compile_flight,
-    flight_keys,
-    fly_chunk,
-    name_key,
-    nominal_starts,
-)
 from mission.observers import Observers
-from mission.phase import Phase
-from mission.policies import (
-    DEFAULT_CHECKPOINTS,
-    SHIPPED,
-    find_policies,
-    stored_actor,
-)
-from mission.report import MissionReport, PhaseRecord, TrainingRecord, phase_record
-from mission.resolve import digest, resolve_mission
-from mission.rollout import PhaseFlight
-from mission.statistics import rate
+from mission.policies import DEFAULT_CHECKPOINTS, SHIPPED
+from mission.report import MissionReport, TrainingRecord, mission_report
+from mission.resolve import resolve_mission
 from mission.trainer import Trainer
 
 log = logging.getLogger("mission")
@@ -125,8 +107,10 @@ def fly_mission(
     *,
     checkpoints: str | Path | None = None,
     flights: int = 1000,
+    until: float | None = None,
     seed: int | None = None,
     policy: str = "agent",
+    report: str | Path | None = None,
     allow_stale: bool = False,
     allow_local_plugins: bool = False,
     progress: Callable[[int, int], None] | None = None,
@@ -137,8 +121,10 @@ def fly_mission(
       mission: from `load_mission`.
       checkpoints: folder of `<mission>/<phase>/`; None: `checkpoints`, then the shipped policies.
       flights: N.
+      until: stop before N once the half-width of the success interval is at most this.
       seed: of the flights, instead of the mission file's; training is not touched.
       policy: "agent" as the mission file says, or "guide" for every phase.
+      report: folder for records and page (docs/reports.md); an unfinished one is gone on with.
       allow_stale: fly policies made under another configuration, with a warning.
       allow_local_plugins: permit `plugin: ./file.py`.
       progress: called with (flights done, flights).
@@ -146,56 +132,17 @@ def fly_mission(
     Raises:
       MissionError: wrong input or a stale policy (2), no readable policy (3).
     """
-    configure()
-    if flights < 1:
-        raise InputError("--flights", expected="at least 1", found=str(flights), remedy="fly at least one")
-    seed = mission.seed if seed is None else seed
-    if policy == "guide":
-        mission = _all_guides(mission)
-    phases = resolve_mission(mission, allow_local_plugins=allow_local_plugins)
-    root = find_policies(mission, phases, checkpoints)
-    actors = [
-        stored_actor(PhaseFolder(root / phase.name), phases, k, allow_stale) if phase.trained else None
-        for k, phase in enumerate(phases)
-    ]
-    compiled = [compile_flight(phase, agent=phase.trained) for phase in phases]
-    key = name_key(jax.random.key(seed), "flights of")  # no phase can have this name
-    results: list[list[PhaseFlight]] = [[] for _ in phases]
-    for numbers in chunks(flights):
-        keys = flight_keys(key, numbers)
-        handoff, alive = None, np.ones(len(numbers), bool)
-        for k, phase in enumerate(phases):
-            phase_keys = jax.vmap(name_key, (0, None))(keys, phase.name)
-            if handoff is None:
-                handoff = nominal_starts(phase, phase_keys)
-            result = fly_chunk(compiled[k], actors[k], handoff, phase_keys, alive)
-            results[k].append(result._replace(handoff=()))
-            handoff, alive = result.handoff, result.success
-        if progress is not None:
-            progress(int(numbers[-1]) + 1, flights)
-    return _report(mission, phases, results, flights, seed, policy)
+    check_flights(flights, until)
+    options: dict[str, Any] = {
+        "checkpoints": checkpoints,
+        "seed": seed,
+        "allow_stale": allow_stale,
+        "allow_local_plugins": allow_local_plugins,
+    }
+    chain = prepare_chain(mission, policy=policy, **options)
+    if report is not None:
+        from mission.recording import report_flights
 
-
-def _all_guides(mission: MissionFile) -> MissionFile:
-    entries = tuple(entry.model_copy(update={"policy": "guide"}) for entry in mission.phases)
-    changed = mission.model_copy(update={"phases": entries})
-    changed._source = mission._source
-    return changed
-
-
-def _report(
-    mission: MissionFile,
-    phases: Sequence[Phase],
-    results: list[list[PhaseFlight]],
-    flights: int,
-    seed: int,
-    policy: str,
-) -> MissionReport:
-    entered = np.ones(flights, bool)
-    records: list[PhaseRecord] = []
-    for phase, parts in zip(phases, results, strict=True):
-        result = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
-        records.append(phase_record(phase, result, entered))
-        entered = entered & result.success
-    whole = digest([phase.configuration() for phase in phases])
-    return MissionReport(mission.name, whole, flights, seed, policy, rate(int(entered.sum()), flights), tuple(records))
+        guide = prepare_chain(mission, policy="guide", **options) if has_agents_and_guides(chain) else None
+        return report_flights(chain, guide, Path(report), flights, until, progress)
+    return mission_report(chain, fly_chunks(flights, until, chain.fly, progress))

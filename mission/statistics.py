@@ -87,3 +87,43 @@ def judge_gate(gate: Gate | None, success: np.ndarray, channels: Mapping[str, np
         "channels": seen,
         "asked": gate.model_dump() if gate is not None else None,
     }
+
+
+def two_sample(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
+    """Kolmogorov-Smirnov distance of two samples and its asymptotic p-value; (0, 1) where one is empty."""
+    from scipy.stats import ks_2samp
+
+    first, second = (np.asarray(side)[np.isfinite(side)] for side in (first, second))
+    if min(len(first), len(second)) == 0:
+        return 0.0, 1.0
+    result: Any = ks_2samp(first, second, method="asymp")
+    return float(result.statistic), float(result.pvalue)
+
+
+def paired_difference(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
+    """Success of the same N flights by two policies (bool [N] each): second minus first.
+
+    McNemar's exact test on the flights that only one of them won, and the 95 % interval of Agresti and
+    Min (2005, doi:10.1002/sim.1781), which adds half a flight to each of the four cells.
+
+    Returns:
+      `{flights, both, only_first, only_second, neither, difference, low, high, p_value}`.
+    """
+    from scipy.stats import binomtest
+
+    both, neither = int((first & second).sum()), int((~first & ~second).sum())
+    lost, won = int((first & ~second).sum()), int((~first & second).sum())
+    total, b, c = len(first) + 2.0, lost + 0.5, won + 0.5
+    centre = (c - b) / total
+    half = _Z95 * math.sqrt(b + c - (c - b) ** 2 / total) / total
+    return {
+        "flights": len(first),
+        "both": both,
+        "only_first": lost,
+        "only_second": won,
+        "neither": neither,
+        "difference": (won - lost) / len(first) if len(first) else None,
+        "low": max(-1.0, centre - half),
+        "high": min(1.0, centre + half),
+        "p_value": float(binomtest(won, won + lost, 0.5).pvalue) if won + lost else 1.0,
+    }

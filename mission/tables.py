@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mission.report import MissionReport
 
 
@@ -44,3 +46,36 @@ def print_report(report: MissionReport) -> None:
         style="bold",
         highlight=False,
     )
+
+
+def print_comparison(result: dict[str, Any]) -> None:
+    """Two sets of flights, paired: by mission and phase, then causes that differ."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=None if Console().is_terminal else 120)
+    names = [f"{result[side]['name']}" for side in ("first", "second")]
+    title = f"{names[1]} against {names[0]}: {result['flights']:,} flights each, seed {result['seed']}"
+    table = Table(box=SIMPLE_HEAD, title=title)
+    for column in ("", "flights", "both", "only first", "only second", "second - first", "95 % interval", "p"):
+        table.add_column(column, justify="right" if column else "left")
+    for name, pair in [("mission", result["success"]), *((p["name"], p["success"]) for p in result["phases"])]:
+        counts = [str(pair[key]) for key in ("flights", "both", "only_first", "only_second")]
+        change = "-" if pair["difference"] is None else f"{100 * pair['difference']:+.2f} %"
+        interval = f"{100 * pair['low']:+.2f} to {100 * pair['high']:+.2f} %"
+        table.add_row(name, *counts, change, interval, f"{pair['p_value']:.2g}")
+    console.print(table)
+    for phase in result["phases"]:
+        for cause, n in phase["causes"].items():
+            if n["first"] or n["second"]:
+                console.print(
+                    f"{phase['name']}: lost to {cause}: first {n['first']}, second {n['second']}", highlight=False
+                )
+    phases: list[dict[str, Any]] = result["phases"]
+    for name, channel, seen in [(p["name"], *pair) for p in phases[-1:] for pair in p["end"].items()]:
+        if seen["low"] is not None and not seen["low"] <= 0.0 <= seen["high"]:
+            console.print(
+                f"{name}: {channel} at the end {seen['mean']:+.4g} ({seen['low']:+.4g} to {seen['high']:+.4g})",
+                highlight=False,
+            )

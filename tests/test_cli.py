@@ -24,14 +24,23 @@ def mission_file(tmp_path_factory):
 
 def test_help_teaches():
     text = run_cli("--help").stdout
-    for command in ("plugins", "check", "schema", "train", "fly", "new"):
+    for command in ("plugins", "check", "schema", "train", "fly", "report", "compare", "new"):
         assert command in text
         done = run_cli(command, "--help")
         assert done.returncode == 0
         assert len(done.stdout) > 100
     for option in ("--checkpoints", "--phase", "--init", "--fresh", "--seed", "--set", "--log-dir"):
         assert option in run_cli("train", "--help").stdout
-    for option in ("--checkpoints", "--flights", "--seed", "--policy", "--allow-stale", "--json"):
+    for option in (
+        "--checkpoints",
+        "--flights",
+        "--seed",
+        "--policy",
+        "--allow-stale",
+        "--json",
+        "--until",
+        "--report",
+    ):
         assert option in run_cli("fly", "--help").stdout
 
 
@@ -52,6 +61,10 @@ def test_help_teaches():
         ),
         (("fly", "FILE", "--flights", "0"), 2, "--flights"),
         (("fly", "FILE", "--seed", "-1"), 2, "--seed"),
+        (("fly", "FILE", "--until", "1"), 2, "below 1"),
+        (("report", "none"), 2, "no such folder"),
+        (("report", "."), 2, "an empty folder"),
+        (("compare", ".", "FILE"), 2, "--mission FILE"),
         (("new", "Bad Name"), 2, "parachute_descent"),
         (("launch",), 2, "launch"),
     ],

@@ -69,6 +69,10 @@ def test_schema_is_current() -> None:
     assert json.loads(read("mission.schema.json")) == mission_schema(), "run `make docs`"
 
 
+def test_command_line_page_is_current() -> None:
+    assert load_file(DOCS / "generate.py").command_line() == read("command-line.md"), "run `make docs`"
+
+
 # SAC
 
 
@@ -161,7 +165,7 @@ def commands() -> list[tuple[str, str]]:
         lines = re.findall(r"^    (\S.*)$", text, re.MULTILINE) + re.findall(r"`([^`\n]+)`", text)
         for part in (part.strip() for line in lines for part in line.split("&&")):
             words = part.removeprefix("python3 -m uv run ")
-            if re.match(r"mission (train|fly|check|plugins|schema|new)\b", words) or (
+            if re.match(r"mission (train|fly|check|plugins|schema|new|report|compare)\b", words) or (
                 words.startswith("mission ") and part != words
             ):
                 found.append((page.name, words))

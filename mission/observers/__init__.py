@@ -64,6 +64,9 @@ class Observers:
         line = {"kind": event.kind, "env_steps": event.env_steps, **event.scalars}
         if event.kind == "warm_up":
             line["CriticWarmUp/Loss"] = float(np.asarray(event.data["CriticWarmUp/Loss"])[-1])
+        if "Replay/Priority" in event.histograms:  # enough of it for learning curves
+            p50, p95 = np.percentile(event.histograms["Replay/Priority"], (50, 95))
+            line |= {"Replay/PriorityP50": float(p50), "Replay/PriorityP95": float(p95)}
         if event.kind == "gate":
             line |= {k: event.data[k] for k in ("passed", "count", "flights", "low", "high", "failures")}
         try:

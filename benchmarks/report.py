@@ -1,0 +1,67 @@
+"""What a report costs beyond flying, and how large its page is.
+
+Claim: a report of 10,000 flights is made in at most 20 s beyond flying, and its page has at most 8 MB.
+
+Command: python benchmarks/report.py [MISSION] [--policy agent|guide] [--flights N] [--json FILE]
+
+Reading it: flying alone and flying with `--report` take turns, each after a first flight that compiles;
+where an agent flies, the guide's flights beside it are flying too and are taken off as well. What is
+left is flying the chosen chunks again (compiling that included), bands, hand-overs, arrays and page.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import common
+
+MOST_S, MOST_MB = 20.0, 8.0
+
+
+def seconds(call: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    options = common.parser(__doc__, peer=False, rounds=3)
+    options.add_argument("mission", nargs="?", default="missions/vertical.yaml")
+    options.add_argument("--policy", default="guide")
+    options.add_argument("--flights", type=int, default=10_000)
+    arguments = options.parse_args()
+    from mission import fly_mission, load_mission
+
+    mission = load_mission(arguments.mission)
+    policies = ["agent", "guide"] if arguments.policy == "agent" else ["guide"]
+    seen: common.Rounds = {"flying": [], "with report": [], "beyond flying": []}
+    for policy in policies:
+        fly_mission(mission, flights=1000, policy=policy)
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(arguments.rounds):
+            out = Path(folder) / str(number)
+            flying = sum(
+                seconds(lambda policy=policy: fly_mission(mission, flights=arguments.flights, policy=policy))
+                for policy in policies
+            )
+            whole = seconds(
+                lambda out=out: fly_mission(mission, flights=arguments.flights, policy=arguments.policy, report=out)
+            )
+            for name, value in (("flying", flying), ("with report", whole), ("beyond flying", whole - flying)):
+                seen[name].append(value)
+        megabytes = {path.name: path.stat().st_size / 1e6 for path in sorted(out.iterdir())}
+    table = [("part", "seconds, median (least to most)")]
+    table += [(name, common.spread(values, 1)) for name, values in seen.items()]
+    common.print_table(table)
+    common.print_table([("file", "MB"), *((name, f"{size:.2f}") for name, size in megabytes.items())])
+    common.write_json(arguments.json, {"seconds": seen, "megabytes": megabytes})
+    if min(seen["beyond flying"]) > MOST_S or megabytes["index.html"] > MOST_MB:
+        raise SystemExit("the report costs more than it may")
+
+
+if __name__ == "__main__":
+    main()

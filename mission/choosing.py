@@ -1,0 +1,60 @@
+"""Which flights a report keeps whole.
+
+Shapes: N flights, C channels.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mission.flying import CHUNK
+from mission.records import Flights
+
+EACH_CAUSE = 2
+MOST_LOST = 8
+MOST_CHUNKS = 3
+
+
+def choose_flights(flights: Flights) -> list[tuple[int, str]]:
+    """(number, role) of the flights to fly again, in the order of the page.
+
+    Of the first 1,000 flights: `nominal` entered the mission most ordinarily, `median` and `worst` are
+    the successes that ended most and least ordinarily. `lost`: up to two for each phase and cause, from
+    at most three chunks, since a flight can only be flown again with its whole chunk.
+    """
+    first, last = flights.phases[0], flights.phases[-1]
+    pool = np.arange(min(CHUNK, flights.count))
+    landed = pool[flights.success[pool]]
+    chosen: list[tuple[int, str]] = []
+    for role, numbers, table, sign in (
+        ("nominal", pool, first.enter, 1.0),
+        ("median", landed, last.end, 1.0),
+        ("worst", landed, last.end, -1.0),
+    ):
+        free = np.setdiff1d(numbers, [number for number, _ in chosen])
+        if free.size:
+            chosen.append((int(free[np.argmin(sign * unusualness(table[free]))]), role))
+    return chosen + [(number, "lost") for number in _lost(flights) if number not in dict(chosen)]
+
+
+def _lost(flights: Flights) -> list[int]:
+    numbers: list[int] = []
+    chunks = {0}
+    for phase in flights.phases:
+        for cause in range(1, len(phase.causes)):
+            these = np.flatnonzero(phase.entered & ~phase.success & (phase.cause == cause))
+            for number in these[:EACH_CAUSE]:
+                if len(numbers) < MOST_LOST and len(chunks | {int(number) // CHUNK}) <= MOST_CHUNKS:
+                    chunks.add(int(number) // CHUNK)
+                    numbers.append(int(number))
+    return numbers
+
+
+def unusualness(table: np.ndarray) -> np.ndarray:
+    """Mean squared distance from the median in units of the 5-95 % range, over the channels of [N, C]."""
+    p05, p50, p95 = np.nanpercentile(table, (5, 50, 95), axis=0)
+    spread = p95 - p05
+    kept = spread > 1e-6 * np.maximum(np.abs(p50), 1e-6)
+    if not kept.any():
+        return np.zeros(len(table))
+    return np.nan_to_num((((table - p50) / np.where(kept, spread, 1.0)) ** 2)[:, kept], nan=np.inf).mean(axis=1)

@@ -1,0 +1,174 @@
+"""Records of flights: what a report folder holds (docs/reports.md), what its page is made of, what plugins draw.
+
+Shapes: N flights, C channels of a phase, T samples of a flight, G points of the common time grid.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from mission.phase import Limit
+from mission.statistics import rate
+
+NO_CHANNEL = np.zeros((0, 0), np.float32)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PhaseFlights:
+    """One phase of N flights. Rows of flights that never entered it hold where they stood."""
+
+    name: str
+    plugin: str
+    params: dict[str, Any]  # validated, as JSON
+    causes: tuple[str, ...]  # causes[0] names success
+    channels: tuple[str, ...]
+    limits: tuple[Limit, ...]
+    entered: np.ndarray  # bool [N]
+    success: np.ndarray  # bool [N]
+    cause: np.ndarray  # int32 [N]
+    duration_s: np.ndarray  # [N]
+    enter: np.ndarray  # [N, C] telemetry on entering
+    end: np.ndarray  # [N, C] telemetry at the end
+    lowest: np.ndarray  # [N, L] of the limited channels, in the order of `limits`
+    highest: np.ndarray  # [N, L]
+
+    def at_end(self, channel: str) -> np.ndarray | None:
+        """A channel at the end [N]; None where the phase has no such channel."""
+        return self.end[:, self.channels.index(channel)] if channel in self.channels else None
+
+    def at_enter(self, channel: str) -> np.ndarray | None:
+        """A channel on entering [N]; None where the phase has no such channel."""
+        return self.enter[:, self.channels.index(channel)] if channel in self.channels else None
+
+    def losses(self) -> dict[str, int]:
+        """Number of losses by cause; every cause is listed."""
+        lost = self.entered & ~self.success
+        return {name: int((lost & (self.cause == i)).sum()) for i, name in enumerate(self.causes) if i > 0}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Flights:
+    """N flights of a whole mission by one set of policies."""
+
+    policy: str
+    phases: tuple[PhaseFlights, ...]
+
+    @property
+    def count(self) -> int:
+        """N."""
+        return len(self.phases[0].success)
+
+    @property
+    def success(self) -> np.ndarray:
+        """bool [N], of the whole chain."""
+        return self.phases[-1].success & self.phases[-1].entered
+
+    def rate(self) -> dict[str, Any]:
+        """`{count, rate, low, high}` with the 95 % Wilson interval."""
+        return rate(int(self.success.sum()), self.count)
+
+    def outcome(self, number: int) -> str:
+        """How flight `number` ended, in words."""
+        for phase in self.phases:
+            if not phase.success[number]:
+                return f"lost in {phase.name}: {phase.causes[phase.cause[number]]}"
+        return self.phases[-1].causes[0]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Track:
+    """One phase of one flight, sampled at every control step and at the end."""
+
+    phase: str
+    time_s: np.ndarray  # [T] since the mission began
+    channels: dict[str, np.ndarray]  # [T] each
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ChosenFlight:
+    """A flight that was flown again to keep all of it."""
+
+    number: int
+    role: str  # nominal, median, worst or lost
+    outcome: str
+    same: bool  # ended as it did the first time
+    tracks: tuple[Track, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Bands:
+    """Quantiles over the first flights, of those still flying, on a grid of 2 Hz since the mission began."""
+
+    flights: int
+    time_s: np.ndarray  # [G]
+    count: np.ndarray  # [G] flights in the air
+    channels: tuple[str, ...]
+    p05: np.ndarray  # [G, all channels]; NaN where too few flights have the channel
+    p50: np.ndarray
+    p95: np.ndarray
+
+    def of(self, channel: str) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """(5 %, 50 %, 95 %) of a channel, each [G]; None where nothing has it."""
+        if channel not in self.channels:
+            return None
+        at = self.channels.index(channel)
+        return self.p05[:, at], self.p50[:, at], self.p95[:, at]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Starts:
+    """What a phase was trained from, as its own telemetry on entering."""
+
+    source: str  # in words
+    values: np.ndarray  # [M, C] of the phase's channels
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FlightRecords:
+    """Everything that a report is made of; a plugin's `PhaseSpec.report` receives it."""
+
+    mission: str
+    digest: str
+    seed: int
+    flights: Flights
+    guide: Flights | None
+    starts: dict[str, Starts]  # by phase; the first phase has none
+    bands: Bands
+    chosen: tuple[ChosenFlight, ...]
+    provenance: dict[str, Any]
+
+    def channels(self) -> tuple[str, ...]:
+        """Every telemetry channel of the mission, in order of appearance."""
+        return tuple(dict.fromkeys(name for phase in self.flights.phases for name in phase.channels))
+
+    def limit(self, channel: str) -> tuple[tuple[str, Limit], ...]:
+        """(phase, limit) for each limit on a channel."""
+        return tuple((p.name, limit) for p in self.flights.phases for limit in p.limits if limit.channel == channel)
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """What a plugin adds to the page; the plugin escapes what it did not write itself (`html.escape`).
+
+    `html` is a fragment, `style` CSS, `scripts` classic JavaScript, run once each after the page's own.
+    `notices` are licences of what the scripts contain, shown at the foot of the page.
+    """
+
+    title: str
+    html: str
+    style: str = ""
+    scripts: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
+
+
+def phase_ends(flights: Flights) -> list[tuple[str, np.ndarray]]:
+    """(phase, seconds since the mission began at which it ended), the latter over the flights that went on."""
+    clock = np.zeros(flights.count)
+    ends = []
+    for phase in flights.phases:
+        clock = clock + phase.duration_s
+        ends.append((phase.name, clock[phase.success & phase.entered]))
+    return ends

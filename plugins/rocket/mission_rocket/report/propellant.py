@@ -1,0 +1,46 @@
+"""Propellant: what each phase takes, what is left, and the price over the optimum where a phase knows it."""
+
+from __future__ import annotations
+
+from html import escape
+
+import numpy as np
+
+from mission import FlightRecords, Section, histogram
+
+
+def propellant(records: FlightRecords) -> tuple[Section, ...]:
+    """A budget by phase, over the flights that succeeded in it."""
+    rows = []
+    for phase in records.flights.phases:
+        ended = phase.entered & phase.success
+        before, after = phase.at_enter("propellant_kg"), phase.at_end("propellant_kg")
+        if before is None or after is None or not ended.any():
+            continue
+        cells = [_spread(before[ended]), _spread((before - after)[ended]), _spread(after[ended])]
+        rows.append("".join(f"<td>{cell}</td>" for cell in (escape(phase.name), *cells)))
+    if not rows:
+        return ()
+    head = "<tr><th>phase</th><th>on entering (kg)</th><th>used (kg)</th><th>left (kg)</th></tr>"
+    table = f'<div class="scroll card"><table>{head}{"".join(f"<tr>{row}</tr>" for row in rows)}</table></div>'
+    return (Section("Propellant", f'<p class="soft">Median, and 5 to 95 %.</p>{table}{_regret(records)}'),)
+
+
+def _spread(values: np.ndarray) -> str:
+    p05, p50, p95 = np.percentile(values, (5, 50, 95))
+    return f"{p50:,.0f} &nbsp; ({p05:,.0f} to {p95:,.0f})"
+
+
+def _regret(records: FlightRecords) -> str:
+    last, name = records.flights.phases[-1], "propellant_over_optimum_percent"
+    values = last.at_end(name)
+    if values is None:
+        return ""
+    pairs = [("chain", values[last.entered & last.success])]
+    if records.guide is not None:
+        other = records.guide.phases[-1]
+        beside = other.at_end(name)
+        if beside is not None:
+            pairs.append(("guides", beside[other.entered & other.success]))
+    chart = histogram("propellant over the optimum", "percent over the optimum", pairs)
+    return f'<div class="charts" style="margin-top:12px">{chart}</div>'

@@ -70,6 +70,7 @@ from mission_rocket.physics.gravity import Site
 from mission_rocket.physics.state import Command, idle, start_state
 from mission_rocket.physics.vector import Scalar, Vector, dot, norm, quaternion_of_axis
 from mission_rocket.physics.vehicle import Body
+from mission_rocket.report import sections
 from mission_rocket.vehicles import build_body
 
 ON_TARGET, OFF_TARGET, OVERSTRESSED, EMPTY, LOST, LOW = range(6)
@@ -418,6 +419,7 @@ def mission_phase() -> PhaseSpec:
         environment=environment,
         reward=reward,
         limits=lambda params: structural_limits(params, True),
+        report=sections,
         sac=SacConfig(
             actor=ActorConfig(width=128, layer_norm=True, log_std_max=0.0),
             critic=NetworkConfig(width=128, layer_norm=True),

@@ -62,6 +62,7 @@ from mission_rocket.physics.state import Command, start_state
 from mission_rocket.physics.vector import Vector, body_axis, dot, norm, quaternion_of_axis
 from mission_rocket.physics.vehicle import Body
 from mission_rocket.physics.wind import steady_wind
+from mission_rocket.report import sections
 from mission_rocket.vehicles import build_body
 
 LANDED, CRASHED, MISSED, TOPPLED, ROSE, EMPTY, OVERSTRESSED = range(7)
@@ -412,6 +413,7 @@ def mission_phase() -> PhaseSpec:
         environment=environment,
         reward=reward,
         limits=lambda params: structural_limits(params, True),
+        report=sections,
         sac=SacConfig(
             actor=ActorConfig(width=128, layer_norm=True, log_std_max=0.0),
             critic=NetworkConfig(width=128, layer_norm=True),

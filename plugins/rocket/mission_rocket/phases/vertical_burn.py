@@ -30,6 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mission import ActorConfig, Environment, FillConfig, Limit, NetworkConfig, Outcome, PhaseSpec, SacConfig, hookimpl
 from mission_rocket import vertical
+from mission_rocket.report import sections
 from mission_rocket.vertical import DRY_MASS_KG, MINIMUM_THROTTLE, Booster
 
 LANDED, CRASHED, ROSE, EMPTY = 0, 1, 2, 3
@@ -177,6 +178,7 @@ def mission_phase() -> PhaseSpec:
         environment=VerticalBurn,
         reward=reward,
         limits=lambda params: (Limit("propellant_kg", minimum=0.0),),
+        report=sections,
         sac=SacConfig(
             actor=ActorConfig(width=64, layer_norm=True),
             critic=NetworkConfig(width=64, layer_norm=True),

@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mission import ActorConfig, Environment, FillConfig, Limit, NetworkConfig, Outcome, PhaseSpec, SacConfig, hookimpl
 from mission_rocket import vertical
+from mission_rocket.report import sections
 from mission_rocket.vertical import Booster
 
 LONGEST_COMMAND_S = 20.0
@@ -170,6 +171,7 @@ def mission_phase() -> PhaseSpec:
         environment=VerticalCoast,
         reward=reward,
         limits=lambda params: (Limit("time_to_latest_ignition_s", minimum=0.0),),
+        report=sections,
         sac=SacConfig(
             actor=ActorConfig(width=64, layer_norm=True),
             critic=NetworkConfig(width=64, layer_norm=True),

@@ -78,6 +78,7 @@ POLAR = "stages.0.aerodynamics.nose_first"
 WRONG = {
     "negative mass": (put("stages.0.dry_mass_kg", -1.0), "stages.0.dry_mass_kg", "greater than 0"),
     "mass that is text": (put("stages.0.dry_mass_kg", "25600"), "stages.0.dry_mass_kg", "valid number"),
+    "lag below the step": (put("stages.0.gimbal.lag_s", 0.001), "gimbal.lag_s", "greater than or equal to 0.05"),
     "infinite thrust": (put("stages.0.engines.0.thrust_vacuum_n", math.inf), "thrust_vacuum_n", "finite number"),
     "Mach not increasing": (
         put(f"{POLAR}.lift_mach.3", 0.5),
@@ -160,5 +161,5 @@ def test_files_that_cannot_be_read(tmp_path: Path, text: str | None, message: st
 
 
 def test_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(ValidationError, match="known: falcon9_class"):
+    with pytest.raises(ValidationError, match="known: falcon9_class, nasa_two_stage"):
         load_vehicle("saturn")

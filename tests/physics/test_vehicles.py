@@ -137,6 +137,7 @@ class Params(BaseModel):
 def test_a_file_of_one_s_own(tmp_path: Path) -> None:
     """Relative to the mission file; its content, not its name, is the parameter, hence in the digest."""
     text = FILE.read_text(encoding="utf-8").replace("dry_mass_kg: 25600.0", "dry_mass_kg: 22200.0")
+    text = text.replace("lift_off_mass_kg: 549054.0", "lift_off_mass_kg: 545654.0")
     (tmp_path / "light.yaml").write_text(text, encoding="utf-8")
     params = Params.model_validate({"vehicle": "./light.yaml"}, context={"folder": str(tmp_path)})
     assert params.vehicle.stages[0].dry_mass_kg == 22200.0

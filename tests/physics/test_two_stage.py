@@ -7,6 +7,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import pytest
 from mission_rocket.phases import stage_burn, stage_coast, stage_drop
 
@@ -121,15 +123,16 @@ def test_contract(plugin: Any) -> None:
     check_phase(plugin.mission_phase(), steps=20)
 
 
-def test_a_drop_under_thrust_fails(tmp_path: Path) -> None:
-    with pytest.raises(AssertionError):
-        fly(
-            tmp_path,
-            [
-                ("burning", "stage_burn", {"at_full_thrust": True, "duration_s": 5.0}),
-                ("dropped", "stage_drop", {}),
-            ],
-        )
+def test_a_drop_under_thrust_fails() -> None:
+    drop = stage_drop.StageDrop(stage_drop.Params())
+    flight = drop.start(jax.random.key(0))
+    for level, cause in ((0.0, "dropped"), (1.0, "burning")):
+        motion = flight.state.motion._replace(levels=(jnp.float32(level),))
+        begun = drop.enter(jax.random.key(0), flight._replace(state=flight.state._replace(motion=motion)))
+        outcome = drop.outcome(drop.step(jax.random.key(0), begun, jnp.zeros(0)))
+        assert bool(outcome.terminated)
+        assert bool(outcome.success) == (cause == "dropped")
+        assert drop.causes[int(outcome.cause)] == cause
 
 
 def test_a_stage_that_does_not_exist_is_refused(tmp_path: Path) -> None:

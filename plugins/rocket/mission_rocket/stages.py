@@ -68,7 +68,7 @@ class StartModel(Strict):
 class StageParams(Strict):
     """Which stage of which vehicle flies where."""
 
-    vehicle: Vehicle = Field("nasa_two_stage", validate_default=True)  # ty: ignore[invalid-assignment]
+    vehicle: Vehicle = Field("nasa_two_stage", validate_default=True)
     stage: int = Field(0, ge=0, le=7)
     site: SiteModel = SiteModel()
     begin: StartModel = StartModel()
@@ -130,7 +130,7 @@ def fly(body: Body, site: Site, progress: Progress, command: Command, seconds: A
     return Progress(Flight(state, dispersion), progress.periods + 1, progress.elapsed_s + seconds, over)
 
 
-def bodies(params: StageParams) -> Body:
+def carrier(params: StageParams) -> Body:
     """The stage with those above it on top."""
     return build_body(params.vehicle, params.stage)
 

@@ -39,6 +39,7 @@ from mission_rocket.physics.vehicle import (
 
 Positive = Annotated[float, Field(gt=0.0)]
 NotNegative = Annotated[float, Field(ge=0.0)]
+Lag = Annotated[float, Field(ge=0.05)]  # an explicit step of 0.05 s follows nothing much faster
 Knots = Annotated[tuple[float, ...], Field(strict=False, min_length=2, max_length=64)]
 _DATA = Path(__file__).parent / "data"
 _LARGEST_FILE = 1 << 20
@@ -101,14 +102,14 @@ class EngineGroupModel(Strict):
     exit_area_m2: NotNegative
     throttle_min: Annotated[float, Field(gt=0.0, le=1.0)]
     ignitions: Annotated[int, Field(ge=1, le=1000)]
-    lag_s: Positive
+    lag_s: Lag
 
 
 class GimbalModel(Strict):
     """Of all engines."""
 
     limit_deg: Annotated[float, Field(ge=0.0, le=45.0)]
-    lag_s: Positive
+    lag_s: Lag
     height_m: NotNegative
 
 
@@ -119,7 +120,7 @@ class FinsModel(Strict):
     height_m: Positive
     radius_m: Positive
     limit_deg: Annotated[float, Field(gt=0.0, le=60.0)]
-    lag_s: Positive
+    lag_s: Lag
     normal_mach: Knots
     normal_per_deg: Knots
     axial_mach: Knots

@@ -7,6 +7,7 @@ passed. Failure `grounded`: back below the pad.
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax.numpy as jnp
 from jax import Array
@@ -14,8 +15,9 @@ from pydantic import Field
 
 from mission import Environment, Outcome, PhaseSpec, hookimpl
 from mission_rocket import stages
-from mission_rocket.physics.gravity import altitude
+from mission_rocket.physics.gravity import Site, altitude
 from mission_rocket.physics.state import idle
+from mission_rocket.physics.vehicle import Body
 from mission_rocket.stages import PERIOD_S, Flight, Progress, StageParams
 
 _GROUND_M = -50.0
@@ -41,23 +43,30 @@ class StageBurn(Environment[Flight, Progress]):
     control_period_s = PERIOD_S
     max_steps = 10_000
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_body", stages.bodies(self.params))
-        object.__setattr__(self, "_site", self.params.site.build())
+    @functools.cached_property
+    def body(self) -> Body:
+        """The stage and what it carries."""
+        return stages.carrier(self.params)
+
+    @functools.cached_property
+    def site(self) -> Site:
+        """Where it flies."""
+        return self.params.site.build()
 
     def start(self, key: Array) -> Flight:
-        return stages.start(self.params, self._body, self._site)
+        return stages.start(self.params, self.body, self.site)
 
     def enter(self, key: Array, handoff: Flight) -> Progress:
         state = handoff.state
         if self.params.at_full_thrust:
-            full = (jnp.float32(1.0),) * len(self._body.engines)
-            left = tuple(number - 1.0 for number in state.ignitions_left)
-            lit = tuple(level + 1e3 for level in full)
+            # unless the phase before was a burn of this stage too, this is an ignition
+            left = tuple(
+                jnp.where(running > 0.0, number, number - 1.0)
+                for running, number in zip(state.lit_for, state.ignitions_left, strict=True)
+            )
+            full = (jnp.float32(1.0),) * len(left)
             motion = state.motion._replace(levels=full)
-            burning = state.lit_for[0] > 0.0  # handed over from another burn of this stage
-            left = tuple(jnp.where(burning, old, new) for old, new in zip(state.ignitions_left, left, strict=True))
-            state = state._replace(motion=motion, lit_for=lit, ignitions_left=left)
+            state = state._replace(motion=motion, lit_for=tuple(level + 1e3 for level in full), ignitions_left=left)
         return stages.begin(handoff._replace(state=state))
 
     def step(self, key: Array, state: Progress, action: Array) -> Progress:
@@ -65,29 +74,29 @@ class StageBurn(Environment[Flight, Progress]):
         errors = state.flight.dispersion
         spent = sum(
             level * (len(group.positions) * group.flow)
-            for level, group in zip(motion.levels, self._body.engines, strict=True)
+            for level, group in zip(motion.levels, self.body.engines, strict=True)
         )
         spent = jnp.maximum(spent * errors.thrust / errors.specific_impulse, 1e-6)
         left = jnp.maximum(motion.propellant - _UNUSED_KG, 0.0) / spent
         if self.params.duration_s is not None:
             left = jnp.minimum(left, self.params.duration_s - PERIOD_S * state.periods)
         over = left <= PERIOD_S
-        command = idle(self._body)._replace(throttle=(jnp.float32(1.0),) * len(self._body.engines))
+        command = idle(self.body)._replace(throttle=(jnp.float32(1.0),) * len(self.body.engines))
         seconds = jnp.where(over, jnp.maximum(left, 0.0), PERIOD_S)
-        return stages.fly(self._body, self._site, state, command, seconds, over)
+        return stages.fly(self.body, self.site, state, command, seconds, over)
 
     def observe(self, state: Progress) -> Array:
         return jnp.stack([state.elapsed_s / 100.0])
 
     def outcome(self, state: Progress) -> Outcome:
-        grounded = altitude(self._site, state.flight.state.motion.position) < _GROUND_M
+        grounded = altitude(self.site, state.flight.state.motion.position) < _GROUND_M
         return Outcome(state.over | grounded, state.over & ~grounded, jnp.where(grounded, 1, 0).astype(jnp.int32))
 
     def leave(self, state: Progress) -> Flight:
         return state.flight
 
     def telemetry(self, state: Progress) -> dict[str, Array]:
-        return stages.telemetry(self._body, self._site, state)
+        return stages.telemetry(self.body, self.site, state)
 
 
 @hookimpl

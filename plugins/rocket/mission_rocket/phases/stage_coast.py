@@ -7,6 +7,7 @@ back below the pad.
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax.numpy as jnp
 from jax import Array
@@ -14,8 +15,9 @@ from pydantic import Field
 
 from mission import Environment, Outcome, PhaseSpec, hookimpl
 from mission_rocket import stages
-from mission_rocket.physics.gravity import altitude
+from mission_rocket.physics.gravity import Site, altitude
 from mission_rocket.physics.state import idle
+from mission_rocket.physics.vehicle import Body
 from mission_rocket.stages import PERIOD_S, Flight, Progress, StageParams
 
 _GROUND_M = -50.0
@@ -39,12 +41,18 @@ class StageCoast(Environment[Flight, Progress]):
     control_period_s = PERIOD_S
     max_steps = 10_000
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_body", stages.bodies(self.params))
-        object.__setattr__(self, "_site", self.params.site.build())
+    @functools.cached_property
+    def body(self) -> Body:
+        """The stage and what it carries."""
+        return stages.carrier(self.params)
+
+    @functools.cached_property
+    def site(self) -> Site:
+        """Where it flies."""
+        return self.params.site.build()
 
     def start(self, key: Array) -> Flight:
-        return stages.start(self.params, self._body, self._site)
+        return stages.start(self.params, self.body, self.site)
 
     def enter(self, key: Array, handoff: Flight) -> Progress:
         return stages.begin(handoff)
@@ -52,20 +60,20 @@ class StageCoast(Environment[Flight, Progress]):
     def step(self, key: Array, state: Progress, action: Array) -> Progress:
         left = self.params.duration_s - PERIOD_S * state.periods
         seconds = jnp.clip(left, 0.0, PERIOD_S)
-        return stages.fly(self._body, self._site, state, idle(self._body), seconds, left <= PERIOD_S)
+        return stages.fly(self.body, self.site, state, idle(self.body), seconds, left <= PERIOD_S)
 
     def observe(self, state: Progress) -> Array:
         return jnp.stack([state.elapsed_s / 100.0])
 
     def outcome(self, state: Progress) -> Outcome:
-        grounded = altitude(self._site, state.flight.state.motion.position) < _GROUND_M
+        grounded = altitude(self.site, state.flight.state.motion.position) < _GROUND_M
         return Outcome(state.over | grounded, state.over & ~grounded, jnp.where(grounded, 1, 0).astype(jnp.int32))
 
     def leave(self, state: Progress) -> Flight:
         return state.flight
 
     def telemetry(self, state: Progress) -> dict[str, Array]:
-        return stages.telemetry(self._body, self._site, state)
+        return stages.telemetry(self.body, self.site, state)
 
 
 @hookimpl

@@ -8,6 +8,7 @@ that point. Its tanks are full and its engines off. There is no action. Success 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -16,9 +17,10 @@ from pydantic import model_validator
 
 from mission import Environment, Outcome, PhaseSpec, hookimpl
 from mission_rocket import stages
+from mission_rocket.physics.gravity import Site
 from mission_rocket.physics.state import start_state
 from mission_rocket.physics.vector import Vector, cross, rotate
-from mission_rocket.physics.vehicle import mass_properties
+from mission_rocket.physics.vehicle import Body, mass_properties
 from mission_rocket.stages import PERIOD_S, Flight, Progress, StageParams
 from mission_rocket.vehicles import build_body
 
@@ -52,23 +54,33 @@ class StageDrop(Environment[Flight, Dropping]):
     control_period_s = PERIOD_S
     max_steps = 2
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_stack", stages.bodies(self.params))
-        object.__setattr__(self, "_next", build_body(self.params.vehicle, self.params.stage + 1))
-        object.__setattr__(self, "_site", self.params.site.build())
+    @functools.cached_property
+    def stack(self) -> Body:
+        """The stage that falls away, with what it carries."""
+        return stages.carrier(self.params)
+
+    @functools.cached_property
+    def upper(self) -> Body:
+        """What flies on."""
+        return build_body(self.params.vehicle, self.params.stage + 1)
+
+    @functools.cached_property
+    def site(self) -> Site:
+        """Where it flies."""
+        return self.params.site.build()
 
     def start(self, key: Array) -> Flight:
-        return stages.start(self.params, self._stack, self._site)
+        return stages.start(self.params, self.stack, self.site)
 
     def enter(self, key: Array, handoff: Flight) -> Dropping:
         old, errors = handoff
         motion = old.motion
-        before = mass_properties(self._stack, errors.dry_mass, motion.propellant, motion.rcs_propellant)
-        fresh = start_state(self._next, motion.position, motion.velocity, motion.attitude, self._next.propellant)
+        before = mass_properties(self.stack, errors.dry_mass, motion.propellant, motion.rcs_propellant)
+        fresh = start_state(self.upper, motion.position, motion.velocity, motion.attitude, self.upper.propellant)
         rcs = fresh.motion.rcs_propellant
-        after = mass_properties(self._next, errors.dry_mass, fresh.motion.propellant, rcs)
+        after = mass_properties(self.upper, errors.dry_mass, fresh.motion.propellant, rcs)
         zero = jnp.zeros(())
-        higher = Vector(zero, zero, self._stack.length + after.centre - before.centre)
+        higher = Vector(zero, zero, self.stack.length + after.centre - before.centre)
         moved = fresh.motion._replace(
             position=motion.position + rotate(motion.attitude, higher),
             velocity=motion.velocity + rotate(motion.attitude, cross(motion.rates, higher)),
@@ -92,7 +104,7 @@ class StageDrop(Environment[Flight, Dropping]):
         return state.progress.flight
 
     def telemetry(self, state: Dropping) -> dict[str, Array]:
-        return stages.telemetry(self._next, self._site, state.progress)
+        return stages.telemetry(self.upper, self.site, state.progress)
 
 
 @hookimpl

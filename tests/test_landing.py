@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
 from mission_rocket.phases import landing_burn
 from mission_rocket.phases.landing_burn import LANDED, Params
 

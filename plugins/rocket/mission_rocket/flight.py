@@ -77,7 +77,7 @@ class FlightParams(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
-    vehicle: Vehicle = Field("falcon9_class", validate_default=True)  # ty: ignore[invalid-assignment]
+    vehicle: Vehicle = Field("falcon9_class", validate_default=True)
     dispersions: Dispersions = Dispersions()
     earth_rotation: bool = True
     latitude_deg: float = Field(28.4858, ge=-90.0, le=90.0)
@@ -108,9 +108,9 @@ class View(NamedTuple):
     `stiffness` the aerodynamic moment per radian of incidence [N m].
     """
 
-    altitude: Array
-    climb: Array
-    speed: Array
+    altitude: Scalar
+    climb: Scalar
+    speed: Scalar
     position: Vector
     velocity: Vector
     wind: Vector
@@ -119,17 +119,17 @@ class View(NamedTuple):
     axis: Vector
     rates: Vector
     felt: Vector
-    mass: Array
-    centre: Array
+    mass: Scalar
+    centre: Scalar
     inertia: Vector
-    pressure: Array
-    mach: Array
+    pressure: Scalar
+    mach: Scalar
     sound_speed: Array
-    lift_slope: Array
-    trimmed_slope: Array
-    stiffness: Array
-    fin_slope: Array
-    thrust: Array
+    lift_slope: Scalar
+    trimmed_slope: Scalar
+    stiffness: Scalar
+    fin_slope: Scalar
+    thrust: Scalar
 
 
 def view(body: Body, site: Site, flight: Flight) -> View:

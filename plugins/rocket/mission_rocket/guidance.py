@@ -12,7 +12,7 @@ from jax import Array, lax
 
 from mission_rocket.flight import Flight, View, body_components
 from mission_rocket.physics.atmosphere import atmosphere
-from mission_rocket.physics.gravity import Site, altitude, free_fall
+from mission_rocket.physics.gravity import Site
 from mission_rocket.physics.tables import lookup_grid
 from mission_rocket.physics.vector import Scalar, Vector, cross, dot, norm
 from mission_rocket.physics.vehicle import Body
@@ -83,7 +83,7 @@ def allocate(body: Body, flight: Flight, seen: View, moment: Vector, gimballed: 
         roll_fins = 2.0 * seen.fin_slope * body.fins.radius * body.fins.limit
     weight = 0.1
 
-    def share(part: Array, effect: Array, total: Array) -> Array:
+    def share(part: Scalar, effect: Scalar, total: Scalar) -> Array:
         return jnp.clip(part * effect / (total + 1e6), -1.0, 1.0)
 
     both = weight * gimbal * gimbal + fins * fins
@@ -104,7 +104,7 @@ def allocate(body: Body, flight: Flight, seen: View, moment: Vector, gimballed: 
 
 
 def accelerate_across(
-    seen: View, extra: Vector, thrust: Array, floor: float, largest: Array | float, lifting: float = 1.0
+    seen: View, extra: Vector, thrust: Scalar, floor: float, largest: Array | float, lifting: float = 1.0
 ) -> Vector:
     """The attitude that gives a horizontal acceleration on top of drag and thrust against the flow.
 
@@ -153,7 +153,7 @@ def predict_touchdown(
     engine = body.engines[0]
     aero = body.aerodynamics
 
-    def push(h: Array, v: Vector, thrust: Array | float) -> Vector:
+    def push(h: Scalar, v: Vector, thrust: Scalar) -> Vector:
         share = (h + 1500.0) / (seen.altitude + 1500.0) * jnp.clip((-v.z - 54.1) / 50.0, 0.0, 1.0)
         through = v - seen.wind * share
         speed = norm(through, 1.0)
@@ -192,44 +192,6 @@ def predict_touchdown(
     return rest, seconds
 
 
-class Fall(NamedTuple):
-    """Where an unpowered fall through the air ends."""
-
-    position: Vector
-    velocity: Vector
-    seconds: Array
-    largest_pressure: Array
-
-
-def fall_with_drag(
-    body: Body, site: Site, position: Vector, velocity: Vector, mass: Array, level: float, steps: int = 16
-) -> Fall:
-    """Fall engines first along the flow, nominal drag, no wind, down to an altitude; midpoint steps in altitude."""
-    aero = body.aerodynamics
-    drop = (altitude(site, position) - level) / steps
-
-    def rate(at: Vector, v: Vector) -> tuple[Vector, Array]:
-        air = atmosphere(altitude(site, at))
-        speed = norm(v, 1e-3)
-        mach = speed / air.sound_speed
-        drag = 0.5 * air.density * speed * aero.area * lookup_grid(aero.engine_first.drag, 0.0 * mach, mach)
-        return free_fall(site, at, v) - v * (drag / mass), 0.5 * air.density * speed * speed
-
-    def leg(carry: tuple[Vector, Vector, Array, Array], _: None) -> tuple[tuple[Vector, Vector, Array, Array], None]:
-        at, v, seconds, worst = carry
-        span = drop / jnp.maximum(-v.z, 30.0)
-        pull, _ = rate(at, v)
-        half = v + pull * (0.5 * span)
-        span = drop / jnp.maximum(-half.z, 30.0)
-        half = v + pull * (0.5 * span)
-        pull, pressed = rate(at + v * (0.5 * span), half)
-        return (at + half * span, v + pull * span, seconds + span, jnp.maximum(worst, pressed)), None
-
-    zero = jnp.zeros_like(mass)
-    at, v, seconds, worst = lax.scan(leg, (position, velocity, zero, zero), None, length=steps)[0]
-    return Fall(at, v, seconds, worst)
-
-
 class Stop(NamedTuple):
     """Where and when a braking burn brings the vehicle to rest."""
 
@@ -239,7 +201,7 @@ class Stop(NamedTuple):
 
 
 def stop(
-    body: Body, seen: View, mass: Array, height: Array, speed: Array, throttle: Scalar, engines: Scalar, final: float
+    body: Body, seen: View, mass: Scalar, height: Array, speed: Array, throttle: Scalar, engines: Scalar, final: float
 ) -> Stop:
     """Brake straight down at constant throttle from `speed` to `final` [m/s], with nominal thrust and drag.
 
@@ -260,13 +222,13 @@ def stop(
         span = drop / brake
         return (h - middle * span, v - drop, m - engines * throttle * engine.flow * span, seconds + span), None
 
-    begin = (height, jnp.maximum(speed, final), mass, jnp.zeros_like(height))
+    begin = (height, jnp.maximum(speed, final), jnp.asarray(mass), jnp.zeros_like(height))
     h, _, m, seconds = lax.scan(leg, begin, None, length=steps)[0]
-    return Stop(h, seconds, mass - m)
+    return Stop(h, seconds, jnp.asarray(mass - m))
 
 
 def stopping_throttle(
-    body: Body, seen: View, mass: Array, height: Array, speed: Array, engines: Scalar, final: float, low: float
+    body: Body, seen: View, mass: Scalar, height: Array, speed: Array, engines: Scalar, final: float, low: float
 ) -> Array:
     """The constant throttle that stops at the ground; the inverse of the distance is near linear in it."""
 

@@ -293,8 +293,8 @@ class Ascent(Environment[Flight, State]):
         """Altitude [m], speed [m/s], flight-path angle [deg] and rate [deg/s], as the end is judged."""
         seen = self._seen(state)
         return {
-            "altitude": seen.altitude,
-            "speed": seen.speed,
+            "altitude": jnp.asarray(seen.altitude),
+            "speed": jnp.asarray(seen.speed),
             "angle": jnp.arcsin(jnp.clip(seen.climb / seen.speed, -1.0, 1.0)) / DEGREE,
             "rate": norm(seen.rates) / DEGREE,
         }

@@ -216,7 +216,7 @@ class EntryBurn(Environment[Flight, State]):
         thrust = jnp.maximum(level, 0.01) * _ENGINES * self.body.engines[0].thrust
         # what the engines still give while they follow: as a longer burn
         burn = jnp.where(state.cut, 0.0, burn) + self.body.engines[0].lag * thrust / seen.mass / _AXIAL
-        at, v, high, mass = brake(self.body, self.site, at, v, high, seen.mass, wind, burn)
+        at, v, high, mass = brake(self.body, self.site, at, v, jnp.asarray(high), jnp.asarray(seen.mass), wind, burn)
         end = descend(self.body, self.site, at, v, high, mass, wind, drag, self.params.end_altitude_m)
         there = seen._replace(
             altitude=jnp.minimum(seen.altitude, self.params.end_altitude_m),

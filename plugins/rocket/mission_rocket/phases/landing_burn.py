@@ -58,8 +58,8 @@ from mission_rocket.physics.channels import channels
 from mission_rocket.physics.constants import DEGREE
 from mission_rocket.physics.gravity import Site
 from mission_rocket.physics.integrate import cross_altitude
-from mission_rocket.physics.state import Command, start_state
-from mission_rocket.physics.vector import Vector, body_axis, dot, norm, quaternion_of_axis
+from mission_rocket.physics.state import Command, idle, start_state
+from mission_rocket.physics.vector import Scalar, Vector, body_axis, dot, norm, quaternion_of_axis
 from mission_rocket.physics.vehicle import Body
 from mission_rocket.physics.wind import steady_wind
 from mission_rocket.report import sections
@@ -165,7 +165,8 @@ class LandingBurn(Environment[Flight, State]):
 
     def enter(self, key: Array, handoff: Flight) -> State:
         zero, no = jnp.zeros(()), jnp.bool_(False)
-        return State(handoff, zero, no, no, handoff.state.motion.propellant, no_stress(), self._plan(handoff, no))
+        begun = jnp.asarray(handoff.state.motion.propellant)
+        return State(handoff, zero, no, no, begun, no_stress(), self._plan(handoff, no))
 
     def _plan(self, flight: Flight, lit: Array) -> Plan:
         """The guide; see the module's docstring."""
@@ -208,7 +209,7 @@ class LandingBurn(Environment[Flight, State]):
         # against the flow the wind carries it along, which `rest` allows for; slow enough, thrust alone decides
         slow = jnp.where(lit, jnp.clip(1.5 - seen.pressure / 4590, 0.0, 1.0), 0.0)
 
-        def steer(at: Array, speed: Array, miss: Array, along: Array, tilt: Array, felt: Array) -> Array:
+        def steer(at: Scalar, speed: Scalar, miss: Scalar, along: Scalar, tilt: Scalar, felt: Scalar) -> Scalar:
             """Acceleration on top of braking against the flow."""
             unmodelled = (
                 felt - push * along - (seen.thrust - _LIFTING * seen.trimmed_slope) / seen.mass * (tilt - along)
@@ -249,7 +250,7 @@ class LandingBurn(Environment[Flight, State]):
                 turn.fins.z,
             ]
         )
-        return Plan(jnp.clip(action, -1.0, 1.0), end.height, seconds, rest.x, rest.y)
+        return Plan(jnp.clip(action, -1.0, 1.0), end.height, seconds, jnp.asarray(rest.x), jnp.asarray(rest.y))
 
     def guide(self, state: State) -> Array:
         """The guide's action; zero where the action corrects it."""
@@ -345,8 +346,8 @@ class LandingBurn(Environment[Flight, State]):
     def outcome(self, state: State) -> Outcome:
         box = self.touchdown(state)
         motion = state.flight.state.motion
-        empty = motion.propellant <= 0.0
-        rose = state.lit & (motion.velocity.z > 0.0) & ~state.grounded
+        empty = jnp.asarray(motion.propellant <= 0.0)
+        rose = state.lit & jnp.asarray(motion.velocity.z > 0.0) & ~state.grounded
         over = stress_ratio(self.body, state.worst, True) > 1.0
         inside = jnp.stack(list(box.values())) <= 1.0
         landed = state.grounded & inside.all() & ~empty & ~over
@@ -386,23 +387,17 @@ def reward(params: Params):
         )
         sides = jnp.stack(list(env.touchdown(after).values()))
         ground = after.grounded & (outcome.cause != EMPTY) & (outcome.cause != OVERSTRESSED)
-        ratio = stress_ratio(env.body, stress(env.body, env.site, after.flight, _quiet(env)), True)
+        ratio = stress_ratio(env.body, stress(env.body, env.site, after.flight, idle(env.body)), True)
         used = state.flight.state.motion.propellant - here.propellant
         return {
             "touchdown": jnp.where(ground, (4.0 / (1.0 + sides**2)).sum(), 0.0),
             "landed": jnp.where(outcome.success, 20.0, 0.0),
             "approach": 0.1 * (after.time - state.time) / (1.0 + miss / 20.0),
-            "propellant": -used / 400.0,
+            "propellant": -jnp.asarray(used) / 400.0,
             "limits": -jnp.clip(ratio - 0.8, 0.0, 1.0),
         }
 
     return terms
-
-
-def _quiet(env: LandingBurn) -> Command:
-    from mission_rocket.physics.state import idle
-
-    return idle(env.body)
 
 
 @hookimpl

@@ -7,6 +7,7 @@ position, so whatever float32 loses adds up until the ground.
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -29,13 +30,15 @@ STAGING_S = 140.0
 # (from s, to s, throttle of centre, pair, ring)
 BURNS = (
     (0.0, 136.0, 0.92, 0.92, 0.92),
-    (156.0, 187.0, 1.0, 1.0, 0.0),
-    (374.0, 389.0, 1.0, 1.0, 0.0),
-    (450.0, 481.0, 0.83, 0.0, 0.0),
+    (156.0, 193.333, 1.0, 1.0, 0.0),
+    (374.0, 384.9165, 1.0, 1.0, 0.0),
+    (447.3044, 481.0, 0.7462, 0.0, 0.0),
 )
 PITCH = Table(
-    (0.0, 10.0, 30.0, 60.0, 100.0, 140.0), (0.0, 0.0, 9.0 * DEGREE, 30.0 * DEGREE, 44.0 * DEGREE, 48.0 * DEGREE)
+    (0.0, 10.0, 30.0, 60.0, 100.0, 140.0),
+    (0.0, 0.0, 9.78 * DEGREE, 32.6 * DEGREE, 47.8 * DEGREE, 52.2 * DEGREE),
 )
+DIVE = 0.4053  # rad below the horizon, of the thrust during the boostback
 
 
 def wanted_axis(state: State) -> Vector:
@@ -44,8 +47,8 @@ def wanted_axis(state: State) -> Vector:
     zero = jnp.zeros_like(tilt)
     back = state.motion.velocity * (-1.0 / norm(state.motion.velocity, 1e-6))
     late, home = state.time > 195.0, state.time > STAGING_S
-    x = jnp.where(late, back.x, jnp.where(home, -0.9998, jnp.sin(tilt)))
-    z = jnp.where(late, back.z, jnp.where(home, 0.02, jnp.cos(tilt)))
+    x = jnp.where(late, back.x, jnp.where(home, -math.cos(DIVE), jnp.sin(tilt)))
+    z = jnp.where(late, back.z, jnp.where(home, -math.sin(DIVE), jnp.cos(tilt)))
     return Vector(x, jnp.where(late, back.y, zero), z)
 
 

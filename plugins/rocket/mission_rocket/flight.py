@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from mission import Limit
+from mission import ActorConfig, FillConfig, Limit, NetworkConfig, SacConfig
 from mission_rocket.physics.constants import DEGREE, EARTH_ROTATION_RAD_S
 from mission_rocket.physics.dynamics import loads
 from mission_rocket.physics.gravity import Site, altitude, up
@@ -277,3 +277,17 @@ def compress(value: Scalar, scale: float) -> Array:
 def body_components(flight: Flight, vector: Vector) -> Vector:
     """A local vector in body axes."""
     return rotate_back(flight.state.motion.attitude, vector)
+
+
+def agent(target_entropy: float, width: int = 128, gamma: float = 0.995) -> SacConfig:
+    """The agents' common defaults: two hidden layers with LayerNorm, and a temperature for small corrections."""
+    return SacConfig(
+        actor=ActorConfig(width=width, layer_norm=True, log_std_max=0.0),
+        critic=NetworkConfig(width=width, layer_norm=True),
+        gamma=gamma,
+        critic_learning_rate=5e-4,
+        temperature_initial=0.02,
+        target_entropy=target_entropy,
+        buffer_size=400_000,
+        fill=FillConfig(env_steps=20_000),
+    )

@@ -17,6 +17,8 @@ from mission_rocket.physics.tables import lookup_grid
 from mission_rocket.physics.vector import Scalar, Vector, cross, dot, norm
 from mission_rocket.physics.vehicle import Body
 
+_GIMBAL_WEIGHT = 0.1  # found with the landing guide's gains, by search over dispersed flights
+
 
 class Turn(NamedTuple):
     """Actuator settings as shares of their limits, each in [-1, 1]; yaw about x, pitch about y, roll about z."""
@@ -71,22 +73,25 @@ def point(
         seen.inertia.y * pd(turn_y, seen.rates.y) + hold_moment * off_flow.y,
         -seen.inertia.z * damping_gain * seen.rates.z,
     )
-    return allocate(body, flight, seen, moment, gimballed)
+    return allocate(body, seen, moment, gimballed)
 
 
-def allocate(body: Body, flight: Flight, seen: View, moment: Vector, gimballed: Array | float = 1.0) -> Turn:
-    """Share a moment [N m] among gimbal and fins: the least sum of squared deflections; the RCS takes the rest."""
+def allocate(body: Body, seen: View, moment: Vector, gimballed: Array | float = 1.0) -> Turn:
+    """Share a moment [N m]: the fins first, the more the stronger they are, then the gimbal, the RCS the rest.
+
+    Fins at the top push to the side to which the nose turns, engines at the base to the other side:
+    so the gimbal's share counts little while the fins are strong.
+    """
     gimbal = seen.thrust * (seen.centre - body.gimbal.height) * body.gimbal.limit * gimballed
     fins = roll_fins = jnp.zeros_like(gimbal)
     if body.fins is not None:
         fins = seen.fin_slope * (body.fins.height - seen.centre) * body.fins.limit
         roll_fins = 2.0 * seen.fin_slope * body.fins.radius * body.fins.limit
-    weight = 0.1
 
     def share(part: Scalar, effect: Scalar, total: Scalar) -> Array:
         return jnp.clip(part * effect / (total + 1e6), -1.0, 1.0)
 
-    both = weight * gimbal * gimbal + fins * fins
+    both = _GIMBAL_WEIGHT * gimbal * gimbal + fins * fins
     fins_x, fins_y = share(moment.x, fins, both), share(moment.y, fins, both)
     fins_z = share(moment.z, roll_fins, roll_fins * roll_fins)
     left_x, left_y = moment.x - fins_x * fins, moment.y - fins_y * fins
@@ -201,7 +206,7 @@ class Stop(NamedTuple):
 
 
 def stop(
-    body: Body, seen: View, mass: Scalar, height: Array, speed: Array, throttle: Scalar, engines: Scalar, final: float
+    body: Body, mass: Scalar, height: Array, speed: Array, throttle: Scalar, engines: Scalar, final: float
 ) -> Stop:
     """Brake straight down at constant throttle from `speed` to `final` [m/s], with nominal thrust and drag.
 
@@ -228,12 +233,12 @@ def stop(
 
 
 def stopping_throttle(
-    body: Body, seen: View, mass: Scalar, height: Array, speed: Array, engines: Scalar, final: float, low: float
+    body: Body, mass: Scalar, height: Array, speed: Array, engines: Scalar, final: float, low: float
 ) -> Array:
     """The constant throttle that stops at the ground; the inverse of the distance is near linear in it."""
 
     def inverse(throttle: float) -> Array:
-        end = stop(body, seen, mass, height, speed, throttle, engines, final)
+        end = stop(body, mass, height, speed, throttle, engines, final)
         return 1.0 / jnp.maximum(height - end.height, 0.05)
 
     middle = 0.5 * (low + 1.0)

@@ -37,12 +37,13 @@ import jax.numpy as jnp
 from jax import Array
 from pydantic import Field
 
-from mission import ActorConfig, Environment, FillConfig, NetworkConfig, Outcome, PhaseSpec, SacConfig, hookimpl
+from mission import Environment, Outcome, PhaseSpec, hookimpl
 from mission_rocket.flight import (
     Flight,
     FlightParams,
     Range,
     View,
+    agent,
     body_components,
     compress,
     draw_day,
@@ -60,6 +61,7 @@ from mission_rocket.physics.integrate import cross_altitude
 from mission_rocket.physics.state import Command, start_state
 from mission_rocket.physics.vector import Vector, norm, quaternion_of_axis
 from mission_rocket.physics.vehicle import Body
+from mission_rocket.report import sections
 from mission_rocket.vehicles import build_body
 
 ORIENTED, MISALIGNED, TURNING, OUT_OF_GAS, OVERSTRESSED = range(5)
@@ -303,16 +305,6 @@ def mission_phase() -> PhaseSpec:
         environment=environment,
         reward=reward,
         limits=lambda params: structural_limits(params, True),
-        sac=SacConfig(
-            actor=ActorConfig(width=64, layer_norm=True, log_std_max=0.0),
-            critic=NetworkConfig(width=64, layer_norm=True),
-            gamma=0.99,
-            actor_learning_rate=3e-4,
-            critic_learning_rate=5e-4,
-            temperature_initial=0.02,
-            target_entropy=-12.0,
-            buffer_size=200_000,
-            fill=FillConfig(env_steps=10_000),
-            updates_per_step=0.0625,
-        ),
+        report=sections,
+        sac=agent(target_entropy=-12.0, width=64, gamma=0.99),
     )

@@ -47,12 +47,13 @@ import jax.numpy as jnp
 from jax import Array, lax
 from pydantic import Field
 
-from mission import ActorConfig, Environment, FillConfig, NetworkConfig, Outcome, PhaseSpec, SacConfig, hookimpl
+from mission import Environment, Outcome, PhaseSpec, hookimpl
 from mission_rocket.flight import (
     Flight,
     FlightParams,
     Range,
     View,
+    agent,
     compress,
     draw_day,
     move,
@@ -71,6 +72,7 @@ from mission_rocket.physics.state import Command, start_state
 from mission_rocket.physics.tables import Table, lookup, lookup_grid
 from mission_rocket.physics.vector import Scalar, Vector, dot, norm, quaternion_of_axis
 from mission_rocket.physics.vehicle import Body
+from mission_rocket.report import sections
 from mission_rocket.vehicles import build_body
 
 DELIVERED, MISSED, OFF_SPEED, UNSTEADY, SHORT, ROSE, EMPTY, OVERSTRESSED = range(8)
@@ -459,18 +461,8 @@ def mission_phase() -> PhaseSpec:
         environment=environment,
         reward=reward,
         limits=lambda params: structural_limits(params, True),
-        sac=SacConfig(
-            actor=ActorConfig(width=128, layer_norm=True, log_std_max=0.0),
-            critic=NetworkConfig(width=128, layer_norm=True),
-            gamma=0.995,
-            actor_learning_rate=3e-4,
-            critic_learning_rate=5e-4,
-            temperature_initial=0.02,
-            target_entropy=-22.0,
-            buffer_size=400_000,
-            fill=FillConfig(env_steps=20_000),
-            updates_per_step=0.0625,
-        ),
+        report=sections,
+        sac=agent(target_entropy=-22.0),
     )
 
 

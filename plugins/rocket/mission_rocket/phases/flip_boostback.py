@@ -46,13 +46,14 @@ import jax.numpy as jnp
 from jax import Array
 from pydantic import Field
 
-from mission import ActorConfig, Environment, FillConfig, NetworkConfig, Outcome, PhaseSpec, SacConfig, hookimpl
+from mission import Environment, Outcome, PhaseSpec, hookimpl
 from mission_rocket.flight import (
     Flight,
     FlightParams,
     Range,
     Stress,
     View,
+    agent,
     body_components,
     compress,
     draw_day,
@@ -420,16 +421,5 @@ def mission_phase() -> PhaseSpec:
         reward=reward,
         limits=lambda params: structural_limits(params, True),
         report=sections,
-        sac=SacConfig(
-            actor=ActorConfig(width=128, layer_norm=True, log_std_max=0.0),
-            critic=NetworkConfig(width=128, layer_norm=True),
-            gamma=0.995,
-            actor_learning_rate=3e-4,
-            critic_learning_rate=5e-4,
-            temperature_initial=0.02,
-            target_entropy=-14.0,
-            buffer_size=400_000,
-            fill=FillConfig(env_steps=20_000),
-            updates_per_step=0.0625,
-        ),
+        sac=agent(target_entropy=-14.0),
     )

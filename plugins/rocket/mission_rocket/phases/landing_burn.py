@@ -23,9 +23,12 @@ in all, so position always costs; `propellant` takes 1 for each 400 kg; `limits`
 limit above 80 %. In the air nothing else is paid and any other end pays nothing: hovering, climbing
 and diving stay below a crash on the pad, and that below a landing (tests/test_landing.py).
 
-Guide: braking law with the nominal drag; lateral acceleration a = -6 r / t^2 - 4 v / t (zero effort
-miss and velocity; D'Souza 1997, AIAA 97-3709), flown by tilting, with the sign of the tilt's effect
-as it is at the present dynamic pressure.
+Guide: lights when a burn at `reference_throttle` against nominal drag would stop at the ground, then
+holds the throttle that does, with a flare at half the deceleration. Sideways, while fast, it pushes
+with -k miss / t^2 against the miss predicted for braking along the flow, wind included (proportional
+navigation in its zero-effort-miss form); slow enough, with -k1 (r + p v) / t^2 - k2 v / t (the form of
+D'Souza 1997, AIAA 97-3709, with gains found by search). Tilt gives the push, with the sign that its
+effect has at the present dynamic pressure.
 """
 
 from __future__ import annotations
@@ -39,11 +42,13 @@ import jax.numpy as jnp
 from jax import Array
 from pydantic import Field
 
-from mission import ActorConfig, Environment, FillConfig, NetworkConfig, Outcome, PhaseSpec, SacConfig, hookimpl
+from mission import Environment, Outcome, PhaseSpec, hookimpl
 from mission_rocket.flight import (
     Flight,
     FlightParams,
     Stress,
+    View,
+    agent,
     compress,
     draw_day,
     move,
@@ -67,9 +72,41 @@ from mission_rocket.vehicles import build_body
 
 LANDED, CRASHED, MISSED, TOPPLED, ROSE, EMPTY, OVERSTRESSED = range(7)
 _LONGEST_S = 10.0
-_LIFTING = 0.681  # found with the guide's other gains by search over dispersed flights
 _FINAL_SPEED = 0.934  # m/s, aimed at
 _FLARE_SPEED, _FLARE_M = 8.22, 5.27  # the last metres are flown at half the deceleration: the engine lags
+
+
+class Gains(NamedTuple):
+    """The guide's gains, found by a random search over dispersed flights from the phase's own start.
+
+    `miss_*` act on the predicted rest while fast, `position` and `velocity` on what remains while slow,
+    `disturbance` on the acceleration felt but not expected; the others are named by what they bound.
+    """
+
+    miss_unlit: float = 24.2
+    miss_lit: float = 33.8
+    position: float = 0.647
+    velocity: float = 2.62
+    preview_s: float = 0.229
+    disturbance: float = 0.397
+    lifting: float = 0.681  # share of the trimmed lift that is reckoned with
+    floor: float = 184e3  # N/rad, where thrust and lift cancel
+    slow_pressure: float = 4590.0  # Pa
+    shortest_s: float = 1.61
+    q_alpha: float = 0.897 * 250e3 * DEGREE  # Pa rad
+    incidence: float = 50.8 * DEGREE
+    lean: float = 1.73 * DEGREE  # from the vertical, at touchdown
+    lean_rate: float = 15.8 * DEGREE  # more for each second before `upright_s`
+    upright_s: float = 1.9
+    stiffness_fast: float = 0.481
+    damping_fast: float = 3.44
+    stiffness_slow: float = 4.18
+    damping_slow: float = 5.83
+    gimbal_follows: float = 0.383
+    fins_follow: float = 0.832
+
+
+_GAINS = Gains()
 
 
 class Params(FlightParams):
@@ -173,84 +210,74 @@ class LandingBurn(Environment[Flight, State]):
         body, params = self.body, self.params
         seen = view(body, self.site, flight)
         number, group = float(params.engines), body.engines[0]
-        speed = jnp.maximum(-seen.climb, 0.0)
-        height = jnp.maximum(seen.altitude, 0.0)
-        end = stop(body, seen, seen.mass, height, speed, params.reference_throttle, number, _FINAL_SPEED)
-        # unlit it falls until the stop would be at the ground; the delay and half the lag come on top
+        speed, height = jnp.maximum(-seen.climb, 0.0), jnp.maximum(seen.altitude, 0.0)
+        end = stop(body, seen.mass, height, speed, params.reference_throttle, number, _FINAL_SPEED)
+        # unlit it falls until the stop would be at the ground; the mean delay and the lag come on top
         early = (0.2 + group.lag) * speed
         to_ignition = jnp.where(lit, 0.0, jnp.maximum(end.height - early, 0.0) / jnp.maximum(speed, 1.0))
-        # lit: aim from where it will be when the engine has followed, and lead its lag
-        ahead, follow = 0.493 * group.lag, 1.0 - math.exp(-self.control_period_s / group.lag)
+        wanted = self._throttle(seen, lit, speed, height)
+        # leads the engine's lag, so that the real throttle arrives within the control period
+        follow = 1.0 - math.exp(-self.control_period_s / group.lag)
+        level = flight.state.motion.levels[0]
+        throttle = level + (jnp.clip(wanted, group.throttle_min, 1.0) - level) / follow
+        ignition = jnp.where(lit, height + 1.0, height - to_ignition * speed)
+        braking = jnp.where(lit, jnp.clip(wanted, 0.5, 1.0), params.reference_throttle)
+        rest, seconds = predict_touchdown(body, self.site, seen, ignition, braking, number)
+        axis, slow = self._axis(seen, lit, speed, height, rest, seconds)
+        gains, low = _GAINS, slow > 0.0
+        stiffness = jnp.where(low, gains.stiffness_slow, gains.stiffness_fast)
+        damping = jnp.where(low, gains.damping_slow, gains.damping_fast)
+        turn = point(body, flight, seen, axis, stiffness, damping)
+        turn = lead(body, flight, turn, gains.gimbal_follows, gains.fins_follow)
+        share = (throttle - group.throttle_min) / (1.0 - group.throttle_min)
+        commands = (2.0 * share - 1.0, 2.0 * to_ignition / _LONGEST_S - 1.0)
+        action = jnp.stack([*commands, turn.gimbal.x, turn.gimbal.y, *turn.fins])
+        return Plan(jnp.clip(action, -1.0, 1.0), end.height, seconds, jnp.asarray(rest.x), jnp.asarray(rest.y))
+
+    def _throttle(self, seen: View, lit: Array, speed: Array, height: Array) -> Array:
+        """Throttle that brakes to the flare and through it, from where it will be when the engine has followed."""
+        group, number = self.body.engines[0], float(self.params.engines)
+        ahead = 0.5 * group.lag
         braked = jnp.where(lit, dot(seen.felt, seen.vertical) - 9.8, 0.0)
         later = jnp.maximum(speed - braked * ahead, 0.0)
         below = height - 0.5 * (speed + later) * ahead
         wanted = stopping_throttle(
-            body, seen, seen.mass, below - _FLARE_M, later, number, _FLARE_SPEED, group.throttle_min
+            self.body, seen.mass, below - _FLARE_M, later, number, _FLARE_SPEED, group.throttle_min
         )
         full = number * (group.thrust - group.exit_area * 101_325.0)
         gentle = (later**2 - _FINAL_SPEED**2) / (2.0 * jnp.maximum(below, 0.1)) + 9.8
-        wanted = jnp.where((later < _FLARE_SPEED) | (below < _FLARE_M), seen.mass * gentle / full, wanted)
-        level = flight.state.motion.levels[0]
-        throttle = level + (jnp.clip(wanted, group.throttle_min, 1.0) - level) / follow
-        ignition = jnp.where(lit, height + 1.0, height - to_ignition * speed)
-        rest, seconds = predict_touchdown(
-            body,
-            self.site,
-            seen,
-            ignition,
-            jnp.where(lit, jnp.clip(wanted, 0.5, 1.0), params.reference_throttle),
-            number,
-        )
-        here, v, back = seen.position, seen.velocity, -seen.toward
-        left = jnp.maximum(2.0 * height / jnp.maximum(speed + _FINAL_SPEED, 1.0), 1.61)
+        return jnp.where((later < _FLARE_SPEED) | (below < _FLARE_M), seen.mass * gentle / full, wanted)
+
+    def _axis(
+        self, seen: View, lit: Array, speed: Array, height: Array, rest: Vector, seconds: Array
+    ) -> tuple[Vector, Array]:
+        """(where the nose should point, share of the slow law: 0 steers by the predicted rest, 1 by position)."""
+        gains, back = _GAINS, -seen.toward
+        left = jnp.maximum(2.0 * height / jnp.maximum(speed + _FINAL_SPEED, 1.0), gains.shortest_s)
         t = jnp.maximum(seconds, 2.0)
         push = dot(seen.felt, back)
-
+        per_tilt = (seen.thrust - gains.lifting * seen.trimmed_slope) / seen.mass
         # against the flow the wind carries it along, which `rest` allows for; slow enough, thrust alone decides
-        slow = jnp.where(lit, jnp.clip(1.5 - seen.pressure / 4590, 0.0, 1.0), 0.0)
+        slow = jnp.where(lit, jnp.clip(1.5 - seen.pressure / gains.slow_pressure, 0.0, 1.0), 0.0)
+        fast_gain = jnp.where(lit, gains.miss_lit, gains.miss_unlit)
 
         def steer(at: Scalar, speed: Scalar, miss: Scalar, along: Scalar, tilt: Scalar, felt: Scalar) -> Scalar:
             """Acceleration on top of braking against the flow."""
-            unmodelled = (
-                felt - push * along - (seen.thrust - _LIFTING * seen.trimmed_slope) / seen.mass * (tilt - along)
-            )
-            to_stop = (
-                -0.647 * (at + 0.229 * speed) / (left * left) - 2.62 * speed / left - push * along - 0.397 * unmodelled
-            )
-            return slow * to_stop - (1.0 - slow) * jnp.where(lit, 33.8, 24.2) * miss / (t * t)
+            unmodelled = felt - push * along - per_tilt * (tilt - along)
+            place = gains.position * (at + gains.preview_s * speed) / (left * left)
+            to_stop = -place - gains.velocity * speed / left - push * along - gains.disturbance * unmodelled
+            return slow * to_stop - (1.0 - slow) * fast_gain * miss / (t * t)
 
+        here, v = seen.position, seen.velocity
         extra = Vector(
             steer(here.x, v.x, rest.x, back.x, seen.axis.x, seen.felt.x),
             steer(here.y, v.y, rest.y, back.y, seen.axis.y, seen.felt.y),
             jnp.zeros_like(t),
         )
-        largest = jnp.clip(0.897 * 250e3 * DEGREE / jnp.maximum(seen.pressure, 1.0), 0.0, 50.8 * DEGREE)
-        axis = accelerate_across(seen, extra, seen.thrust, 184e3, largest, _LIFTING)
-        upright = jnp.where(lit, jnp.minimum(1.73 + 15.8 * jnp.maximum(left - 1.9, 0.0), 60.0) * DEGREE, 1.0)
-        axis = within(axis, seen.vertical, upright)
-        turn = point(
-            body,
-            flight,
-            seen,
-            axis,
-            jnp.where(slow > 0.0, 4.18, 0.481),
-            jnp.where(slow > 0.0, 5.83, 3.44),
-            hold=1.0,
-        )
-        turn = lead(body, flight, turn, 0.383, 0.832)
-        share = (throttle - group.throttle_min) / (1.0 - group.throttle_min)
-        action = jnp.stack(
-            [
-                2.0 * share - 1.0,
-                2.0 * to_ignition / _LONGEST_S - 1.0,
-                turn.gimbal.x,
-                turn.gimbal.y,
-                turn.fins.x,
-                turn.fins.y,
-                turn.fins.z,
-            ]
-        )
-        return Plan(jnp.clip(action, -1.0, 1.0), end.height, seconds, jnp.asarray(rest.x), jnp.asarray(rest.y))
+        largest = jnp.clip(gains.q_alpha / jnp.maximum(seen.pressure, 1.0), 0.0, gains.incidence)
+        axis = accelerate_across(seen, extra, seen.thrust, gains.floor, largest, gains.lifting)
+        lean = gains.lean + gains.lean_rate * jnp.maximum(left - gains.upright_s, 0.0)
+        return within(axis, seen.vertical, jnp.where(lit, jnp.minimum(lean, 60.0 * DEGREE), 1.0)), slow
 
     def guide(self, state: State) -> Array:
         """The guide's action; zero where the action corrects it."""
@@ -409,16 +436,5 @@ def mission_phase() -> PhaseSpec:
         reward=reward,
         limits=lambda params: structural_limits(params, True),
         report=sections,
-        sac=SacConfig(
-            actor=ActorConfig(width=128, layer_norm=True, log_std_max=0.0),
-            critic=NetworkConfig(width=128, layer_norm=True),
-            gamma=0.995,
-            actor_learning_rate=3e-4,
-            critic_learning_rate=5e-4,
-            temperature_initial=0.02,
-            target_entropy=-10.0,
-            buffer_size=400_000,
-            fill=FillConfig(env_steps=20_000),
-            updates_per_step=0.0625,
-        ),
+        sac=agent(target_entropy=-10.0),
     )

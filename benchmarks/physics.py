@@ -103,7 +103,7 @@ def same_rocket(rocket: Any) -> Body:
     slope = float(rocket.total_lift_coeff_der(0.3))
     angles = (0.0, math.radians(20.0), math.pi / 2.0)
     lift = Grid(angles, (0.0, 5.0), tuple((slope * min(angle, angles[1]),) * 2 for angle in angles))
-    polar = Polar(lift, Grid(angles, (0.0, 5.0), ((0.45, 0.45),) * 3), float(rocket.cp_position(0.3)))
+    polar = Polar(lift, Grid(angles, (0.0, 5.0), ((0.45, 0.45),) * 3), *(float(rocket.cp_position(0.3)),) * 2)
     engine = EngineGroup("motor", ((0.0, 0.0),), 1800.0, 1.0, 0.0, 1.0, 1, 0.1)
     return BODY._replace(
         length=2.4,

@@ -48,7 +48,7 @@ def plain(
     **more: Any,
 ) -> Body:
     """A body 10 m long with constant drag, its centre of mass in the middle, one tank about it."""
-    polar = Polar(constant(0.0), constant(drag), 5.0)
+    polar = Polar(constant(0.0), constant(drag), 5.0, 5.0)
     parts: dict[str, Any] = {
         "name": "plain",
         "length": 10.0,

@@ -119,6 +119,28 @@ def test_body_lift_and_stability(engine_first: bool) -> None:
     assert float(wrench.moment.y) * sign < 0.0  # turns the leading end back into the flow
 
 
+@pytest.mark.parametrize("engine_first", [True, False])
+def test_the_centre_of_pressure_moves_to_the_side_views_centroid(engine_first: bool) -> None:
+    """From the low-incidence one to that of the cross-flow, the further the faster it blows across."""
+    mass = mass_properties(BOOSTER, 1.0, jnp.float32(1e4))
+    aero = BOOSTER.aerodynamics
+    polar = aero.engine_first if engine_first else aero.nose_first
+    acts = []
+    for degrees in (0.5, 10.0, 30.0, 60.0):
+        angle = math.radians(degrees)
+        along = (-1.0 if engine_first else 1.0) * math.cos(angle)
+        met = flow(
+            air_of(1e3, 300.0),
+            Vector(jnp.float32(-300.0 * math.sin(angle)), jnp.float32(0.0), jnp.float32(300.0 * along)),
+        )
+        wrench = body_wrench(BOOSTER, nominal(), met, Vector(*(jnp.float32(0.0),) * 3), mass)
+        acts.append(float(mass.centre) + float(wrench.moment.y) / float(wrench.force.x))
+    assert acts[0] == pytest.approx(polar.centre_of_pressure, abs=0.25)
+    apart = np.abs(np.array(acts) - polar.centre_across)
+    assert (np.diff(apart) < 0.0).all()
+    assert apart[-1] < 0.35 * apart[0]
+
+
 def test_steering_reverses_at_high_dynamic_pressure() -> None:
     """Engines first and 3 degrees off: thrust pushes to one side, body lift to the other, and lift wins when q is high."""
     tilt = math.radians(3.0)

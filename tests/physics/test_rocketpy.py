@@ -60,7 +60,7 @@ def test_apogee_of_a_passive_rocket(within) -> None:
     slopes = [float(rocket.total_lift_coeff_der(mach)) for mach in machs]
     lift = Grid(angles, machs, tuple(tuple(slope * min(angle, angles[1]) for slope in slopes) for angle in angles))
     drag = Grid(angles, (0.0, 10.0), ((0.45, 0.45),) * 3)
-    polar = Polar(lift, drag, float(rocket.cp_position(0.3)))
+    polar = Polar(lift, drag, *(float(rocket.cp_position(0.3)),) * 2)
     times = np.linspace(BURN_S, 0.0, 13)
     left = tuple((PROPELLANT_KG * (1.0 - times / BURN_S)).tolist())
     body = plain(

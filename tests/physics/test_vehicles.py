@@ -101,6 +101,11 @@ WRONG = {
         "stages.0",
         "nose_first.centre_of_pressure_m 43 lies outside the body (0 to 42 m)",
     ),
+    "centre of pressure across outside": (
+        put(f"{POLAR}.centre_of_pressure_across_m", -0.5),
+        "stages.0",
+        "nose_first.centre_of_pressure_across_m -0.5 lies outside the body (0 to 42 m)",
+    ),
     "missing table": (put(f"{POLAR}.lift", None), f"{POLAR}.lift", "Field required"),
     "missing aerodynamics": (put("stages.0.aerodynamics", None), "stages.0", "so it needs aerodynamics"),
     "no tanks": (put("stages.0.tanks", None), "stages.0", "needs either tanks or mass_table"),

@@ -119,6 +119,7 @@ class View(NamedTuple):
     axis: Vector
     rates: Vector
     felt: Vector
+    turning: Vector
     mass: Scalar
     centre: Scalar
     inertia: Vector
@@ -137,7 +138,8 @@ def view(body: Body, site: Site, flight: Flight) -> View:
     motion = flight.state.motion
     height = altitude(site, motion.position)
     zero = jnp.zeros_like(height)
-    real = loads(body, site, flight.dispersion, motion, idle(body), Vector(zero, zero, zero))
+    gust = gust_velocity(flight.dispersion.wind, flight.state.gust, height)
+    real = loads(body, site, flight.dispersion, motion, idle(body), gust)
     wind = steady_wind(flight.dispersion.wind, height)
     through = motion.velocity - wind
     pressure, mach = real.flow.dynamic_pressure, real.flow.mach
@@ -176,6 +178,7 @@ def view(body: Body, site: Site, flight: Flight) -> View:
         axis,
         motion.rates,
         rotate(motion.attitude, real.wrench.force * (1.0 / real.mass.mass)),
+        Vector(*(m / i for m, i in zip(real.wrench.moment, real.mass.inertia, strict=True))),
         real.mass.mass,
         real.mass.centre,
         real.mass.inertia,

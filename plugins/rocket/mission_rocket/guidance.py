@@ -17,7 +17,7 @@ from mission_rocket.physics.tables import lookup_grid
 from mission_rocket.physics.vector import Scalar, Vector, cross, dot, norm
 from mission_rocket.physics.vehicle import Body
 
-_GIMBAL_WEIGHT = 0.1  # found with the landing guide's gains, by search over dispersed flights
+_GIMBAL_WEIGHT = 0.1  # found by search over dispersed flights
 
 
 class Turn(NamedTuple):
@@ -108,9 +108,7 @@ def allocate(body: Body, seen: View, moment: Vector, gimballed: Array | float = 
     return Turn(Vector(gimbal_x, gimbal_y, zero), Vector(fins_x, fins_y, fins_z), rcs)
 
 
-def accelerate_across(
-    seen: View, extra: Vector, thrust: Scalar, floor: float, largest: Array | float, lifting: float = 1.0
-) -> Vector:
+def accelerate_across(seen: View, extra: Vector, thrust: Scalar, floor: float, largest: Array | float) -> Vector:
     """The attitude that gives a horizontal acceleration on top of drag and thrust against the flow.
 
     Tilting the nose by an angle pushes with the thrust's side component and, the other way, with the
@@ -122,12 +120,11 @@ def accelerate_across(
       thrust: [N], of the engines lit.
       floor: regularisation where both effects cancel [N/rad].
       largest: incidence that is not exceeded [rad].
-      lifting: share of the trimmed lift that is reckoned with.
 
     Returns:
       a unit vector for the body's axis.
     """
-    effect = thrust - lifting * seen.trimmed_slope
+    effect = thrust - seen.trimmed_slope
     per = seen.mass * effect / (effect * effect + floor * floor)
     back = -seen.toward
     tilt_x, tilt_y = per * extra.x, per * extra.y
@@ -247,20 +244,18 @@ def stopping_throttle(
     return middle + (1.0 / jnp.maximum(height, 0.05) - first) / jnp.maximum(slope, 1e-7)
 
 
-def lead(body: Body, flight: Flight, turn: Turn, gimbal_follows: Scalar, fins_follow: Scalar) -> Turn:
-    """Settings that bring lagging actuators to `turn` within a control period, as far as their limits allow.
+def found_lag(before: Array, was: Flight, now: Flight, throttle: Scalar, lit: Array, period: float) -> Array:
+    """The engines' lag [s], from how far their level came in a period of what was asked for; else as before.
 
     Args:
-      gimbal_follows, fins_follow: share of a step in the command that the actuator makes in a period.
+      before: the lag found so far.
+      was, now: the flight before and after the period.
+      throttle: that was asked for throughout it.
+      lit: whether the engines burnt throughout it.
     """
-    motion = flight.state.motion
-
-    def ahead(wanted: Vector, actual: Vector, limit: float, follows: Scalar) -> Vector:
-        return Vector(
-            *(jnp.clip(a / limit + (w - a / limit) / follows, -1.0, 1.0) for w, a in zip(wanted, actual, strict=True))
-        )
-
-    fins = turn.fins
-    if body.fins is not None:
-        fins = ahead(fins, motion.fins, body.fins.limit, fins_follow)
-    return turn._replace(gimbal=ahead(turn.gimbal, motion.gimbal, body.gimbal.limit, gimbal_follows), fins=fins)
+    level = was.state.motion.levels[0]
+    gap, left = level - throttle, now.state.motion.levels[0] - throttle
+    # not while they start: the ignition delay is unknown
+    known = lit & (level > 0.02) & (jnp.abs(gap) > 0.05)
+    ratio = jnp.clip(left / jnp.where(known, gap, 1.0), 0.05, 0.95)
+    return jnp.where(known, -period / jnp.log(ratio), before)

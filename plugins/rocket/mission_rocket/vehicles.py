@@ -148,6 +148,9 @@ class PolarModel(Strict):
     """Coefficients by incidence (rows) and Mach (columns), and where lift and drag act."""
 
     centre_of_pressure_m: float
+    centre_of_pressure_across_m: float | None = Field(
+        None, description="At 90 degrees of incidence, where the cross-flow acts; else the same at every incidence."
+    )
     centre_of_pressure_carrying_m: float | None = Field(None, description="With the upper stages on top.")
     incidence_deg: Knots
     lift_mach: Knots
@@ -241,11 +244,12 @@ class StageModel(Strict):
                 raise ValueError(f"tanks[{at}] is filled to {top:.1f} m, above the stage's length {self.length_m:g} m")
         if self.aerodynamics is not None:
             for way in ("nose_first", "engine_first"):
-                centre = getattr(self.aerodynamics, way).centre_of_pressure_m
-                if not 0.0 <= centre <= self.length_m:
-                    raise ValueError(
-                        f"aerodynamics.{way}.centre_of_pressure_m {centre:g} lies outside the body (0 to {self.length_m:g} m)"
-                    )
+                for name in ("centre_of_pressure_m", "centre_of_pressure_across_m"):
+                    centre = getattr(getattr(self.aerodynamics, way), name)
+                    if centre is not None and not 0.0 <= centre <= self.length_m:
+                        raise ValueError(
+                            f"aerodynamics.{way}.{name} {centre:g} lies outside the body (0 to {self.length_m:g} m)"
+                        )
         return self
 
 
@@ -395,7 +399,10 @@ def _polar(model: PolarModel, carrying: bool) -> Polar:
     centre = model.centre_of_pressure_m
     if carrying and model.centre_of_pressure_carrying_m is not None:
         centre = model.centre_of_pressure_carrying_m
-    return Polar(grid(model.lift_mach, model.lift), grid(model.drag_mach, model.drag), centre)
+    across = model.centre_of_pressure_across_m
+    if across is None or carrying:
+        across = centre
+    return Polar(grid(model.lift_mach, model.lift), grid(model.drag_mach, model.drag), centre, across)
 
 
 def _cargo(stages: tuple[StageModel, ...], base: float) -> tuple[float, float, float, float]:

@@ -103,6 +103,14 @@ class Params(FlightParams):
     guide_q_alpha_share: float = Field(0.75, gt=0.0, le=1.0, description="Of the vehicle's limit.")
 
 
+class Plan(NamedTuple):
+    """What the guide would do now: action, time to MECO [s], altitude then [m]."""
+
+    action: Array
+    t_go: Array
+    final_altitude: Array
+
+
 class State(NamedTuple):
     """A vehicle on its way up; `off_for` [s] since MECO."""
 
@@ -111,6 +119,7 @@ class State(NamedTuple):
     cut: Array
     off_for: Array
     worst: Stress
+    plan: Plan  # made once a step: it is both acted on and observed
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -151,7 +160,8 @@ class Ascent(Environment[Flight, State]):
 
     def enter(self, key: Array, handoff: Flight) -> State:
         zero = jnp.zeros(())
-        return State(handoff, zero, jnp.bool_(False), zero, no_stress())
+        no = jnp.bool_(False)
+        return State(handoff, zero, no, zero, no_stress(), self._plan(handoff, no))
 
     def _seen(self, state: State) -> View:
         return view(self.body, self.site, state.flight)
@@ -161,11 +171,12 @@ class Ascent(Environment[Flight, State]):
         angle = jnp.arcsin(jnp.clip(seen.climb / seen.speed, -1.0, 1.0))
         return jnp.where(seen.speed > 30.0, angle - lookup(_REFERENCE, seen.speed) * DEGREE, 0.0)
 
-    def _guide(self, state: State, seen: View) -> tuple[Array, tuple[Array, Array]]:
-        """(action [5] in [-1, 1], (time to MECO [s], altitude then [m]))."""
+    def _plan(self, flight: Flight, cut: Array) -> Plan:
+        """The guide; see the module's docstring."""
         body, params = self.body, self.params
+        seen = view(body, self.site, flight)
         engines = sum(len(group.positions) for group in body.engines)
-        group, level = body.engines[0], state.flight.state.motion.levels[0]
+        group, level = body.engines[0], flight.state.motion.levels[0]
         full = engines * group.thrust
         # throttle: down to the least across a band of dynamic pressure, and a cap on the axial load
         band = 0.3 * params.guide_pressure_pa
@@ -200,28 +211,25 @@ class Ascent(Environment[Flight, State]):
         largest = params.guide_q_alpha_share * body.limits.q_alpha / jnp.maximum(seen.pressure, 2e3)
         relieved = within(axis, seen.toward, jnp.minimum(largest, 30.0 * DEGREE))
         axis = Vector(*(jnp.where(seen.pressure > 2e3, a, b) for a, b in zip(relieved, axis, strict=True)))
-        told = point(body, state.flight, seen, axis, 0.5, 1.1, rate_limit=0.1, gimballed=jnp.where(state.cut, 0.0, 1.0))
+        told = point(body, flight, seen, axis, 0.5, 1.1, rate_limit=0.1, gimballed=jnp.where(cut, 0.0, 1.0))
         arm = sum((x * x + y * y) ** 0.5 for one in body.engines for x, y in one.positions) / engines
         roll = -seen.inertia.z * seen.rates.z / ((seen.thrust + 1e5) * arm * body.gimbal.limit)
-        roll = jnp.where(state.cut, 0.0, roll)
+        roll = jnp.where(cut, 0.0, roll)
         share = (throttle - group.throttle_min) / (1.0 - group.throttle_min)
         action = jnp.stack([2.0 * share - 1.0, 2.0 * t_go / _LONGEST_S - 1.0, told.gimbal.x, told.gimbal.y, roll])
-        return jnp.clip(action, -1.0, 1.0), (t_go, final_altitude)
-
-    def _with_fins(self, action: Array) -> Array:
-        return jnp.concatenate([action, jnp.zeros(len(self.action_names) - 5)])
+        unused = jnp.zeros(len(self.action_names) - len(action))  # the fins, if any, stay centred
+        return Plan(jnp.concatenate([jnp.clip(action, -1.0, 1.0), unused]), t_go, jnp.asarray(final_altitude))
 
     def guide(self, state: State) -> Array:
         """The guide's action; zero where the action corrects it."""
         if self.params.residual > 0.0:
             return jnp.zeros(len(self.action_names))
-        return self._with_fins(self._guide(state, self._seen(state))[0])
+        return state.plan.action
 
     def _executed(self, state: State, action: Array) -> Array:
         if self.params.residual == 0.0:
             return action
-        guided = self._with_fins(self._guide(state, self._seen(state))[0])
-        return jnp.clip(guided + self.params.residual * action, -1.0, 1.0)
+        return jnp.clip(state.plan.action + self.params.residual * action, -1.0, 1.0)
 
     def step(self, key: Array, state: State, action: Array) -> State:
         body, period = self.body, self.control_period_s
@@ -246,15 +254,14 @@ class Ascent(Environment[Flight, State]):
         flight = move(body, self.site, key, state.flight, (command(state.cut), command(cut)), switch, period, 2)
         worst = jax.tree.map(jnp.maximum, state.worst, stress(body, self.site, flight, command(cut)))
         off_for = jnp.where(state.cut, state.off_for + period, jnp.where(cuts, period - switch, 0.0))
-        return State(flight, state.time + period, cut, off_for, worst)
+        return State(flight, state.time + period, cut, off_for, worst, self._plan(flight, cut))
 
     def observe(self, state: State) -> Array:
-        seen = self._seen(state)
-        guided, (t_go, final_altitude) = self._guide(state, seen)
+        seen, plan = self._seen(state), state.plan
         motion = state.flight.state.motion
         off_flow = body_components(state.flight, seen.toward)
         felt = body_components(state.flight, seen.felt)
-        aimed = final_altitude - self.params.aim_altitude_m
+        aimed = plan.final_altitude - self.params.aim_altitude_m
         gimbal = motion.gimbal * (1.0 / self.body.gimbal.limit)
         return jnp.stack(
             [
@@ -283,10 +290,10 @@ class Ascent(Environment[Flight, State]):
                 gimbal.x,
                 gimbal.y,
                 gimbal.z,
-                jnp.minimum(t_go / _LONGEST_S, 5.0),
+                jnp.minimum(plan.t_go / _LONGEST_S, 5.0),
                 compress(aimed, 1000.0) / 3.0,
                 state.cut.astype(jnp.float32),
-                *guided,
+                *plan.action[:5],
             ]
         )
 

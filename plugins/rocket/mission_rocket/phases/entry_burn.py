@@ -100,7 +100,7 @@ class Params(FlightParams):
     ignition_altitude_m: float = Field(47e3, gt=20e3, description="The guide lights here, or above.")
     end_altitude_m: float = Field(7000.0, gt=3000.0)
     miss_m: float = Field(200.0, gt=0.0, description="Of the touchdown that is predicted at the end.")
-    speed_m_s: Range = (270.0, 440.0)
+    speed_m_s: Range = (330.0, 440.0)
     incidence_deg: float = Field(6.0, gt=0.0)
     rate_deg_s: float = Field(8.0, gt=0.0)
     least_propellant_kg: float = Field(6500.0, ge=0.0)

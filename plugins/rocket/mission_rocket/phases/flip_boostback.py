@@ -64,7 +64,7 @@ from mission_rocket.flight import (
     structural_limits,
     view,
 )
-from mission_rocket.guidance import point
+from mission_rocket.guidance import found_lag, point
 from mission_rocket.physics.channels import channels, fall
 from mission_rocket.physics.constants import DEGREE
 from mission_rocket.physics.gravity import Site
@@ -102,6 +102,19 @@ class Params(FlightParams):
     start_propellant_kg: Range = (48e3, 62e3)
 
 
+class Plan(NamedTuple):
+    """What the guide works with and does: impact off the target [m], its rate [m/s], times [s], unit vector, action."""
+
+    miss_x: Scalar
+    miss_y: Scalar
+    miss: Array
+    rate: Array
+    t_go: Array
+    t_fall: Array
+    wanted: Vector
+    action: Array
+
+
 class State(NamedTuple):
     """A booster turning back; `off_for` [s] since the cut-off, `lag` [s] that the engines showed.
 
@@ -117,18 +130,7 @@ class State(NamedTuple):
     trim: Vector
     begun_m: Array
     worst: Stress
-
-
-class Plan(NamedTuple):
-    """What the guide works with: impact off the target [m], its rate [m/s], times [s], unit vector."""
-
-    miss_x: Scalar
-    miss_y: Scalar
-    miss: Array
-    rate: Array
-    t_go: Array
-    t_fall: Array
-    wanted: Vector
+    plan: Plan  # made once a step: it is both acted on and observed
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -183,8 +185,11 @@ class FlipBoostback(Environment[Flight, State]):
         off = tuple(jnp.zeros(()) for _ in self.body.engines)
         flight = Flight(handoff.state._replace(lit_for=off), handoff.dispersion)
         lag = jnp.full((), self.body.engines[0].lag)
-        state = State(flight, zero, no, no, zero, lag, Vector(zero, zero, zero), zero, no_stress())
-        return state._replace(begun_m=self.miss(state))
+        none = Vector(zero, zero, zero)
+        plan = Plan(zero, zero, zero, zero, zero, zero, none, jnp.zeros(len(self.action_names)))
+        state = State(flight, zero, no, no, zero, lag, none, zero, no_stress(), plan)
+        plan = self._plan(state)
+        return state._replace(begun_m=plan.miss, plan=plan)
 
     def _impact(self, flight: Flight) -> tuple[Vector, Array]:
         """(impact off the target [m], time until then [s])."""
@@ -192,17 +197,13 @@ class FlipBoostback(Environment[Flight, State]):
         there, seconds = fall(self.site, motion.position, motion.velocity)
         return Vector(there.x - self.params.target_x_m, there.y - self.params.target_y_m, there.z), seconds
 
-    def miss(self, state: State) -> Array:
-        """Distance of the predicted impact from the target [m]."""
-        there, _ = self._impact(state.flight)
-        return jnp.sqrt(there.x * there.x + there.y * there.y + 1.0)
-
     def _seen(self, state: State) -> View:
         return view(self.body, self.site, state.flight)
 
-    def _plan(self, state: State, seen: View) -> Plan:
-        """Where it would come down, how fast that moves, and where to point."""
+    def _plan(self, state: State) -> Plan:
+        """Where it would come down, how fast that moves, where to point, and the guide's action for it."""
         params, group = self.params, self.body.engines[0]
+        seen = self._seen(state)
         there, t_fall = self._impact(state.flight)
         miss = jnp.sqrt(there.x * there.x + there.y * there.y + 1.0)
         towards = Vector(-there.x / miss, -there.y / miss, jnp.zeros_like(miss))
@@ -224,29 +225,28 @@ class FlipBoostback(Environment[Flight, State]):
         t_go = -(moved.x * there.x + moved.y * there.y) / (ahead * rate * rate) - state.lag
         away = (miss > 20e3) & (dot(moved, towards) < 0.3 * ahead * rate)  # not yet turned round
         t_go = jnp.where(away, miss / rate, jnp.maximum(t_go, 0.0))
-        return Plan(there.x, there.y, miss, rate, t_go, t_fall, wanted)
+        action = self._act(state, seen, wanted, t_go)
+        return Plan(there.x, there.y, miss, rate, t_go, t_fall, wanted, action)
 
-    def _guide(self, state: State, seen: View, plan: Plan) -> Array:
+    def _act(self, state: State, seen: View, wanted: Vector, until_cut: Array) -> Array:
         """Action [7] in [-1, 1]."""
         body, params, group = self.body, self.params, self.body.engines[0]
         level = state.flight.state.motion.levels[0]
         full = _ENGINES * group.thrust
-        facing = dot(seen.axis, plan.wanted)
+        facing = dot(seen.axis, wanted)
         lights = state.lit | (facing > jnp.cos(params.ignition_angle_deg * DEGREE))
         # throttle: full, as the load allows; the least over the last seconds
         felt = jnp.maximum(norm(seen.felt), 1.0)
         by_load = params.guide_load_m_s2 * jnp.where(level > 0.3, level / felt, seen.mass / full)
-        slow = plan.t_go * level / group.throttle_min < params.slow_s
+        slow = until_cut * level / group.throttle_min < params.slow_s
         share = (jnp.minimum(by_load, 1.0) - group.throttle_min) / (1.0 - group.throttle_min)
         share = jnp.where(state.lit & slow & (level > 0.3), 0.0, share)
         throttle = jnp.where(lights, 2.0 * jnp.clip(share, 0.0, 1.0) - 1.0, -1.0)
         throttle = jnp.where(lights & ~state.lit, jnp.maximum(throttle, 0.0), throttle)
-        t_go = jnp.where(state.lit & (level > 0.3), plan.t_go, _LONGEST_S)
+        t_go = jnp.where(state.lit & (level > 0.3), until_cut, _LONGEST_S)
         burning = state.lit & ~state.cut
         stiffness, damping = jnp.where(burning, 1.2, 0.04), jnp.where(burning, 1.8, 0.4)
-        turn = point(
-            body, state.flight, seen, plan.wanted, stiffness, damping, 0.12, gimballed=jnp.where(burning, 1.0, 0.0)
-        )
+        turn = point(body, state.flight, seen, wanted, stiffness, damping, 0.12, gimballed=jnp.where(burning, 1.0, 0.0))
         action = jnp.stack(
             [
                 throttle,
@@ -264,15 +264,12 @@ class FlipBoostback(Environment[Flight, State]):
         """The guide's action; zero where the action corrects it."""
         if self.params.residual > 0.0:
             return jnp.zeros(len(self.action_names))
-        seen = self._seen(state)
-        return self._guide(state, seen, self._plan(state, seen))
+        return state.plan.action
 
     def _executed(self, state: State, action: Array) -> Array:
         if self.params.residual == 0.0:
             return action
-        seen = self._seen(state)
-        guided = self._guide(state, seen, self._plan(state, seen))
-        return jnp.clip(guided + self.params.residual * action, -1.0, 1.0)
+        return jnp.clip(state.plan.action + self.params.residual * action, -1.0, 1.0)
 
     def step(self, key: Array, state: State, action: Array) -> State:
         body, period = self.body, self.control_period_s
@@ -296,18 +293,14 @@ class FlipBoostback(Environment[Flight, State]):
         flight = move(body, self.site, key, state.flight, (command(lit & ~state.cut), after), switch, period)
         worst = jax.tree.map(jnp.maximum, state.worst, stress(body, self.site, flight, after))
         off_for = jnp.where(state.cut, state.off_for + period, jnp.where(cuts, period - switch, 0.0))
-        # the lag from how far the level came of what was asked for, once the engines run
-        gap, left = state.flight.state.motion.levels[0] - throttle, flight.state.motion.levels[0] - throttle
-        known = state.lit & ~cut & (jnp.abs(gap) > 0.05) & (state.flight.state.lit_for[0] > 1.0)
-        ratio = jnp.clip(left / jnp.where(known, gap, 1.0), 0.05, 0.95)
-        lag = jnp.where(known, -period / jnp.log(ratio), state.lag)
+        lag = found_lag(state.lag, state.flight, flight, throttle, state.lit & ~cut, period)
         kept = jnp.where(lit & ~cut, period / _TRIM_S, 0.0)
         trim = state.trim + (flight.state.motion.gimbal - state.trim) * kept
-        return State(flight, state.time + period, lit, cut, off_for, lag, trim, state.begun_m, worst)
+        new = State(flight, state.time + period, lit, cut, off_for, lag, trim, state.begun_m, worst, state.plan)
+        return new._replace(plan=self._plan(new))
 
     def observe(self, state: State) -> Array:
-        seen = self._seen(state)
-        plan = self._plan(state, seen)
+        seen, plan = self._seen(state), state.plan
         motion = state.flight.state.motion
         wanted = body_components(state.flight, plan.wanted)
         gas = self.body.rcs.propellant if self.body.rcs else 1.0
@@ -344,7 +337,7 @@ class FlipBoostback(Environment[Flight, State]):
                 motion.gimbal.x / self.body.gimbal.limit,
                 motion.gimbal.y / self.body.gimbal.limit,
                 (state.lag - self.body.engines[0].lag) / 0.1,
-                *self._guide(state, seen, plan),
+                *plan.action,
             ]
         )
 
@@ -357,7 +350,7 @@ class FlipBoostback(Environment[Flight, State]):
         lost = rate > 40.0
         low = (seen.altitude < _LOWEST_M) & (seen.climb < 0.0)
         ended = state.off_for >= _SETTLE_S
-        good = (self.miss(state) <= params.miss_m) & (rate <= params.rate_deg_s)
+        good = (state.plan.miss <= params.miss_m) & (rate <= params.rate_deg_s)
         good = good & (motion.propellant >= params.reserve_kg)
         success = ended & good & ~(over | empty | lost | low)
         cause = jnp.where(lost, LOST, OFF_TARGET)
@@ -374,7 +367,7 @@ class FlipBoostback(Environment[Flight, State]):
         measured = channels(self.body, self.site, state.flight.dispersion, state.flight.state)
         return measured | {
             "phase_time_s": state.time,
-            "impact_miss_m": self.miss(state),
+            "impact_miss_m": state.plan.miss,
         }
 
 
@@ -389,10 +382,9 @@ def reward(params: Params):
     silent = idle(env.body)
 
     def terms(state: State, action: Array, after: State, outcome: Outcome) -> dict[str, Array]:
-        seen = env._seen(after)
-        plan = env._plan(after, seen)
+        seen, plan = env._seen(after), after.plan
         seconds = after.time - state.time
-        here, before = plan.miss, env.miss(state)
+        here, before = plan.miss, state.plan.miss
         rate = norm(seen.rates) / DEGREE
         ended = outcome.terminated & ((outcome.cause == ON_TARGET) | (outcome.cause == OFF_TARGET))
         accuracy = 6.0 / (1.0 + here / params.miss_m) + 2.0 / (1.0 + (rate / params.rate_deg_s) ** 2)

@@ -5,11 +5,11 @@ when it is within the control period), `gimbal_yaw`, `gimbal_pitch`, `fin_yaw`, 
 (shares of the actuators' limits). With `residual` r > 0 the vehicle receives guide + r x action,
 clipped; with 0 the action itself. Once lit the engine stays lit.
 
-Observation (34): position across (log, 10 m) and up (log, 20 m), velocity across (100 m/s and log,
+Observation (33): position across (log, 10 m) and up (log, 20 m), velocity across (100 m/s and log,
 1 m/s) and up (200 m/s and tanh, 5 m/s), tilt (0.1), rates (0.1 rad/s), acceleration felt across
 (10 m/s2), thrust level, whether lit, mass (30 t about 35 t), dynamic pressure (50 kPa), gimbal and fins
-(their limits), height at which a burn at the reference throttle would stop (log, 20 m), time to the
-stop (20 s), miss without effort (log, 10 m), and the guide's action.
+(their limits), height at which a burn at the reference throttle would stop (log, 20 m), time to
+touchdown (20 s), the engine's lag as found (0.1 s about nominal), and the guide's action.
 
 Success `landed`: at altitude 0 within `miss_m`, `vertical_speed_m_s`, `lateral_speed_m_s`,
 `tilt_deg`, `rate_deg_s`, propellant left. Failures: `crashed` (too fast), `missed` (outside the
@@ -24,17 +24,15 @@ limit above 80 %. In the air nothing else is paid and any other end pays nothing
 and diving stay below a crash on the pad, and that below a landing (tests/test_landing.py).
 
 Guide: lights when a burn at `reference_throttle` against nominal drag would stop at the ground, then
-holds the throttle that does, with a flare at half the deceleration. Sideways, while fast, it pushes
-with -k miss / t^2 against the miss predicted for braking along the flow, wind included (proportional
-navigation in its zero-effort-miss form); slow enough, with -k1 (r + p v) / t^2 - k2 v / t (the form of
-D'Souza 1997, AIAA 97-3709, with gains found by search). Tilt gives the push, with the sign that its
-effect has at the present dynamic pressure.
+holds the throttle that does, with a flare at a gentle deceleration over the last metres. The engine's lag
+is found from how its level follows. Sideways a linear-quadratic regulator commands gimbal and fins
+together (mission_rocket/regulator.py); fins stop the roll.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import jax
@@ -49,6 +47,7 @@ from mission_rocket.flight import (
     Stress,
     View,
     agent,
+    body_components,
     compress,
     draw_day,
     move,
@@ -58,52 +57,52 @@ from mission_rocket.flight import (
     structural_limits,
     view,
 )
-from mission_rocket.guidance import accelerate_across, lead, point, predict_touchdown, stop, stopping_throttle, within
+from mission_rocket.guidance import found_lag, predict_touchdown, stop, stopping_throttle
 from mission_rocket.physics.channels import channels
 from mission_rocket.physics.constants import DEGREE
 from mission_rocket.physics.gravity import Site
 from mission_rocket.physics.integrate import cross_altitude
 from mission_rocket.physics.state import Command, idle, start_state
-from mission_rocket.physics.vector import Scalar, Vector, body_axis, dot, norm, quaternion_of_axis
+from mission_rocket.physics.vector import Vector, body_axis, dot, norm, quaternion_of_axis
 from mission_rocket.physics.vehicle import Body
 from mission_rocket.physics.wind import steady_wind
+from mission_rocket.regulator import Lateral, Regulator, Weights, descend, design, linearise, regulate, time_key
 from mission_rocket.report import sections
 from mission_rocket.vehicles import build_body
 
 LANDED, CRASHED, MISSED, TOPPLED, ROSE, EMPTY, OVERSTRESSED = range(7)
 _LONGEST_S = 10.0
-_FINAL_SPEED = 0.934  # m/s, aimed at
-_FLARE_SPEED, _FLARE_M = 8.22, 5.27  # the last metres are flown at half the deceleration: the engine lags
+_LEAST_SLOPE = 0.02  # rad/s2 per rad: below it the fins do not steer in roll
 
 
 class Gains(NamedTuple):
-    """The guide's gains, found by a random search over dispersed flights from the phase's own start.
+    """The guide's settings, found by evolutionary search (CMA-ES) over dispersed flights from the phase's own start."""
 
-    `miss_*` act on the predicted rest while fast, `position` and `velocity` on what remains while slow,
-    `disturbance` on the acceleration felt but not expected; the others are named by what they bound.
-    """
+    final_m_s: float = 0.6269  # aimed at, at the ground
+    flare_m_s: float = 10.31  # below this speed or `flare_m` the deceleration is the flare's: the engine lags
+    flare_m: float = 10.53
+    ahead: float = 0.4046  # lags after which the throttle is reckoned to act
+    follows: float = 5.462  # 1/s, of the speed to the flare's profile
+    q_alpha: float = 4362  # Pa rad, that bounds the fins
+    roll: float = 3.176  # rad/s, natural frequency
+    roll_damping: float = 0.8
+    lateral: Weights = Weights(
+        position_m=1.688,
+        velocity_m_s=0.33,
+        tilt=0.01854,
+        rate=0.009815,
+        gimbal=0.09936,
+        fins=0.1801,
+        q_alpha=6534,
+        felt_s=0.589,
+        settle_s=1.059,
+        settle=0.2956,
+    )
 
-    miss_unlit: float = 24.2
-    miss_lit: float = 33.8
-    position: float = 0.647
-    velocity: float = 2.62
-    preview_s: float = 0.229
-    disturbance: float = 0.397
-    lifting: float = 0.681  # share of the trimmed lift that is reckoned with
-    floor: float = 184e3  # N/rad, where thrust and lift cancel
-    slow_pressure: float = 4590.0  # Pa
-    shortest_s: float = 1.61
-    q_alpha: float = 0.897 * 250e3 * DEGREE  # Pa rad
-    incidence: float = 50.8 * DEGREE
-    lean: float = 1.73 * DEGREE  # from the vertical, at touchdown
-    lean_rate: float = 15.8 * DEGREE  # more for each second before `upright_s`
-    upright_s: float = 1.9
-    stiffness_fast: float = 0.481
-    damping_fast: float = 3.44
-    stiffness_slow: float = 4.18
-    damping_slow: float = 5.83
-    gimbal_follows: float = 0.383
-    fins_follow: float = 0.832
+    @property
+    def flare_m_s2(self) -> float:
+        """Deceleration of the flare."""
+        return (self.flare_m_s**2 - self.final_m_s**2) / (2.0 * self.flare_m)
 
 
 _GAINS = Gains()
@@ -114,35 +113,34 @@ class Params(FlightParams):
 
     engines: Literal[1, 3] = 1
     residual: float = Field(0.3, ge=0.0, le=1.0, description="Authority of the agent over the guide; 0: no guide.")
-    reference_throttle: float = Field(0.85, gt=0.4, lt=1.0, description="The guide's ignition aims at it.")
+    reference_throttle: float = Field(0.864, gt=0.4, lt=1.0, description="The guide's ignition aims at it.")
     miss_m: float = Field(10.0, gt=0.0)
     vertical_speed_m_s: float = Field(2.0, gt=0.0)
     lateral_speed_m_s: float = Field(1.0, gt=0.0)
     tilt_deg: float = Field(3.0, gt=0.0)
     rate_deg_s: float = Field(3.0, gt=0.0)
     start_altitude_m: float = Field(7000.0, gt=500.0)
-    start_speed_m_s: float = Field(350.0, gt=0.0)
-    start_propellant_kg: float = Field(9500.0, gt=0.0)
+    start_speed_m_s: float = Field(385.0, gt=0.0)
+    start_propellant_kg: float = Field(10_000.0, gt=0.0)
     start_miss_m: float = Field(200.0, ge=0.0)
 
 
 class Plan(NamedTuple):
-    """What the guide would do now, and what it expects: action [7], stop height [m], time to rest [s], miss [m]."""
+    """What the guide would do now, and what it expects: action [7], stop height [m], time to touchdown [s]."""
 
     action: Array
     stop_height: Array
     seconds: Array
-    miss_x: Array
-    miss_y: Array
 
 
 class State(NamedTuple):
-    """A booster on its last kilometres; `begun_kg` is the propellant at the start of the phase."""
+    """A booster on its last kilometres; `lag` [s] that the engines showed, `begun_kg` of propellant at the start."""
 
     flight: Flight
     time: Array
     lit: Array
     grounded: Array
+    lag: Array
     begun_kg: Array
     worst: Stress
     plan: Plan  # made once a step: it is both acted on and observed
@@ -159,7 +157,7 @@ class LandingBurn(Environment[Flight, State]):
     observation_names = (
         "x", "y", "height", "velocity_x", "velocity_y", "velocity_x_fine", "velocity_y_fine", "climb", "climb_fine",
         "tilt_x", "tilt_y", "rate_x", "rate_y", "rate_z", "felt_x", "felt_y", "level", "lit", "mass", "pressure",
-        "gimbal_x", "gimbal_y", "fin_x", "fin_y", "stop_height", "stop_time", "miss_x", "miss_y",
+        "gimbal_x", "gimbal_y", "fin_x", "fin_y", "stop_height", "time_to_touchdown", "lag",
         "guide_throttle", "guide_ignition", "guide_gimbal_yaw", "guide_gimbal_pitch", "guide_fin_yaw", "guide_fin_pitch",
     )  # fmt: skip
     action_names = (
@@ -174,15 +172,15 @@ class LandingBurn(Environment[Flight, State]):
         day_key, draw_key, gust_key = jax.random.split(key, 3)
         day = draw_day(self.params, day_key)
         n = jax.random.uniform(draw_key, (8,), minval=-1.0, maxval=1.0)
-        speed = self.params.start_speed_m_s + 40.0 * n[0]
-        velocity_x, velocity_y = -70.0 + 50.0 * n[1], 20.0 * n[2]
+        speed = self.params.start_speed_m_s + 55.0 * n[0]
+        velocity_x, velocity_y = -60.0 + 60.0 * n[1], 20.0 * n[2]
         velocity = Vector(velocity_x, velocity_y, -jnp.sqrt(speed**2 - velocity_x**2 - velocity_y**2))
         height = self.params.start_altitude_m
         back = steady_wind(day.wind, height) - velocity
         back = back * (1.0 / norm(back))
         axis = Vector(back.x + 0.03 * n[5], back.y + 0.03 * n[6], back.z)
         attitude = quaternion_of_axis(axis * (1.0 / norm(axis)))
-        propellant = self.params.start_propellant_kg + 3000.0 * n[7]
+        propellant = self.params.start_propellant_kg + 3500.0 * n[7]
         zero = jnp.zeros(())
         above = Vector(zero, zero, zero + self.params.start_altitude_m)
         state = start_state(self.body, above, velocity, attitude, propellant, gust_key)
@@ -203,81 +201,87 @@ class LandingBurn(Environment[Flight, State]):
     def enter(self, key: Array, handoff: Flight) -> State:
         zero, no = jnp.zeros(()), jnp.bool_(False)
         begun = jnp.asarray(handoff.state.motion.propellant)
-        return State(handoff, zero, no, no, begun, no_stress(), self._plan(handoff, no))
+        lag = jnp.full((), self.body.engines[0].lag)
+        return State(handoff, zero, no, no, lag, begun, no_stress(), self._plan(handoff, no, lag))
 
-    def _plan(self, flight: Flight, lit: Array) -> Plan:
+    @cached_property
+    def regulator(self) -> Regulator:
+        """The lateral gains; made once, as plain numbers."""
+        params, period = self.params, self.control_period_s
+        flare = (_GAINS.flare_m_s, _GAINS.flare_m_s2)
+        with jax.ensure_compile_time_eval():
+            path = descend(
+                self.body,
+                params.reference_throttle,
+                float(params.engines),
+                period,
+                1.3 * params.start_altitude_m,
+                flare,
+            )
+            return design(linearise(self.body, self.site, path), path, _GAINS.lateral, period)
+
+    def _plan(self, flight: Flight, lit: Array, lag: Array) -> Plan:
         """The guide; see the module's docstring."""
         body, params = self.body, self.params
         seen = view(body, self.site, flight)
         number, group = float(params.engines), body.engines[0]
         speed, height = jnp.maximum(-seen.climb, 0.0), jnp.maximum(seen.altitude, 0.0)
-        end = stop(body, seen.mass, height, speed, params.reference_throttle, number, _FINAL_SPEED)
+        end = stop(body, seen.mass, height, speed, params.reference_throttle, number, _GAINS.final_m_s)
         # unlit it falls until the stop would be at the ground; the mean delay and the lag come on top
         early = (0.2 + group.lag) * speed
         to_ignition = jnp.where(lit, 0.0, jnp.maximum(end.height - early, 0.0) / jnp.maximum(speed, 1.0))
-        wanted = self._throttle(seen, lit, speed, height)
         # leads the engine's lag, so that the real throttle arrives within the control period
-        follow = 1.0 - math.exp(-self.control_period_s / group.lag)
+        follow = 1.0 - jnp.exp(-self.control_period_s / lag)
         level = flight.state.motion.levels[0]
-        throttle = level + (jnp.clip(wanted, group.throttle_min, 1.0) - level) / follow
-        ignition = jnp.where(lit, height + 1.0, height - to_ignition * speed)
-        braking = jnp.where(lit, jnp.clip(wanted, 0.5, 1.0), params.reference_throttle)
-        rest, seconds = predict_touchdown(body, self.site, seen, ignition, braking, number)
-        axis, slow = self._axis(seen, lit, speed, height, rest, seconds)
-        gains, low = _GAINS, slow > 0.0
-        stiffness = jnp.where(low, gains.stiffness_slow, gains.stiffness_fast)
-        damping = jnp.where(low, gains.damping_slow, gains.damping_fast)
-        turn = point(body, flight, seen, axis, stiffness, damping)
-        turn = lead(body, flight, turn, gains.gimbal_follows, gains.fins_follow)
+        wanted = jnp.clip(self._throttle(seen, lit, lag, speed, height), group.throttle_min, 1.0)
+        throttle = level + (wanted - level) / follow
+        key = time_key(height, speed)
+        gimbal, fins = self._steer(flight, seen, key)
         share = (throttle - group.throttle_min) / (1.0 - group.throttle_min)
         commands = (2.0 * share - 1.0, 2.0 * to_ignition / _LONGEST_S - 1.0)
-        action = jnp.stack([*commands, turn.gimbal.x, turn.gimbal.y, *turn.fins])
-        return Plan(jnp.clip(action, -1.0, 1.0), end.height, seconds, jnp.asarray(rest.x), jnp.asarray(rest.y))
+        action = jnp.stack([*commands, gimbal.x, gimbal.y, *fins])
+        return Plan(jnp.clip(action, -1.0, 1.0), end.height, key)
 
-    def _throttle(self, seen: View, lit: Array, speed: Array, height: Array) -> Array:
+    def _throttle(self, seen: View, lit: Array, lag: Array, speed: Array, height: Array) -> Array:
         """Throttle that brakes to the flare and through it, from where it will be when the engine has followed."""
         group, number = self.body.engines[0], float(self.params.engines)
-        ahead = 0.5 * group.lag
+        ahead = _GAINS.ahead * lag
         braked = jnp.where(lit, dot(seen.felt, seen.vertical) - 9.8, 0.0)
         later = jnp.maximum(speed - braked * ahead, 0.0)
-        below = height - 0.5 * (speed + later) * ahead
+        below = jnp.maximum(height - 0.5 * (speed + later) * ahead, 0.0)
         wanted = stopping_throttle(
-            self.body, seen.mass, below - _FLARE_M, later, number, _FLARE_SPEED, group.throttle_min
+            self.body, seen.mass, below - _GAINS.flare_m, later, number, _GAINS.flare_m_s, group.throttle_min
         )
         full = number * (group.thrust - group.exit_area * 101_325.0)
-        gentle = (later**2 - _FINAL_SPEED**2) / (2.0 * jnp.maximum(below, 0.1)) + 9.8
-        return jnp.where((later < _FLARE_SPEED) | (below < _FLARE_M), seen.mass * gentle / full, wanted)
+        profile = jnp.sqrt(_GAINS.final_m_s**2 + 2.0 * _GAINS.flare_m_s2 * below)
+        gentle = 9.8 + _GAINS.flare_m_s2 + _GAINS.follows * (later - profile)
+        low = (later < _GAINS.flare_m_s) | (below < _GAINS.flare_m)
+        return jnp.where(low, seen.mass * gentle / full, wanted)
 
-    def _axis(
-        self, seen: View, lit: Array, speed: Array, height: Array, rest: Vector, seconds: Array
-    ) -> tuple[Vector, Array]:
-        """(where the nose should point, share of the slow law: 0 steers by the predicted rest, 1 by position)."""
-        gains, back = _GAINS, -seen.toward
-        left = jnp.maximum(2.0 * height / jnp.maximum(speed + _FINAL_SPEED, 1.0), gains.shortest_s)
-        t = jnp.maximum(seconds, 2.0)
-        push = dot(seen.felt, back)
-        per_tilt = (seen.thrust - gains.lifting * seen.trimmed_slope) / seen.mass
-        # against the flow the wind carries it along, which `rest` allows for; slow enough, thrust alone decides
-        slow = jnp.where(lit, jnp.clip(1.5 - seen.pressure / gains.slow_pressure, 0.0, 1.0), 0.0)
-        fast_gain = jnp.where(lit, gains.miss_lit, gains.miss_unlit)
+    def _steer(self, flight: Flight, seen: View, key: Array) -> tuple[Vector, Vector]:
+        """(gimbal, fins), shares of their limits: the regulator in both directions, and roll by the fins."""
+        body, motion, zero = self.body, flight.state.motion, jnp.zeros_like(key)
 
-        def steer(at: Scalar, speed: Scalar, miss: Scalar, along: Scalar, tilt: Scalar, felt: Scalar) -> Scalar:
-            """Acceleration on top of braking against the flow."""
-            unmodelled = felt - push * along - per_tilt * (tilt - along)
-            place = gains.position * (at + gains.preview_s * speed) / (left * left)
-            to_stop = -place - gains.velocity * speed / left - push * along - gains.disturbance * unmodelled
-            return slow * to_stop - (1.0 - slow) * fast_gain * miss / (t * t)
+        def across(v: Vector) -> Vector:
+            return body_components(flight, Vector(v.x, v.y, zero))
 
-        here, v = seen.position, seen.velocity
-        extra = Vector(
-            steer(here.x, v.x, rest.x, back.x, seen.axis.x, seen.felt.x),
-            steer(here.y, v.y, rest.y, back.y, seen.axis.y, seen.felt.y),
-            jnp.zeros_like(t),
-        )
-        largest = jnp.clip(gains.q_alpha / jnp.maximum(seen.pressure, 1.0), 0.0, gains.incidence)
-        axis = accelerate_across(seen, extra, seen.thrust, gains.floor, largest, gains.lifting)
-        lean = gains.lean + gains.lean_rate * jnp.maximum(left - gains.upright_s, 0.0)
-        return within(axis, seen.vertical, jnp.where(lit, jnp.minimum(lean, 60.0 * DEGREE), 1.0)), slow
+        here, going, wind, felt = (across(v) for v in (seen.position, seen.velocity, seen.wind, seen.felt))
+        tilt, rates, gimbal, fins = across(seen.axis), motion.rates, motion.gimbal, motion.fins
+        in_x = Lateral(here.x, going.x, tilt.x, rates.y, gimbal.y, fins.y, wind.x, felt.x, seen.turning.y)
+        in_y = Lateral(here.y, going.y, tilt.y, -rates.x, -gimbal.x, -fins.x, wind.y, felt.y, -seen.turning.x)
+        level = motion.levels[0]
+        gimbal_x, fin_x = regulate(self.regulator, key, level, seen.pressure, in_x)
+        gimbal_y, fin_y = regulate(self.regulator, key, level, seen.pressure, in_y)
+        turn = Vector(-gimbal_y, gimbal_x, zero) * (1.0 / body.gimbal.limit)
+        if body.fins is None:
+            return turn, Vector(zero, zero, zero)
+        largest = jnp.minimum(_GAINS.q_alpha / jnp.maximum(seen.pressure, 1.0), body.fins.limit)
+        # roll'' = -2 d w roll' - w^2 roll, through the lag of the fins; gyros feel what disturbs it
+        per = jnp.maximum(2.0 * seen.fin_slope * body.fins.radius / seen.inertia.z, _LEAST_SLOPE)
+        change = 2.0 * _GAINS.roll_damping * _GAINS.roll * seen.turning.z + _GAINS.roll**2 * rates.z
+        roll = fins.z - body.fins.lag * change / per
+        held = Vector(-jnp.clip(fin_y, -largest, largest), jnp.clip(fin_x, -largest, largest), roll)
+        return turn, held * (1.0 / body.fins.limit)
 
     def guide(self, state: State) -> Array:
         """The guide's action; zero where the action corrects it."""
@@ -317,7 +321,10 @@ class LandingBurn(Environment[Flight, State]):
         worst = jax.tree.map(jnp.maximum, state.worst, stress(body, self.site, flight, after))
         spent = jnp.where(grounded, (there.time - state.flight.state.time), period)
         lit = state.lit | lights
-        return State(flight, state.time + spent, lit, grounded, state.begun_kg, worst, self._plan(flight, lit))
+        lag = found_lag(state.lag, state.flight, moved, throttle, state.lit, period)
+        return State(
+            flight, state.time + spent, lit, grounded, lag, state.begun_kg, worst, self._plan(flight, lit, lag)
+        )
 
     def observe(self, state: State) -> Array:
         seen, plan = view(self.body, self.site, state.flight), state.plan
@@ -351,8 +358,7 @@ class LandingBurn(Environment[Flight, State]):
                 motion.fins.y / fins,
                 compress(plan.stop_height, 20.0) / 3.0,
                 plan.seconds / 20.0 - 1.0,
-                compress(plan.miss_x, 10.0) / 4.0,
-                compress(plan.miss_y, 10.0) / 4.0,
+                (state.lag - self.body.engines[0].lag) / 0.1,
                 *plan.action[:6],
             ]
         )

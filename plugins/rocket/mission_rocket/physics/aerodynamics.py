@@ -3,7 +3,9 @@
 Incidence is the angle between the axis and the flow: from the nose when it leads, from the engines
 when they lead; between the two the tables blend over the cosine from -0.5 to 0.5. Lift points to
 the leading end's side, so that a booster falling engines first is pushed towards the side to which
-its engines tilt.
+its engines tilt. The normal force has a potential part, that acts at the low-incidence centre of pressure,
+and the drag of the cross-flow, that acts where the side view has its centroid (Allen and Perkins,
+NACA TR 1048; Jorgensen, NASA TN D-6996); the centre of pressure moves with their shares.
 """
 
 from __future__ import annotations
@@ -19,6 +21,9 @@ from mission_rocket.physics.state import Dispersion, Motion
 from mission_rocket.physics.tables import lookup, lookup_grid
 from mission_rocket.physics.vector import Vector, norm
 from mission_rocket.physics.vehicle import Body, MassProperties
+
+# Cross-flow drag over potential slope, 1.2 length diameter / (area dC_N / d incidence), of a slender body.
+_CROSS_FLOW = 2.0
 
 
 class Flow(NamedTuple):
@@ -68,7 +73,11 @@ def body_wrench(body: Body, dispersion: Dispersion, flow: Flow, rates: Vector, m
     against = -(pressed * dispersion.drag * drag + lifting * flow.cosine) / flow.airspeed
     force = Vector(flow.velocity.x * against, flow.velocity.y * against, flow.velocity.z * against + lifting)
 
-    arm = by_nose * nose.centre_of_pressure + by_engine * engine.centre_of_pressure - mass.centre
+    crossing = _CROSS_FLOW * flow.across
+    crossing = crossing / (jnp.abs(flow.cosine) + crossing)
+    arm = by_nose * (nose.centre_of_pressure + crossing * (nose.centre_across - nose.centre_of_pressure))
+    arm = arm + by_engine * (engine.centre_of_pressure + crossing * (engine.centre_across - engine.centre_of_pressure))
+    arm = arm - mass.centre
     offset_x, offset_y = -dispersion.centre_of_mass_x, -dispersion.centre_of_mass_y
     moment = Vector(
         offset_y * force.z - arm * force.y,

@@ -81,11 +81,15 @@ class Rcs(NamedTuple):
 
 
 class Polar(NamedTuple):
-    """Lift and drag coefficients over (incidence [rad], Mach), odd and even in incidence, and where they act [m]."""
+    """Lift and drag coefficients over (incidence [rad], Mach), odd and even in incidence, and where they act [m].
+
+    The centre of pressure moves from `centre_of_pressure`, at small incidence, to `centre_across` at 90 degrees.
+    """
 
     lift: Grid
     drag: Grid
     centre_of_pressure: float
+    centre_across: float
 
 
 class Aerodynamics(NamedTuple):

@@ -32,13 +32,13 @@ BURNS = (
     (0.0, 136.0, 0.92, 0.92, 0.92),
     (156.0, 193.333, 1.0, 1.0, 0.0),
     (374.0, 384.9165, 1.0, 1.0, 0.0),
-    (447.3044, 481.0, 0.7462, 0.0, 0.0),
+    (446.9367, 481.0, 0.7347, 0.0, 0.0),
 )
 PITCH = Table(
     (0.0, 10.0, 30.0, 60.0, 100.0, 140.0),
     (0.0, 0.0, 9.78 * DEGREE, 32.6 * DEGREE, 47.8 * DEGREE, 52.2 * DEGREE),
 )
-DIVE = 0.4053  # rad below the horizon, of the thrust during the boostback
+RISE = 0.17  # rad above the horizon, of the thrust during the boostback
 
 
 def wanted_axis(state: State) -> Vector:
@@ -47,8 +47,8 @@ def wanted_axis(state: State) -> Vector:
     zero = jnp.zeros_like(tilt)
     back = state.motion.velocity * (-1.0 / norm(state.motion.velocity, 1e-6))
     late, home = state.time > 195.0, state.time > STAGING_S
-    x = jnp.where(late, back.x, jnp.where(home, -math.cos(DIVE), jnp.sin(tilt)))
-    z = jnp.where(late, back.z, jnp.where(home, -math.sin(DIVE), jnp.cos(tilt)))
+    x = jnp.where(late, back.x, jnp.where(home, -math.cos(RISE), jnp.sin(tilt)))
+    z = jnp.where(late, back.z, jnp.where(home, math.sin(RISE), jnp.cos(tilt)))
     return Vector(x, jnp.where(late, back.y, zero), z)
 
 

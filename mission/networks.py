@@ -66,16 +66,22 @@ class Perceptron(nn.Module):
 
     config: NetworkConfig
     outputs: int
+    output_scale: float = 1.0
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[B, inputs] -> [B, outputs]."""
+        xavier = nn.initializers.xavier_uniform()
+
+        def last(*arguments: Any) -> Array:
+            return self.output_scale * xavier(*arguments)
+
         for width in self.config.sizes:
-            x = nn.Dense(width, kernel_init=nn.initializers.xavier_uniform())(x)
+            x = nn.Dense(width, kernel_init=xavier)(x)
             if self.config.layer_norm:
                 x = LayerNorm()(x)
             x = _ACTIVATIONS[self.config.activation](x)
-        return nn.Dense(self.outputs, kernel_init=nn.initializers.xavier_uniform())(x)
+        return nn.Dense(self.outputs, kernel_init=last)(x)
 
 
 class Normal(NamedTuple):
@@ -95,7 +101,7 @@ class Actor(nn.Module):
     @nn.compact
     def __call__(self, obs: Array) -> Normal:
         """[B, O] -> Normal [B, A]."""
-        out = Perceptron(self.config, 2 * self.actions, name="body")(obs)
+        out = Perceptron(self.config, 2 * self.actions, self.config.output_scale, name="body")(obs)
         mean, raw = out[:, : self.actions], out[:, self.actions :]
         if self.config.head == "squashed":
             low, high = self.config.log_std_min, self.config.log_std_max

@@ -58,6 +58,11 @@ class ActorConfig(NetworkConfig):
     )
     log_std_min: float = Field(-5.0, description="Lower bound of log std, squashed head only. Seed: none.")
     log_std_max: float = Field(2.0, description="Upper bound of log std, squashed head only. Seed: none.")
+    output_scale: Fraction01 = Field(
+        1.0,
+        description="Factor on the last layer's initial weights; 0 begins at mean 0, so that a correction begins with "
+        "what it corrects (Silver et al. 2018, arXiv:1812.06298). Seed: none.",
+    )
 
 
 class WarmUpConfig(StrictModel):

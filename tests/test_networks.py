@@ -234,3 +234,20 @@ def test_layer_norm_module_starts_as_the_plain_one() -> None:
     )
     constant = module.apply(params, jnp.full((2, 8), 3.0))
     np.testing.assert_allclose(constant, 0.0, atol=1e-3)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_without_output_scale_a_policy_begins_at_the_middle(head: str) -> None:
+    """What a correction of a guide needs: mean 0 whatever is observed; and the std is still the head's."""
+    obs = jnp.asarray(np.random.default_rng(0).normal(size=(64, 5)), jnp.float32)
+
+    def begin(scale: float) -> Normal:
+        actor = Actor(ActorConfig(width=16, head=head, output_scale=scale), 3, 1.0)
+        return actor.apply(actor.init(jax.random.key(0), obs), obs)
+
+    assert np.abs(np.asarray(mean_action(head, begin(0.0)))).max() == 0.0
+    assert np.ptp(np.asarray(begin(0.0).log_std)) == 0.0
+    whole, half = (np.asarray(begin(scale).mean) for scale in (1.0, 0.5))
+    assert np.abs(whole).max() > 0.1
+    if head != "bounded":
+        np.testing.assert_allclose(half, 0.5 * whole, atol=1e-6)

@@ -285,7 +285,7 @@ def body_components(flight: Flight, vector: Vector) -> Vector:
 def agent(target_entropy: float, width: int = 128, gamma: float = 0.995) -> SacConfig:
     """The agents' common defaults: two hidden layers with LayerNorm, and a temperature for small corrections."""
     return SacConfig(
-        actor=ActorConfig(width=width, layer_norm=True, log_std_max=0.0),
+        actor=ActorConfig(width=width, layer_norm=True, log_std_max=0.0, output_scale=0.0),
         critic=NetworkConfig(width=width, layer_norm=True),
         gamma=gamma,
         critic_learning_rate=5e-4,

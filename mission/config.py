@@ -35,6 +35,7 @@ class Gate(StrictModel):
     success_low: Fraction01 = Field(0.9, description="Lower 95 % Wilson bound of the success rate.")
     flights: int = Field(1024, ge=1, le=1_000_000, description="Gate flights.")
     channels: dict[str, ChannelGate] = Field(default_factory=dict, description="Bounds by telemetry channel.")
+    stop: bool = Field(True, description="End training when it is passed; false: use the whole budget.")
 
 
 class Restart(StrictModel):

@@ -168,18 +168,19 @@ def evaluate(run: Run, emit: Callable[..., None]) -> None:
     progress.evaluations += 1
     result = fly_evaluation(run, run.state.agent.actor, held_out=False)
     verdict = judge_gate(entry.gate, result.success, result.telemetry)
-    score = [
-        float(verdict["passed"]) if entry.gate is not None else 0.0,
-        float(result.success.mean()),
-        float(result.returns.mean()),
-    ]
+    success, returned = float(result.success.mean()), float(result.returns.mean())
+    # once successes suffice, their number is noise of the draw: the return tells more
+    passed = entry.gate is not None and verdict["passed"]
+    score = [1.0, returned, success] if passed else [0.0, success, returned]
     if not progress.best_score or score > progress.best_score:
         progress.best_score, progress.best_env_steps = score, progress.env_steps
-        progress.evaluation = {"success": score[1], "return": score[2], "flights": len(result.success)}
+        progress.evaluation = {"success": success, "return": returned, "flights": len(result.success)}
         run.best_actor = jax.tree.map(jnp.copy, run.state.agent.actor)
-    scalars = {"Evaluation/Success": score[1], "Evaluation/Return": score[2], "Evaluation/Best": progress.best_score[1]}
+    assert progress.evaluation is not None
+    best = progress.evaluation["success"]
+    scalars = {"Evaluation/Success": success, "Evaluation/Return": returned, "Evaluation/Best": best}
     emit("evaluation", env_steps=progress.env_steps, scalars=scalars, data={"failures": verdict["failures"]})
-    if entry.gate is not None and verdict["passed"] and fly_gate(run, emit)["passed"]:
+    if entry.gate is not None and entry.gate.stop and passed and fly_gate(run, emit)["passed"]:
         progress.finished = "gate"
 
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from mission import ActorConfig, FillConfig, Limit, NetworkConfig, SacConfig
+from mission import ActorConfig, FillConfig, Limit, NetworkConfig, SacConfig, WarmUpConfig
 from mission_rocket.physics.constants import DEGREE, EARTH_ROTATION_RAD_S
 from mission_rocket.physics.dynamics import loads
 from mission_rocket.physics.gravity import Site, altitude, up
@@ -282,15 +282,43 @@ def body_components(flight: Flight, vector: Vector) -> Vector:
     return rotate_back(flight.state.motion.attitude, vector)
 
 
+def bounded(action: Array, times: tuple[int, ...] = ()) -> Array:
+    """A guide's action in [-1, 1]; its times to go may be overdue, down to -2.
+
+    So a correction can put an event off, but not for ever: the longer it is overdue, the less a correction counts.
+    """
+    return jnp.clip(action, jnp.full(len(action), -1.0).at[jnp.array(times, int)].set(-2.0), 1.0)
+
+
+def corrected(guide: Array, residual: float, action: Array) -> Array:
+    """What the vehicle receives: the guide's action and `residual` times the agent's; with 0 the agent's alone."""
+    return jnp.clip(guide + residual * action, -1.0, 1.0) if residual > 0.0 else action
+
+
+def uncorrected(guide: Array, residual: float) -> Array:
+    """The action with which the guide flies alone."""
+    return jnp.zeros_like(guide) if residual > 0.0 else jnp.clip(guide, -1.0, 1.0)
+
+
 def agent(target_entropy: float, width: int = 128, gamma: float = 0.995) -> SacConfig:
-    """The agents' common defaults: two hidden layers with LayerNorm, and a temperature for small corrections."""
+    """The agents' common defaults: a small correction of a good guide, that must not lose what the guide can do.
+
+    The policy begins with the guide (`output_scale`), the replay with flights of the guide and noise about it, and
+    the critics learn from those before the actor moves: an actor that follows critics which know nothing unlearns
+    the guide within 50,000 steps.
+    """
     return SacConfig(
         actor=ActorConfig(width=width, layer_norm=True, log_std_max=0.0, output_scale=0.0),
         critic=NetworkConfig(width=width, layer_norm=True),
         gamma=gamma,
+        tau=0.01,
+        n_step=5,
+        actor_learning_rate=1e-4,
         critic_learning_rate=5e-4,
-        temperature_initial=0.02,
+        temperature_initial=5e-4,
         target_entropy=target_entropy,
+        exploration_noise=0.1,
         buffer_size=400_000,
-        fill=FillConfig(env_steps=20_000),
+        fill=FillConfig(env_steps=65_536, policy="guide"),
+        warm_up=WarmUpConfig(steps=15_000),
     )

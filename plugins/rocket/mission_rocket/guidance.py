@@ -129,7 +129,9 @@ def accelerate_across(seen: View, extra: Vector, thrust: Scalar, floor: float, l
     back = -seen.toward
     tilt_x, tilt_y = per * extra.x, per * extra.y
     size = jnp.sqrt(tilt_x * tilt_x + tilt_y * tilt_y + 1e-12)
-    scale = jnp.minimum(1.0, largest / size)
+    # where it reverses a tilt does nothing: pass through it upright, not from one bound to the other
+    bound = largest * effect * effect / (effect * effect + floor * floor)
+    scale = jnp.minimum(1.0, bound / size)
     axis = Vector(back.x + tilt_x * scale, back.y + tilt_y * scale, back.z)
     return axis * (1.0 / norm(axis))
 

@@ -54,13 +54,16 @@ from mission_rocket.flight import (
     View,
     agent,
     body_components,
+    bounded,
     compress,
+    corrected,
     draw_day,
     move,
     no_stress,
     stress,
     stress_ratio,
     structural_limits,
+    uncorrected,
     view,
 )
 from mission_rocket.guidance import point, within
@@ -88,7 +91,7 @@ _REFERENCE = Table(
 class Params(FlightParams):
     """The MECO box and the guide's aims."""
 
-    residual: float = Field(0.3, ge=0.0, le=1.0, description="Authority of the agent over the guide; 0: no guide.")
+    residual: float = Field(0.1, ge=0.0, le=1.0, description="Authority of the agent over the guide; 0: no guide.")
     fins: bool = Field(False, description="Whether the fins are unfolded and commanded.")
     altitude_m: Range = (61e3, 74e3)
     speed_m_s: Range = (1600.0, 1700.0)
@@ -190,9 +193,8 @@ class Ascent(Environment[Flight, State]):
         push = dot(seen.felt, motion_along)
         tail = push * group.lag - _GRAVITY * sine * (_TAIL_S + 0.5 * self.control_period_s)
         t_go = (params.aim_speed_m_s - tail - seen.speed) / jnp.maximum(push - _GRAVITY * sine, 2.0)
-        t_go = jnp.maximum(t_go, 0.0)
         final_climb = params.aim_speed_m_s * jnp.sin(params.aim_flight_path_angle_deg * DEGREE)
-        final_altitude = seen.altitude + 0.5 * t_go * (seen.climb + final_climb)
+        final_altitude = seen.altitude + 0.5 * jnp.maximum(t_go, 0.0) * (seen.climb + final_climb)
         # direction of flight: the reference, and back to the plane y = 0
         angle = lookup(_REFERENCE, seen.speed) * DEGREE
         back = jnp.clip(-0.02 * seen.position.y, -10.0, 10.0) / jnp.maximum(seen.speed, 100.0)
@@ -218,22 +220,15 @@ class Ascent(Environment[Flight, State]):
         share = (throttle - group.throttle_min) / (1.0 - group.throttle_min)
         action = jnp.stack([2.0 * share - 1.0, 2.0 * t_go / _LONGEST_S - 1.0, told.gimbal.x, told.gimbal.y, roll])
         unused = jnp.zeros(len(self.action_names) - len(action))  # the fins, if any, stay centred
-        return Plan(jnp.concatenate([jnp.clip(action, -1.0, 1.0), unused]), t_go, jnp.asarray(final_altitude))
+        return Plan(jnp.concatenate([bounded(action, (1,)), unused]), t_go, jnp.asarray(final_altitude))
 
     def guide(self, state: State) -> Array:
         """The guide's action; zero where the action corrects it."""
-        if self.params.residual > 0.0:
-            return jnp.zeros(len(self.action_names))
-        return state.plan.action
-
-    def _executed(self, state: State, action: Array) -> Array:
-        if self.params.residual == 0.0:
-            return action
-        return jnp.clip(state.plan.action + self.params.residual * action, -1.0, 1.0)
+        return uncorrected(state.plan.action, self.params.residual)
 
     def step(self, key: Array, state: State, action: Array) -> State:
         body, period = self.body, self.control_period_s
-        told = self._executed(state, action)
+        told = corrected(state.plan.action, self.params.residual, action)
         t_go = 0.5 * _LONGEST_S * (told[1] + 1.0)
         cuts = ~state.cut & (t_go <= period)
         zero = jnp.zeros(())

@@ -46,11 +46,13 @@ from mission_rocket.flight import (
     agent,
     body_components,
     compress,
+    corrected,
     draw_day,
     move,
     stress,
     stress_ratio,
     structural_limits,
+    uncorrected,
     view,
 )
 from mission_rocket.guidance import point
@@ -72,7 +74,7 @@ _FELT_PA = 150.0  # above this the fins and the air turn the vehicle better than
 class Params(FlightParams):
     """What the entry accepts, and what a start of its own scatters about."""
 
-    residual: float = Field(0.3, ge=0.0, le=1.0, description="Authority of the agent over the guide; 0: no guide.")
+    residual: float = Field(0.1, ge=0.0, le=1.0, description="Authority of the agent over the guide; 0: no guide.")
     end_altitude_m: float = Field(70e3, gt=10e3, lt=110e3)
     incidence_deg: float = Field(5.0, gt=0.0)
     rate_deg_s: float = Field(1.0, gt=0.0)
@@ -170,16 +172,12 @@ class BallisticArc(Environment[Flight, State]):
 
     def guide(self, state: State) -> Array:
         """The guide's action; zero where the action corrects it."""
-        if self.params.residual > 0.0:
-            return jnp.zeros(len(self.action_names))
-        return self._guide(state, view(self.body, self.site, state.flight))[0]
+        return uncorrected(self._guide(state, view(self.body, self.site, state.flight))[0], self.params.residual)
 
     def step(self, key: Array, state: State, action: Array) -> State:
         body, period = self.body, self.control_period_s
-        told = action
-        if self.params.residual > 0.0:
-            guided = self._guide(state, view(body, self.site, state.flight))[0]
-            told = jnp.clip(guided + self.params.residual * action, -1.0, 1.0)
+        guided = self._guide(state, view(body, self.site, state.flight))[0]
+        told = corrected(guided, self.params.residual, action)
         fins, zero = body.fins.limit if body.fins else 0.0, jnp.zeros(())
         command = Command(
             (zero,) * len(body.engines),

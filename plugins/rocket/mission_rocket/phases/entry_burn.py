@@ -34,7 +34,7 @@ Guide: each step it predicts coast, burn against the flow at constant axial load
 the day's wind in the envelope's shape and the drag found so far. It lights at `ignition_altitude_m` and cuts
 off when the predicted speed at the end and peak of dynamic pressure are what the propellant affords; while
 lit it tilts the thrust, after that the body, to take the predicted miss out in a few seconds, within
-`_Q_ALPHA`. What a push across now moves at the ground follows from the same descent: v' = -(D / m v) v.
+`guide_q_alpha_share`. What a push across now moves at the ground follows from the same descent: v' = -(D / m v) v.
 """
 
 from __future__ import annotations
@@ -54,12 +54,15 @@ from mission_rocket.flight import (
     Range,
     View,
     agent,
+    bounded,
     compress,
+    corrected,
     draw_day,
     move,
     stress,
     stress_ratio,
     structural_limits,
+    uncorrected,
     view,
 )
 from mission_rocket.guidance import accelerate_across, point, predict_touchdown
@@ -76,14 +79,12 @@ from mission_rocket.report import sections
 from mission_rocket.vehicles import build_body
 
 DELIVERED, MISSED, OFF_SPEED, UNSTEADY, SHORT, ROSE, EMPTY, OVERSTRESSED = range(8)
-_LONGEST_S = 20.0
+_LONGEST_S, _OVERDUE_S = 20.0, 2.0
 _REST = (2700.0, 0.85, 1.0)  # ignition altitude, throttle and engines of the landing that is predicted
 _ENGINES = 3.0
-_AXIAL = 46.0  # m/s2, at which the guide burns: real boosters 45 to 47
 _SPEED = (388.0, 430.0)  # m/s at the end, and
 _PEAK = (66e3, 74e3)  # Pa, that the guide cuts off for: with plenty of propellant, and with the least
 _PLENTY_KG = 2500.0  # above the least propellant
-_Q_ALPHA = 200e3 * DEGREE  # Pa rad
 _BURN_TILT, _COAST_TILT = 18.0 * DEGREE, 8.0 * DEGREE
 _SPREAD_X_M, _SPREAD_Y_M = 1500.0, 500.0
 # the 75th percentile of the wind envelope: its shape serves to forecast the wind from the wind here
@@ -96,15 +97,17 @@ _WIND_SHAPE = Table(
 class Params(FlightParams):
     """What the landing accepts, the guide's ignition, and what a start of its own scatters about."""
 
-    residual: float = Field(0.3, ge=0.0, le=1.0, description="Authority of the agent over the guide; 0: no guide.")
+    residual: float = Field(0.03, ge=0.0, le=1.0, description="Authority of the agent over the guide; 0: no guide.")
     ignition_altitude_m: float = Field(47e3, gt=20e3, description="The guide lights here, or above.")
+    guide_load_m_s2: float = Field(46.0, gt=10.0, description="Axial, of the guide's burn; real ones 45 to 47.")
+    guide_q_alpha_share: float = Field(0.67, gt=0.0, le=1.0, description="Of the vehicle's limit.")
     end_altitude_m: float = Field(7000.0, gt=3000.0)
     miss_m: float = Field(200.0, gt=0.0, description="Of the touchdown that is predicted at the end.")
     speed_m_s: Range = (330.0, 440.0)
     incidence_deg: float = Field(6.0, gt=0.0)
     rate_deg_s: float = Field(8.0, gt=0.0)
     least_propellant_kg: float = Field(6500.0, ge=0.0)
-    start_altitude_m: float = Field(70e3, gt=30e3)
+    start_altitude_m: float = Field(70e3, gt=15e3, le=70e3)
     start_propellant_kg: Range = (13_000.0, 20_000.0)
     start_offset_m: float = Field(-2800.0, description="Where along x a fall without air would end; beyond the pad.")
 
@@ -170,7 +173,9 @@ class EntryBurn(Environment[Flight, State]):
         day_key, draw_key, gust_key = jax.random.split(key, 3)
         day = draw_day(self.params, day_key)
         n = jax.random.uniform(draw_key, (10,), minval=-1.0, maxval=1.0)
-        velocity = Vector(-360.0 + 90.0 * n[0], 20.0 * n[1], -1025.0 + 125.0 * n[2])
+        # at 70 km; faster below, by the fall
+        fallen = (1025.0 - 125.0 * n[2]) ** 2 + 2.0 * 9.6 * (70e3 - self.params.start_altitude_m)
+        velocity = Vector(-360.0 + 90.0 * n[0], 20.0 * n[1], -jnp.sqrt(jnp.maximum(fallen, 1e4)))
         low, high = self.params.start_propellant_kg
         back = -velocity * (1.0 / norm(velocity))
         axis = Vector(back.x + 0.03 * n[3], back.y + 0.03 * n[4], back.z)
@@ -217,8 +222,21 @@ class EntryBurn(Environment[Flight, State]):
         level = state.flight.state.motion.levels[0]
         thrust = jnp.maximum(level, 0.01) * _ENGINES * self.body.engines[0].thrust
         # what the engines still give while they follow: as a longer burn
-        burn = jnp.where(state.cut, 0.0, burn) + self.body.engines[0].lag * thrust / seen.mass / _AXIAL
-        at, v, high, mass = brake(self.body, self.site, at, v, jnp.asarray(high), jnp.asarray(seen.mass), wind, burn)
+        burn = (
+            jnp.where(state.cut, 0.0, burn)
+            + self.body.engines[0].lag * thrust / seen.mass / self.params.guide_load_m_s2
+        )
+        at, v, high, mass = brake(
+            self.body,
+            self.site,
+            at,
+            v,
+            jnp.asarray(high),
+            jnp.asarray(seen.mass),
+            wind,
+            burn,
+            self.params.guide_load_m_s2,
+        )
         end = descend(self.body, self.site, at, v, high, mass, wind, drag, self.params.end_altitude_m)
         there = seen._replace(
             altitude=jnp.minimum(seen.altitude, self.params.end_altitude_m),
@@ -238,7 +256,7 @@ class EntryBurn(Environment[Flight, State]):
         seen = view(body, self.site, state.flight)
         back = -seen.toward
         drag = found_drag(body, seen, before.drag)
-        burn = jnp.where(state.lit, jnp.maximum(before.burn - elapsed, 0.0), before.burn)
+        burn = jnp.where(state.lit, jnp.maximum(before.burn - elapsed, -_OVERDUE_S), before.burn)
         end, rest, reach, left = self._predict(state, seen, burn, drag)
 
         # cut-off: both fall with the length of the burn; what they may be rises as the tanks drain
@@ -249,17 +267,24 @@ class EntryBurn(Environment[Flight, State]):
         # the least propellant ends the burn, unless the structure would fail
         spare = (left - params.least_propellant_kg - 150.0) / 600.0
         change = jnp.maximum(jnp.minimum(change, spare), (end.peak - 77e3) / 7e3)
-        burn = jnp.where(state.cut, 0.0, jnp.clip(burn + change, 0.0, 30.0))
-        level = _AXIAL * seen.mass - seen.pressure * body.aerodynamics.area * 1.6
+        burn = jnp.where(state.cut, 0.0, jnp.clip(burn + change, -_OVERDUE_S, 30.0))
+        # drag alone brakes enough where, with it, even the least throttle is too much for the structure
+        least = body.engines[0].throttle_min * _ENGINES * body.engines[0].thrust
+        coefficient = drag * lookup_grid(body.aerodynamics.engine_first.drag, 0.0 * seen.mach, seen.mach)
+        by_drag = seen.pressure * body.aerodynamics.area * coefficient
+        load = (least + by_drag) / seen.mass
+        burn = jnp.where(state.lit & (load > 0.95 * body.limits.axial_load), -_OVERDUE_S, burn)
+        level = params.guide_load_m_s2 * seen.mass - by_drag
         throttle = jnp.clip(level / (_ENGINES * body.engines[0].thrust), body.engines[0].throttle_min, 1.0)
-        wait = jnp.maximum(seen.altitude - self._ignition(before), 0.0) / jnp.maximum(-seen.climb, 1.0)
+        wait = (seen.altitude - self._ignition(before)) / jnp.maximum(-seen.climb, 1.0)
 
         # steering: a push for `tau` seconds that takes the miss out
         burning = state.lit | (seen.thrust > 1e5)
         tau = jnp.where(burning, jnp.clip(0.5 * burn, 2.5, 6.0), 5.0)
         active = jnp.where(state.lit | state.cut, 1.0, 0.0)
         ask = -active / (jnp.maximum(reach, 3.0) * tau)
-        largest = jnp.minimum(jnp.where(burning, _BURN_TILT, _COAST_TILT), _Q_ALPHA / jnp.maximum(seen.pressure, 1.0))
+        bound = params.guide_q_alpha_share * body.limits.q_alpha
+        largest = jnp.minimum(jnp.where(burning, _BURN_TILT, _COAST_TILT), bound / jnp.maximum(seen.pressure, 1.0))
         extra = Vector(ask * rest.x, ask * rest.y, jnp.zeros_like(reach))
         axis = accelerate_across(seen, extra, seen.thrust, 150e3, largest)
         axis = jax.tree.map(lambda a, b: jnp.where(active > 0.0, a, b), axis, back)
@@ -286,17 +311,15 @@ class EntryBurn(Environment[Flight, State]):
                 jnp.where(seen.pressure < 1500.0, turn.rcs.z, 0.0),
             ]
         )
-        return Plan(jnp.clip(action, -1.0, 1.0), rest, end.peak, norm(end.velocity), burn, drag)
+        return Plan(bounded(action, (1, 2)), rest, end.peak, norm(end.velocity), burn, drag)
 
     def guide(self, state: State) -> Array:
         """The guide's action; zero where the action corrects it."""
-        return state.plan.action if self.params.residual == 0.0 else jnp.zeros(len(self.action_names))
+        return uncorrected(state.plan.action, self.params.residual)
 
     def step(self, key: Array, state: State, action: Array) -> State:
         body, period = self.body, self.control_period_s
-        told = action
-        if self.params.residual > 0.0:
-            told = jnp.clip(state.plan.action + self.params.residual * action, -1.0, 1.0)
+        told = corrected(state.plan.action, self.params.residual, action)
         group = body.engines[0]
         throttle = group.throttle_min + (1.0 - group.throttle_min) * 0.5 * (told[0] + 1.0)
         to_ignition, to_cut = 0.5 * _LONGEST_S * (told[1] + 1.0), 0.5 * _LONGEST_S * (told[2] + 1.0)
@@ -486,9 +509,9 @@ def resistance(body: Body, height: Array, through: Vector) -> tuple[Array, Array
 
 
 def brake(
-    body: Body, site: Site, at: Vector, v: Vector, height: Array, mass: Array, wind: Vector, seconds: Array
+    body: Body, site: Site, at: Vector, v: Vector, height: Array, mass: Array, wind: Vector, seconds: Array, load: float
 ) -> tuple[Vector, Vector, Array, Array]:
-    """(position, velocity, altitude, mass) after a burn against the flow at the guide's axial load; 3 midpoint steps.
+    """(position, velocity, altitude, mass) after a burn against the flow at an axial load [m/s2]; 3 midpoint steps.
 
     `wind` is that of the table's shape, times the factor today.
     """
@@ -498,14 +521,14 @@ def brake(
         through = v - wind * lookup(_WIND_SHAPE, height)
         slowed, _ = resistance(body, height, through)
         speed = norm(through, 1.0)
-        return free_fall(site, at, v) - through * (_AXIAL / speed), slowed * speed
+        return free_fall(site, at, v) - through * (load / speed), slowed * speed
 
     def leg(carry: tuple[Vector, Vector, Array, Array], _: None) -> tuple[tuple[Vector, Vector, Array, Array], None]:
         at, v, height, mass = carry
         pull = rate(at, v, height)[0]
         half = v + pull * (0.5 * span)
         pull, drag = rate(at + v * (0.5 * span), half, height + 0.5 * span * v.z)
-        used = jnp.maximum(_AXIAL * mass - drag, 0.0) / exhaust * span
+        used = jnp.maximum(load * mass - drag, 0.0) / exhaust * span
         return (at + half * span, v + pull * span, height + half.z * span, mass - used), None
 
     return lax.scan(leg, (at, v, height, mass), None, length=3)[0]

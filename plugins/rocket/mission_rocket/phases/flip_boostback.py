@@ -55,13 +55,16 @@ from mission_rocket.flight import (
     View,
     agent,
     body_components,
+    bounded,
     compress,
+    corrected,
     draw_day,
     move,
     no_stress,
     stress,
     stress_ratio,
     structural_limits,
+    uncorrected,
     view,
 )
 from mission_rocket.guidance import found_lag, point
@@ -85,7 +88,7 @@ _TRIM_S = 3.0
 class Params(FlightParams):
     """The target, the box, the guide's aims, and the MECO box that a start of its own is drawn from."""
 
-    residual: float = Field(0.3, ge=0.0, le=1.0, description="Authority of the agent over the guide; 0: no guide.")
+    residual: float = Field(0.05, ge=0.0, le=1.0, description="Authority of the agent over the guide; 0: no guide.")
     target_x_m: float = Field(0.0, description="Where a fall without air would end; downrange of the pad.")
     target_y_m: float = 0.0
     miss_m: float = Field(1000.0, gt=0.0)
@@ -224,7 +227,7 @@ class FlipBoostback(Environment[Flight, State]):
         rate = jnp.maximum(norm(moved, 1.0) / ahead, 100.0)
         t_go = -(moved.x * there.x + moved.y * there.y) / (ahead * rate * rate) - state.lag
         away = (miss > 20e3) & (dot(moved, towards) < 0.3 * ahead * rate)  # not yet turned round
-        t_go = jnp.where(away, miss / rate, jnp.maximum(t_go, 0.0))
+        t_go = jnp.where(away, miss / rate, t_go)
         action = self._act(state, seen, wanted, t_go)
         return Plan(there.x, there.y, miss, rate, t_go, t_fall, wanted, action)
 
@@ -258,22 +261,15 @@ class FlipBoostback(Environment[Flight, State]):
                 turn.rcs.z,
             ]
         )
-        return jnp.clip(action, -1.0, 1.0)
+        return bounded(action, (1,))
 
     def guide(self, state: State) -> Array:
         """The guide's action; zero where the action corrects it."""
-        if self.params.residual > 0.0:
-            return jnp.zeros(len(self.action_names))
-        return state.plan.action
-
-    def _executed(self, state: State, action: Array) -> Array:
-        if self.params.residual == 0.0:
-            return action
-        return jnp.clip(state.plan.action + self.params.residual * action, -1.0, 1.0)
+        return uncorrected(state.plan.action, self.params.residual)
 
     def step(self, key: Array, state: State, action: Array) -> State:
         body, period = self.body, self.control_period_s
-        told = self._executed(state, action)
+        told = corrected(state.plan.action, self.params.residual, action)
         group = body.engines[0]
         throttle = group.throttle_min + (1.0 - group.throttle_min) * 0.5 * (told[0] + 1.0)
         lit = state.lit | (told[0] >= -0.6)

@@ -33,7 +33,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -48,13 +48,16 @@ from mission_rocket.flight import (
     View,
     agent,
     body_components,
+    bounded,
     compress,
+    corrected,
     draw_day,
     move,
     no_stress,
     stress,
     stress_ratio,
     structural_limits,
+    uncorrected,
     view,
 )
 from mission_rocket.guidance import found_lag, predict_touchdown, stop, stopping_throttle
@@ -111,8 +114,10 @@ _GAINS = Gains()
 class Params(FlightParams):
     """The landing box, the engines, and what a start of its own scatters about."""
 
-    engines: Literal[1, 3] = 1
-    residual: float = Field(0.3, ge=0.0, le=1.0, description="Authority of the agent over the guide; 0: no guide.")
+    engines: Literal[1, 3] | Annotated[tuple[Literal[3], Literal[1]], Field(strict=False)] = Field(
+        1, description="How many burn; [3, 1]: three brake from high above, one lands (see brake_then_land)."
+    )
+    residual: float = Field(0.1, ge=0.0, le=1.0, description="Authority of the agent over the guide; 0: no guide.")
     reference_throttle: float = Field(0.864, gt=0.4, lt=1.0, description="The guide's ignition aims at it.")
     miss_m: float = Field(10.0, gt=0.0)
     vertical_speed_m_s: float = Field(2.0, gt=0.0)
@@ -123,6 +128,11 @@ class Params(FlightParams):
     start_speed_m_s: float = Field(385.0, gt=0.0)
     start_propellant_kg: float = Field(10_000.0, gt=0.0)
     start_miss_m: float = Field(200.0, ge=0.0)
+
+    @property
+    def landing_engines(self) -> float:
+        """How many burn at the end."""
+        return float(self.engines[-1] if isinstance(self.engines, tuple) else self.engines)
 
 
 class Plan(NamedTuple):
@@ -192,7 +202,7 @@ class LandingBurn(Environment[Flight, State]):
             view(self.body, self.site, flight),
             zero + 2700.0,
             self.params.reference_throttle,
-            float(self.params.engines),
+            self.params.landing_engines,
         )
         spread = self.params.start_miss_m
         position = Vector(spread * n[3] - rest.x, spread * n[4] - rest.y, above.z)
@@ -213,7 +223,7 @@ class LandingBurn(Environment[Flight, State]):
             path = descend(
                 self.body,
                 params.reference_throttle,
-                float(params.engines),
+                params.landing_engines,
                 period,
                 1.3 * params.start_altitude_m,
                 flare,
@@ -224,12 +234,12 @@ class LandingBurn(Environment[Flight, State]):
         """The guide; see the module's docstring."""
         body, params = self.body, self.params
         seen = view(body, self.site, flight)
-        number, group = float(params.engines), body.engines[0]
+        number, group = params.landing_engines, body.engines[0]
         speed, height = jnp.maximum(-seen.climb, 0.0), jnp.maximum(seen.altitude, 0.0)
         end = stop(body, seen.mass, height, speed, params.reference_throttle, number, _GAINS.final_m_s)
         # unlit it falls until the stop would be at the ground; the mean delay and the lag come on top
         early = (0.2 + group.lag) * speed
-        to_ignition = jnp.where(lit, 0.0, jnp.maximum(end.height - early, 0.0) / jnp.maximum(speed, 1.0))
+        to_ignition = jnp.where(lit, 0.0, (end.height - early) / jnp.maximum(speed, 1.0))
         # leads the engine's lag, so that the real throttle arrives within the control period
         follow = 1.0 - jnp.exp(-self.control_period_s / lag)
         level = flight.state.motion.levels[0]
@@ -240,11 +250,11 @@ class LandingBurn(Environment[Flight, State]):
         share = (throttle - group.throttle_min) / (1.0 - group.throttle_min)
         commands = (2.0 * share - 1.0, 2.0 * to_ignition / _LONGEST_S - 1.0)
         action = jnp.stack([*commands, gimbal.x, gimbal.y, *fins])
-        return Plan(jnp.clip(action, -1.0, 1.0), end.height, key)
+        return Plan(bounded(action, (1,)), end.height, key)
 
     def _throttle(self, seen: View, lit: Array, lag: Array, speed: Array, height: Array) -> Array:
         """Throttle that brakes to the flare and through it, from where it will be when the engine has followed."""
-        group, number = self.body.engines[0], float(self.params.engines)
+        group, number = self.body.engines[0], self.params.landing_engines
         ahead = _GAINS.ahead * lag
         braked = jnp.where(lit, dot(seen.felt, seen.vertical) - 9.8, 0.0)
         later = jnp.maximum(speed - braked * ahead, 0.0)
@@ -285,18 +295,11 @@ class LandingBurn(Environment[Flight, State]):
 
     def guide(self, state: State) -> Array:
         """The guide's action; zero where the action corrects it."""
-        if self.params.residual > 0.0:
-            return jnp.zeros(len(self.action_names))
-        return state.plan.action
-
-    def _executed(self, state: State, action: Array) -> Array:
-        if self.params.residual == 0.0:
-            return action
-        return jnp.clip(state.plan.action + self.params.residual * action, -1.0, 1.0)
+        return uncorrected(state.plan.action, self.params.residual)
 
     def step(self, key: Array, state: State, action: Array) -> State:
         body, period = self.body, self.control_period_s
-        told = self._executed(state, action)
+        told = corrected(state.plan.action, self.params.residual, action)
         group = body.engines[0]
         throttle = group.throttle_min + (1.0 - group.throttle_min) * 0.5 * (told[0] + 1.0)
         t_go = 0.5 * _LONGEST_S * (told[1] + 1.0)
@@ -307,7 +310,7 @@ class LandingBurn(Environment[Flight, State]):
         def command(on: Array) -> Command:
             each = jnp.where(on, throttle, 0.0)
             return Command(
-                (each, each if self.params.engines == 3 else zero, zero),
+                (each, each if self.params.landing_engines == 3.0 else zero, zero),
                 Vector(told[2] * body.gimbal.limit, told[3] * body.gimbal.limit, zero),
                 Vector(told[4] * fins, told[5] * fins, told[6] * fins),
                 Vector(zero, zero, zero),
@@ -403,13 +406,21 @@ class LandingBurn(Environment[Flight, State]):
         }
 
 
-def environment(params: Params) -> LandingBurn:
-    """The phase for its parameters."""
+def environment(params: Params) -> Any:
+    """The phase for its parameters: `LandingBurn`, or `BrakeThenLand` for `engines: [3, 1]`."""
+    if isinstance(params.engines, tuple):
+        from mission_rocket.phases import brake_then_land
+
+        return brake_then_land.environment(params)
     return LandingBurn(params, build_body(params.vehicle, 0, carrying=False), params.site())
 
 
 def reward(params: Params):
     """Reward terms; see the module's docstring."""
+    if isinstance(params.engines, tuple):
+        from mission_rocket.phases import brake_then_land
+
+        return brake_then_land.reward(params)
     env = environment(params)
 
     def terms(state: State, action: Array, after: State, outcome: Outcome) -> dict[str, Array]:

@@ -241,6 +241,15 @@ def test_missed_gate_is_exit_1_and_a_raised_budget_goes_on(tmp_path, caplog):
     assert [record.status for record in records] == ["already trained", "trained"]
 
 
+@pytest.mark.parametrize("stop", [True, False])
+def test_a_gate_that_is_passed_ends_training_unless_told_not_to(tmp_path, stop):
+    write_mission(tmp_path)
+    easy = ("phases.first.gate.success_low=0.0", "phases.first.budget.env_steps=4000")
+    (record,) = train(tmp_path, *easy, f"phases.first.gate.stop={str(stop).lower()}", only=["first"])
+    assert record.gate["passed"]
+    assert (record.env_steps < 4000) == stop
+
+
 def test_non_finite_state_stops_with_its_leaf_and_keeps_the_checkpoint(tmp_path):
     late = CART.replace(
         "        return State(Cart(state",

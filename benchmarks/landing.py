@@ -4,7 +4,7 @@ Claim: guide and agent land for a few per cent more propellant than any controll
 
 Command: python benchmarks/landing.py [--states N] [--seed N] [--checkpoints DIR/mission/phase] [--json FILE]
 
-Starts of the landing phase are flown without errors of the day and without wind, by the guide and, given its
+Starts of the landing phase of `missions/return_to_launch_site.yaml` are flown without errors of the day and without wind, by the guide and, given its
 folder, by the agent. For each start, `optimum.py` finds the least propellant from that state to rest on the pad. Read
 the mean of (flown - least) / least over the flights that landed; a negative one would be a mistake.
 """
@@ -29,10 +29,12 @@ from optimum import Burn, Lander, optimum
 from mission.checkpoint import PhaseFolder
 from mission.config import MissionFile
 from mission.devices import configure
+from mission.loading import load_mission
 from mission.networks import make_networks, mean_action
 from mission.policies import load_actor
 from mission.resolve import resolve_mission
 
+MISSION = Path(__file__).resolve().parent.parent / "missions" / "return_to_launch_site.yaml"
 CALM: dict[str, Any] = {
     "thrust_percent": 0.0,
     "specific_impulse_percent": 0.0,
@@ -108,7 +110,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     configure()
-    entry = {"name": "landing", "plugin": "landing_burn", "params": {"dispersions": CALM}}
+    stored = load_mission(MISSION).phases[-1]
+    entry = {"name": "landing", "plugin": stored.plugin, "params": {**stored.params, "dispersions": CALM}}
     (phase,) = resolve_mission(MissionFile.model_validate({"name": "calm", "phases": [entry]}))
     keys = jax.random.split(jax.random.key(options.seed), options.states)
     starts = jax.jit(jax.vmap(phase.environment.start))(keys)

@@ -151,9 +151,12 @@ def optimum(burn: Burn, r: np.ndarray, v: np.ndarray, mass: float) -> Optimum:
     wait = float(minimize_scalar(cost, bounds=(0.0, longest), method="bounded", options={"xatol": 0.03}).x)
     if cost(0.0) < cost(wait):
         wait = 0.0
-    at, going = coast(lander, r, v, mass, wait)
-    _, seconds = least_burn(burn, at, going, mass)
-    used, off = burn.solve(at, going, mass, seconds, 8)
-    if off > 0.5:
-        raise ValueError(f"no landing from {r} m, {v} m/s, {mass:.0f} kg: {off:.1f} m and m/s off the pad")
-    return Optimum(used, wait, seconds, np.asarray(burn.r.value), np.asarray(burn.v.value))
+    # the search ends at the edge of what can be landed: step back until it can
+    for earlier in (0.0, 0.03, 0.1, 0.2, 0.4, 0.8):
+        begin = max(wait - earlier, 0.0)
+        at, going = coast(lander, r, v, mass, begin)
+        _, seconds = least_burn(burn, at, going, mass, 6)
+        used, off = burn.solve(at, going, mass, seconds, 8)
+        if off < 0.05:
+            return Optimum(used, begin, seconds, np.asarray(burn.r.value), np.asarray(burn.v.value))
+    raise ValueError(f"no landing from {r} m, {v} m/s, {mass:.0f} kg: {off:.1f} m and m/s off the pad")

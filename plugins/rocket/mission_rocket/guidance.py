@@ -146,12 +146,12 @@ def within(axis: Vector, vertical: Vector, largest: Array) -> Vector:
 
 
 def predict_touchdown(
-    body: Body, site: Site, seen: View, ignition: Array, throttle: Scalar, engines: Scalar
+    body: Body, site: Site, seen: View, ignition: Array, throttle: Scalar, engines: Scalar, resistance: Scalar = 1.0
 ) -> tuple[Vector, Array]:
     """(where the vehicle comes to rest if it only brakes against the flow, how long that takes [s]).
 
-    Down to the altitude `ignition` [m] it falls with nominal drag (6 midpoint steps in height), then
-    brakes at constant throttle to rest (12 in speed): against the flow while that is fast, in the end
+    Down to the altitude `ignition` [m] it falls with `resistance` times the nominal drag (6 midpoint steps in
+    height), then brakes at constant throttle to rest (12 in speed): against the flow while that is fast, in the end
     against its motion over ground. The wind is today's, linear in altitude as the envelope below 10 km.
     """
     engine = body.engines[0]
@@ -164,7 +164,7 @@ def predict_touchdown(
         air = atmosphere(jnp.maximum(h, 0.0))
         mach = speed / air.sound_speed
         drag = 0.5 * air.density * speed * speed * aero.area * lookup_grid(aero.engine_first.drag, 0.0 * mach, mach)
-        return through * (-(drag / seen.mass + thrust) / speed)
+        return through * (-(resistance * drag / seen.mass + thrust) / speed)
 
     drop = jnp.maximum(seen.altitude - ignition, 0.0) / 6
 
@@ -205,9 +205,16 @@ class Stop(NamedTuple):
 
 
 def stop(
-    body: Body, mass: Scalar, height: Array, speed: Array, throttle: Scalar, engines: Scalar, final: float
+    body: Body,
+    mass: Scalar,
+    height: Array,
+    speed: Array,
+    throttle: Scalar,
+    engines: Scalar,
+    final: float,
+    resistance: Scalar = 1.0,
 ) -> Stop:
-    """Brake straight down at constant throttle from `speed` to `final` [m/s], with nominal thrust and drag.
+    """Brake straight down at constant throttle from `speed` to `final` [m/s], `resistance` times nominal drag.
 
     The independent variable is speed, dh = -v dv / a: 12 midpoint steps. `height` may end below the ground.
     """
@@ -220,7 +227,7 @@ def stop(
         middle = v - 0.5 * drop
         air = atmosphere(jnp.maximum(h, 0.0))
         thrust = engines * (throttle * engine.thrust - engine.exit_area * air.pressure)
-        drag = 0.5 * air.density * middle * middle * aero.area
+        drag = resistance * 0.5 * air.density * middle * middle * aero.area
         drag = drag * lookup_grid(aero.engine_first.drag, 0.0 * middle, middle / air.sound_speed)
         brake = jnp.maximum((thrust + drag) / m - 9.81, 0.5)
         span = drop / brake
@@ -232,12 +239,19 @@ def stop(
 
 
 def stopping_throttle(
-    body: Body, mass: Scalar, height: Array, speed: Array, engines: Scalar, final: float, low: float
+    body: Body,
+    mass: Scalar,
+    height: Array,
+    speed: Array,
+    engines: Scalar,
+    final: float,
+    low: float,
+    resistance: Scalar = 1.0,
 ) -> Array:
     """The constant throttle that stops at the ground; the inverse of the distance is near linear in it."""
 
     def inverse(throttle: float) -> Array:
-        end = stop(body, mass, height, speed, throttle, engines, final)
+        end = stop(body, mass, height, speed, throttle, engines, final, resistance)
         return 1.0 / jnp.maximum(height - end.height, 0.05)
 
     middle = 0.5 * (low + 1.0)
@@ -261,3 +275,14 @@ def found_lag(before: Array, was: Flight, now: Flight, throttle: Scalar, lit: Ar
     known = lit & (level > 0.02) & (jnp.abs(gap) > 0.05)
     ratio = jnp.clip(left / jnp.where(known, gap, 1.0), 0.05, 0.95)
     return jnp.where(known, -period / jnp.log(ratio), before)
+
+
+def found_drag(body: Body, seen: View, before: Array) -> Array:
+    """Drag over nominal drag, from the accelerometers; kept, and slowly followed where there is enough of it."""
+    incidence = norm(seen.axis + seen.toward, 1e-8)
+    nominal = lookup_grid(body.aerodynamics.engine_first.drag, incidence, seen.mach)
+    nominal = jnp.maximum(seen.pressure * body.aerodynamics.area * nominal, 1.0)
+    braking = seen.mass * -dot(seen.felt, seen.toward) + seen.thrust * dot(seen.axis, seen.toward)
+    enough = jnp.where(seen.thrust > 1e3, 3000.0, 100.0)  # Pa; the thrust's direction is known less well
+    trust = 0.2 * jnp.clip((seen.pressure - enough) / enough, 0.0, 1.0)
+    return before + trust * (jnp.clip(braking / nominal, 0.7, 1.3) - before)

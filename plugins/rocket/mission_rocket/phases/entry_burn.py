@@ -65,7 +65,7 @@ from mission_rocket.flight import (
     uncorrected,
     view,
 )
-from mission_rocket.guidance import accelerate_across, point, predict_touchdown
+from mission_rocket.guidance import accelerate_across, found_drag, point, predict_touchdown
 from mission_rocket.physics.atmosphere import atmosphere
 from mission_rocket.physics.channels import channels, fall
 from mission_rocket.physics.constants import DEGREE
@@ -246,7 +246,7 @@ class EntryBurn(Environment[Flight, State]):
             mass=mass,
         )
         ignition, throttle, engines = _REST
-        rest, seconds = predict_touchdown(self.body, self.site, there, jnp.asarray(ignition), throttle, engines)
+        rest, seconds = predict_touchdown(self.body, self.site, there, jnp.asarray(ignition), throttle, engines, drag)
         reach = end.reach + end.kept * 0.5 * seconds
         return end, rest, reach, state.flight.state.motion.propellant - (seen.mass - mass)
 
@@ -563,14 +563,3 @@ def descend(
 
     zero = jnp.zeros_like(mass)
     return lax.scan(leg, (Descent(at, v, zero, zero, zero + 1.0), height), None, length=steps)[0][0]
-
-
-def found_drag(body: Body, seen: View, before: Array) -> Array:
-    """Drag over nominal drag, from the accelerometers; kept, and slowly followed where there is enough of it."""
-    incidence = norm(seen.axis + seen.toward, 1e-8)
-    nominal = lookup_grid(body.aerodynamics.engine_first.drag, incidence, seen.mach)
-    nominal = jnp.maximum(seen.pressure * body.aerodynamics.area * nominal, 1.0)
-    braking = seen.mass * -dot(seen.felt, seen.toward) + seen.thrust * dot(seen.axis, seen.toward)
-    enough = jnp.where(seen.thrust > 1e3, 3000.0, 100.0)  # Pa; the thrust's direction is known less well
-    trust = 0.2 * jnp.clip((seen.pressure - enough) / enough, 0.0, 1.0)
-    return before + trust * (jnp.clip(braking / nominal, 0.7, 1.3) - before)

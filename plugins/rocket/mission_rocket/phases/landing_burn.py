@@ -5,11 +5,12 @@ when it is within the control period), `gimbal_yaw`, `gimbal_pitch`, `fin_yaw`, 
 (shares of the actuators' limits). With `residual` r > 0 the vehicle receives guide + r x action,
 clipped; with 0 the action itself. Once lit the engine stays lit.
 
-Observation (33): position across (log, 10 m) and up (log, 20 m), velocity across (100 m/s and log,
+Observation (35): position across (log, 10 m) and up (log, 20 m), velocity across (100 m/s and log,
 1 m/s) and up (200 m/s and tanh, 5 m/s), tilt (0.1), rates (0.1 rad/s), acceleration felt across
-(10 m/s2), thrust level, whether lit, mass (30 t about 35 t), dynamic pressure (50 kPa), gimbal and fins
+(10 m/s2) and up (20 m/s2), thrust level, whether lit, mass (30 t about 35 t), dynamic pressure (50 kPa), gimbal and fins
 (their limits), height at which a burn at the reference throttle would stop (log, 20 m), time to
-touchdown (20 s), the engine's lag as found (0.1 s about nominal), and the guide's action.
+touchdown (20 s), the engine's lag as found (0.1 s about nominal), drag as found over nominal drag (0.1
+about 1), and the guide's action.
 
 Success `landed`: at altitude 0 within `miss_m`, `vertical_speed_m_s`, `lateral_speed_m_s`,
 `tilt_deg`, `rate_deg_s`, propellant left. Failures: `crashed` (too fast), `missed` (outside the
@@ -23,9 +24,9 @@ in all, so position always costs; `propellant` takes 1 for each 400 kg; `limits`
 limit above 80 %. In the air nothing else is paid and any other end pays nothing: hovering, climbing
 and diving stay below a crash on the pad, and that below a landing (tests/test_landing.py).
 
-Guide: lights when a burn at `reference_throttle` against nominal drag would stop at the ground, then
-holds the throttle that does, with a flare at a gentle deceleration over the last metres. The engine's lag
-is found from how its level follows. Sideways a linear-quadratic regulator commands gimbal and fins
+Guide: lights when a burn at `reference_throttle` would stop at the ground, then holds the throttle that does,
+with a flare at a gentle deceleration over the last metres. Drag is found from what the fall feels, the
+engine's lag from how its level follows. Sideways a linear-quadratic regulator commands gimbal and fins
 together (mission_rocket/regulator.py); fins stop the roll.
 """
 
@@ -60,7 +61,7 @@ from mission_rocket.flight import (
     uncorrected,
     view,
 )
-from mission_rocket.guidance import found_lag, predict_touchdown, stop, stopping_throttle
+from mission_rocket.guidance import found_drag, found_lag, predict_touchdown, stop, stopping_throttle
 from mission_rocket.physics.channels import channels
 from mission_rocket.physics.constants import DEGREE
 from mission_rocket.physics.gravity import Site
@@ -144,13 +145,17 @@ class Plan(NamedTuple):
 
 
 class State(NamedTuple):
-    """A booster on its last kilometres; `lag` [s] that the engines showed, `begun_kg` of propellant at the start."""
+    """A booster on its last kilometres.
+
+    `lag` [s] that the engines showed, `drag` found over nominal drag, `begun_kg` of propellant at the start.
+    """
 
     flight: Flight
     time: Array
     lit: Array
     grounded: Array
     lag: Array
+    drag: Array
     begun_kg: Array
     worst: Stress
     plan: Plan  # made once a step: it is both acted on and observed
@@ -166,8 +171,8 @@ class LandingBurn(Environment[Flight, State]):
 
     observation_names = (
         "x", "y", "height", "velocity_x", "velocity_y", "velocity_x_fine", "velocity_y_fine", "climb", "climb_fine",
-        "tilt_x", "tilt_y", "rate_x", "rate_y", "rate_z", "felt_x", "felt_y", "level", "lit", "mass", "pressure",
-        "gimbal_x", "gimbal_y", "fin_x", "fin_y", "stop_height", "time_to_touchdown", "lag",
+        "tilt_x", "tilt_y", "rate_x", "rate_y", "rate_z", "felt_x", "felt_y", "felt_up", "level", "lit", "mass", "pressure",
+        "gimbal_x", "gimbal_y", "fin_x", "fin_y", "stop_height", "time_to_touchdown", "lag", "drag",
         "guide_throttle", "guide_ignition", "guide_gimbal_yaw", "guide_gimbal_pitch", "guide_fin_yaw", "guide_fin_pitch",
     )  # fmt: skip
     action_names = (
@@ -212,7 +217,8 @@ class LandingBurn(Environment[Flight, State]):
         zero, no = jnp.zeros(()), jnp.bool_(False)
         begun = jnp.asarray(handoff.state.motion.propellant)
         lag = jnp.full((), self.body.engines[0].lag)
-        return State(handoff, zero, no, no, lag, begun, no_stress(), self._plan(handoff, no, lag))
+        drag = jnp.ones(())
+        return State(handoff, zero, no, no, lag, drag, begun, no_stress(), self._plan(handoff, no, lag, drag))
 
     @cached_property
     def regulator(self) -> Regulator:
@@ -230,20 +236,20 @@ class LandingBurn(Environment[Flight, State]):
             )
             return design(linearise(self.body, self.site, path), path, _GAINS.lateral, period)
 
-    def _plan(self, flight: Flight, lit: Array, lag: Array) -> Plan:
+    def _plan(self, flight: Flight, lit: Array, lag: Array, drag: Array) -> Plan:
         """The guide; see the module's docstring."""
         body, params = self.body, self.params
         seen = view(body, self.site, flight)
         number, group = params.landing_engines, body.engines[0]
         speed, height = jnp.maximum(-seen.climb, 0.0), jnp.maximum(seen.altitude, 0.0)
-        end = stop(body, seen.mass, height, speed, params.reference_throttle, number, _GAINS.final_m_s)
+        end = stop(body, seen.mass, height, speed, params.reference_throttle, number, _GAINS.final_m_s, drag)
         # unlit it falls until the stop would be at the ground; the mean delay and the lag come on top
         early = (0.2 + group.lag) * speed
         to_ignition = jnp.where(lit, 0.0, (end.height - early) / jnp.maximum(speed, 1.0))
         # leads the engine's lag, so that the real throttle arrives within the control period
         follow = 1.0 - jnp.exp(-self.control_period_s / lag)
         level = flight.state.motion.levels[0]
-        wanted = jnp.clip(self._throttle(seen, lit, lag, speed, height), group.throttle_min, 1.0)
+        wanted = jnp.clip(self._throttle(seen, lit, lag, drag, speed, height), group.throttle_min, 1.0)
         throttle = level + (wanted - level) / follow
         key = time_key(height, speed)
         gimbal, fins = self._steer(flight, seen, key)
@@ -252,7 +258,7 @@ class LandingBurn(Environment[Flight, State]):
         action = jnp.stack([*commands, gimbal.x, gimbal.y, *fins])
         return Plan(bounded(action, (1,)), end.height, key)
 
-    def _throttle(self, seen: View, lit: Array, lag: Array, speed: Array, height: Array) -> Array:
+    def _throttle(self, seen: View, lit: Array, lag: Array, drag: Array, speed: Array, height: Array) -> Array:
         """Throttle that brakes to the flare and through it, from where it will be when the engine has followed."""
         group, number = self.body.engines[0], self.params.landing_engines
         ahead = _GAINS.ahead * lag
@@ -260,7 +266,7 @@ class LandingBurn(Environment[Flight, State]):
         later = jnp.maximum(speed - braked * ahead, 0.0)
         below = jnp.maximum(height - 0.5 * (speed + later) * ahead, 0.0)
         wanted = stopping_throttle(
-            self.body, seen.mass, below - _GAINS.flare_m, later, number, _GAINS.flare_m_s, group.throttle_min
+            self.body, seen.mass, below - _GAINS.flare_m, later, number, _GAINS.flare_m_s, group.throttle_min, drag
         )
         full = number * (group.thrust - group.exit_area * 101_325.0)
         profile = jnp.sqrt(_GAINS.final_m_s**2 + 2.0 * _GAINS.flare_m_s2 * below)
@@ -325,9 +331,10 @@ class LandingBurn(Environment[Flight, State]):
         spent = jnp.where(grounded, (there.time - state.flight.state.time), period)
         lit = state.lit | lights
         lag = found_lag(state.lag, state.flight, moved, throttle, state.lit, period)
-        return State(
-            flight, state.time + spent, lit, grounded, lag, state.begun_kg, worst, self._plan(flight, lit, lag)
-        )
+        # lit, the burn's jet and the thrust's own error are mixed with it
+        drag = jnp.where(lit, state.drag, found_drag(body, view(body, self.site, moved), state.drag))
+        plan = self._plan(flight, lit, lag, drag)
+        return State(flight, state.time + spent, lit, grounded, lag, drag, state.begun_kg, worst, plan)
 
     def observe(self, state: State) -> Array:
         seen, plan = view(self.body, self.site, state.flight), state.plan
@@ -351,6 +358,7 @@ class LandingBurn(Environment[Flight, State]):
                 seen.rates.z / 0.1,
                 seen.felt.x / 10.0,
                 seen.felt.y / 10.0,
+                seen.felt.z / 20.0,
                 motion.levels[0],
                 state.lit.astype(jnp.float32),
                 (seen.mass - 35e3) / 5e3,
@@ -362,6 +370,7 @@ class LandingBurn(Environment[Flight, State]):
                 compress(plan.stop_height, 20.0) / 3.0,
                 plan.seconds / 20.0 - 1.0,
                 (state.lag - self.body.engines[0].lag) / 0.1,
+                (state.drag - 1.0) / 0.1,
                 *plan.action[:6],
             ]
         )

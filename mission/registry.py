@@ -169,24 +169,6 @@ def phase_hook(module: Any, owner: str, where: str) -> Any:
     return hook_caller(module, PhaseHooks, "mission_phase", owner, where)
 
 
-def source_hash(module: Any) -> str:
-    """SHA-256 over the sources of the module's top-level package, so that an edit is noticed."""
-    file = getattr(module, "__file__", None)
-    if file is None:
-        return "unknown"
-    package = sys.modules.get(module.__name__.partition(".")[0], module)
-    roots = list(getattr(package, "__path__", []))
-    files = [Path(file)]
-    if roots and "mission_local_" not in module.__name__:
-        files = [
-            p for root in roots for p in Path(root).rglob("*") if p.suffix in (".py", ".yaml", ".yml", ".json", ".csv")
-        ]
-    digest = hashlib.sha256()
-    for path in sorted(files):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()
-
-
 def local_path(reference: str, folder: Path, allowed: bool, where: str) -> Path | None:
     """The file behind `./my_phase.py`, or None for an entry point's name.
 

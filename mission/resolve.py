@@ -15,8 +15,9 @@ from mission.contract import check_contract, check_links, guard
 from mission.errors import InputError, MissionError, PluginError
 from mission.loading import Location, explain, unknown_key
 from mission.phase import Environment, Phase, PhaseSpec, PluginOrigin
-from mission.registry import find_plugin, load_local, load_module, local_path, phase_hook, source_hash
+from mission.registry import find_plugin, load_local, load_module, local_path, phase_hook
 from mission.sac_config import PRESETS, SacConfig
+from mission.sources import source_hash
 
 
 def resolve_mission(mission: MissionFile, *, allow_local_plugins: bool = False) -> tuple[Phase, ...]:

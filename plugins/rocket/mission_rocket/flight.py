@@ -45,6 +45,8 @@ class Dispersions(BaseModel):
     ignition_delay_s: Range = (0.0, 0.4)
     wind_percentile: Range = (50.0, 95.0)
     turbulence: float = Field(1.0, ge=0.0, le=5.0, description="Scale of the Dryden intensity; 1 is moderate.")
+    uniform_wind_m_s: float = Field(0.0, ge=0.0, le=50.0, description="Added at every altitude, along the day's wind.")
+    engine_out: int = Field(-1, ge=-1, description="Number of an engine that never lights; -1: none.")
 
     @model_validator(mode="after")
     def _ranges(self) -> Dispersions:
@@ -69,6 +71,8 @@ class Dispersions(BaseModel):
             self.ignition_delay_s,
             self.wind_percentile,
             self.turbulence,
+            self.engine_out,
+            self.uniform_wind_m_s,
         )
 
 

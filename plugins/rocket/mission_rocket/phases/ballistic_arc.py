@@ -20,7 +20,7 @@ Reward: `oriented` 20 for the whole box: what counts. `arrival` pays 3 / (1 + (x
 incidence and for rate, so that a near miss beats a far one. `pointing` pays 0.02 / (1 + angle / 10 deg) a
 second, some 4 in all, for being turned early. `aim` pays 1 / (1 + (impact error / 1 km)^2) at the end: nothing
 here steers the flight, but the thrusters' push and the drag move it by some metres, so position still costs.
-`gas` takes 1 for each 50 kg. `limits` takes the share of a limit above 80 %, each step.
+`gas` takes 1 for each 5 kg: every flight arrives, so the gas is what an agent can win. `limits` takes the share of a limit above 80 %, each step.
 
 Guide: the nose goes to where it is against the flow at the end altitude, foreseen from the present fall, at
 a slow rate (the gas for a turn grows with its rate), with proportional-derivative control; in air that can
@@ -45,6 +45,7 @@ from mission_rocket.flight import (
     View,
     agent,
     body_components,
+    bounded,
     compress,
     corrected,
     draw_day,
@@ -74,7 +75,7 @@ _FELT_PA = 150.0  # above this the fins and the air turn the vehicle better than
 class Params(FlightParams):
     """What the entry accepts, and what a start of its own scatters about."""
 
-    residual: float = Field(0.1, ge=0.0, le=1.0, description="Authority of the agent over the guide; 0: no guide.")
+    residual: float = Field(0.2, ge=0.0, le=1.0, description="Authority of the agent over the guide; 0: no guide.")
     end_altitude_m: float = Field(70e3, gt=10e3, lt=110e3)
     incidence_deg: float = Field(5.0, gt=0.0)
     rate_deg_s: float = Field(1.0, gt=0.0)
@@ -83,6 +84,14 @@ class Params(FlightParams):
     start_climb_m_s: Range = (200.0, 640.0)
     start_propellant_kg: Range = (13_000.0, 22_000.0)
     start_gas_kg: Range = (250.0, 400.0)
+
+
+class Plan(NamedTuple):
+    """What the guide would do now [6], where the nose should point (unit vector), seconds until the end altitude."""
+
+    action: Array
+    wanted: Vector
+    seconds: Array
 
 
 class State(NamedTuple):
@@ -94,6 +103,7 @@ class State(NamedTuple):
     begun_kg: Array
     share: Array
     worst: Array
+    plan: Plan  # made once a step: it is both acted on and observed
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -147,8 +157,8 @@ class BallisticArc(Environment[Flight, State]):
         return Flight(state._replace(motion=motion, ignitions_left=left), day)
 
     def enter(self, key: Array, handoff: Flight) -> State:
-        zero = jnp.zeros(())
-        return State(handoff, zero, jnp.bool_(False), jnp.asarray(handoff.state.motion.rcs_propellant), zero, zero)
+        zero, gas = jnp.zeros(()), jnp.asarray(handoff.state.motion.rcs_propellant)
+        return State(handoff, zero, jnp.bool_(False), gas, zero, zero, self._plan(handoff))
 
     def _wanted(self, seen: View) -> tuple[Vector, Array]:
         """(where the nose should point: against the flow at the end; seconds until then)."""
@@ -159,25 +169,25 @@ class BallisticArc(Environment[Flight, State]):
         through = seen.velocity + pull * seconds - seen.wind
         return through * (-1.0 / norm(through)), seconds
 
-    def _guide(self, state: State, seen: View) -> tuple[Array, Vector, Array]:
-        """(action [6] in [-1, 1], where the nose should point, seconds until the end altitude)."""
+    def _plan(self, flight: Flight) -> Plan:
+        """The guide; see the module's docstring."""
+        seen = view(self.body, self.site, flight)
         wanted, seconds = self._wanted(seen)
         felt = seen.pressure > _FELT_PA
-        turn = point(self.body, state.flight, seen, wanted, jnp.where(felt, 0.0, 0.03), 0.25, _SLEW, hold=0.0)
+        turn = point(self.body, flight, seen, wanted, jnp.where(felt, 0.0, 0.03), 0.25, _SLEW, hold=0.0)
         gas = jnp.where(felt, 0.0, 1.0)
         action = jnp.stack(
             [turn.rcs.x * gas, turn.rcs.y * gas, turn.rcs.z * gas, turn.fins.x, turn.fins.y, turn.fins.z]
         )
-        return jnp.clip(action, -1.0, 1.0), wanted, seconds
+        return Plan(bounded(action), wanted, seconds)
 
     def guide(self, state: State) -> Array:
         """The guide's action; zero where the action corrects it."""
-        return uncorrected(self._guide(state, view(self.body, self.site, state.flight))[0], self.params.residual)
+        return uncorrected(state.plan.action, self.params.residual)
 
     def step(self, key: Array, state: State, action: Array) -> State:
         body, period = self.body, self.control_period_s
-        guided = self._guide(state, view(body, self.site, state.flight))[0]
-        told = corrected(guided, self.params.residual, action)
+        told = corrected(state.plan.action, self.params.residual, action)
         fins, zero = body.fins.limit if body.fins else 0.0, jnp.zeros(())
         command = Command(
             (zero,) * len(body.engines),
@@ -190,13 +200,14 @@ class BallisticArc(Environment[Flight, State]):
         flight = moved._replace(state=there)
         share = stress_ratio(body, stress(body, self.site, flight, command), True)
         spent = jnp.where(arrived, there.time - state.flight.state.time, period)
-        return State(flight, state.time + spent, arrived, state.begun_kg, share, jnp.maximum(state.worst, share))
+        worst = jnp.maximum(state.worst, share)
+        return State(flight, state.time + spent, arrived, state.begun_kg, share, worst, self._plan(flight))
 
     def observe(self, state: State) -> Array:
         seen, motion = view(self.body, self.site, state.flight), state.flight.state.motion
-        action, wanted, seconds = self._guide(state, seen)
+        plan = state.plan
         fins = self.body.fins.limit if self.body.fins else 1.0
-        off = body_components(state.flight, wanted)
+        off = body_components(state.flight, plan.wanted)
         # straight behind, the sine is as small as straight ahead
         off_x, off_y = (jnp.where(off.z < 0.0, jnp.sign(part), part) for part in (off.x, off.y))
         impact, _ = fall(self.site, seen.position, seen.velocity)
@@ -224,13 +235,13 @@ class BallisticArc(Environment[Flight, State]):
                 jnp.tanh(self._incidence(seen) / 0.1),
                 compress(seen.pressure, 100.0) / 2.0,
                 motion.rcs_propellant / 200.0 - 1.0,
-                seconds / 150.0 - 1.0,
+                plan.seconds / 150.0 - 1.0,
                 motion.fins.x / fins,
                 motion.fins.y / fins,
                 motion.fins.z / fins,
                 compress(impact.x - self.params.target_offset_m, 300.0) / 2.0,
                 compress(impact.y, 300.0) / 2.0,
-                *action,
+                *plan.action,
             ]
         )
 
@@ -276,8 +287,7 @@ def reward(params: Params):
 
     def terms(state: State, action: Array, after: State, outcome: Outcome) -> dict[str, Array]:
         seen = view(env.body, env.site, after.flight)
-        wanted, _ = env._wanted(seen)
-        angle = 2.0 * jnp.arcsin(jnp.clip(0.5 * norm(seen.axis - wanted, 1e-12), 0.0, 1.0))
+        angle = 2.0 * jnp.arcsin(jnp.clip(0.5 * norm(seen.axis - after.plan.wanted, 1e-12), 0.0, 1.0))
         sides = jnp.stack(list(env.arrival(after).values()))
         impact, _ = fall(env.site, seen.position, seen.velocity)
         error = ((impact.x - params.target_offset_m) ** 2 + impact.y**2) / 1e6
@@ -288,7 +298,7 @@ def reward(params: Params):
             "arrival": jnp.where(at_end, (3.0 / (1.0 + sides**2)).sum(), 0.0),
             "pointing": 0.02 * (after.time - state.time) / (1.0 + angle / (10.0 * DEGREE)),
             "aim": jnp.where(at_end, 1.0 / (1.0 + error), 0.0),
-            "gas": jnp.asarray(-used / 50.0),
+            "gas": jnp.asarray(-used / 5.0),
             "limits": -jnp.clip(after.share - 0.8, 0.0, 1.0),
         }
 
@@ -304,5 +314,5 @@ def mission_phase() -> PhaseSpec:
         reward=reward,
         limits=lambda params: structural_limits(params, True),
         report=sections,
-        sac=agent(target_entropy=-12.0, width=64, gamma=0.99),
+        sac=agent(target_entropy=-12.0, width=64, gamma=0.997),
     )

@@ -24,10 +24,11 @@ until it climbed), and at the end altitude `missed`, `off_speed`, `unsteady` (in
 Limits: dynamic pressure engines first, q-alpha, axial and lateral load of the vehicle file, reported as
 margins; the largest share of any is carried in the state.
 
-Reward: `delivered` 20 for the whole box: what counts. `arrival` pays 2 / (1 + (x / limit)^2) at the end for each
+Reward: `delivered` 40 for the whole box: what counts. `arrival` pays 2 / (1 + (x / limit)^2) at the end for each
 of miss, distance from the middle of the speeds, incidence and rate, so that a near miss beats a far one.
 `aim` pays 0.1 / (1 + predicted miss / 100 m) a second, some 7 in all, so position always costs.
-`propellant` takes 1 for each 2 t and `gas` 1 for each 200 kg: small, so that saving never outweighs arriving.
+`reserve`, with success, pays 1 for each 500 kg above `least_propellant_kg`, at most 12, and `gas` takes 1 for each
+200 kg: small, so that saving never outweighs arriving.
 `limits` takes the share of a limit above 80 %, each step. Every end in the air pays nothing.
 
 Guide: each step it predicts coast, burn against the flow at constant axial load, descent and landing, with
@@ -73,7 +74,7 @@ from mission_rocket.physics.gravity import Site, free_fall
 from mission_rocket.physics.integrate import cross_altitude
 from mission_rocket.physics.state import Command, start_state
 from mission_rocket.physics.tables import Table, lookup, lookup_grid
-from mission_rocket.physics.vector import Scalar, Vector, dot, norm, quaternion_of_axis
+from mission_rocket.physics.vector import Scalar, Vector, norm, quaternion_of_axis
 from mission_rocket.physics.vehicle import Body
 from mission_rocket.report import sections
 from mission_rocket.vehicles import build_body
@@ -461,14 +462,15 @@ def reward(params: Params):
 
     def terms(state: State, action: Array, after: State, outcome: Outcome) -> dict[str, Array]:
         before, here = state.flight.state.motion, after.flight.state.motion
+        left = here.propellant - params.least_propellant_kg
         miss = jnp.sqrt(after.plan.rest.x**2 + after.plan.rest.y**2 + 1.0)
         sides = jnp.stack(list(env.arrival(after).values()))
         at_end = after.arrived & (outcome.cause != EMPTY) & (outcome.cause != OVERSTRESSED)
         return {
-            "delivered": jnp.where(outcome.success, 20.0, 0.0),
+            "delivered": jnp.where(outcome.success, 40.0, 0.0),
             "arrival": jnp.where(at_end, (2.0 / (1.0 + sides**2)).sum(), 0.0),
             "aim": 0.1 * (after.time - state.time) / (1.0 + miss / 100.0),
-            "propellant": jnp.asarray(here.propellant - before.propellant) / 2000.0,
+            "reserve": jnp.where(outcome.success, jnp.clip(left / 500.0, 0.0, 12.0), 0.0),
             "gas": jnp.asarray(here.rcs_propellant - before.rcs_propellant) / 200.0,
             "limits": -jnp.clip(after.share - 0.8, 0.0, 1.0),
         }
@@ -485,7 +487,7 @@ def mission_phase() -> PhaseSpec:
         reward=reward,
         limits=lambda params: structural_limits(params, True),
         report=sections,
-        sac=agent(target_entropy=-22.0),
+        sac=agent(target_entropy=-22.0, gamma=0.998),
     )
 
 

@@ -20,12 +20,12 @@ Failures: `off_target` (ended outside that), `overstressed`, `out_of_propellant`
 faster than 40 deg/s), `too_low` (below 50 km on the way down).
 
 Reward: `on_target` 20 for the box as a whole; `closing` 10 for the whole distance of the impact from the
-target, as it shrinks, so that position always counts; `accuracy` at the end 6 / (1 + miss / `miss_m`) and
+target, as it shrinks, so that position always counts; `accuracy` at the end 6 / (1 + 4 miss / `miss_m`) and
 2 / (1 + (rate / limit)^2), so that a near miss beats a far one; `pointing` takes up to 0.05 a second for the
 angle between nose and wanted direction before the cut-off and `rate` as much for fast turning, since
-closing says nothing until the nose has come round; `propellant` takes 1 for each 4 t: it is what the
-landing has left; `limits` takes the share of a limit above 80 %, each second. A flight that ends
-otherwise keeps at most the 10 of closing and 8 of accuracy, less than success alone.
+closing says nothing until the nose has come round; `reserve`, with success, 1 for each 400 kg above
+the reserve, at most 40: it is what the landing has left; `limits` takes the share of a limit above 80 %, each
+second. A flight that ends otherwise keeps at most the 10 of closing and 8 of accuracy, less than success alone.
 
 Guide: turns by rate-limited proportional-derivative control, on the RCS until the nose is within an
 angle of the burn's direction, then on the gimbal, whose mean angle of late is fed forward and so trims
@@ -383,8 +383,8 @@ def reward(params: Params):
         here, before = plan.miss, state.plan.miss
         rate = norm(seen.rates) / DEGREE
         ended = outcome.terminated & ((outcome.cause == ON_TARGET) | (outcome.cause == OFF_TARGET))
-        accuracy = 6.0 / (1.0 + here / params.miss_m) + 2.0 / (1.0 + (rate / params.rate_deg_s) ** 2)
-        used = state.flight.state.motion.propellant - after.flight.state.motion.propellant
+        accuracy = 6.0 / (1.0 + 4.0 * here / params.miss_m) + 2.0 / (1.0 + (rate / params.rate_deg_s) ** 2)
+        left = after.flight.state.motion.propellant - params.reserve_kg
         ratio = stress_ratio(env.body, stress(env.body, env.site, after.flight, silent), True)
         astray = jnp.where(after.cut, 0.0, 0.5 - 0.5 * dot(seen.axis, plan.wanted))
         return {
@@ -393,7 +393,7 @@ def reward(params: Params):
             "accuracy": jnp.where(ended, accuracy, 0.0),
             "pointing": -0.05 * seconds * astray,
             "rate": -0.05 * seconds * jnp.minimum(rate / 20.0, 1.0),
-            "propellant": -jnp.asarray(used) / 4e3,
+            "reserve": jnp.where(outcome.success, jnp.clip(left / 400.0, 0.0, 40.0), 0.0),
             "limits": -seconds * jnp.clip(ratio - 0.8, 0.0, 1.0),
         }
 
@@ -409,5 +409,5 @@ def mission_phase() -> PhaseSpec:
         reward=reward,
         limits=lambda params: structural_limits(params, True),
         report=sections,
-        sac=agent(target_entropy=-14.0),
+        sac=agent(target_entropy=-14.0, gamma=0.998),
     )

@@ -18,7 +18,7 @@ circle), `toppled` (tilt, rate or sideways speed), `rose` (stopped above the gro
 thrust exceeds the weight), `out_of_propellant`, `overstressed` (a structural limit passed).
 
 Reward: `touchdown` pays 4 / (1 + (x / limit)^2) for each of miss, vertical and lateral speed, tilt
-and rate at the ground, and `landed` 20 for all of them: what counts, and graded so that a near miss
+and rate at the ground, and `landed` 40 for all of them: what counts, and graded so that a near miss
 beats a far one. `approach` pays 0.1 / (1 + miss without effort / 20 m) a second while falling, at most 4
 in all, so position always costs; `propellant` takes 1 for each 400 kg; `limits` takes the share of a
 limit above 80 %. In the air nothing else is paid and any other end pays nothing: hovering, climbing
@@ -444,7 +444,7 @@ def reward(params: Params):
         used = state.flight.state.motion.propellant - here.propellant
         return {
             "touchdown": jnp.where(ground, (4.0 / (1.0 + sides**2)).sum(), 0.0),
-            "landed": jnp.where(outcome.success, 20.0, 0.0),
+            "landed": jnp.where(outcome.success, 40.0, 0.0),
             "approach": 0.1 * (after.time - state.time) / (1.0 + miss / 20.0),
             "propellant": -jnp.asarray(used) / 400.0,
             "limits": -jnp.clip(ratio - 0.8, 0.0, 1.0),

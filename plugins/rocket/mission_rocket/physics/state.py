@@ -139,6 +139,8 @@ class Spread(NamedTuple):
     ignition_delay_s: tuple[float, float] = (0.0, 0.4)
     wind_percentile: tuple[float, float] = (50.0, 95.0)
     turbulence: float = 1.0
+    engine_out: int = -1
+    uniform_wind_m_s: float = 0.0
 
 
 def draw_dispersion(spread: Spread, key: Array) -> Dispersion:
@@ -163,12 +165,12 @@ def draw_dispersion(spread: Spread, key: Array) -> Dispersion:
         spread.attitude * n[9],
         spread.attitude * n[10],
         between(spread.ignition_delay_s, u[0]),
-        -jnp.ones(()),
+        jnp.full((), float(spread.engine_out)),
         Wind(
             between(spread.wind_percentile, u[1]),
             jnp.cos(2.0 * jnp.pi * u[2]),
             jnp.sin(2.0 * jnp.pi * u[2]),
             jnp.asarray(spread.turbulence, u.dtype),
-            jnp.zeros(()),
+            jnp.asarray(spread.uniform_wind_m_s, u.dtype),
         ),
     )

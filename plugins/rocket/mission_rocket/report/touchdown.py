@@ -20,6 +20,8 @@ _BOX = (
     ("tilt_deg", ("tilt",)),
     ("rate_deg_s", ("rate",)),
 )
+# parameters of the rocket's own landing, each the bound of the channel of that name
+_PLAIN = ("miss_m", "vertical_speed_m_s", "lateral_speed_m_s", "tilt_deg", "rate_deg_s")
 
 
 def touchdown(records: FlightRecords) -> tuple[Section, ...]:
@@ -32,7 +34,7 @@ def touchdown(records: FlightRecords) -> tuple[Section, ...]:
     for channel, words in _BOX:
         values = last.at_end(channel)
         if values is not None:
-            bound = box_bound(last.params, words)
+            bound = last.params.get(channel) if channel in _PLAIN else box_bound(last.params, words)
             lines = [] if bound is None else [bound] if values[down].min() >= 0 else [-bound, bound]
             parts.append(histogram(f"{channel} at touchdown", channel, [("succeeded", values[down])], lines))
     drawn = [part for part in parts if part]

@@ -1,4 +1,4 @@
-"""What guides and agents share: corrections of a guide, events that are overdue, lags found in flight."""
+"""What guides and agents share: corrections of a guide, events that are overdue, lags and drag found in flight."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mission_rocket.flight import Flight, bounded, corrected, uncorrected
-from mission_rocket.guidance import found_lag
+from mission_rocket.flight import Dispersions, Flight, bounded, corrected, draw_day, uncorrected, view
+from mission_rocket.guidance import found_drag, found_lag
 from mission_rocket.phases import landing_burn
 
 quick = settings(max_examples=60, deadline=None)
@@ -67,3 +67,22 @@ def test_the_lag_is_found_from_how_the_level_follows(lag: float) -> None:
         (at_level(told), at_level(told), told, lit),
     ):
         assert float(found_lag(before, *args, period)) == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("share", [0.8, 1.0, 1.2])
+def test_the_drag_is_found_from_what_the_fall_feels(share: float) -> None:
+    env = landing_burn.environment(landing_burn.Params(dispersions=Dispersions(turbulence=0.0)))
+    flight = env.start(jax.random.key(1))
+    flight = flight._replace(dispersion=flight.dispersion._replace(drag=jnp.float32(share)))
+    seen, drag = view(env.body, env.site, flight), jnp.ones(())
+    for _ in range(40):
+        drag = found_drag(env.body, seen, drag)
+    assert float(drag) == pytest.approx(share, abs=0.02)
+
+
+def test_an_engine_out_and_a_uniform_wind_are_the_same_in_every_flight() -> None:
+    params = landing_burn.Params(dispersions=Dispersions(engine_out=4, uniform_wind_m_s=20.0))
+    days = jax.vmap(lambda key: draw_day(params, key))(jax.random.split(jax.random.key(2), 8))
+    np.testing.assert_array_equal(days.engine_out, 4.0)
+    np.testing.assert_array_equal(days.wind.uniform, 20.0)
+    assert len(np.unique(days.thrust)) == 8

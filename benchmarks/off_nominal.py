@@ -1,0 +1,126 @@
+"""One error of the day at a time far from nominal, and what the trained chain makes of it.
+
+Claim: the success rates of the off-nominal table in docs/results.md.
+
+Command: python benchmarks/off_nominal.py [--checkpoints DIR] [--flights N] [--seed N] [--policy agent|guide] [--json FILE]
+
+In each row one error is the same in every flight: 2 or 3 standard deviations to either side (uniform draws: at or
+beyond their end), everything else is drawn as the mission file says. Two rows more: an outer engine that never lights
+on the way up, and 20 m/s of wind across on top of the day's at every altitude of the landing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from mission_rocket.flight import Dispersions, Flight
+from mission_rocket.physics.state import Dispersion
+from mission_rocket.physics.vector import Vector, quaternion_of_axis
+
+from mission.chain import fly_chunks, prepare_chain
+from mission.loading import load_mission
+from mission.rollout import PhaseFlight
+from mission.statistics import wilson
+
+MISSION = Path(__file__).resolve().parent.parent / "missions" / "return_to_launch_site.yaml"
+OUTER_ENGINE = 4
+Change = Callable[[Dispersion], Dispersion]
+
+
+def fixed(**values: float) -> Change:
+    """The day with some of its errors at given values."""
+    return lambda day: day._replace(**{name: jnp.full_like(getattr(day, name), v) for name, v in values.items()})
+
+
+def windy(**values: float) -> Change:
+    """The day with some of its wind at given values."""
+    return lambda day: day._replace(
+        wind=day.wind._replace(**{name: jnp.full_like(getattr(day.wind, name), v) for name, v in values.items()})
+    )
+
+
+def rows(spread: Dispersions) -> list[tuple[str, int, Change]]:
+    """(name, phase index from which it holds, change) of every row."""
+    told = spread.spread()
+    factors = {name: getattr(told, name) for name in Dispersion._fields if name in ("thrust", "drag", "lift")}
+    factors |= {"specific_impulse": told.specific_impulse, "propellant": told.propellant, "dry_mass": told.dry_mass}
+    factors |= {"actuator_lag": told.actuator_lag}
+    plain = {"centre_of_mass_x": told.centre_of_mass_m, "tilt_x": told.attitude}
+    found: list[tuple[str, int, Change]] = [("as the mission file says", 0, lambda day: day)]
+    for middle, errors in ((1.0, factors), (0.0, plain)):
+        for name, sigma in errors.items():
+            for k in (2, -2, 3, -3):
+                found.append((f"{name} {k:+d} sigma", 0, fixed(**{name: middle + k * sigma})))
+    found += [(f"ignition_delay {seconds} s", 0, fixed(ignition_delay=seconds)) for seconds in (0.0, 0.4, 0.6)]
+    found += [(f"wind of {percent} %", 0, windy(percentile=percent)) for percent in (97.7, 99.0)]
+    found += [(f"turbulence x {scale:g}", 0, windy(turbulence=scale)) for scale in (2.0, 3.0)]
+    found += [("one outer engine out on the way up", 0, fixed(engine_out=float(OUTER_ENGINE)))]
+    return [*found, ("20 m/s of wind across at landing", -1, windy(uniform=20.0))]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--checkpoints", type=Path)
+    parser.add_argument("--flights", type=int, default=1000)
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--policy", choices=("agent", "guide"), default="agent")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    mission = load_mission(MISSION)
+    chain = prepare_chain(mission, checkpoints=options.checkpoints, seed=options.seed, policy=options.policy)
+    body = chain.phases[0].environment.body
+
+    @jax.vmap
+    def on_the_pad(flight: Flight) -> Flight:
+        """Load and attitude at the start are errors of the day too."""
+        day, motion = flight.dispersion, flight.state.motion
+        attitude = quaternion_of_axis(Vector(day.tilt_x, day.tilt_y, jnp.sqrt(1.0 - day.tilt_x**2 - day.tilt_y**2)))
+        motion = motion._replace(attitude=attitude, propellant=body.propellant * day.propellant)
+        return flight._replace(state=flight.state._replace(motion=motion))
+
+    report: list[dict[str, Any]] = []
+    print("| error | landed | 95 % interval | lost in |")
+    print("|---|---|---|---|")
+    for name, first, change in rows(chain.phases[0].environment.params.dispersions):
+        at = range(len(chain.phases))[first]
+
+        def fly_one(
+            index: int, handoff: Any, keys: Any, alive: np.ndarray, at: int = at, change: Change = change
+        ) -> PhaseFlight:
+            if index == at:
+                handoff = handoff._replace(dispersion=change(handoff.dispersion))
+                handoff = on_the_pad(handoff) if index == 0 else handoff
+            return chain.fly_one(index, handoff, keys, alive)
+
+        flown = fly_chunks(options.flights, None, lambda numbers, fly_one=fly_one: chain.fly(numbers, fly_one))
+        alive, lost = np.ones(options.flights, bool), {}
+        for phase, result in zip(chain.phases, flown, strict=True):
+            missing = int((alive & ~result.success).sum())
+            alive = alive & result.success
+            if missing:
+                lost[phase.name] = missing
+        landed = int(alive.sum())
+        low, high = wilson(landed, options.flights)
+        where = ", ".join(f"{phase} {n}" for phase, n in lost.items())
+        print(
+            f"| {name} | {100 * landed / options.flights:.1f} % | {100 * low:.1f} to {100 * high:.1f} % | {where} |",
+            flush=True,
+        )
+        report.append(
+            {"row": name, "flights": options.flights, "landed": landed, "low": low, "high": high, "lost": lost}
+        )
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=2) + "\n")
+    print(f"{len(report)} rows", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

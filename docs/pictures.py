@@ -1,0 +1,58 @@
+"""Make the pictures of README.md and docs/phases from a report and from the shipped policies' metrics.
+
+Command: mission fly missions/return_to_launch_site.yaml --flights 10000 --report reports/return_to_launch_site
+         python docs/pictures.py reports/return_to_launch_site
+
+Needs a Chromium (tests/browser.py).
+"""
+
+from __future__ import annotations
+
+import base64
+import sys
+import tempfile
+from pathlib import Path
+
+from mission.learning import learning_page
+
+DOCS = Path(__file__).resolve().parent
+SHIPPED = DOCS.parent / "checkpoints" / "shipped" / "return_to_launch_site"
+REPLAY_S = 0.985  # share of the flight at which the replay is shown: the landing burn
+sys.path.insert(0, str(DOCS.parent / "tests"))
+from browser import Page, chromium  # noqa: E402
+
+
+def clip(page: Page, element: str, path: Path) -> None:
+    """A picture of what the JavaScript expression `element` gives."""
+    page.run(f"{element}.scrollIntoView({{block: 'center'}})")
+    page.run("new Promise(done => setTimeout(done, 600))")
+    box = page.run(
+        f"(b => ({{x: b.x + scrollX, y: b.y + scrollY, width: b.width, height: b.height}}))({element}.getBoundingClientRect())"
+    )
+    shot = page.call("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip={**box, "scale": 1})
+    path.write_bytes(base64.b64decode(shot["data"]))
+    print(path.relative_to(DOCS.parent), path.stat().st_size)
+
+
+def main() -> None:
+    """Write every picture."""
+    report = Path(sys.argv[1]) / "index.html"
+    with chromium() as page, tempfile.TemporaryDirectory() as folder:
+        page.look(1280)
+        page.open(report)
+        page.run(
+            "new Promise(done => { const look = () => document.getElementById('replay').dataset.ready"
+            " ? done() : setTimeout(look, 50); look(); })"
+        )
+        page.run(f"mission.seek({REPLAY_S} * mission.end())")
+        clip(page, "document.getElementById('replay')", DOCS / "replay.png")
+        scatter = "[...document.querySelectorAll('figure')].find(f => f.textContent.includes('touchdown points'))"
+        clip(page, scatter, DOCS / "touchdown.png")
+        page.open(learning_page(SHIPPED, Path(folder) / "learning.html"))
+        for phase in sorted(path.parent.name for path in SHIPPED.glob("*/metrics.jsonl")):
+            section = f"[...document.querySelectorAll('section')].find(s => s.querySelector('h2').textContent.trim() === '{phase}')"
+            clip(page, section, DOCS / "phases" / f"{phase}.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -2,11 +2,12 @@
 
 Claim: guide and agent land for a few per cent more propellant than any controller could.
 
-Command: python benchmarks/landing.py [--states N] [--seed N] [--checkpoints DIR/mission/phase] [--json FILE]
+Command: python benchmarks/landing.py [--states N] [--seed N] [--checkpoints DIR/mission/phase] [--store] [--json FILE]
 
 Starts of the landing phase of `missions/return_to_launch_site.yaml` are flown without errors of the day and without wind, by the guide and, given its
 folder, by the agent. For each start, `optimum.py` finds the least propellant from that state to rest on the pad. Read
-the mean of (flown - least) / least over the flights that landed; a negative one would be a mistake.
+the mean of (flown - least) / least over the flights that landed; a negative one would be a mistake. With `--store`
+reports of the mission show it.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from mission.devices import configure
 from mission.loading import load_mission
 from mission.networks import make_networks, mean_action
 from mission.policies import load_actor
+from mission.recording import BENCHMARK
 from mission.resolve import resolve_mission
 
 MISSION = Path(__file__).resolve().parent.parent / "missions" / "return_to_launch_site.yaml"
@@ -107,6 +109,7 @@ def main() -> None:
     parser.add_argument("--states", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--checkpoints", type=Path, help="a trained landing phase's folder")
+    parser.add_argument("--store", action="store_true", help="for reports, beside the policy")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     configure()
@@ -128,10 +131,12 @@ def main() -> None:
         least[at] = optimum(burn, place[at], speed[at], mass[at]).propellant
         print(f"\r{at + 1} of {options.states} optima", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
+    over_all: dict[str, list[float]] = {}
     report: dict[str, Any] = {"states": options.states, "seed": options.seed, "least_kg": float(least.mean())}
     print(f"{options.states} states, least propellant {least.mean():.0f} kg in the mean")
     for who, (landed, used) in flown.items():
         over = 100.0 * (used - least)[landed] / least[landed]
+        over_all[who] = [round(float(value), 3) for value in over]
         report[who] = {
             "landed": int(landed.sum()),
             "mean_percent": float(over.mean()),
@@ -142,6 +147,14 @@ def main() -> None:
             f"{who}: {landed.sum()} landed; over the least by {over.mean():.2f} % in the mean, "
             f"{np.percentile(over, 95):.2f} % at the 95th percentile, {over.min():.2f} % at least"
         )
+    if options.store and options.checkpoints:
+        stored = {
+            "channel": "propellant_over_optimum_percent",
+            "note": f"{options.states} starts of the landing, flown without errors of the day",
+            "command": f"python benchmarks/landing.py --states {options.states} --seed {options.seed} --checkpoints DIR",
+            "values": over_all,
+        }
+        (options.checkpoints / BENCHMARK).write_text(json.dumps(stored) + "\n")
     if options.json:
         options.json.write_text(json.dumps(report, indent=2) + "\n")
 

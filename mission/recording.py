@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import platform
 import shlex
@@ -28,6 +29,7 @@ from mission.tracks import Recorder, bands_of, tracks_of
 
 log = logging.getLogger("mission")
 Progress = Callable[[int, int], None]
+BENCHMARK = "benchmark.json"
 
 
 class _Watcher:
@@ -104,7 +106,10 @@ def report_flights(
         "mission": chain.mission.name,
         "report": dataclasses.asdict(report),
         "guide": dataclasses.asdict(beside) if beside is not None else None,
-        "phases": [describe_phase(p, c) for p, c in zip(chain.phases, watcher.channels, strict=True)],
+        "phases": [
+            describe_phase(p, c) | {"benchmark": stored_benchmark(chain.root / p.name) if p.trained else None}
+            for p, c in zip(chain.phases, watcher.channels, strict=True)
+        ],
         "provenance": _provenance(chain, folder, flights, until),
     }
     bands, chosen = fly_again(chain, _flights(summary, arrays, chain.policy))
@@ -121,6 +126,19 @@ def report_flights(
     page = render_page(records, handovers, {phase.name: phase.report for phase in chain.phases})
     write_folder(folder, summary, arrays, page)
     return report
+
+
+def stored_benchmark(folder: Path) -> dict[str, Any] | None:
+    """What a benchmark stored beside a policy, for plugins to draw; None where none did or it cannot be read."""
+    path = folder / BENCHMARK
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        log.warning("%s is left out: %s", path, error)
+        return None
+    return stored if isinstance(stored, dict) else None
 
 
 def _flights(summary: dict[str, Any], arrays: dict[str, np.ndarray], policy: str) -> Flights:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from factory import CART, run_cli, write_mission
+from mission_rocket.report.propellant import propellant
 from synthetic import make_records
 
 from mission import FlightRecords, MissionError, Section, fly_mission, load_mission
@@ -19,12 +20,14 @@ from mission.comparison import compare_missions
 from mission.handovers import compare_handovers
 from mission.learning import is_training, learning_page, read_metrics
 from mission.page import inline_script, page_data, render_page
+from mission.recording import BENCHMARK, stored_benchmark
 from mission.reporting import read_records, report_again
 from mission.statistics import paired_difference, two_sample
 from mission.store import read_summary
 
 OVERRIDES = ["phases.first.params.tolerance_m=0.012", "phases.second.params.tolerance_m=0.0002"]
 FLIGHTS = 1300
+EVIL = "<script>window.evil = 1</script>"
 
 
 def load(folder: Path, overrides: list[str] | None = None):
@@ -356,3 +359,31 @@ def test_learning_curves(tmp_path):
     (phase / "metrics.jsonl").write_text("nothing")
     with pytest.raises(MissionError, match="no readable metrics"):
         learning_page(tmp_path / "trial")
+
+
+def test_what_a_benchmark_stored_is_drawn_and_what_cannot_be_read_is_left_out(tmp_path, caplog):
+    stored = {
+        "channel": "propellant_over_optimum_percent",
+        "note": f"2 {EVIL}",
+        "command": "python benchmarks/landing.py",
+        "values": {"agent": [4.0, 6.0], "guide": [8.0, 9.0]},
+    }
+    assert stored_benchmark(tmp_path) is None
+    (tmp_path / BENCHMARK).write_text(json.dumps(stored))
+    assert stored_benchmark(tmp_path) == stored
+    (tmp_path / BENCHMARK).write_text("{")
+    assert stored_benchmark(tmp_path) is None
+    assert "left out" in caplog.text
+
+    records = make_records(50)
+    last = records.flights.phases[-1]
+    at = [i for i, name in enumerate(last.channels) if name != stored["channel"]]
+    last = dataclasses.replace(
+        last, channels=tuple(last.channels[i] for i in at), end=last.end[:, at], enter=last.enter[:, at]
+    )
+    flights = dataclasses.replace(records.flights, phases=(*records.flights.phases[:-1], last))
+    phases = [*records.provenance["phases"][:-1], {**records.provenance["phases"][-1], "benchmark": stored}]
+    records = dataclasses.replace(records, flights=flights, provenance={**records.provenance, "phases": phases})
+    html = "".join(section.html for section in propellant(records))
+    assert "agent 5.00 % in the mean, guide 8.50 % in the mean" in html
+    assert EVIL not in html

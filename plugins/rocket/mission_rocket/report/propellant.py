@@ -35,7 +35,7 @@ def _regret(records: FlightRecords) -> str:
     last, name = records.flights.phases[-1], "propellant_over_optimum_percent"
     values = last.at_end(name)
     if values is None:
-        return ""
+        return _stored(records, name)
     pairs = [("chain", values[last.entered & last.success])]
     if records.guide is not None:
         other = records.guide.phases[-1]
@@ -44,3 +44,15 @@ def _regret(records: FlightRecords) -> str:
             pairs.append(("guides", beside[other.entered & other.success]))
     chart = histogram("propellant over the optimum", "percent over the optimum", pairs)
     return f'<div class="charts" style="margin-top:12px">{chart}</div>'
+
+
+def _stored(records: FlightRecords, name: str) -> str:
+    """What `benchmarks/landing.py --store` left beside the landing's policy; nothing where it did not run."""
+    stored = records.provenance["phases"][-1].get("benchmark") or {}
+    if stored.get("channel") != name:
+        return ""
+    pairs = [(who, np.asarray(values, float)) for who, values in stored["values"].items()]
+    means = ", ".join(f"{who} {values.mean():.2f} % in the mean" for who, values in pairs)
+    chart = histogram("propellant over the optimum", "percent over the optimum", pairs)
+    note = f'<p class="soft">{escape(str(stored["note"]))}: {escape(means)}. {escape(str(stored["command"]))}</p>'
+    return f'{note}<div class="charts" style="margin-top:12px">{chart}</div>'

@@ -19,6 +19,9 @@ AXIS = "device"
 REPLICATED = PartitionSpec()
 SPLIT = PartitionSpec(AXIS)
 _CPU_DEVICES = 2
+# XLA's threads for all devices. With as many as devices, one that waits for the other device holds the thread that
+# the other needs for the parts of its work: on a busy machine both then wait for ever (XLA aborts after 60 s).
+_THREADS = "NPROC"
 
 
 def visible_cores() -> int:
@@ -30,6 +33,7 @@ def configure() -> None:
     """Split the CPU into devices and switch the compile cache on; too late once JAX has started."""
     with contextlib.suppress(RuntimeError):  # JAX already runs: keep its devices
         jax.config.update("jax_num_cpu_devices", min(_CPU_DEVICES, visible_cores()))
+    os.environ.setdefault(_THREADS, str(max(2 * _CPU_DEVICES, visible_cores())))
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         cache_home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(cache_home / "mission" / "jax"))
@@ -57,6 +61,7 @@ def describe() -> dict[str, Any]:
         "platform": jax.devices()[0].platform,
         "devices": mesh().size,
         "cores": visible_cores(),
+        "threads": os.environ.get(_THREADS),
         "jax": jax.__version__,
         "jaxlib": jaxlib.__version__,
         "xla_flags": os.environ.get("XLA_FLAGS", ""),

@@ -11,13 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from mission_rocket.flight import Dispersions, Flight, view
-from mission_rocket.guidance import predict_touchdown
 from mission_rocket.phases import entry_burn, landing_burn
 from mission_rocket.phases.landing_burn import LANDED, Params
 from mission_rocket.physics.atmosphere import atmosphere
 from mission_rocket.physics.constants import DEGREE
 from mission_rocket.physics.state import nominal, start_state
 from mission_rocket.physics.vector import Vector, norm, quaternion_of_axis
+from mission_rocket.prediction import predict_touchdown
 
 FLIGHTS = 96
 GUIDE, DIVE, HOVER, DRIFT = range(4)

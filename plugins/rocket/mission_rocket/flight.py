@@ -294,9 +294,13 @@ def bounded(action: Array, times: tuple[int, ...] = ()) -> Array:
     return jnp.clip(action, jnp.full(len(action), -1.0).at[jnp.array(times, int)].set(-2.0), 1.0)
 
 
-def corrected(guide: Array, residual: float, action: Array) -> Array:
-    """What the vehicle receives: the guide's action and `residual` times the agent's; with 0 the agent's alone."""
-    return jnp.clip(guide + residual * action, -1.0, 1.0) if residual > 0.0 else action
+def corrected(guide: Array, residual: float, action: Array, shares: tuple[float, ...] | None = None) -> Array:
+    """What the vehicle receives: the guide's action and `residual` times the agent's; with 0 the agent's alone.
+
+    `shares` of the residual go to each action; all of it where None.
+    """
+    correction = action if shares is None else jnp.array(shares) * action
+    return jnp.clip(guide + residual * correction, -1.0, 1.0) if residual > 0.0 else action
 
 
 def uncorrected(guide: Array, residual: float) -> Array:

@@ -8,11 +8,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
 from mission_rocket.flight import Flight, View, body_components
-from mission_rocket.physics.atmosphere import atmosphere
-from mission_rocket.physics.gravity import Site
 from mission_rocket.physics.tables import lookup_grid
 from mission_rocket.physics.vector import Scalar, Vector, cross, dot, norm
 from mission_rocket.physics.vehicle import Body
@@ -143,121 +141,6 @@ def within(axis: Vector, vertical: Vector, largest: Array) -> Vector:
     size = norm(across, 1e-12)
     kept = jnp.minimum(size, jnp.sin(largest))
     return vertical * jnp.sqrt(1.0 - kept * kept) + across * (kept / size)
-
-
-def predict_touchdown(
-    body: Body, site: Site, seen: View, ignition: Array, throttle: Scalar, engines: Scalar, resistance: Scalar = 1.0
-) -> tuple[Vector, Array]:
-    """(where the vehicle comes to rest if it only brakes against the flow, how long that takes [s]).
-
-    Down to the altitude `ignition` [m] it falls with `resistance` times the nominal drag (6 midpoint steps in
-    height), then brakes at constant throttle to rest (12 in speed): against the flow while that is fast, in the end
-    against its motion over ground. The wind is today's, linear in altitude as the envelope below 10 km.
-    """
-    engine = body.engines[0]
-    aero = body.aerodynamics
-
-    def push(h: Scalar, v: Vector, thrust: Scalar) -> Vector:
-        share = (h + 1500.0) / (seen.altitude + 1500.0) * jnp.clip((-v.z - 54.1) / 50.0, 0.0, 1.0)
-        through = v - seen.wind * share
-        speed = norm(through, 1.0)
-        air = atmosphere(jnp.maximum(h, 0.0))
-        mach = speed / air.sound_speed
-        drag = 0.5 * air.density * speed * speed * aero.area * lookup_grid(aero.engine_first.drag, 0.0 * mach, mach)
-        return through * (-(resistance * drag / seen.mass + thrust) / speed)
-
-    drop = jnp.maximum(seen.altitude - ignition, 0.0) / 6
-
-    def fall(carry: tuple[Vector, Vector, Array], _: None) -> tuple[tuple[Vector, Vector, Array], None]:
-        at, v, seconds = carry
-        down = Vector(0.0, 0.0, -9.8)
-        span = drop / jnp.maximum(-v.z, 30.0)
-        half = v + (push(at.z, v, 0.0) + down) * (0.5 * span)
-        span = drop / jnp.maximum(-half.z, 30.0)
-        pull = push(at.z - 0.5 * drop, half, 0.0) + down
-        return (Vector(at.x + half.x * span, at.y + half.y * span, at.z - drop), v + pull * span, seconds + span), None
-
-    begin = (Vector(seen.position.x, seen.position.y, seen.altitude), seen.velocity, jnp.zeros_like(seen.altitude))
-    at, v, seconds = lax.scan(fall, begin, None, length=6)[0]
-    slower = jnp.maximum(-v.z, 1.0) / 12
-    thrust = engines * (throttle * engine.thrust - engine.exit_area * 1e5) / seen.mass
-
-    def brake(carry: tuple[Vector, Vector, Array], _: None) -> tuple[tuple[Vector, Vector, Array], None]:
-        at, v, seconds = carry
-        pull = push(at.z, v, thrust)
-        span = slower / jnp.maximum(pull.z - 9.8, 1.0)
-        half = Vector(v.x + 0.5 * span * pull.x, v.y + 0.5 * span * pull.y, v.z + 0.5 * slower)
-        pull = push(at.z + 0.5 * span * v.z, half, thrust)
-        span = slower / jnp.maximum(pull.z - 9.8, 1.0)
-        after = Vector(v.x + span * pull.x, v.y + span * pull.y, v.z + slower)
-        return (at + half * span, after, seconds + span), None
-
-    rest, _, seconds = lax.scan(brake, (at, v, seconds), None, length=12)[0]
-    return rest, seconds
-
-
-class Stop(NamedTuple):
-    """Where and when a braking burn brings the vehicle to rest."""
-
-    height: Array
-    seconds: Array
-    propellant: Array
-
-
-def stop(
-    body: Body,
-    mass: Scalar,
-    height: Array,
-    speed: Array,
-    throttle: Scalar,
-    engines: Scalar,
-    final: float,
-    resistance: Scalar = 1.0,
-) -> Stop:
-    """Brake straight down at constant throttle from `speed` to `final` [m/s], `resistance` times nominal drag.
-
-    The independent variable is speed, dh = -v dv / a: 12 midpoint steps. `height` may end below the ground.
-    """
-    engine, aero = body.engines[0], body.aerodynamics
-    steps = 12
-    drop = jnp.maximum(speed - final, 0.0) / steps
-
-    def leg(carry: tuple[Array, Array, Array, Array], _: None) -> tuple[tuple[Array, Array, Array, Array], None]:
-        h, v, m, seconds = carry
-        middle = v - 0.5 * drop
-        air = atmosphere(jnp.maximum(h, 0.0))
-        thrust = engines * (throttle * engine.thrust - engine.exit_area * air.pressure)
-        drag = resistance * 0.5 * air.density * middle * middle * aero.area
-        drag = drag * lookup_grid(aero.engine_first.drag, 0.0 * middle, middle / air.sound_speed)
-        brake = jnp.maximum((thrust + drag) / m - 9.81, 0.5)
-        span = drop / brake
-        return (h - middle * span, v - drop, m - engines * throttle * engine.flow * span, seconds + span), None
-
-    begin = (height, jnp.maximum(speed, final), jnp.asarray(mass), jnp.zeros_like(height))
-    h, _, m, seconds = lax.scan(leg, begin, None, length=steps)[0]
-    return Stop(h, seconds, jnp.asarray(mass - m))
-
-
-def stopping_throttle(
-    body: Body,
-    mass: Scalar,
-    height: Array,
-    speed: Array,
-    engines: Scalar,
-    final: float,
-    low: float,
-    resistance: Scalar = 1.0,
-) -> Array:
-    """The constant throttle that stops at the ground; the inverse of the distance is near linear in it."""
-
-    def inverse(throttle: float) -> Array:
-        end = stop(body, mass, height, speed, throttle, engines, final, resistance)
-        return 1.0 / jnp.maximum(height - end.height, 0.05)
-
-    middle = 0.5 * (low + 1.0)
-    first, second = inverse(middle), inverse(1.0)
-    slope = (second - first) / (1.0 - middle)
-    return middle + (1.0 / jnp.maximum(height, 0.05) - first) / jnp.maximum(slope, 1e-7)
 
 
 def found_lag(before: Array, was: Flight, now: Flight, throttle: Scalar, lit: Array, period: float) -> Array:

@@ -22,7 +22,7 @@ limit), `out_of_propellant`, `lost_control` (tilted past the horizon, or turning
 
 Reward: `meco` 20 for the box as a whole, because only that can be flown on from; `aim` at the end 3 / (1 +
 (error / half width of its range)^2) for altitude, speed, flight-path angle and sideways speed (20 m/s),
-so that a near miss beats a far one; `reserve`, with success, 1 for each 4 t above the reserve: a tonne
+so that a near miss beats a far one; `reserve`, with success, 1 for each tonne above the reserve, at most 20: a tonne
 here is a tonne at landing; `progress` 4 for the whole speed, as it is gained, so that early training has a
 slope to climb; `path` takes up to 0.02 a second for being 10 deg off the reference flight-path angle;
 `limits` takes the share of a limit above 80 %, each second. Without success a flight earns less
@@ -371,7 +371,7 @@ def reward(params: Params):
         return {
             "meco": jnp.where(outcome.success, 20.0, 0.0),
             "aim": jnp.where(outcome.terminated & ended, aim, 0.0),
-            "reserve": jnp.where(outcome.success, jnp.clip(left / 4e3, 0.0, 10.0), 0.0),
+            "reserve": jnp.where(outcome.success, jnp.clip(left / 1e3, 0.0, 20.0), 0.0),
             "progress": 4.0 * (jnp.minimum(seen.speed, 1650.0) - jnp.minimum(before.speed, 1650.0)) / 1650.0,
             "path": -0.02 * seconds * off,
             "limits": -seconds * jnp.clip(ratio - 0.8, 0.0, 1.0),

@@ -45,7 +45,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 from pydantic import Field
 
 from mission import Environment, Outcome, PhaseSpec, hookimpl
@@ -66,16 +66,16 @@ from mission_rocket.flight import (
     uncorrected,
     view,
 )
-from mission_rocket.guidance import accelerate_across, found_drag, point, predict_touchdown
-from mission_rocket.physics.atmosphere import atmosphere
+from mission_rocket.guidance import accelerate_across, found_drag, point
 from mission_rocket.physics.channels import channels, fall
 from mission_rocket.physics.constants import DEGREE
 from mission_rocket.physics.gravity import Site, free_fall
 from mission_rocket.physics.integrate import cross_altitude
 from mission_rocket.physics.state import Command, start_state
-from mission_rocket.physics.tables import Table, lookup, lookup_grid
+from mission_rocket.physics.tables import lookup, lookup_grid
 from mission_rocket.physics.vector import Scalar, Vector, norm, quaternion_of_axis
 from mission_rocket.physics.vehicle import Body
+from mission_rocket.prediction import WIND_SHAPE, Descent, brake, descend, predict_touchdown
 from mission_rocket.report import sections
 from mission_rocket.vehicles import build_body
 
@@ -88,11 +88,6 @@ _PEAK = (66e3, 74e3)  # Pa, that the guide cuts off for: with plenty of propella
 _PLENTY_KG = 2500.0  # above the least propellant
 _BURN_TILT, _COAST_TILT = 18.0 * DEGREE, 8.0 * DEGREE
 _SPREAD_X_M, _SPREAD_Y_M = 1500.0, 500.0
-# the 75th percentile of the wind envelope: its shape serves to forecast the wind from the wind here
-_WIND_SHAPE = Table(
-    (0.0, 1_000.0, 10_000.0, 13_600.0, 20_000.0, 23_000.0, 50_000.0, 80_000.0),
-    (8.0, 14.0, 56.0, 56.0, 18.0, 18.0, 73.0, 72.0),
-)
 
 
 class Params(FlightParams):
@@ -219,7 +214,7 @@ class EntryBurn(Environment[Flight, State]):
         at = seen.position + (seen.velocity + pull * (0.5 * coast)) * coast
         v = seen.velocity + pull * coast
         high = seen.altitude - drop
-        wind = seen.wind * (1.0 / lookup(_WIND_SHAPE, seen.altitude))
+        wind = seen.wind * (1.0 / lookup(WIND_SHAPE, seen.altitude))
         level = state.flight.state.motion.levels[0]
         thrust = jnp.maximum(level, 0.01) * _ENGINES * self.body.engines[0].thrust
         # what the engines still give while they follow: as a longer burn
@@ -243,7 +238,7 @@ class EntryBurn(Environment[Flight, State]):
             altitude=jnp.minimum(seen.altitude, self.params.end_altitude_m),
             position=end.position,
             velocity=end.velocity,
-            wind=wind * lookup(_WIND_SHAPE, self.params.end_altitude_m),
+            wind=wind * lookup(WIND_SHAPE, self.params.end_altitude_m),
             mass=mass,
         )
         ignition, throttle, engines = _REST
@@ -489,79 +484,3 @@ def mission_phase() -> PhaseSpec:
         report=sections,
         sac=agent(target_entropy=-22.0, gamma=0.998),
     )
-
-
-class Descent(NamedTuple):
-    """The end of an unpowered fall; `reach` metres gained and `kept` m/s left of 1 m/s across at its start."""
-
-    position: Vector
-    velocity: Vector
-    peak: Array
-    reach: Array
-    kept: Array
-
-
-def resistance(body: Body, height: Array, through: Vector) -> tuple[Array, Array]:
-    """(nominal drag over airspeed [N s/m] engines first along the flow, dynamic pressure [Pa])."""
-    air, speed = atmosphere(height), norm(through, 1.0)
-    pressure = 0.5 * air.density * speed * speed
-    mach = speed / air.sound_speed
-    coefficient = lookup_grid(body.aerodynamics.engine_first.drag, 0.0 * mach, mach)
-    return pressure * body.aerodynamics.area * coefficient / speed, pressure
-
-
-def brake(
-    body: Body, site: Site, at: Vector, v: Vector, height: Array, mass: Array, wind: Vector, seconds: Array, load: float
-) -> tuple[Vector, Vector, Array, Array]:
-    """(position, velocity, altitude, mass) after a burn against the flow at an axial load [m/s2]; 3 midpoint steps.
-
-    `wind` is that of the table's shape, times the factor today.
-    """
-    span, exhaust = seconds / 3, body.engines[0].thrust / body.engines[0].flow
-
-    def rate(at: Vector, v: Vector, height: Array) -> tuple[Vector, Array]:
-        through = v - wind * lookup(_WIND_SHAPE, height)
-        slowed, _ = resistance(body, height, through)
-        speed = norm(through, 1.0)
-        return free_fall(site, at, v) - through * (load / speed), slowed * speed
-
-    def leg(carry: tuple[Vector, Vector, Array, Array], _: None) -> tuple[tuple[Vector, Vector, Array, Array], None]:
-        at, v, height, mass = carry
-        pull = rate(at, v, height)[0]
-        half = v + pull * (0.5 * span)
-        pull, drag = rate(at + v * (0.5 * span), half, height + 0.5 * span * v.z)
-        used = jnp.maximum(load * mass - drag, 0.0) / exhaust * span
-        return (at + half * span, v + pull * span, height + half.z * span, mass - used), None
-
-    return lax.scan(leg, (at, v, height, mass), None, length=3)[0]
-
-
-def descend(
-    body: Body, site: Site, at: Vector, v: Vector, height: Array, mass: Array, wind: Vector, drag: Array, level: float
-) -> Descent:
-    """Fall along the flow to the altitude `level` [m], `drag` times the nominal drag; midpoint steps in altitude."""
-    steps = 12
-    drop = jnp.maximum(height - level, 0.0) / steps
-
-    def rate(at: Vector, v: Vector, height: Array) -> tuple[Vector, Array, Array]:
-        through = v - wind * lookup(_WIND_SHAPE, height)
-        slowed, pressure = resistance(body, height, through)
-        fading = drag * slowed / mass
-        return free_fall(site, at, v) - through * fading, fading, pressure
-
-    def leg(carry: tuple[Descent, Array], _: None) -> tuple[tuple[Descent, Array], None]:
-        (at, v, peak, reach, kept), height = carry
-        span = drop / jnp.maximum(-v.z, 50.0)
-        pull = rate(at, v, height)[0]
-        half = v + pull * (0.5 * span)
-        span = drop / jnp.maximum(-half.z, 50.0)
-        half = v + pull * (0.5 * span)
-        pull, fading, pressure = rate(at + v * (0.5 * span), half, height - 0.5 * drop)
-        less = kept * jnp.exp(-fading * span)
-        there = Descent(
-            at + half * span, v + pull * span, jnp.maximum(peak, pressure), reach + 0.5 * (kept + less) * span, less
-        )
-        return (there, height - drop), None
-
-    zero = jnp.zeros_like(mass)
-    return lax.scan(leg, (Descent(at, v, zero, zero, zero + 1.0), height), None, length=steps)[0][0]

@@ -3,7 +3,8 @@
 Actions (7): `throttle` (40 to 100 % of centre and pair; before the first ignition, below -0.6 they stay
 off), `time_to_cut_off` (0 to 20 s; the engines stop inside the step when it is within the control
 period), `gimbal_yaw`, `gimbal_pitch`, `rcs_yaw`, `rcs_pitch`, `rcs_roll` (shares of the limits). With
-`residual` r > 0 the vehicle receives guide + r x action, clipped; with 0 the action itself. Once lit the
+`residual` r > 0 the vehicle receives guide + r x action, clipped (the time guide + 0.1 r x action: the impact moves by
+5 km a second); with 0 the action itself. Once lit the
 engines stay lit until the cut-off, which is final and without effect before they are lit.
 
 Observation (42): predicted impact off the target (log, 300 m; and 300 km downrange, 10 km across), rate of
@@ -19,13 +20,13 @@ Success `on_target`, 6 s after the cut-off: impact without air at altitude 0 wit
 Failures: `off_target` (ended outside that), `overstressed`, `out_of_propellant`, `lost_control` (turning
 faster than 40 deg/s), `too_low` (below 50 km on the way down).
 
-Reward: `on_target` 20 for the box as a whole; `closing` 10 for the whole distance of the impact from the
-target, as it shrinks, so that position always counts; `accuracy` at the end 6 / (1 + 4 miss / `miss_m`) and
+Reward: `on_target` 30 for the box as a whole; `closing` 10 for the whole distance of the impact from the
+target, as it shrinks, so that position always counts; `accuracy` at the end 20 / (1 + 4 miss / `miss_m`) and
 2 / (1 + (rate / limit)^2), so that a near miss beats a far one; `pointing` takes up to 0.05 a second for the
 angle between nose and wanted direction before the cut-off and `rate` as much for fast turning, since
 closing says nothing until the nose has come round; `reserve`, with success, 1 for each 400 kg above
-the reserve, at most 40: it is what the landing has left; `limits` takes the share of a limit above 80 %, each
-second. A flight that ends otherwise keeps at most the 10 of closing and 8 of accuracy, less than success alone.
+the reserve, at most 40: what the landing has left; `limits` takes the share of a limit above 80 %, each
+second. A flight that ends otherwise keeps at most the 10 of closing and 22 of accuracy, less than any success.
 
 Guide: turns by rate-limited proportional-derivative control, on the RCS until the nose is within an
 angle of the burn's direction, then on the gimbal, whose mean angle of late is fed forward and so trims
@@ -83,12 +84,13 @@ _SETTLE_S = 6.0
 _ENGINES = 3.0
 _LOWEST_M = 50e3
 _TRIM_S = 3.0
+_SHARES = (1.0, 0.1, 1.0, 1.0, 1.0, 1.0, 1.0)  # of the residual, by action
 
 
 class Params(FlightParams):
     """The target, the box, the guide's aims, and the MECO box that a start of its own is drawn from."""
 
-    residual: float = Field(0.05, ge=0.0, le=1.0, description="Authority of the agent over the guide; 0: no guide.")
+    residual: float = Field(0.1, ge=0.0, le=1.0, description="Authority of the agent over the guide; 0: no guide.")
     target_x_m: float = Field(0.0, description="Where a fall without air would end; downrange of the pad.")
     target_y_m: float = 0.0
     miss_m: float = Field(1000.0, gt=0.0)
@@ -269,7 +271,7 @@ class FlipBoostback(Environment[Flight, State]):
 
     def step(self, key: Array, state: State, action: Array) -> State:
         body, period = self.body, self.control_period_s
-        told = corrected(state.plan.action, self.params.residual, action)
+        told = corrected(state.plan.action, self.params.residual, action, _SHARES)
         group = body.engines[0]
         throttle = group.throttle_min + (1.0 - group.throttle_min) * 0.5 * (told[0] + 1.0)
         lit = state.lit | (told[0] >= -0.6)
@@ -383,12 +385,12 @@ def reward(params: Params):
         here, before = plan.miss, state.plan.miss
         rate = norm(seen.rates) / DEGREE
         ended = outcome.terminated & ((outcome.cause == ON_TARGET) | (outcome.cause == OFF_TARGET))
-        accuracy = 6.0 / (1.0 + 4.0 * here / params.miss_m) + 2.0 / (1.0 + (rate / params.rate_deg_s) ** 2)
+        accuracy = 20.0 / (1.0 + 4.0 * here / params.miss_m) + 2.0 / (1.0 + (rate / params.rate_deg_s) ** 2)
         left = after.flight.state.motion.propellant - params.reserve_kg
         ratio = stress_ratio(env.body, stress(env.body, env.site, after.flight, silent), True)
         astray = jnp.where(after.cut, 0.0, 0.5 - 0.5 * dot(seen.axis, plan.wanted))
         return {
-            "on_target": jnp.where(outcome.success, 20.0, 0.0),
+            "on_target": jnp.where(outcome.success, 30.0, 0.0),
             "closing": 10.0 * (before - here) / jnp.maximum(after.begun_m, 1e4),
             "accuracy": jnp.where(ended, accuracy, 0.0),
             "pointing": -0.05 * seconds * astray,

@@ -61,7 +61,7 @@ from mission_rocket.flight import (
     uncorrected,
     view,
 )
-from mission_rocket.guidance import found_drag, found_lag, predict_touchdown, stop, stopping_throttle
+from mission_rocket.guidance import found_drag, found_lag
 from mission_rocket.physics.channels import channels
 from mission_rocket.physics.constants import DEGREE
 from mission_rocket.physics.gravity import Site
@@ -70,6 +70,7 @@ from mission_rocket.physics.state import Command, idle, start_state
 from mission_rocket.physics.vector import Vector, body_axis, dot, norm, quaternion_of_axis
 from mission_rocket.physics.vehicle import Body
 from mission_rocket.physics.wind import steady_wind
+from mission_rocket.prediction import predict_touchdown, stop, stopping_throttle
 from mission_rocket.regulator import Lateral, Regulator, Weights, descend, design, linearise, regulate, time_key
 from mission_rocket.report import sections
 from mission_rocket.vehicles import build_body

@@ -1,0 +1,215 @@
+"""Where a fall, a braking burn and a landing end: what guides predict, by a few integration steps.
+
+Falls and burns along the flow, engines first, without incidence.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from mission_rocket.flight import View
+from mission_rocket.physics.atmosphere import atmosphere
+from mission_rocket.physics.gravity import Site, free_fall
+from mission_rocket.physics.tables import Table, lookup, lookup_grid
+from mission_rocket.physics.vector import Scalar, Vector, norm
+from mission_rocket.physics.vehicle import Body
+
+# the 75th percentile of the wind envelope: its shape serves to forecast the wind from the wind here
+WIND_SHAPE = Table(
+    (0.0, 1_000.0, 10_000.0, 13_600.0, 20_000.0, 23_000.0, 50_000.0, 80_000.0),
+    (8.0, 14.0, 56.0, 56.0, 18.0, 18.0, 73.0, 72.0),
+)
+
+
+class Descent(NamedTuple):
+    """The end of an unpowered fall; `reach` metres gained and `kept` m/s left of 1 m/s across at its start."""
+
+    position: Vector
+    velocity: Vector
+    peak: Array
+    reach: Array
+    kept: Array
+
+
+def resistance(body: Body, height: Array, through: Vector) -> tuple[Array, Array]:
+    """(nominal drag over airspeed [N s/m] engines first along the flow, dynamic pressure [Pa])."""
+    air, speed = atmosphere(height), norm(through, 1.0)
+    pressure = 0.5 * air.density * speed * speed
+    mach = speed / air.sound_speed
+    coefficient = lookup_grid(body.aerodynamics.engine_first.drag, 0.0 * mach, mach)
+    return pressure * body.aerodynamics.area * coefficient / speed, pressure
+
+
+def brake(
+    body: Body, site: Site, at: Vector, v: Vector, height: Array, mass: Array, wind: Vector, seconds: Array, load: float
+) -> tuple[Vector, Vector, Array, Array]:
+    """(position, velocity, altitude, mass) after a burn against the flow at an axial load [m/s2]; 3 midpoint steps.
+
+    `wind` is that of the table's shape, times the factor today.
+    """
+    span, exhaust = seconds / 3, body.engines[0].thrust / body.engines[0].flow
+
+    def rate(at: Vector, v: Vector, height: Array) -> tuple[Vector, Array]:
+        through = v - wind * lookup(WIND_SHAPE, height)
+        slowed, _ = resistance(body, height, through)
+        speed = norm(through, 1.0)
+        return free_fall(site, at, v) - through * (load / speed), slowed * speed
+
+    def leg(carry: tuple[Vector, Vector, Array, Array], _: None) -> tuple[tuple[Vector, Vector, Array, Array], None]:
+        at, v, height, mass = carry
+        pull = rate(at, v, height)[0]
+        half = v + pull * (0.5 * span)
+        pull, drag = rate(at + v * (0.5 * span), half, height + 0.5 * span * v.z)
+        used = jnp.maximum(load * mass - drag, 0.0) / exhaust * span
+        return (at + half * span, v + pull * span, height + half.z * span, mass - used), None
+
+    return lax.scan(leg, (at, v, height, mass), None, length=3)[0]
+
+
+def descend(
+    body: Body, site: Site, at: Vector, v: Vector, height: Array, mass: Array, wind: Vector, drag: Array, level: float
+) -> Descent:
+    """Fall along the flow to the altitude `level` [m], `drag` times the nominal drag; midpoint steps in altitude."""
+    steps = 12
+    drop = jnp.maximum(height - level, 0.0) / steps
+
+    def rate(at: Vector, v: Vector, height: Array) -> tuple[Vector, Array, Array]:
+        through = v - wind * lookup(WIND_SHAPE, height)
+        slowed, pressure = resistance(body, height, through)
+        fading = drag * slowed / mass
+        return free_fall(site, at, v) - through * fading, fading, pressure
+
+    def leg(carry: tuple[Descent, Array], _: None) -> tuple[tuple[Descent, Array], None]:
+        (at, v, peak, reach, kept), height = carry
+        span = drop / jnp.maximum(-v.z, 50.0)
+        pull = rate(at, v, height)[0]
+        half = v + pull * (0.5 * span)
+        span = drop / jnp.maximum(-half.z, 50.0)
+        half = v + pull * (0.5 * span)
+        pull, fading, pressure = rate(at + v * (0.5 * span), half, height - 0.5 * drop)
+        less = kept * jnp.exp(-fading * span)
+        there = Descent(
+            at + half * span, v + pull * span, jnp.maximum(peak, pressure), reach + 0.5 * (kept + less) * span, less
+        )
+        return (there, height - drop), None
+
+    zero = jnp.zeros_like(mass)
+    return lax.scan(leg, (Descent(at, v, zero, zero, zero + 1.0), height), None, length=steps)[0][0]
+
+
+def predict_touchdown(
+    body: Body, site: Site, seen: View, ignition: Array, throttle: Scalar, engines: Scalar, resistance: Scalar = 1.0
+) -> tuple[Vector, Array]:
+    """(where the vehicle comes to rest if it only brakes against the flow, how long that takes [s]).
+
+    Down to the altitude `ignition` [m] it falls with `resistance` times the nominal drag (6 midpoint steps in
+    height), then brakes at constant throttle to rest (12 in speed): against the flow while that is fast, in the end
+    against its motion over ground. The wind is today's, linear in altitude as the envelope below 10 km.
+    """
+    engine = body.engines[0]
+    aero = body.aerodynamics
+
+    def push(h: Scalar, v: Vector, thrust: Scalar) -> Vector:
+        share = (h + 1500.0) / (seen.altitude + 1500.0) * jnp.clip((-v.z - 54.1) / 50.0, 0.0, 1.0)
+        through = v - seen.wind * share
+        speed = norm(through, 1.0)
+        air = atmosphere(jnp.maximum(h, 0.0))
+        mach = speed / air.sound_speed
+        drag = 0.5 * air.density * speed * speed * aero.area * lookup_grid(aero.engine_first.drag, 0.0 * mach, mach)
+        return through * (-(resistance * drag / seen.mass + thrust) / speed)
+
+    drop = jnp.maximum(seen.altitude - ignition, 0.0) / 6
+
+    def fall(carry: tuple[Vector, Vector, Array], _: None) -> tuple[tuple[Vector, Vector, Array], None]:
+        at, v, seconds = carry
+        down = Vector(0.0, 0.0, -9.8)
+        span = drop / jnp.maximum(-v.z, 30.0)
+        half = v + (push(at.z, v, 0.0) + down) * (0.5 * span)
+        span = drop / jnp.maximum(-half.z, 30.0)
+        pull = push(at.z - 0.5 * drop, half, 0.0) + down
+        return (Vector(at.x + half.x * span, at.y + half.y * span, at.z - drop), v + pull * span, seconds + span), None
+
+    begin = (Vector(seen.position.x, seen.position.y, seen.altitude), seen.velocity, jnp.zeros_like(seen.altitude))
+    at, v, seconds = lax.scan(fall, begin, None, length=6)[0]
+    slower = jnp.maximum(-v.z, 1.0) / 12
+    thrust = engines * (throttle * engine.thrust - engine.exit_area * 1e5) / seen.mass
+
+    def brake(carry: tuple[Vector, Vector, Array], _: None) -> tuple[tuple[Vector, Vector, Array], None]:
+        at, v, seconds = carry
+        pull = push(at.z, v, thrust)
+        span = slower / jnp.maximum(pull.z - 9.8, 1.0)
+        half = Vector(v.x + 0.5 * span * pull.x, v.y + 0.5 * span * pull.y, v.z + 0.5 * slower)
+        pull = push(at.z + 0.5 * span * v.z, half, thrust)
+        span = slower / jnp.maximum(pull.z - 9.8, 1.0)
+        after = Vector(v.x + span * pull.x, v.y + span * pull.y, v.z + slower)
+        return (at + half * span, after, seconds + span), None
+
+    rest, _, seconds = lax.scan(brake, (at, v, seconds), None, length=12)[0]
+    return rest, seconds
+
+
+class Stop(NamedTuple):
+    """Where and when a braking burn brings the vehicle to rest."""
+
+    height: Array
+    seconds: Array
+    propellant: Array
+
+
+def stop(
+    body: Body,
+    mass: Scalar,
+    height: Array,
+    speed: Array,
+    throttle: Scalar,
+    engines: Scalar,
+    final: float,
+    resistance: Scalar = 1.0,
+) -> Stop:
+    """Brake straight down at constant throttle from `speed` to `final` [m/s], `resistance` times nominal drag.
+
+    The independent variable is speed, dh = -v dv / a: 12 midpoint steps. `height` may end below the ground.
+    """
+    engine, aero = body.engines[0], body.aerodynamics
+    steps = 12
+    drop = jnp.maximum(speed - final, 0.0) / steps
+
+    def leg(carry: tuple[Array, Array, Array, Array], _: None) -> tuple[tuple[Array, Array, Array, Array], None]:
+        h, v, m, seconds = carry
+        middle = v - 0.5 * drop
+        air = atmosphere(jnp.maximum(h, 0.0))
+        thrust = engines * (throttle * engine.thrust - engine.exit_area * air.pressure)
+        drag = resistance * 0.5 * air.density * middle * middle * aero.area
+        drag = drag * lookup_grid(aero.engine_first.drag, 0.0 * middle, middle / air.sound_speed)
+        brake = jnp.maximum((thrust + drag) / m - 9.81, 0.5)
+        span = drop / brake
+        return (h - middle * span, v - drop, m - engines * throttle * engine.flow * span, seconds + span), None
+
+    begin = (height, jnp.maximum(speed, final), jnp.asarray(mass), jnp.zeros_like(height))
+    h, _, m, seconds = lax.scan(leg, begin, None, length=steps)[0]
+    return Stop(h, seconds, jnp.asarray(mass - m))
+
+
+def stopping_throttle(
+    body: Body,
+    mass: Scalar,
+    height: Array,
+    speed: Array,
+    engines: Scalar,
+    final: float,
+    low: float,
+    resistance: Scalar = 1.0,
+) -> Array:
+    """The constant throttle that stops at the ground; the inverse of the distance is near linear in it."""
+
+    def inverse(throttle: float) -> Array:
+        end = stop(body, mass, height, speed, throttle, engines, final, resistance)
+        return 1.0 / jnp.maximum(height - end.height, 0.05)
+
+    middle = 0.5 * (low + 1.0)
+    first, second = inverse(middle), inverse(1.0)
+    slope = (second - first) / (1.0 - middle)
+    return middle + (1.0 / jnp.maximum(height, 0.05) - first) / jnp.maximum(slope, 1e-7)

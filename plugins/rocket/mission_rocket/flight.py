@@ -308,7 +308,13 @@ def uncorrected(guide: Array, residual: float) -> Array:
     return jnp.zeros_like(guide) if residual > 0.0 else jnp.clip(guide, -1.0, 1.0)
 
 
-def agent(target_entropy: float, width: int = 128, gamma: float = 0.995) -> SacConfig:
+def agent(
+    target_entropy: float,
+    width: int = 128,
+    gamma: float = 0.995,
+    actor_learning_rate: float = 1e-4,
+    exploration_noise: float = 0.1,
+) -> SacConfig:
     """The agents' common defaults: a small correction of a good guide, that must not lose what the guide can do.
 
     The policy begins with the guide (`output_scale`), the replay with flights of the guide and noise about it, and
@@ -321,11 +327,11 @@ def agent(target_entropy: float, width: int = 128, gamma: float = 0.995) -> SacC
         gamma=gamma,
         tau=0.01,
         n_step=5,
-        actor_learning_rate=1e-4,
+        actor_learning_rate=actor_learning_rate,
         critic_learning_rate=5e-4,
         temperature_initial=5e-4,
         target_entropy=target_entropy,
-        exploration_noise=0.1,
+        exploration_noise=exploration_noise,
         buffer_size=400_000,
         fill=FillConfig(env_steps=65_536, policy="guide"),
         warm_up=WarmUpConfig(steps=15_000),

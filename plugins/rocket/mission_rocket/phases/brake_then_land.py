@@ -1,7 +1,8 @@
 """Landing burn from high above, `engines: [3, 1]`: three engines brake, the vehicle falls on, one engine lands it.
 
 For missions without an entry burn. The environment is the entry burn down to 7 km and the landing burn from there,
-as one phase: one agent flies both, with the actions of the entry burn (11), of which the landing uses seven. How the
+as one phase: one agent flies both, with the actions of the entry burn (11), of which the landing uses seven; while it
+brakes, 0.3 of `residual` counts. How the
 vehicle is handed over within the phase does not count, what happens at the ground does.
 
 Observation (79): whether it still brakes, what the entry burn observes (45) while it does and what the landing
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 _HAND_OVER_M = 7000.0
 _OFFSET_M = -1200.0  # of where a fall without air ends: air and burn shorten the flight by as much
 _LOAD = 57.0  # m/s2: at the entry burn's 46, dynamic pressure passes 80 kPa from 30 km
+_SHARE = 0.3  # of the landing's residual, while it brakes
 _LANDING_ACTIONS = jnp.array([0, 1, 3, 4, 5, 6, 7])  # of the entry burn's, in the landing burn's order
 
 
@@ -130,7 +132,7 @@ def environment(params: landing_burn.Params) -> BrakeThenLand:
     shared = {name: getattr(params, name) for name in FlightParams.model_fields}
     high = entry_burn.Params(
         **shared,
-        residual=params.residual,
+        residual=_SHARE * params.residual,
         ignition_altitude_m=params.start_altitude_m,
         guide_load_m_s2=_LOAD,
         guide_q_alpha_share=0.55,

@@ -482,5 +482,5 @@ def mission_phase() -> PhaseSpec:
         reward=reward,
         limits=lambda params: structural_limits(params, True),
         report=sections,
-        sac=agent(target_entropy=-22.0, gamma=0.998),
+        sac=agent(target_entropy=-22.0, gamma=0.998, actor_learning_rate=3e-5),
     )

@@ -16,7 +16,7 @@ about 60 t), propellant above the reserve (20 t), RCS gas (what the tank holds),
 that the engines showed (0.1 s about the nominal), and the guide's action.
 
 Success `on_target`, 6 s after the cut-off: impact without air at altitude 0 within `miss_m` of (`target_x_m`,
-`target_y_m`), rate at most `rate_deg_s`, propellant at least `reserve_kg`, no structural limit passed.
+`target_y_m`), moved against the wind by `target_lead_s`, rate at most `rate_deg_s`, propellant at least `reserve_kg`, no structural limit passed.
 Failures: `off_target` (ended outside that), `overstressed`, `out_of_propellant`, `lost_control` (turning
 faster than 40 deg/s), `too_low` (below 50 km on the way down).
 
@@ -71,10 +71,11 @@ from mission_rocket.flight import (
 from mission_rocket.guidance import found_lag, point
 from mission_rocket.physics.channels import channels, fall
 from mission_rocket.physics.constants import DEGREE
-from mission_rocket.physics.gravity import Site
+from mission_rocket.physics.gravity import Site, altitude
 from mission_rocket.physics.state import Command, idle, start_state
 from mission_rocket.physics.vector import Scalar, Vector, dot, norm, quaternion_of_axis
 from mission_rocket.physics.vehicle import Body
+from mission_rocket.physics.wind import steady_wind
 from mission_rocket.report import sections
 from mission_rocket.vehicles import build_body
 
@@ -93,6 +94,9 @@ class Params(FlightParams):
     residual: float = Field(0.1, ge=0.0, le=1.0, description="Authority of the agent over the guide; 0: no guide.")
     target_x_m: float = Field(0.0, description="Where a fall without air would end; downrange of the pad.")
     target_y_m: float = 0.0
+    target_lead_s: float = Field(
+        0.0, ge=0.0, le=100.0, description="Moves the target against the wind here: by its drift in so many seconds."
+    )
     miss_m: float = Field(1000.0, gt=0.0)
     rate_deg_s: float = Field(2.0, gt=0.0)
     reserve_kg: float = Field(12e3, ge=0.0)
@@ -200,7 +204,14 @@ class FlipBoostback(Environment[Flight, State]):
         """(impact off the target [m], time until then [s])."""
         motion = flight.state.motion
         there, seconds = fall(self.site, motion.position, motion.velocity)
-        return Vector(there.x - self.params.target_x_m, there.y - self.params.target_y_m, there.z), seconds
+        target = self._target(flight)
+        return Vector(there.x - target.x, there.y - target.y, there.z), seconds
+
+    def _target(self, flight: Flight) -> Vector:
+        """Where a fall without air should end."""
+        params, motion = self.params, flight.state.motion
+        drift = steady_wind(flight.dispersion.wind, altitude(self.site, motion.position)) * params.target_lead_s
+        return Vector(params.target_x_m - drift.x, params.target_y_m - drift.y, jnp.zeros_like(drift.x))
 
     def _seen(self, state: State) -> View:
         return view(self.body, self.site, state.flight)
@@ -224,7 +235,8 @@ class FlipBoostback(Environment[Flight, State]):
         motion = state.flight.state.motion
         ahead = 0.1
         moved, _ = fall(self.site, motion.position, motion.velocity + along * ahead)
-        moved = Vector(moved.x - params.target_x_m - there.x, moved.y - params.target_y_m - there.y, 0.0)
+        target = self._target(state.flight)
+        moved = Vector(moved.x - target.x - there.x, moved.y - target.y - there.y, 0.0)
         # until the closest approach of the impact, less what the tail-off adds
         rate = jnp.maximum(norm(moved, 1.0) / ahead, 100.0)
         t_go = -(moved.x * there.x + moved.y * there.y) / (ahead * rate * rate) - state.lag

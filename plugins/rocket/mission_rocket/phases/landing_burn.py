@@ -2,8 +2,8 @@
 
 Actions (7): `throttle` (40 to 100 %), `time_to_ignition` (0 to 10 s; the engine lights inside the step
 when it is within the control period), `gimbal_yaw`, `gimbal_pitch`, `fin_yaw`, `fin_pitch`, `fin_roll`
-(shares of the actuators' limits). With `residual` r > 0 the vehicle receives guide + r x action,
-clipped; with 0 the action itself. Once lit the engine stays lit.
+(shares of the actuators' limits). With `residual` r > 0 the vehicle receives guide + r x action, clipped (of the
+time 0.1 r, of gimbal and fins 0.3 r); with 0 the action itself. Once lit the engine stays lit.
 
 Observation (35): position across (log, 10 m) and up (log, 20 m), velocity across (100 m/s and log,
 1 m/s) and up (200 m/s and tanh, 5 m/s), tilt (0.1), rates (0.1 rad/s), acceleration felt across
@@ -77,13 +77,14 @@ from mission_rocket.vehicles import build_body
 
 LANDED, CRASHED, MISSED, TOPPLED, ROSE, EMPTY, OVERSTRESSED = range(7)
 _LONGEST_S = 10.0
+_SHARES = (1.0, 0.1, 0.3, 0.3, 0.3, 0.3, 0.3)  # of the residual, by action
 _LEAST_SLOPE = 0.02  # rad/s2 per rad: below it the fins do not steer in roll
 
 
 class Gains(NamedTuple):
     """The guide's settings, found by evolutionary search (CMA-ES) over dispersed flights from the phase's own start."""
 
-    final_m_s: float = 0.6269  # aimed at, at the ground
+    final_m_s: float = 0.5  # aimed at, at the ground
     flare_m_s: float = 10.31  # below this speed or `flare_m` the deceleration is the flare's: the engine lags
     flare_m: float = 10.53
     ahead: float = 0.4046  # lags after which the throttle is reckoned to act
@@ -306,7 +307,7 @@ class LandingBurn(Environment[Flight, State]):
 
     def step(self, key: Array, state: State, action: Array) -> State:
         body, period = self.body, self.control_period_s
-        told = corrected(state.plan.action, self.params.residual, action)
+        told = corrected(state.plan.action, self.params.residual, action, _SHARES)
         group = body.engines[0]
         throttle = group.throttle_min + (1.0 - group.throttle_min) * 0.5 * (told[0] + 1.0)
         t_go = 0.5 * _LONGEST_S * (told[1] + 1.0)
@@ -463,5 +464,5 @@ def mission_phase() -> PhaseSpec:
         reward=reward,
         limits=lambda params: structural_limits(params, True),
         report=sections,
-        sac=agent(target_entropy=-10.0),
+        sac=agent(target_entropy=-10.0, actor_learning_rate=3e-5, exploration_noise=0.3),
     )

@@ -22,6 +22,7 @@ from mission.errors import MissionError
 from mission.hooks import ObserverHooks, PhaseHooks
 from mission.registry import hook_caller
 from mission.schema import mission_schema
+from mission.testing import check_phase
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -184,11 +185,21 @@ def test_commands_parse(page: str, line: str) -> None:
         command.make_context(name, arguments)
 
 
-def test_the_first_screen_has_two_commands() -> None:
+def test_the_first_screen_has_three_commands() -> None:
     screen = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## ")[0]
     lines = re.findall(r"^    (\S.*)$", screen, re.MULTILINE)
-    assert len(lines) == 2
+    assert len(lines) == 3
     assert all(line.startswith("python3 -m pip install -q uv && python3 -m uv run ") for line in lines)
+
+
+def test_the_readme_s_phase_keeps_the_contract(tmp_path: Path) -> None:
+    (block,) = blocks((ROOT / "README.md").read_text(encoding="utf-8"), "python rail.py")
+    head = "import dataclasses\nimport jax\nimport jax.numpy as jnp\nfrom typing import NamedTuple\nfrom pydantic import BaseModel\n"
+    head += "from mission import Environment, Outcome, PhaseSpec, SacConfig, hookimpl\n\n\n"
+    (tmp_path / "rail.py").write_text(head + block, encoding="utf-8")
+    check_phase(load_file(tmp_path / "rail.py").mission_phase())
+    code = [line for line in block.splitlines() if line.strip()]
+    assert len(code) <= 36, "a page of it is enough"
 
 
 def test_the_map_names_every_engine_file() -> None:

@@ -312,7 +312,7 @@ def agent(
     target_entropy: float,
     width: int = 128,
     gamma: float = 0.995,
-    actor_learning_rate: float = 1e-4,
+    actor_learning_rate: float = 5e-5,
     exploration_noise: float = 0.1,
 ) -> SacConfig:
     """The agents' common defaults: a small correction of a good guide, that must not lose what the guide can do.

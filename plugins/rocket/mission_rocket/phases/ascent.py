@@ -20,13 +20,13 @@ the box), `overstressed` (dynamic pressure, its product with incidence, or a loa
 limit), `out_of_propellant`, `lost_control` (tilted past the horizon, or turning faster than 30 deg/s),
 `too_low` (back on the ground).
 
-Reward: `meco` 20 for the box as a whole, because only that can be flown on from; `aim` at the end 3 / (1 +
+Reward: `meco` 40 for the box as a whole, because only that can be flown on from; `aim` at the end 3 / (1 +
 (error / half width of its range)^2) for altitude, speed, flight-path angle and sideways speed (20 m/s),
-so that a near miss beats a far one; `reserve`, with success, 1 for each tonne above the reserve, at most 20: a tonne
+so that a near miss beats a far one; `reserve`, with success, 1 for each 2 t above the reserve, at most 10: a tonne
 here is a tonne at landing; `progress` 4 for the whole speed, as it is gained, so that early training has a
 slope to climb; `path` takes up to 0.02 a second for being 10 deg off the reference flight-path angle;
 `limits` takes the share of a limit above 80 %, each second. Without success a flight earns less
-than 16, with it more than 20.
+than 16, with it more than 40.
 
 Guide: a gravity turn, flight-path angle by speed, from a point-mass flight of the default vehicle (kick
 0.82 deg at 70 m/s, slightly pressed down above 700 m/s so that it reaches 65 km at 50 deg). The velocity is
@@ -369,9 +369,9 @@ def reward(params: Params):
         ratio = stress_ratio(env.body, stress(env.body, env.site, after.flight, silent), False)
         off = jnp.minimum(jnp.abs(env.path_error(seen)) / (10.0 * DEGREE), 1.0)
         return {
-            "meco": jnp.where(outcome.success, 20.0, 0.0),
+            "meco": jnp.where(outcome.success, 40.0, 0.0),
             "aim": jnp.where(outcome.terminated & ended, aim, 0.0),
-            "reserve": jnp.where(outcome.success, jnp.clip(left / 1e3, 0.0, 20.0), 0.0),
+            "reserve": jnp.where(outcome.success, jnp.clip(left / 2e3, 0.0, 10.0), 0.0),
             "progress": 4.0 * (jnp.minimum(seen.speed, 1650.0) - jnp.minimum(before.speed, 1650.0)) / 1650.0,
             "path": -0.02 * seconds * off,
             "limits": -seconds * jnp.clip(ratio - 0.8, 0.0, 1.0),

@@ -6,14 +6,11 @@ It is written under a temporary name and renamed, so a step exists whole or not 
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import json
 import logging
 import os
 import shutil
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -218,37 +215,3 @@ class PhaseFolder:
                 found=f"{type(error).__name__}: {str(error)[:300]}",
                 remedy="train the phase again (--fresh)",
             ) from error
-
-
-@contextlib.contextmanager
-def folder_lock(folder: Path) -> Generator[None]:
-    """Hold the exclusive lock of a mission's folder; it dies with the process.
-
-    Raises:
-      MachineError: another run holds it, or the folder cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        stream = (folder / ".lock").open("a+")
-    except OSError as error:
-        raise MachineError(
-            str(folder),
-            expected="a folder to write checkpoints in",
-            found=str(error),
-            remedy="choose another --checkpoints",
-        ) from None
-    with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            stream.seek(0)
-            raise MachineError(
-                str(folder),
-                expected="to be the only run that writes there",
-                found=f"it is locked by process {stream.read().strip() or '(unknown)'}",
-                remedy="wait for that run, or choose another --checkpoints",
-            ) from None
-        stream.truncate(0)
-        stream.write(str(os.getpid()))
-        stream.flush()
-        yield

@@ -20,6 +20,7 @@ from mission.choosing import choose_flights
 from mission.devices import describe
 from mission.flying import CHUNK, pad
 from mission.handovers import compare_handovers, training_starts
+from mission.lock import folder_lock
 from mission.packing import describe_phase, pack_bands, pack_chosen, pack_flight, records_from, unpack_flight
 from mission.records import Bands, ChosenFlight, Flights
 from mission.report import MissionReport, mission_report
@@ -91,9 +92,16 @@ def report_flights(
       folder: of the report; only a report of the same mission is replaced.
       flights, until, progress: as of `fly_chunks`; the guide flies as many as the chain did.
     """
+    check_target(folder, chain.mission.name)
+    with folder_lock(folder, "--report"):
+        return _report(chain, guide, folder, flights, until, progress)
+
+
+def _report(
+    chain: Chain, guide: Chain | None, folder: Path, flights: int, until: float | None, progress: Progress | None
+) -> MissionReport:
     from mission.page import render_page
 
-    check_target(folder, chain.mission.name)
     unfinished = Unfinished(folder, _key(chain))
     watcher = _Watcher(chain, unfinished)
     report = mission_report(chain, fly_chunks(flights, until, watcher.fly, progress))

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from mission.chain import check_flights, fly_chunks, has_agents_and_guides, prepare_chain
-from mission.checkpoint import folder_lock
 from mission.config import MissionFile
 from mission.devices import configure
 from mission.errors import InputError
+from mission.lock import folder_lock
 from mission.observers import Observers
 from mission.policies import DEFAULT_CHECKPOINTS, SHIPPED
 from mission.report import MissionReport, TrainingRecord, mission_report

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from mission.errors import InputError, MachineError
+from mission.lock import LOCK
 
 FORMAT = 1
 KIND = "mission report"
@@ -82,7 +83,7 @@ def check_target(folder: Path, mission: str) -> None:
     Raises:
       InputError: it holds something else, a damaged report, or one of another version or mission.
     """
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    if not folder.exists() or (folder.is_dir() and not any(path.name != LOCK for path in folder.iterdir())):
         return
     if folder.is_dir() and not (folder / SUMMARY).exists() and (folder / UNFINISHED / "key.json").is_file():
         return

@@ -17,8 +17,10 @@ from synthetic import make_records
 from mission import FlightRecords, MissionError, Section, fly_mission, load_mission
 from mission.chain import Chain
 from mission.comparison import compare_missions
+from mission.errors import MachineError
 from mission.handovers import compare_handovers
 from mission.learning import is_training, learning_page, read_metrics
+from mission.lock import LOCK, folder_lock
 from mission.page import inline_script, page_data, render_page
 from mission.recording import BENCHMARK, stored_benchmark
 from mission.reporting import read_records, report_again
@@ -387,3 +389,14 @@ def test_what_a_benchmark_stored_is_drawn_and_what_cannot_be_read_is_left_out(tm
     html = "".join(section.html for section in propellant(records))
     assert "agent 5.00 % in the mean, guide 8.50 % in the mean" in html
     assert EVIL not in html
+
+
+def test_two_runs_cannot_write_one_report(folder, flown):
+    target = folder / "locked"
+    fly(folder, target, flights=50)
+    before = {path.name: path.read_bytes() for path in target.iterdir() if path.name != LOCK}
+    with folder_lock(target, "--report"), pytest.raises(MachineError, match="choose another --report"):
+        fly(folder, target, flights=60)
+    assert {path.name: path.read_bytes() for path in target.iterdir() if path.name != LOCK} == before
+    fly(folder, target, flights=60)
+    assert read_summary(target)["report"]["flights"] == 60

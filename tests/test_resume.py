@@ -212,7 +212,7 @@ def test_stale_flight_is_refused_or_warned(copy):
 
 
 def test_two_writers(copy):
-    from mission.checkpoint import folder_lock
+    from mission.lock import folder_lock
 
     with folder_lock(copy / "ck" / "trial"):
         done = run_cli("train", copy / "mission.yaml", "--checkpoints", copy / "ck", "--allow-local-plugins")

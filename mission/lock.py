@@ -1,0 +1,51 @@
+"""One writer a folder: checkpoints and reports."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Generator
+from pathlib import Path
+
+from mission.errors import MachineError
+
+LOCK = ".lock"
+
+
+@contextlib.contextmanager
+def folder_lock(folder: Path, option: str = "--checkpoints") -> Generator[None]:
+    """Hold the exclusive lock of a mission's or a report's folder; it dies with the process.
+
+    Args:
+      folder: made where it does not exist; keeps the file `.lock`.
+      option: of the command line, that chose the folder.
+
+    Raises:
+      MachineError: another run holds it, or the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        stream = (folder / LOCK).open("a+")
+    except OSError as error:
+        raise MachineError(
+            str(folder),
+            expected="a folder to write to",
+            found=str(error),
+            remedy=f"choose another {option}",
+        ) from None
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            stream.seek(0)
+            raise MachineError(
+                str(folder),
+                expected="to be the only run that writes there",
+                found=f"it is locked by process {stream.read().strip() or '(unknown)'}",
+                remedy=f"wait for that run, or choose another {option}",
+            ) from None
+        stream.truncate(0)
+        stream.write(str(os.getpid()))
+        stream.flush()
+        yield

@@ -60,6 +60,8 @@ def write_step(final: Path, tree: dict[str, Any], meta: dict[str, Any]) -> None:
         for name, part in tree.items():
             if jax.tree.leaves(part):
                 ocp.save(str((temporary / name).resolve()), part)
+        for note in temporary.rglob("commit_success.txt"):  # Orbax names this machine's folder in it
+            note.write_text("committed\n")
         (temporary / "meta.json").write_text(json.dumps(meta, indent=1, allow_nan=False))
         manifest = {str(p.relative_to(temporary)): _sha256(p) for p in _files(temporary)}
         with (temporary / "manifest.json").open("w") as stream:

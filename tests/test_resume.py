@@ -329,3 +329,9 @@ def test_init_starts_from_an_existing_policy_and_is_recorded(copy):
     )
     meta = json.loads((copy / "other" / "trial" / "second" / "policy" / "meta.json").read_text())
     assert meta["init"] == str(source)
+
+
+def test_a_checkpoint_does_not_name_the_folder_that_it_was_written_in(reference):
+    files = [path for path in (reference / "ck").rglob("*") if path.is_file()]
+    assert files
+    assert not [path for path in files if bytes(reference) in path.read_bytes()]

@@ -71,11 +71,8 @@ def scatter(records: FlightRecords) -> str:
     x, y = (np.asarray(last.at_end(name), np.float64) for name in pair)
     points = np.stack([x[down], y[down]], axis=1)
     curves = [(share, ellipse(points, share)) for share in (0.5, 0.95, 0.99)]
-    bound = (
-        box_bound(last.params, ("distance",))
-        or box_bound(last.params, ("radius",))
-        or box_bound(last.params, ("miss",))
-    )
+    words = ("distance", "radius", "miss")
+    bound = last.params.get("miss_m") or next(filter(None, (box_bound(last.params, (word,)) for word in words)), None)
     reach = max(
         float(np.abs(np.concatenate(curves[-1][1])).max()), float(np.percentile(np.abs(points), 99.9)), bound or 0.0
     )

@@ -19,7 +19,7 @@ DOCS = Path(__file__).resolve().parent
 SHIPPED = DOCS.parent / "checkpoints" / "shipped" / "return_to_launch_site"
 REPLAY_S = 0.985  # share of the flight at which the replay is shown: the landing burn
 sys.path.insert(0, str(DOCS.parent / "tests"))
-from browser import Page, chromium  # noqa: E402
+from browser import READY, Page, chromium  # noqa: E402
 
 
 def clip(page: Page, element: str, path: Path) -> None:
@@ -40,10 +40,7 @@ def main() -> None:
     with chromium() as page, tempfile.TemporaryDirectory() as folder:
         page.look(1280)
         page.open(report)
-        page.run(
-            "new Promise(done => { const look = () => document.getElementById('replay').dataset.ready"
-            " ? done() : setTimeout(look, 50); look(); })"
-        )
+        page.run(READY)
         page.run(f"mission.seek({REPLAY_S} * mission.end())")
         clip(page, "document.getElementById('replay')", DOCS / "replay.png")
         scatter = "[...document.querySelectorAll('figure')].find(f => f.textContent.includes('touchdown points'))"

@@ -17,6 +17,9 @@ from typing import Any
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
 )
+# JavaScript: milliseconds from the navigation to the first drawn frame of a report's replay; the rest works before it
+READY = """new Promise(done => { const look = () => { const at = document.getElementById('replay').dataset.ready;
+    at ? done(Number(at)) : setTimeout(look, 10); }; look(); })"""
 _FLAGS = (
     "--headless", "--no-sandbox", "--remote-debugging-pipe", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
     "--no-first-run", "--disable-extensions", "--disable-background-networking", "--hide-scrollbars",

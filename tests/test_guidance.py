@@ -1,6 +1,8 @@
-"""What guides and agents share: corrections of a guide, events that are overdue, lags and drag found in flight."""
+"""What guides and agents share: corrections of a guide, events that are overdue, what is found in flight."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mission_rocket.flight import Dispersions, Flight, bounded, corrected, draw_day, uncorrected, view
-from mission_rocket.guidance import found_drag, found_lag
-from mission_rocket.phases import landing_burn
+from mission_rocket.guidance import found_drag, found_lag, found_thrust, with_thrust
+from mission_rocket.phases import ascent, ballistic_arc, entry_burn, flip_boostback, landing_burn, landing_guide
 
 quick = settings(max_examples=60, deadline=None)
 actions = st.lists(st.floats(-3.0, 3.0, width=32, allow_subnormal=False), min_size=3, max_size=3).map(
@@ -45,28 +47,57 @@ def test_an_overdue_event_can_be_put_off_but_not_for_ever() -> None:
     assert float(overdue) == -1.0
 
 
-def at_level(level: float) -> Flight:
+def at_level(level: float, engines: float) -> Flight:
     env = landing_burn.environment(landing_burn.Params())
     flight = env.start(jax.random.key(0))
     motion = flight.state.motion
-    levels = (jnp.float32(level), *motion.levels[1:])
+    levels = (jnp.float32(level), jnp.float32(level if engines == 3.0 else 0.0), *motion.levels[2:])
     return flight._replace(state=flight.state._replace(motion=motion._replace(levels=levels)))
 
 
 @pytest.mark.parametrize("lag", [0.2, 0.3, 0.45])
-def test_the_lag_is_found_from_how_the_level_follows(lag: float) -> None:
+def test_the_lag_is_found_from_how_an_actuator_follows(lag: float) -> None:
     was, told, period = 0.9, 0.5, 0.2
     now = told + (was - told) * np.exp(-period / lag)
-    before, lit = jnp.float32(0.3), jnp.bool_(True)
-    found = found_lag(before, at_level(was), at_level(now), told, lit, period)
-    assert float(found) == pytest.approx(lag, rel=1e-3)
-    # nothing is learnt from an engine that is off, is starting, or has nothing to follow
-    for args in (
-        (at_level(was), at_level(now), told, jnp.bool_(False)),
-        (at_level(0.0), at_level(0.2), told, lit),
-        (at_level(told), at_level(told), told, lit),
-    ):
-        assert float(found_lag(before, *args, period)) == pytest.approx(0.3)
+    before, free = jnp.float32(0.3), jnp.bool_(True)
+    assert float(found_lag(before, was, now, told, free, period)) == pytest.approx(lag, rel=1e-3)
+    # nothing is learnt from one that is not free to follow, or has nothing to follow
+    assert float(found_lag(before, was, now, told, jnp.bool_(False), period)) == pytest.approx(0.3)
+    assert float(found_lag(before, told, told, told, free, period)) == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("engines", [1.0, 3.0])
+@pytest.mark.parametrize("share", [0.97, 1.0, 1.03])
+def test_the_thrust_is_found_from_what_the_engines_give(share: float, engines: float) -> None:
+    env = landing_burn.environment(landing_burn.Params())
+    before = jnp.float32(0.9)
+
+    def found(level: float) -> float:
+        flight = at_level(level, engines)
+        flight = flight._replace(dispersion=flight.dispersion._replace(thrust=jnp.float32(share)))
+        return float(found_thrust(env.body, engines, view(env.body, env.site, flight), flight, before))
+
+    assert found(0.8) == pytest.approx(share, abs=1e-4)
+    assert found(0.2) == pytest.approx(0.9)  # starting: kept
+    stronger = with_thrust(env.body, jnp.float32(share)).engines[0]
+    assert float(stronger.thrust / stronger.flow) == pytest.approx(
+        env.body.engines[0].thrust / env.body.engines[0].flow
+    )
+    assert float(stronger.thrust) == pytest.approx(share * env.body.engines[0].thrust)
+
+
+def test_the_flare_is_the_path_of_its_own_deceleration() -> None:
+    """v dv/dh is the deceleration at every height, and both ends are what the gains say."""
+    gains = landing_guide.Gains()
+    heights = jnp.linspace(0.0, gains.flare_m, 2001)
+    speed, braking = (np.asarray(part, float) for part in gains.flare(heights))
+    assert speed[0] == pytest.approx(gains.final_m_s)
+    assert speed[-1] == pytest.approx(gains.flare_m_s, rel=1e-4)
+    slope = np.gradient(0.5 * speed**2, np.asarray(heights, float))
+    inner = np.abs(speed - gains.slow_m_s) > 0.05  # where both parts meet the difference quotient does not hold
+    np.testing.assert_allclose(slope[inner][2:-2], braking[inner][2:-2], rtol=2e-2)
+    # 4 cm of height at the ground are 6 cm/s, not a stop above it
+    assert float(gains.flare(jnp.float32(0.04))[0] - speed[0]) < 0.1
 
 
 @pytest.mark.parametrize("share", [0.8, 1.0, 1.2])
@@ -86,3 +117,56 @@ def test_an_engine_out_and_a_uniform_wind_are_the_same_in_every_flight() -> None
     np.testing.assert_array_equal(days.engine_out, 4.0)
     np.testing.assert_array_equal(days.wind.uniform, 20.0)
     assert len(np.unique(days.thrust)) == 8
+
+
+@pytest.mark.parametrize("module", [ascent, flip_boostback, ballistic_arc, entry_burn, landing_burn])
+def test_no_command_makes_a_flight_that_is_not_a_number(module: Any) -> None:
+    """Random, full and held commands from the phase's own start: lost, but finite until they are."""
+    env = module.environment(module.Params(residual=0.0))
+    count = len(env.action_names)
+
+    def finite(tree: Any) -> jax.Array:
+        return jnp.stack(
+            [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree) if leaf.dtype == jnp.float32]
+        ).all()
+
+    def fly(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        start, enter, kind = jax.random.split(key, 3)
+        held, way = jnp.sign(jax.random.normal(kind, (count,))), jax.random.randint(start, (), 0, 3)
+
+        def step(carry: Any) -> Any:
+            state, at, _, _ = carry
+            here = jax.random.fold_in(key, at)
+            drawn = jax.random.uniform(here, (count,), minval=-1.0, maxval=1.0)
+            state = env.step(here, state, jnp.where(way == 0, drawn, jnp.where(way == 1, jnp.sign(drawn), held)))
+            return state, at + 1, env.outcome(state).terminated, finite((state, env.observe(state)))
+
+        begin = (env.enter(enter, env.start(start)), jnp.int32(0), jnp.bool_(False), jnp.bool_(True))
+        state, _, over, fine = jax.lax.while_loop(lambda c: ~c[2] & c[3] & (c[1] < env.max_steps), step, begin)
+        return fine, over & ~env.outcome(state).success
+
+    fine, lost = jax.jit(jax.vmap(fly))(jax.random.split(jax.random.key(3), 512))
+    assert bool(fine.all())
+    assert float(lost.mean()) > 0.9
+
+
+def test_with_an_engine_out_the_ascent_aims_slower_and_keeps_the_reserve() -> None:
+    params = ascent.Params(dispersions=Dispersions(engine_out=4))
+    env = ascent.environment(params)
+
+    def fly(key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        def step(carry: Any) -> Any:
+            state, at, _ = carry
+            state = env.step(jax.random.fold_in(key, at), state, jnp.zeros(len(env.action_names)))
+            return state, at + 1, env.outcome(state).terminated
+
+        begin = (env.enter(key, env.start(key)), jnp.int32(0), jnp.bool_(False))
+        state, _, _ = jax.lax.while_loop(lambda c: ~c[2] & (c[1] < env.max_steps), step, begin)
+        return env.outcome(state).success, env.box(state)["speed"], jnp.asarray(state.flight.state.motion.propellant)
+
+    success, speed, left = (
+        np.asarray(part) for part in jax.jit(jax.vmap(fly))(jax.random.split(jax.random.key(4), 256))
+    )
+    assert success.mean() > 0.6  # 16 % when it aimed at the nominal speed
+    assert np.median(speed) < params.aim_speed_m_s - 15.0
+    assert np.median(left) > params.reserve_kg

@@ -66,7 +66,7 @@ def plain(
         "fins": None,
         "rcs": None,
         "aerodynamics": Aerodynamics(area, 10.0, polar, polar, 0.0, 0.0),
-        "limits": StructuralLimits(1e9, 1e9, 1e9, 1e9, 1e9),
+        "limits": StructuralLimits(1e9, 1e9, 1e9, 1e9, 1e9, 1e9),
     }
     return Body(**(parts | more))
 

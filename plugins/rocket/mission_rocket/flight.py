@@ -204,16 +204,17 @@ class Stress(NamedTuple):
     q_alpha: Array
     axial: Array
     lateral: Array
+    rate: Array
 
 
 def no_stress() -> Stress:
     """At the start of a phase."""
     zero = jnp.zeros(())
-    return Stress(zero, zero, zero, zero)
+    return Stress(zero, zero, zero, zero, zero)
 
 
 def stress(body: Body, site: Site, flight: Flight, command: Command) -> Stress:
-    """What the structure feels now, gusts and wind included: Pa, Pa rad, m/s2."""
+    """What the structure feels now, gusts and wind included: Pa, Pa rad, m/s2, rad/s."""
     motion = flight.state.motion
     gust = gust_velocity(flight.dispersion.wind, flight.state.gust, altitude(site, motion.position))
     acting = loads(body, site, flight.dispersion, motion, command, gust)
@@ -224,6 +225,7 @@ def stress(body: Body, site: Site, flight: Flight, command: Command) -> Stress:
         met.dynamic_pressure * met.incidence,
         jnp.abs(felt.z),
         jnp.sqrt(felt.x * felt.x + felt.y * felt.y + 1e-9),
+        norm(motion.rates, 1e-12),
     )
 
 
@@ -236,6 +238,7 @@ def stress_ratio(body: Body, felt: Stress, engine_first: bool) -> Array:
         felt.q_alpha / limits.q_alpha,
         felt.axial / limits.axial_load,
         felt.lateral / limits.lateral_load,
+        felt.rate / limits.body_rate,
     )
     return jnp.max(jnp.stack(shares))
 
@@ -251,6 +254,7 @@ def structural_limits(params: FlightParams, engine_first: bool) -> tuple[Limit, 
         Limit("q_alpha_pa_deg", maximum=limits.q_alpha_pa_deg),
         Limit("axial_load_m_s2", maximum=limits.axial_load_m_s2),
         Limit("lateral_load_m_s2", maximum=limits.lateral_load_m_s2),
+        Limit("rate_deg_s", maximum=limits.body_rate_deg_s),
         Limit("propellant_kg", minimum=0.0),
     )
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from mission_rocket.flight import Flight, View, body_components
+from mission_rocket.physics.atmosphere import atmosphere
 from mission_rocket.physics.tables import lookup_grid
 from mission_rocket.physics.vector import Scalar, Vector, cross, dot, norm
 from mission_rocket.physics.vehicle import Body
@@ -143,19 +144,17 @@ def within(axis: Vector, vertical: Vector, largest: Array) -> Vector:
     return vertical * jnp.sqrt(1.0 - kept * kept) + across * (kept / size)
 
 
-def found_lag(before: Array, was: Flight, now: Flight, throttle: Scalar, lit: Array, period: float) -> Array:
-    """The engines' lag [s], from how far their level came in a period of what was asked for; else as before.
+def found_lag(before: Array, was: Scalar, now: Scalar, told: Scalar, known: Array, period: float) -> Array:
+    """An actuator's lag [s], from how far it came in a period towards what it was told; else as before.
 
     Args:
       before: the lag found so far.
-      was, now: the flight before and after the period.
-      throttle: that was asked for throughout it.
-      lit: whether the engines burnt throughout it.
+      was, now: where the actuator was before and after the period, as a share of its range.
+      told: where it was told to go throughout it.
+      known: whether it was free to follow.
     """
-    level = was.state.motion.levels[0]
-    gap, left = level - throttle, now.state.motion.levels[0] - throttle
-    # not while they start: the ignition delay is unknown
-    known = lit & (level > 0.02) & (jnp.abs(gap) > 0.05)
+    gap, left = was - told, now - told
+    known = known & (jnp.abs(gap) > 0.05)
     ratio = jnp.clip(left / jnp.where(known, gap, 1.0), 0.05, 0.95)
     return jnp.where(known, -period / jnp.log(ratio), before)
 
@@ -169,3 +168,19 @@ def found_drag(body: Body, seen: View, before: Array) -> Array:
     enough = jnp.where(seen.thrust > 1e3, 3000.0, 100.0)  # Pa; the thrust's direction is known less well
     trust = 0.2 * jnp.clip((seen.pressure - enough) / enough, 0.0, 1.0)
     return before + trust * (jnp.clip(braking / nominal, 0.7, 1.3) - before)
+
+
+def found_thrust(body: Body, engines: Scalar, seen: View, flight: Flight, before: Array) -> Array:
+    """Thrust over nominal thrust of `engines` engines like the first, from what they give; kept while they start."""
+    engine, level = body.engines[0], flight.state.motion.levels[0]
+    against = engine.exit_area * atmosphere(seen.altitude).pressure
+    # back-pressure fades below the least throttle: there thrust says little
+    known = level > engine.throttle_min
+    nominal = engines * engine.thrust * jnp.maximum(level, engine.throttle_min)
+    return jnp.where(known, jnp.clip((seen.thrust + engines * against) / nominal, 0.5, 1.2), before)
+
+
+def with_thrust(body: Body, factor: Array) -> Body:
+    """The vehicle with `factor` times its engines' nominal thrust and flow."""
+    engines = (group._replace(thrust=group.thrust * factor, flow=group.flow * factor) for group in body.engines)
+    return body._replace(engines=tuple(engines))

@@ -196,6 +196,7 @@ class LimitsModel(Strict):
     q_alpha_pa_deg: Positive
     axial_load_m_s2: Positive
     lateral_load_m_s2: Positive
+    body_rate_deg_s: Positive = 90.0
 
 
 class StageModel(Strict):
@@ -382,6 +383,7 @@ def build_body(vehicle: VehicleModel, stage: int = 0, carrying: bool = True) -> 
             limits.q_alpha_pa_deg * DEGREE,
             limits.axial_load_m_s2,
             limits.lateral_load_m_s2,
+            limits.body_rate_deg_s * DEGREE,
         ),
         cargo_mass=cargo[0],
         cargo_centre=cargo[1],

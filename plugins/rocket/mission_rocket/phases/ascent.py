@@ -16,8 +16,8 @@ the aim), whether cut, and the guide's action.
 
 Success `meco`, judged at the end: altitude, speed and flight-path angle inside their ranges, rates
 small, propellant above the reserve, no structural limit passed. Failures: `off_target` (ended outside
-the box), `overstressed` (dynamic pressure, its product with incidence, or a load above the vehicle's
-limit), `out_of_propellant`, `lost_control` (tilted past the horizon, or turning faster than 30 deg/s),
+the box), `overstressed` (dynamic pressure, its product with incidence, a load or the rate above the
+vehicle's limit), `out_of_propellant`, `lost_control` (tilted past the horizon, or turning faster than 30 deg/s),
 `too_low` (back on the ground).
 
 Reward: `meco` 40 for the box as a whole, because only that can be flown on from; `aim` at the end 3 / (1 +
@@ -32,7 +32,8 @@ Guide: a gravity turn, flight-path angle by speed, from a point-mass flight of t
 0.82 deg at 70 m/s, slightly pressed down above 700 m/s so that it reaches 65 km at 50 deg). The velocity is
 turned towards it and into the plane of flight; incidence is kept below a share of the vehicle's
 q-alpha, so in strong wind the vehicle drifts and comes back above it. Throttle follows dynamic
-pressure around max q and the axial load in the end.
+pressure around max q and the axial load in the end. Where the reserve would be short, as with an engine out, it aims at
+a lower speed inside the box.
 """
 
 from __future__ import annotations
@@ -81,6 +82,7 @@ MECO, OFF_TARGET, OVERSTRESSED, EMPTY, LOST, LOW = range(6)
 _LONGEST_S = 20.0
 _TAIL_S = 1.0  # flown on after MECO, at least: three lags of the engines and more
 _GRAVITY = 9.7  # m/s2, low on the way up
+_SPEED_MARGIN_M_S, _RESERVE_MARGIN_KG = 10.0, 500.0  # kept from the least speed and reserve of the box
 # flight-path angle [deg] by speed [m/s]
 _REFERENCE = Table(
     (70.0, 100.0, 150.0, 200.0, 250.0, 300.0, 350.0, 400.0, 500.0, 600.0, 700.0, 800.0, 900.0, 1000.0, 1200.0, 1400.0, 1650.0),
@@ -192,8 +194,16 @@ class Ascent(Environment[Flight, State]):
         sine = seen.climb / seen.speed
         push = dot(seen.felt, motion_along)
         tail = push * group.lag - _GRAVITY * sine * (_TAIL_S + 0.5 * self.control_period_s)
-        t_go = (params.aim_speed_m_s - tail - seen.speed) / jnp.maximum(push - _GRAVITY * sine, 2.0)
-        final_climb = params.aim_speed_m_s * jnp.sin(params.aim_flight_path_angle_deg * DEGREE)
+        gain = jnp.maximum(push - _GRAVITY * sine, 2.0)
+        # slower where the reserve would be short, as with an engine out
+        flow = jnp.maximum(seen.thrust, 1e5) * group.flow / group.thrust
+        burn = (params.aim_speed_m_s - tail - seen.speed) / gain + group.lag
+        left = flight.state.motion.propellant - flow * burn
+        least = params.speed_m_s[0] + _SPEED_MARGIN_M_S
+        short = jnp.maximum(params.reserve_kg + _RESERVE_MARGIN_KG - left, 0.0)
+        aim_speed = jnp.maximum(params.aim_speed_m_s - short * gain / flow, least)
+        t_go = (aim_speed - tail - seen.speed) / gain
+        final_climb = aim_speed * jnp.sin(params.aim_flight_path_angle_deg * DEGREE)
         final_altitude = seen.altitude + 0.5 * jnp.maximum(t_go, 0.0) * (seen.climb + final_climb)
         # direction of flight: the reference, and back to the plane y = 0
         angle = lookup(_REFERENCE, seen.speed) * DEGREE

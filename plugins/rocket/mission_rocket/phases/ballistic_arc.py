@@ -13,8 +13,8 @@ Success `oriented`: at `end_altitude_m` descending, engines first with at most `
 at most `rate_deg_s`, gas left. Failures: `overstressed` (at once, when a structural limit is passed),
 `out_of_gas` (at once), and at the end altitude `misaligned` (incidence, or nose first) and `turning` (rate).
 
-Limits: dynamic pressure engines first, q-alpha, axial and lateral load of the vehicle file, reported as
-margins; the largest share of any is carried in the state.
+Limits: dynamic pressure engines first, q-alpha, axial and lateral load, turning rate of the vehicle file,
+reported as margins; the largest share of any is carried in the state.
 
 Reward: `oriented` 20 for the whole box: what counts. `arrival` pays 3 / (1 + (x / limit)^2) at the end for
 incidence and for rate, so that a near miss beats a far one. `pointing` pays 0.02 / (1 + angle / 10 deg) a

@@ -5,13 +5,13 @@ as one phase: one agent flies both, with the actions of the entry burn (11), of 
 brakes, 0.3 of `residual` counts. How the
 vehicle is handed over within the phase does not count, what happens at the ground does.
 
-Observation (79): whether it still brakes, what the entry burn observes (45) while it does and what the landing
-burn observes (33) after that, zero otherwise; scales as there.
+Observation (82): whether it still brakes, what the entry burn observes (45) while it does and what the landing
+burn observes (36) after that, zero otherwise; scales as there.
 
 Success and failures are the landing burn's. While braking, `overstressed`, `out_of_propellant` and `rose` end it.
 
 Reward: the landing burn's after the hand-over; while braking the entry burn's `aim` and `limits`, and propellant
-at the landing's price of 1 for each 400 kg.
+at the landing's price.
 
 Guide: the entry burn's, which lights at once and burns at `_LOAD`, then the landing burn's.
 """
@@ -161,7 +161,7 @@ def reward(params: landing_burn.Params) -> Callable[[State, Array, State, Outcom
         }
         return mixed | {
             "aim": jnp.where(state.braking, braked["aim"], 0.0),
-            "propellant": jnp.asarray(here.propellant - before.propellant) / 400.0,
+            "propellant": jnp.asarray(here.propellant - before.propellant) / landing_burn.PRICE_KG,
         }
 
     return terms

@@ -21,8 +21,8 @@ first that holds: `overstressed` (at once, when a structural limit is passed), `
 until it climbed), and at the end altitude `missed`, `off_speed`, `unsteady` (incidence or rate),
 `short_of_propellant`.
 
-Limits: dynamic pressure engines first, q-alpha, axial and lateral load of the vehicle file, reported as
-margins; the largest share of any is carried in the state.
+Limits: dynamic pressure engines first, q-alpha, axial and lateral load, turning rate of the vehicle file,
+reported as margins; the largest share of any is carried in the state.
 
 Reward: `delivered` 40 for the whole box: what counts. `arrival` pays 2 / (1 + (x / limit)^2) at the end for each
 of miss, distance from the middle of the speeds, incidence and rate, so that a near miss beats a far one.
@@ -66,7 +66,7 @@ from mission_rocket.flight import (
     uncorrected,
     view,
 )
-from mission_rocket.guidance import accelerate_across, found_drag, point
+from mission_rocket.guidance import accelerate_across, found_drag, found_lag, point
 from mission_rocket.physics.channels import channels, fall
 from mission_rocket.physics.constants import DEGREE
 from mission_rocket.physics.gravity import Site, free_fall
@@ -124,7 +124,7 @@ class Plan(NamedTuple):
 
 
 class State(NamedTuple):
-    """A booster on its way down. `share` of the worst structural limit now, `worst` so far."""
+    """A booster on its way down. `share` of the worst structural limit now, `worst` so far; `lag` [s] that the fins showed."""
 
     flight: Flight
     time: Array
@@ -134,6 +134,7 @@ class State(NamedTuple):
     begun_kg: Array
     share: Array
     worst: Array
+    lag: Array
     plan: Plan
 
 
@@ -195,7 +196,9 @@ class EntryBurn(Environment[Flight, State]):
         zero, no = jnp.zeros(()), jnp.bool_(False)
         nowhere = Vector(zero, zero, zero)
         plan = Plan(jnp.zeros(len(self.action_names)), nowhere, zero, zero, zero + 14.0, zero + 1.0)
-        state = State(handoff, zero, no, no, no, jnp.asarray(handoff.state.motion.propellant), zero, zero, plan)
+        lag = jnp.full((), self.body.fins.lag if self.body.fins else 1.0)
+        begun = jnp.asarray(handoff.state.motion.propellant)
+        state = State(handoff, zero, no, no, no, begun, zero, zero, lag, plan)
         for _ in range(3):  # the length of the burn is found by iteration
             state = state._replace(plan=self._plan(state, 0.0))
         return state
@@ -289,7 +292,8 @@ class EntryBurn(Environment[Flight, State]):
         damping = jnp.where(thin, 0.3, jnp.where(burning, 2.4, 1.8))
         turn = point(body, state.flight, seen, axis, stiffness, damping, gimballed=state.lit)
         # the fins lag: ask for more than is wanted of them; the little inertia in roll takes a larger gain
-        lead, now = 2.5, state.flight.state.motion.fins * (1.0 / (body.fins.limit if body.fins else 1.0))
+        lead = 1.0 / (1.0 - jnp.exp(-self.control_period_s / state.lag))
+        now = state.flight.state.motion.fins * (1.0 / (body.fins.limit if body.fins else 1.0))
         fins = now + (Vector(turn.fins.x, turn.fins.y, 3.0 * turn.fins.z) - now) * lead
         share = (throttle - body.engines[0].throttle_min) / (1.0 - body.engines[0].throttle_min)
         action = jnp.stack(
@@ -340,7 +344,13 @@ class EntryBurn(Environment[Flight, State]):
         arrived, there = cross_altitude(self.site, state.flight.state, moved.state, period, self.params.end_altitude_m)
         flight = moved._replace(state=there)
         share = stress_ratio(body, stress(body, self.site, flight, after), True)
+        lag, was, now = state.lag, state.flight.state.motion.fins, moved.state.motion.fins
+        for at in (0, 1):
+            if body.fins is not None:
+                known = jnp.bool_(True)
+                lag = found_lag(lag, was[at] / fins, now[at] / fins, told[5 + at], known, period)
         new = state._replace(
+            lag=lag,
             flight=flight,
             time=state.time + jnp.where(arrived, there.time - state.flight.state.time, period),
             lit=lit,

@@ -303,7 +303,9 @@ class FlipBoostback(Environment[Flight, State]):
         flight = move(body, self.site, key, state.flight, (command(lit & ~state.cut), after), switch, period)
         worst = jax.tree.map(jnp.maximum, state.worst, stress(body, self.site, flight, after))
         off_for = jnp.where(state.cut, state.off_for + period, jnp.where(cuts, period - switch, 0.0))
-        lag = found_lag(state.lag, state.flight, flight, throttle, state.lit & ~cut, period)
+        was, now = state.flight.state.motion.levels[0], flight.state.motion.levels[0]
+        # not while they start: the ignition delay is unknown
+        lag = found_lag(state.lag, was, now, throttle, state.lit & ~cut & (was > 0.02), period)
         kept = jnp.where(lit & ~cut, period / _TRIM_S, 0.0)
         trim = state.trim + (flight.state.motion.gimbal - state.trim) * kept
         new = State(flight, state.time + period, lit, cut, off_for, lag, trim, state.begun_m, worst, state.plan)

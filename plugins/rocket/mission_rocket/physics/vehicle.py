@@ -39,8 +39,8 @@ class EngineGroup(NamedTuple):
 
     name: str
     positions: tuple[tuple[float, float], ...]
-    thrust: float
-    flow: float
+    thrust: Scalar
+    flow: Scalar
     exit_area: float
     throttle_min: float
     ignitions: int
@@ -104,13 +104,14 @@ class Aerodynamics(NamedTuple):
 
 
 class StructuralLimits(NamedTuple):
-    """Dynamic pressure nose and engine first [Pa], its product with incidence [Pa rad], loads [m/s2]."""
+    """Dynamic pressure nose and engine first [Pa], its product with incidence [Pa rad], loads [m/s2], rate [rad/s]."""
 
     dynamic_pressure_nose_first: float
     dynamic_pressure_engine_first: float
     q_alpha: float
     axial_load: float
     lateral_load: float
+    body_rate: float
 
 
 class Body(NamedTuple):

@@ -3,7 +3,7 @@
 Actions (7): `throttle` (40 to 100 %), `time_to_ignition` (0 to 10 s; the engine lights inside the step
 when it is within the control period), `gimbal_yaw`, `gimbal_pitch`, `fin_yaw`, `fin_pitch`, `fin_roll`
 (shares of the actuators' limits). With `residual` r > 0 the vehicle receives guide + r x action, clipped (of the
-throttle 0.5 r, of the time 0.1 r, of gimbal and fins 0.15 r); with 0 the action itself. Once lit the engine stays lit.
+throttle 0.5 r, of the time 0.1 r, of gimbal and fins 0.05 r); with 0 the action itself. Once lit the engine stays lit.
 
 Observation (36): position across (log, 10 m) and up (log, 20 m), velocity across (100 m/s and log,
 1 m/s) and up (200 m/s and tanh, 5 m/s), tilt (0.1), rates (0.1 rad/s), acceleration felt across
@@ -70,7 +70,7 @@ from mission_rocket.vehicles import build_body
 
 LANDED, CRASHED, MISSED, TOPPLED, ROSE, EMPTY, OVERSTRESSED = range(7)
 PRICE_KG = 200.0  # of propellant, for a reward of 1
-_SHARES = (0.5, 0.1, 0.15, 0.15, 0.15, 0.15, 0.15)  # of the residual, by action
+_SHARES = (0.5, 0.1, 0.05, 0.05, 0.05, 0.05, 0.05)  # of the residual, by action
 
 
 class Params(FlightParams):

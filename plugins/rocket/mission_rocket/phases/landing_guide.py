@@ -46,7 +46,7 @@ class Gains(NamedTuple):
     lateral: Weights = Weights(
         position_m=1.532,
         velocity_m_s=0.3657,
-        tilt=0.02707,
+        tilt=0.022,
         rate=0.00996,
         gimbal=0.08693,
         fins=0.1452,

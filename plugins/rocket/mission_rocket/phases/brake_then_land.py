@@ -11,7 +11,7 @@ burn observes (36) after that, zero otherwise; scales as there.
 Success and failures are the landing burn's. While braking, `overstressed`, `out_of_propellant` and `rose` end it.
 
 Reward: the landing burn's after the hand-over; while braking the entry burn's `aim` and `limits`, and propellant
-at the landing's price.
+at half the landing's price, throughout: at all of it the 17 t that every flight burns would outweigh the landing.
 
 Guide: the entry burn's, which lights at once and burns at `_LOAD`, then the landing burn's.
 """
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 _HAND_OVER_M = 7000.0
 _OFFSET_M = -1200.0  # of where a fall without air ends: air and burn shorten the flight by as much
 _LOAD = 57.0  # m/s2: at the entry burn's 46, dynamic pressure passes 80 kPa from 30 km
+_PRICE_KG = 400.0  # of propellant, for a reward of 1
 _SHARE = 0.3  # of the landing's residual, while it brakes
 _LANDING_ACTIONS = jnp.array([0, 1, 3, 4, 5, 6, 7])  # of the entry burn's, in the landing burn's order
 
@@ -161,7 +162,7 @@ def reward(params: landing_burn.Params) -> Callable[[State, Array, State, Outcom
         }
         return mixed | {
             "aim": jnp.where(state.braking, braked["aim"], 0.0),
-            "propellant": jnp.asarray(here.propellant - before.propellant) / landing_burn.PRICE_KG,
+            "propellant": jnp.asarray(here.propellant - before.propellant) / _PRICE_KG,
         }
 
     return terms

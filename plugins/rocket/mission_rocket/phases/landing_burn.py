@@ -69,7 +69,7 @@ from mission_rocket.report import sections
 from mission_rocket.vehicles import build_body
 
 LANDED, CRASHED, MISSED, TOPPLED, ROSE, EMPTY, OVERSTRESSED = range(7)
-PRICE_KG = 200.0  # of propellant, for a reward of 1
+_PRICE_KG = 200.0  # of propellant, for a reward of 1
 _SHARES = (0.5, 0.1, 0.05, 0.05, 0.05, 0.05, 0.05)  # of the residual, by action
 
 
@@ -323,7 +323,7 @@ def reward(params: Params):
             "touchdown": jnp.where(ground, (4.0 / (1.0 + sides**2)).sum(), 0.0),
             "landed": jnp.where(outcome.success, 40.0, 0.0),
             "approach": 0.1 * (after.time - state.time) / (1.0 + miss / 20.0),
-            "propellant": -jnp.asarray(used) / PRICE_KG,
+            "propellant": -jnp.asarray(used) / _PRICE_KG,
             "limits": -jnp.clip(ratio - 0.8, 0.0, 1.0),
         }
 

@@ -41,6 +41,11 @@ class Chain:
     root: Path
 
     @property
+    def channels(self) -> tuple[str, ...]:
+        """Every telemetry channel, in order of appearance."""
+        return tuple(dict.fromkeys(name for phase in self.phases for name in phase.channels))
+
+    @property
     def digest(self) -> str:
         """Of the validated configuration of all phases."""
         return digest([phase.configuration() for phase in self.phases])
@@ -87,6 +92,16 @@ def has_agents_and_guides(chain: Chain) -> bool:
     """Whether an agent flies some phase, and every phase could be flown without one."""
     guided = all(p.environment.guide is not None or not p.environment.action_names for p in chain.phases)
     return guided and any(phase.trained for phase in chain.phases)
+
+
+def guide_chain(chain: Chain) -> Chain:
+    """The same mission on the same seeds, every phase flown by its guide."""
+    mission = all_guides(chain.mission)
+    phases = tuple(dataclasses.replace(p, entry=e) for p, e in zip(chain.phases, mission.phases, strict=True))
+    flights = tuple(compile_flight(phase, agent=False) for phase in phases)
+    return dataclasses.replace(
+        chain, mission=mission, phases=phases, actors=(None,) * len(phases), flights=flights, policy="guide"
+    )
 
 
 def prepare_chain(

@@ -12,15 +12,23 @@ from mission.records import Flights
 
 EACH_CAUSE = 2
 MOST_LOST = 8
-MOST_CHUNKS = 3
 
 
 def choose_flights(flights: Flights) -> list[tuple[int, str]]:
-    """(number, role) of the flights to fly again, in the order of the page.
+    """(number, role) of the flights to keep, in the order of the page.
 
-    Of the first 1,000 flights: `nominal` entered the mission most ordinarily, `median` and `worst` are
-    the successes that ended most and least ordinarily. `lost`: up to two for each phase and cause, from
-    at most three chunks, since a flight can only be flown again with its whole chunk.
+    `ordinary_flights` of the first 1,000, and `lost`: the first two of each phase and cause, at most eight.
+    """
+    chosen = ordinary_flights(flights)
+    lost = [(number, "lost") for number in lost_flights(flights) if number not in dict(chosen)]
+    return chosen + lost[:MOST_LOST]
+
+
+def ordinary_flights(flights: Flights) -> list[tuple[int, str]]:
+    """(number, role) of the first 1,000 flights, role by role.
+
+    `nominal` entered the mission most ordinarily, `median` and `worst` are the successes that ended most
+    and least ordinarily.
     """
     first, last = flights.phases[0], flights.phases[-1]
     pool = np.arange(min(CHUNK, flights.count))
@@ -34,19 +42,16 @@ def choose_flights(flights: Flights) -> list[tuple[int, str]]:
         free = np.setdiff1d(numbers, [number for number, _ in chosen])
         if free.size:
             chosen.append((int(free[np.argmin(sign * unusualness(table[free]))]), role))
-    return chosen + [(number, "lost") for number in _lost(flights) if number not in dict(chosen)]
+    return chosen
 
 
-def _lost(flights: Flights) -> list[int]:
+def lost_flights(flights: Flights) -> list[int]:
+    """Numbers of the first two of each phase and cause."""
     numbers: list[int] = []
-    chunks = {0}
     for phase in flights.phases:
         for cause in range(1, len(phase.causes)):
             these = np.flatnonzero(phase.entered & ~phase.success & (phase.cause == cause))
-            for number in these[:EACH_CAUSE]:
-                if len(numbers) < MOST_LOST and len(chunks | {int(number) // CHUNK}) <= MOST_CHUNKS:
-                    chunks.add(int(number) // CHUNK)
-                    numbers.append(int(number))
+            numbers += [int(number) for number in these[:EACH_CAUSE]]
     return numbers
 
 

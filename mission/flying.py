@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.sharding import NamedSharding
 
 from mission.bank import TerminalBank, count
 from mission.devices import REPLICATED, SPLIT, mesh
@@ -70,6 +71,11 @@ def nominal_starts(phase: Phase, keys: Array) -> Any:
     return jax.tree.map(lambda leaf: leaf[: len(keys)], _compile_start(phase)(padded))
 
 
+def to_devices(tree: Any) -> Any:
+    """Spread CHUNK rows over the devices, as every compiled flight takes them: one sharding, traced once."""
+    return jax.device_put(tree, NamedSharding(mesh(), SPLIT))
+
+
 @cache
 def _compile_start(phase: Phase) -> Callable[[Array], Any]:
     return jax.jit(jax.vmap(phase.environment.start))
@@ -78,9 +84,12 @@ def _compile_start(phase: Phase) -> Callable[[Array], Any]:
 def fly_chunk(flight: Flight, params: Any, handoff: Any, keys: Array, alive: np.ndarray) -> PhaseFlight:
     """One chunk of at most 1,000 flights; arrays come back on the host, handoffs on the device."""
     rows = len(alive)
-    lanes = np.zeros(CHUNK, bool)
-    lanes[:rows] = alive
-    result = flight(params, pad(handoff, rows), pad(keys, rows), jnp.asarray(lanes))
+    lanes = np.pad(alive, (0, CHUNK - rows))
+    return on_host(flight(params, *to_devices((pad(handoff, rows), pad(keys, rows), lanes))), rows)
+
+
+def on_host(result: PhaseFlight, rows: int) -> PhaseFlight:
+    """The first `rows` flights of a chunk: arrays of numpy, the handoff still on the device."""
     handoff = jax.tree.map(lambda leaf: leaf[:rows], result.handoff)
     return jax.tree.map(lambda leaf: np.asarray(leaf)[:rows], result._replace(handoff=()))._replace(handoff=handoff)
 

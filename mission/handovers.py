@@ -18,8 +18,8 @@ from mission.errors import MachineError
 from mission.flying import CHUNK, flight_keys, name_key, nominal_starts
 from mission.policies import load_bank
 from mission.records import FlightRecords, Starts
-from mission.rollout import channels_of, enter_phase
 from mission.statistics import two_sample
+from mission.tracks import Recorder
 
 log = logging.getLogger("mission")
 _FAR = 0.1  # a distance that matters
@@ -37,7 +37,7 @@ class Handover:
     differs: bool
 
 
-def training_starts(chain: Chain, index: int) -> Starts:
+def training_starts(chain: Chain, index: int, recorder: Recorder) -> Starts:
     """What phase `index` (not the first) was trained from: the bank before it, or its own start."""
     phase, before = chain.phases[index], chain.phases[index - 1]
     key = name_key(jax.random.key(chain.seed), f"starts of {phase.name}")
@@ -53,9 +53,7 @@ def training_starts(chain: Chain, index: int) -> Starts:
         log.warning("no training starts of %s: %s", phase.name, error.found)
     if rows is None:
         rows = nominal_starts(phase, flight_keys(key, np.arange(CHUNK)))
-    keys = flight_keys(key, np.arange(count(rows)))
-    channels = jax.jit(lambda rows, keys: channels_of(phase, enter_phase(phase, rows, keys)))(rows, keys)
-    return Starts(source, np.stack([np.asarray(values) for values in channels.values()], axis=-1))
+    return Starts(source, recorder.entering(index, rows, flight_keys(key, np.arange(count(rows)))))
 
 
 def compare_handovers(records: FlightRecords) -> tuple[Handover, ...]:

@@ -21,7 +21,7 @@ FIELDS = ("success", "cause", "duration_s", "enter", "end", "lowest", "highest")
 Arrays = dict[str, np.ndarray]
 
 
-def describe_phase(phase: Phase, channels: Sequence[str]) -> dict[str, Any]:
+def describe_phase(phase: Phase) -> dict[str, Any]:
     """What a reader needs to know of a phase, as JSON."""
     return {
         "name": phase.name,
@@ -32,13 +32,13 @@ def describe_phase(phase: Phase, channels: Sequence[str]) -> dict[str, Any]:
         "flown_by": "agent" if phase.trained else "guide",
         "params": json.loads(phase.params.model_dump_json()),
         "causes": list(phase.causes),
-        "channels": list(channels),
+        "channels": list(phase.channels),
         "limits": [dataclasses.asdict(limit) for limit in phase.limits],
     }
 
 
-def pack_flight(phase: Phase, result: PhaseFlight, enter: Mapping[str, np.ndarray], prefix: str) -> Arrays:
-    """N flights of one phase as arrays; `enter` is its telemetry on entering, [N] a channel."""
+def pack_flight(phase: Phase, result: PhaseFlight, enter: np.ndarray, prefix: str) -> Arrays:
+    """N flights of one phase as arrays; `enter` [N, C] is its telemetry on entering."""
 
     def table(values: Mapping[str, np.ndarray], names: Sequence[str]) -> np.ndarray:
         columns = [np.asarray(values[name], np.float32) for name in names]
@@ -51,18 +51,18 @@ def pack_flight(phase: Phase, result: PhaseFlight, enter: Mapping[str, np.ndarra
         "steps": np.asarray(result.steps, np.int32),
         "returns": np.asarray(result.returns, np.float32),
         "duration_s": np.asarray(durations(phase, result), np.float32),
-        "enter": table(enter, list(result.telemetry)),
-        "end": table(result.telemetry, list(result.telemetry)),
+        "enter": enter.copy(),  # not a view that keeps a whole table in memory
+        "end": table(result.telemetry, phase.channels),
         "lowest": table(result.lowest, limited),
         "highest": table(result.highest, limited),
     }
     return {f"{prefix}/{phase.name}/{name}": np.asarray(values) for name, values in fields.items()}
 
 
-def unpack_flight(phase: Phase, arrays: Arrays, channels: Sequence[str], prefix: str) -> PhaseFlight:
+def unpack_flight(phase: Phase, arrays: Arrays, prefix: str) -> PhaseFlight:
     """The inverse, without hand-over and entry."""
     get = {name: arrays[f"{prefix}/{phase.name}/{name}"] for name in (*FIELDS, "steps", "returns")}
-    telemetry = {name: get["end"][:, i] for i, name in enumerate(channels)}
+    telemetry = {name: get["end"][:, i] for i, name in enumerate(phase.channels)}
     lowest, highest = (
         {limit.channel: get[side][:, i] for i, limit in enumerate(phase.limits)} for side in ("lowest", "highest")
     )
@@ -88,12 +88,11 @@ def pack_bands(bands: Bands) -> Arrays:
     return {f"bands/{name}": getattr(bands, name) for name in ("time_s", "count", "p05", "p50", "p95")}
 
 
-def pack_chosen(chosen: Sequence[ChosenFlight]) -> Arrays:
-    """Whole flights as arrays: time [T] and the phase's channels [T, C]."""
+def pack_tracks(number: int, tracks: Sequence[Track]) -> Arrays:
+    """A whole flight as arrays: time [T] and the phase's channels [T, C]."""
     return {
-        f"flight/{flight.number}/{track.phase}/{name}": values
-        for flight in chosen
-        for track in flight.tracks
+        f"flight/{number}/{track.phase}/{name}": values
+        for track in tracks
         for name, values in (("time_s", track.time_s), ("channels", np.stack(list(track.channels.values()), -1)))
     }
 

@@ -158,6 +158,7 @@ class Phase:
     sac: SacConfig | None
     entry: PhaseEntry
     report: Callable[[FlightRecords], tuple[Section, ...]] | None = None
+    channels: tuple[str, ...] = ()  # of its telemetry, once the contract is checked
 
     @property
     def causes(self) -> tuple[str, ...]:

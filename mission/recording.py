@@ -1,4 +1,4 @@
-"""Fly for a report: every flight's ends, bands, chosen flights once more, the guide beside the agent."""
+"""Fly for a report: every flight's ends, bands, chosen flights whole, the guide beside the agent."""
 
 from __future__ import annotations
 
@@ -11,20 +11,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from mission import __version__
-from mission.chain import Chain, fly_chunks
-from mission.choosing import choose_flights
+from mission.chain import Chain, fly_chunks, guide_chain, has_agents_and_guides
+from mission.choosing import choose_flights, lost_flights, ordinary_flights
 from mission.devices import describe
-from mission.flying import CHUNK, pad
+from mission.flying import CHUNK
 from mission.handovers import compare_handovers, training_starts
 from mission.lock import folder_lock
-from mission.packing import describe_phase, pack_bands, pack_chosen, pack_flight, records_from, unpack_flight
-from mission.records import Bands, ChosenFlight, Flights
+from mission.packing import (
+    describe_phase,
+    flights_from,
+    pack_bands,
+    pack_flight,
+    pack_tracks,
+    records_from,
+    unpack_flight,
+)
 from mission.report import MissionReport, mission_report
-from mission.rollout import PhaseFlight, channels_of, enter_phase
+from mission.rollout import PhaseFlight
 from mission.store import Unfinished, check_target, write_folder
 from mission.tracks import Recorder, bands_of, tracks_of
 
@@ -36,14 +42,11 @@ BENCHMARK = "benchmark.json"
 class _Watcher:
     """Flies chunks of a chain and keeps their arrays, so that an interrupted run goes on."""
 
-    def __init__(self, chain: Chain, unfinished: Unfinished) -> None:
-        self.chain, self.unfinished = chain, unfinished
+    def __init__(self, chain: Chain, unfinished: Unfinished, tracks: bool) -> None:
+        self.chain, self.unfinished, self.tracks = chain, unfinished, tracks
+        self.recorder = Recorder(chain)
+        self.phases = [describe_phase(phase) for phase in chain.phases]
         self.parts: list[dict[str, np.ndarray]] = []
-        self.channels = [tuple(_channel_shapes(phase)) for phase in chain.phases]
-        self.entry = [
-            jax.jit(lambda handoff, keys, phase=phase: channels_of(phase, enter_phase(phase, handoff, keys)))
-            for phase in chain.phases
-        ]
 
     def fly(self, numbers: np.ndarray) -> list[PhaseFlight]:
         """One chunk, flown or found."""
@@ -54,79 +57,76 @@ class _Watcher:
             arrays = self._fly(numbers)
             self.unfinished.put(name, arrays)
         self.parts.append(arrays)
-        pairs = zip(chain.phases, self.channels, strict=True)
-        return [unpack_flight(phase, arrays, channels, chain.policy) for phase, channels in pairs]
+        return [unpack_flight(phase, arrays, chain.policy) for phase in chain.phases]
 
     def _fly(self, numbers: np.ndarray) -> dict[str, np.ndarray]:
-        entries: list[dict[str, np.ndarray]] = []
-
-        def fly_one(index: int, handoff: Any, keys: Any, alive: np.ndarray) -> PhaseFlight:
-            rows = len(alive)
-            entered = self.entry[index](pad(handoff, rows), pad(keys, rows))
-            entries.append({name: np.asarray(values)[:rows] for name, values in entered.items()})
-            return self.chain.fly_one(index, handoff, keys, alive)
-
+        """Every flight of a chunk; with `tracks` those whole that may be chosen, and the bands of the first chunk."""
+        chain, frames = self.chain, self.recorder.fly(numbers)
         arrays: dict[str, np.ndarray] = {}
-        for phase, result, enter in zip(self.chain.phases, self.chain.fly(numbers, fly_one), entries, strict=True):
-            arrays |= pack_flight(phase, result, enter, self.chain.policy)
+        for phase, part in zip(chain.phases, frames, strict=True):
+            arrays |= pack_flight(phase, part.flight, part.table[0], chain.policy)
+        if not self.tracks:
+            return arrays
+        flights = flights_from(self.phases, arrays, chain.policy)
+        lanes = lost_flights(flights)
+        if numbers[0] == 0:
+            lanes += [lane for lane, _ in ordinary_flights(flights)]
+            arrays |= pack_bands(bands_of(chain, frames))
+        for lane in lanes:
+            arrays |= pack_tracks(numbers[lane], tracks_of(chain, frames, lane))
         return arrays
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All chunks joined."""
-        return {name: np.concatenate([part[name] for part in self.parts]) for name in self.parts[0]}
-
-
-def _channel_shapes(phase: Any) -> dict[str, Any]:
-    env = phase.environment
-    return jax.eval_shape(lambda key: env.telemetry(env.enter(key, env.start(key))), jax.random.key(0))
+        every = {name: values for part in self.parts for name, values in part.items()}
+        joined = [name for name in self.parts[0] if name.startswith(f"{self.chain.policy}/")]
+        return every | {name: np.concatenate([part[name] for part in self.parts]) for name in joined}
 
 
 def report_flights(
-    chain: Chain, guide: Chain | None, folder: Path, flights: int, until: float | None, progress: Progress | None
+    chain: Chain, folder: Path, flights: int, until: float | None, progress: Progress | None
 ) -> MissionReport:
-    """Fly a chain, and its guide on the same seeds, and write the report folder (docs/reports.md).
+    """Fly a chain, and its guides on the same seeds, and write the report folder (docs/reports.md).
 
     Args:
-      chain: who flies.
-      guide: the same mission by classical controllers; None leaves the comparison out.
+      chain: who flies; the guides fly as many beside it where an agent flies some phase and each has a guide.
       folder: of the report; only a report of the same mission is replaced.
-      flights, until, progress: as of `fly_chunks`; the guide flies as many as the chain did.
+      flights, until, progress: as of `fly_chunks`.
     """
     check_target(folder, chain.mission.name)
     with folder_lock(folder, "--report"):
-        return _report(chain, guide, folder, flights, until, progress)
+        return _report(chain, folder, flights, until, progress)
 
 
-def _report(
-    chain: Chain, guide: Chain | None, folder: Path, flights: int, until: float | None, progress: Progress | None
-) -> MissionReport:
+def _report(chain: Chain, folder: Path, flights: int, until: float | None, progress: Progress | None) -> MissionReport:
     from mission.page import render_page
 
     unfinished = Unfinished(folder, _key(chain))
-    watcher = _Watcher(chain, unfinished)
+    watcher = _Watcher(chain, unfinished, tracks=True)
     report = mission_report(chain, fly_chunks(flights, until, watcher.fly, progress))
     arrays, beside = watcher.arrays(), None
-    if guide is not None:
-        other = _Watcher(guide, unfinished)
+    if has_agents_and_guides(chain):
+        guide = guide_chain(chain)
+        other = _Watcher(guide, unfinished, tracks=False)
         beside = mission_report(guide, fly_chunks(report.flights, None, other.fly, progress))
         arrays |= other.arrays()
+    starts = {phase.name: training_starts(chain, k, watcher.recorder) for k, phase in enumerate(chain.phases) if k > 0}
+    arrays |= {f"starts/{name}": s.values for name, s in starts.items()}
+    flown = flights_from(watcher.phases, arrays, chain.policy)
+    chosen = choose_flights(flown)
+    arrays = _only_chosen(arrays, [number for number, _ in chosen])
     summary: dict[str, Any] = {
         "mission": chain.mission.name,
         "report": dataclasses.asdict(report),
         "guide": dataclasses.asdict(beside) if beside is not None else None,
         "phases": [
-            describe_phase(p, c) | {"benchmark": stored_benchmark(chain.root / p.name) if p.trained else None}
-            for p, c in zip(chain.phases, watcher.channels, strict=True)
+            described | {"benchmark": stored_benchmark(chain.root / phase.name) if phase.trained else None}
+            for phase, described in zip(chain.phases, watcher.phases, strict=True)
         ],
         "provenance": _provenance(chain, folder, flights, until),
-    }
-    bands, chosen = fly_again(chain, _flights(summary, arrays, chain.policy))
-    starts = {phase.name: training_starts(chain, k) for k, phase in enumerate(chain.phases) if k > 0}
-    arrays |= pack_bands(bands) | pack_chosen(chosen) | {f"starts/{name}": s.values for name, s in starts.items()}
-    summary |= {
         "starts": {name: s.source for name, s in starts.items()},
-        "bands": {"flights": bands.flights, "channels": list(bands.channels)},
-        "chosen": [{f: getattr(flight, f) for f in ("number", "role", "outcome", "same")} for flight in chosen],
+        "bands": {"flights": min(CHUNK, report.flights), "channels": list(chain.channels)},
+        "chosen": [{"number": n, "role": role, "outcome": flown.outcome(n)} for n, role in chosen],
     }
     records = records_from(summary, arrays)
     handovers = compare_handovers(records)
@@ -134,6 +134,14 @@ def _report(
     page = render_page(records, handovers, {phase.name: phase.report for phase in chain.phases})
     write_folder(folder, summary, arrays, page)
     return report
+
+
+def _only_chosen(arrays: dict[str, np.ndarray], numbers: list[int]) -> dict[str, np.ndarray]:
+    """Without the tracks of flights that might have been chosen, and were not."""
+    kept = {f"{number}" for number in numbers}
+    return {
+        name: values for name, values in arrays.items() if not name.startswith("flight/") or name.split("/")[1] in kept
+    }
 
 
 def stored_benchmark(folder: Path) -> dict[str, Any] | None:
@@ -147,40 +155,6 @@ def stored_benchmark(folder: Path) -> dict[str, Any] | None:
         log.warning("%s is left out: %s", path, error)
         return None
     return stored if isinstance(stored, dict) else None
-
-
-def _flights(summary: dict[str, Any], arrays: dict[str, np.ndarray], policy: str) -> Flights:
-    from mission.packing import flights_from
-
-    return flights_from(summary["phases"], arrays, policy)
-
-
-def fly_again(chain: Chain, flights: Flights) -> tuple[Bands, tuple[ChosenFlight, ...]]:
-    """Bands over the first chunk, and the chosen flights whole, each in the slot it had."""
-    wanted = choose_flights(flights)
-    recorder = Recorder(chain)
-    bands, again = None, {}
-    for chunk in sorted({0} | {number // CHUNK for number, _ in wanted}):
-        numbers = np.arange(chunk * CHUNK, min((chunk + 1) * CHUNK, flights.count))
-        watched = np.array([number - numbers[0] for number, _ in wanted if number // CHUNK == chunk], int)
-        frames = recorder.fly(numbers, watched, everyone=chunk == 0)
-        bands = bands_of(frames) if chunk == 0 else bands
-        for column, lane in enumerate(watched):
-            number = int(numbers[lane])
-            pairs = zip(frames, flights.phases, strict=True)
-            same = all(
-                bool(
-                    part.flight.success[lane] == phase.success[number]
-                    and part.flight.cause[lane] == phase.cause[number]
-                )
-                for part, phase in pairs
-                if part.alive[lane]
-            )
-            if not same:
-                log.warning("flight %d ended otherwise when it was flown again", number)
-            again[number] = (flights.outcome(number), same, tracks_of(chain, frames, column, int(lane)))
-    assert bands is not None
-    return bands, tuple(ChosenFlight(number, role, *again[number]) for number, role in wanted)
 
 
 def _key(chain: Chain) -> dict[str, Any]:

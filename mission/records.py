@@ -89,12 +89,11 @@ class Track:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ChosenFlight:
-    """A flight that was flown again to keep all of it."""
+    """A flight of which all is kept."""
 
     number: int
     role: str  # nominal, median, worst or lost
     outcome: str
-    same: bool  # ended as it did the first time
     tracks: tuple[Track, ...]
 
 

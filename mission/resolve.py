@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
@@ -29,10 +30,10 @@ def resolve_mission(mission: MissionFile, *, allow_local_plugins: bool = False) 
     specs = [load_spec(mission, i, allow_local_plugins) for i in range(len(mission.phases))]
     _check_shared_params(mission, [spec for _, spec in specs])
     phases = tuple(_build(mission, i, origin, spec) for i, (origin, spec) in enumerate(specs))
-    for phase in phases:
-        check_contract(phase)
-    check_links(phases)
-    return phases
+    shapes = [check_contract(phase) for phase in phases]
+    check_links(phases, shapes)
+    pairs = zip(phases, shapes, strict=True)
+    return tuple(dataclasses.replace(phase, channels=tuple(found.telemetry)) for phase, found in pairs)
 
 
 def _names(mission: MissionFile) -> dict[int, str]:

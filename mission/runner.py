@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mission.chain import check_flights, fly_chunks, has_agents_and_guides, prepare_chain
+from mission.chain import check_flights, fly_chunks, prepare_chain
 from mission.config import MissionFile
 from mission.devices import configure
 from mission.errors import InputError
@@ -133,16 +133,16 @@ def fly_mission(
       MissionError: wrong input or a stale policy (2), no readable policy (3).
     """
     check_flights(flights, until)
-    options: dict[str, Any] = {
-        "checkpoints": checkpoints,
-        "seed": seed,
-        "allow_stale": allow_stale,
-        "allow_local_plugins": allow_local_plugins,
-    }
-    chain = prepare_chain(mission, policy=policy, **options)
+    chain = prepare_chain(
+        mission,
+        checkpoints=checkpoints,
+        seed=seed,
+        policy=policy,
+        allow_stale=allow_stale,
+        allow_local_plugins=allow_local_plugins,
+    )
     if report is not None:
         from mission.recording import report_flights
 
-        guide = prepare_chain(mission, policy="guide", **options) if has_agents_and_guides(chain) else None
-        return report_flights(chain, guide, Path(report), flights, until, progress)
+        return report_flights(chain, Path(report), flights, until, progress)
     return mission_report(chain, fly_chunks(flights, until, chain.fly, progress))

@@ -20,7 +20,7 @@ import numpy as np
 from mission.errors import InputError, MachineError
 from mission.lock import LOCK
 
-FORMAT = 1
+FORMAT = 2
 KIND = "mission report"
 SUMMARY, ARRAYS, PAGE, UNFINISHED = "summary.json", "flights.npz", "index.html", ".flights"
 

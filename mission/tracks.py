@@ -1,6 +1,6 @@
-"""Flying a chunk again, step by step, to keep what the first flight threw away.
+"""Flying a chunk step by step, to keep what a plain flight throws away: its telemetry all the way.
 
-Shapes: N vehicles of a chunk (1,000), C channels, B control steps of a block, T samples, G grid points.
+Shapes: N vehicles of a chunk (1,000), C channels, B control steps of a block, T control steps of a phase, G grid points.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec
 
 from mission.chain import Chain
 from mission.devices import AXIS, REPLICATED, SPLIT, mesh
-from mission.flying import CHUNK, agent_controller, pad
+from mission.flying import CHUNK, agent_controller, on_host, pad, to_devices
 from mission.phase import Phase
 from mission.records import Bands, Track
 from mission.rollout import (
@@ -37,13 +37,10 @@ _FLYING = Flying(*_SPECS)
 
 
 class Frames(NamedTuple):
-    """One phase of one chunk, as it was flown again."""
+    """One phase of one chunk; a vehicle that has ended stays as it was."""
 
-    channels: tuple[str, ...]
-    sampled: np.ndarray  # float32 [S, N, C]: every GRID_S from the entry, then the end
-    sampled_s: np.ndarray  # [S, N] seconds since entering
-    watched: list[np.ndarray]  # [T, C] of each watched vehicle, every control step and the end
-    watched_s: list[np.ndarray]  # [T]
+    table: np.ndarray  # float32 [T + 1, N, C]: on entering, then after every control step
+    time_s: np.ndarray  # [T + 1, N] seconds since entering
     flight: PhaseFlight
     alive: np.ndarray  # bool [N]
 
@@ -54,124 +51,114 @@ def _table(phase: Phase, state: Any) -> Array:
 
 
 class Recorder:
-    """Flies chunks of a chain again; one per chain, since it holds compiled programs."""
+    """Flies chunks of a chain and keeps their telemetry; one per chain, since it holds compiled programs."""
 
     def __init__(self, chain: Chain) -> None:
         self.chain = chain
-        self.programs = [_programs(phase, phase.trained) for phase in chain.phases]
+        self.programs = [_programs(phase) for phase in chain.phases]
 
-    def fly(self, numbers: np.ndarray, watched: np.ndarray, everyone: bool) -> list[Frames]:
-        """Flights `numbers` again, each in the slot it had.
-
-        Args:
-          numbers: int [N] of one chunk.
-          watched: int [W], positions in the chunk of the vehicles to keep whole.
-          everyone: fly all of the chunk, or only the watched.
-        """
+    def fly(self, numbers: np.ndarray) -> list[Frames]:
+        """Flights `numbers` (int [N], one chunk) through every phase."""
         frames: list[Frames] = []
-        wanted = np.ones(len(numbers), bool) if everyone else np.isin(np.arange(len(numbers)), watched)
 
         def fly_one(index: int, handoff: Any, keys: Any, alive: np.ndarray) -> PhaseFlight:
-            frames.append(self._phase(index, handoff, keys, alive & wanted, watched))
+            frames.append(self.fly_one(index, handoff, keys, alive))
             return frames[-1].flight
 
         self.chain.fly(numbers, fly_one)
-        return frames
+        return [part._replace(flight=part.flight._replace(handoff=())) for part in frames]
 
-    def _phase(self, index: int, handoff: Any, keys: Any, alive: np.ndarray, watched: np.ndarray) -> Frames:
+    def entering(self, index: int, rows: Any, keys: Array) -> np.ndarray:
+        """Telemetry [M, C] of phase `index` on entering it from at most CHUNK rows."""
+        count = len(keys)
+        _, first = self.programs[index][0](*to_devices((pad(rows, count), pad(keys, count), np.zeros(CHUNK, bool))))
+        return np.asarray(first)[:count]
+
+    def fly_one(self, index: int, handoff: Any, keys: Any, alive: np.ndarray) -> Frames:
+        """One phase of one chunk; arguments as of `Chain.fly_one`."""
         phase, (begin, block, end) = self.chain.phases[index], self.programs[index]
-        rows, stride = len(alive), max(1, round(GRID_S / phase.environment.control_period_s))
-        lanes = jnp.zeros(CHUNK, bool).at[:rows].set(jnp.asarray(alive))
-        keys = pad(keys, rows)
-        now, first = begin(pad(handoff, rows), keys, lanes)
-        sampled, whole, steps = [np.asarray(first)[None, :rows]], [np.asarray(first)[None, watched]], 0
+        rows = len(alive)
+        lanes = np.pad(alive, (0, CHUNK - rows))
+        handoff, keys, lanes = to_devices((pad(handoff, rows), pad(keys, rows), lanes))
+        now, last = begin(handoff, keys, lanes)
+        tables = [np.asarray(last)[None, :rows]]
         while not bool(now.ended.all()):
-            now, tables = block(self.chain.actors[index], keys, now)
-            tables = np.asarray(tables)
-            sampled.append(tables[(stride - 1 - steps) % stride :: stride, :rows])
-            whole.append(tables[:, watched])
-            steps += BLOCK
-        flight = end(now, lanes)
-        handoff = jax.tree.map(lambda leaf: leaf[:rows], flight.handoff)
-        flight = jax.tree.map(lambda leaf: np.asarray(leaf)[:rows], flight._replace(handoff=()))
-        channels = tuple(flight.telemetry)
-        last = np.stack([flight.telemetry[name] for name in channels], axis=-1)
-        table = np.concatenate([*sampled, last[None]])
-        time_s = self._times(phase, channels, table, np.arange(len(table)) * stride, flight.steps)
-        each, each_s = [], []
-        series = np.concatenate(whole)
-        for column, lane in enumerate(watched):
-            rows_flown = series[: flight.steps[lane] + 1, column]
-            each.append(rows_flown)
-            each_s.append(self._times(phase, channels, rows_flown, np.arange(len(rows_flown)), flight.steps[lane]))
-        return Frames(channels, table, time_s, each, each_s, flight._replace(handoff=handoff), alive)
-
-    @staticmethod
-    def _times(
-        phase: Phase, channels: tuple[str, ...], table: np.ndarray, steps: np.ndarray, last: np.ndarray
-    ) -> np.ndarray:
-        """Seconds since entering, of each row of a table; frozen once a vehicle has ended."""
-        if "phase_time_s" in channels:
-            return table[..., channels.index("phase_time_s")]
-        steps = steps.reshape((-1,) + (1,) * (table.ndim - 2))
-        return np.minimum(steps, last) * phase.environment.control_period_s
+            now, last, table = block(self.chain.actors[index], keys, now, last)
+            tables.append(np.asarray(table)[:, :rows])
+        flight = on_host(end(now, lanes), rows)
+        steps = int(flight.steps.max())
+        table = np.concatenate(tables)[: steps + 1]
+        if "phase_time_s" in phase.channels:
+            time_s = table[..., phase.channels.index("phase_time_s")]
+        else:
+            time_s = np.minimum(np.arange(steps + 1)[:, None], flight.steps) * phase.environment.control_period_s
+        return Frames(table, time_s, flight, alive)
 
 
-def _programs(phase: Phase, agent: bool) -> tuple[Any, Any, Any]:
+def _programs(phase: Phase) -> tuple[Any, Any, Any]:
     """(begin, block, end), jitted and split over the devices as the flight itself is."""
-    control = agent_controller(phase) if agent else guide_controller(phase)
+    control = agent_controller(phase) if phase.trained else guide_controller(phase)
 
     def begin(handoff: Any, keys: Array, alive: Array) -> tuple[Flying, Array]:
         now = begin_flights(phase, handoff, keys, alive)
         return now, _table(phase, now.state)
 
-    def block(params: Any, keys: Array, now: Flying) -> tuple[Flying, Array]:
-        def step(now: Flying, _: None) -> tuple[Flying, Array]:
-            now = advance_flights(phase, control, params, keys, now)
-            return now, _table(phase, now.state)
+    def block(params: Any, keys: Array, now: Flying, last: Array) -> tuple[Flying, Array, Array]:
+        """BLOCK steps, or fewer where all have ended; then the last telemetry [N, C] fills the table."""
 
-        return lax.scan(step, now, None, length=BLOCK)
+        def step(carry: tuple[Array, Flying, Array, Array]) -> tuple[Array, Flying, Array, Array]:
+            row, now, _, table = carry
+            now = advance_flights(phase, control, params, keys, now)
+            last = _table(phase, now.state)
+            return row + 1, now, last, lax.dynamic_update_index_in_dim(table, last, row, 0)
+
+        table = jnp.zeros((BLOCK, *last.shape), jnp.float32)
+        begun = (jnp.int32(0), now, last, table)
+        rows, after, last, table = lax.while_loop(lambda c: (c[0] < BLOCK) & ~c[1].ended.all(), step, begun)
+        table = jnp.where((jnp.arange(BLOCK) < rows)[:, None, None], table, last)
+        return after._replace(t=now.t + BLOCK), last, table  # t is one for all devices, whoever stopped early
 
     def split(function: Any, inputs: Any, outputs: Any) -> Any:
         return jax.jit(jax.shard_map(function, mesh=mesh(), in_specs=inputs, out_specs=outputs, check_vma=False))
 
     return (
         split(begin, (SPLIT, SPLIT, SPLIT), (_FLYING, SPLIT)),
-        split(block, (REPLICATED, SPLIT, _FLYING), (_FLYING, PartitionSpec(None, AXIS))),
+        split(block, (REPLICATED, SPLIT, _FLYING, SPLIT), (_FLYING, SPLIT, PartitionSpec(None, AXIS))),
         split(partial(end_flights, phase), (_FLYING, SPLIT), SPLIT),
     )
 
 
-def tracks_of(chain: Chain, frames: list[Frames], column: int, lane: int) -> tuple[Track, ...]:
-    """The whole flight of one watched vehicle, phase after phase until it ended."""
+def tracks_of(chain: Chain, frames: list[Frames], lane: int) -> tuple[Track, ...]:
+    """The whole flight of one vehicle, phase after phase until it ended."""
     tracks, clock = [], 0.0
     for phase, part in zip(chain.phases, frames, strict=True):
         if not part.alive[lane]:
             break
-        time_s = clock + part.watched_s[column]
-        values = {name: part.watched[column][:, i] for i, name in enumerate(part.channels)}
+        rows = slice(part.flight.steps[lane] + 1)
+        time_s = clock + part.time_s[rows, lane]
+        values = {name: part.table[rows, lane, at] for at, name in enumerate(phase.channels)}
         tracks.append(Track(phase.name, time_s.astype(np.float32), values))
         clock = float(time_s[-1])
     return tuple(tracks)
 
 
-def bands_of(frames: list[Frames]) -> Bands:
+def bands_of(chain: Chain, frames: list[Frames]) -> Bands:
     """Quantiles of every channel over the vehicles still flying, at 2 Hz since the mission began."""
     flights = len(frames[0].alive)
     begins, clock = [], np.zeros(flights)
     for part in frames:
         begins.append(clock)
-        clock = clock + np.where(part.alive, part.sampled_s[-1], 0.0)
+        clock = clock + np.where(part.alive, part.time_s[-1], 0.0)
     grid = np.arange(0.0, float(clock.max()) + GRID_S, GRID_S)
-    places = [_places(grid, part, begin) for part, begin in zip(frames, begins, strict=True)]
-    channels = tuple(dict.fromkeys(name for part in frames for name in part.channels))
+    sampled = [_sampled(phase, part) for phase, part in zip(chain.phases, frames, strict=True)]
+    places = [_places(grid, part, begin) for part, begin in zip(sampled, begins, strict=True)]
     fewest = max(_FEWEST * flights, 0.5 * float(frames[-1].flight.success.sum()))
-    quantiles = np.full((3, len(grid), len(channels)), np.nan, np.float32)
-    for at, name in enumerate(channels):
+    quantiles = np.full((3, len(grid), len(chain.channels)), np.nan, np.float32)
+    for at, name in enumerate(chain.channels):
         cube = np.full((len(grid), flights), np.nan, np.float32)
-        for part, (rows, low, weight, inside) in zip(frames, places, strict=True):
-            if name in part.channels:
-                values = part.sampled[:, :, part.channels.index(name)]
+        for phase, part, (rows, low, weight, inside) in zip(chain.phases, sampled, places, strict=True):
+            if name in phase.channels:
+                values = part.table[:, :, phase.channels.index(name)]
                 low_value = np.take_along_axis(values, low, 0)
                 high_value = np.take_along_axis(values, np.minimum(low + 1, len(values) - 1), 0)
                 np.copyto(cube[rows], low_value + weight * (high_value - low_value), where=inside)
@@ -179,12 +166,19 @@ def bands_of(frames: list[Frames]) -> Bands:
     count = np.zeros(len(grid), np.int32)
     for rows, _, _, inside in places:
         count[rows] += inside.sum(axis=1, dtype=np.int32)
-    return Bands(flights, grid, count, channels, *quantiles)
+    return Bands(flights, grid, count, chain.channels, *quantiles)
+
+
+def _sampled(phase: Phase, part: Frames) -> Frames:
+    """Every GRID_S (or control step, where that is longer) from the entry on, and the end."""
+    stride, last = max(1, round(GRID_S / phase.environment.control_period_s)), len(part.table) - 1
+    kept = np.append(np.arange(0, last, stride), last)
+    return part._replace(table=part.table[kept], time_s=part.time_s[kept])
 
 
 def _places(grid: np.ndarray, part: Frames, begin: np.ndarray) -> tuple[slice, np.ndarray, np.ndarray, np.ndarray]:
     """Rows of the grid that a phase touches; on them [., N]: sample before, weight of the one after, whether inside."""
-    whole = part.sampled_s
+    whole = part.time_s
     begins, ends = begin[part.alive], (begin + whole[-1])[part.alive]
     first, last = (float(begins.min()), float(ends.max())) if begins.size else (0.0, 0.0)
     rows = slice(int(np.searchsorted(grid, first)), int(np.searchsorted(grid, last, "right")))

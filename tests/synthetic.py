@@ -149,7 +149,7 @@ def make_records(count: int = 400, mission: str = "return") -> FlightRecords:
                 tracks.append(
                     Track(phase.name, steps.astype(np.float32), {c: table[:, i] for i, c in enumerate(CHANNELS)})
                 )
-        chosen.append(ChosenFlight(number, role, flights.outcome(number), True, tuple(tracks)))
+        chosen.append(ChosenFlight(number, role, flights.outcome(number), tuple(tracks)))
     starts = {
         p.name: Starts("stored end states", p.enter[:200] * (1.3 if p.name == "landing_burn" else 1.0))
         for p in flights.phases[1:]

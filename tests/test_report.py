@@ -8,6 +8,7 @@ import json
 import re
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from factory import CART, run_cli, write_mission
@@ -15,9 +16,10 @@ from mission_rocket.report.propellant import propellant
 from synthetic import make_records
 
 from mission import FlightRecords, MissionError, Section, fly_mission, load_mission
-from mission.chain import Chain
+from mission.chain import Chain, prepare_chain
 from mission.comparison import compare_missions
 from mission.errors import MachineError
+from mission.flying import flight_keys, nominal_starts
 from mission.handovers import compare_handovers
 from mission.learning import is_training, learning_page, read_metrics
 from mission.lock import LOCK, folder_lock
@@ -26,6 +28,7 @@ from mission.recording import BENCHMARK, stored_benchmark
 from mission.reporting import read_records, report_again
 from mission.statistics import paired_difference, two_sample
 from mission.store import read_summary
+from mission.tracks import BLOCK, Recorder
 
 OVERRIDES = ["phases.first.params.tolerance_m=0.012", "phases.second.params.tolerance_m=0.0002"]
 FLIGHTS = 1300
@@ -77,13 +80,12 @@ def test_every_array_is_documented(flown, folder):
     assert names == documented
 
 
-def test_a_flight_flown_again_ends_where_it_ended(flown):
+def test_a_chosen_flight_begins_and_ends_as_the_flights_say(flown):
     _, _, records = flown
     assert [flight.role for flight in records.chosen[:3]] == ["nominal", "median", "worst"]
     assert {"lost"} == {flight.role for flight in records.chosen[3:]}
     assert {f.outcome for f in records.chosen[3:]} == {"lost in first: missed", "lost in second: missed"}
     for flight in records.chosen:
-        assert flight.same
         assert flight.outcome == records.flights.outcome(flight.number)
         for track, phase in zip(flight.tracks, records.flights.phases, strict=False):
             for channel, values in track.channels.items():
@@ -92,6 +94,29 @@ def test_a_flight_flown_again_ends_where_it_ended(flown):
                 assert values[-1] == pytest.approx(phase.end[flight.number, at], abs=1e-6)
             assert len(track.time_s) == (31 if phase.name == "first" else 21)
         assert flight.tracks[0].time_s[[0, -1]] == pytest.approx([0.0, 3.0])
+
+
+def test_a_recorded_flight_is_the_plain_one():
+    """Half of the vehicles, all of one device, never fly; the others end at different steps, in different blocks."""
+    chain = prepare_chain(load_mission(Path(__file__).parents[1] / "missions" / "vertical.yaml"), policy="guide")
+    phase, alive = chain.phases[1], np.arange(1000) >= 500
+    keys = flight_keys(jax.random.key(5), np.arange(1000))
+    starts = nominal_starts(phase, keys)
+    frames, plain = Recorder(chain).fly_one(1, starts, keys, alive), chain.fly_one(1, starts, keys, alive)
+    for name in ("success", "cause", "steps"):
+        np.testing.assert_array_equal(getattr(frames.flight, name), getattr(plain, name))
+    steps = plain.steps
+    assert steps[alive].min() < steps.max()
+    assert steps.max() > BLOCK
+    assert not steps[~alive].any()
+    assert frames.table.shape == (steps.max() + 1, 1000, len(phase.channels))
+    for at, name in enumerate(phase.channels):
+        channel = frames.table[:, :, at]
+        np.testing.assert_allclose(channel[-1], plain.telemetry[name], rtol=1e-4, atol=1e-3)
+        np.testing.assert_array_equal(channel[steps, np.arange(1000)], channel[-1])
+        assert (channel[:, ~alive] == channel[0, ~alive]).all()
+    height = frames.table[:, alive, phase.channels.index("height_m")]
+    assert (np.diff(height, axis=0)[: steps[alive].min() - 1] < 0.0).all(), "they fall, row after row"
 
 
 def test_bands_are_quantiles_of_the_first_thousand(flown):

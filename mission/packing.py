@@ -37,8 +37,8 @@ def describe_phase(phase: Phase) -> dict[str, Any]:
     }
 
 
-def pack_flight(phase: Phase, result: PhaseFlight, enter: np.ndarray, prefix: str) -> Arrays:
-    """N flights of one phase as arrays; `enter` [N, C] is its telemetry on entering."""
+def pack_flight(phase: Phase, result: PhaseFlight, prefix: str) -> Arrays:
+    """N flights of one phase as arrays."""
 
     def table(values: Mapping[str, np.ndarray], names: Sequence[str]) -> np.ndarray:
         columns = [np.asarray(values[name], np.float32) for name in names]
@@ -51,7 +51,7 @@ def pack_flight(phase: Phase, result: PhaseFlight, enter: np.ndarray, prefix: st
         "steps": np.asarray(result.steps, np.int32),
         "returns": np.asarray(result.returns, np.float32),
         "duration_s": np.asarray(durations(phase, result), np.float32),
-        "enter": enter.copy(),  # not a view that keeps a whole table in memory
+        "enter": result.enter,
         "end": table(result.telemetry, phase.channels),
         "lowest": table(result.lowest, limited),
         "highest": table(result.highest, limited),
@@ -60,14 +60,14 @@ def pack_flight(phase: Phase, result: PhaseFlight, enter: np.ndarray, prefix: st
 
 
 def unpack_flight(phase: Phase, arrays: Arrays, prefix: str) -> PhaseFlight:
-    """The inverse, without hand-over and entry."""
+    """The inverse, without hand-over."""
     get = {name: arrays[f"{prefix}/{phase.name}/{name}"] for name in (*FIELDS, "steps", "returns")}
     telemetry = {name: get["end"][:, i] for i, name in enumerate(phase.channels)}
     lowest, highest = (
         {limit.channel: get[side][:, i] for i, limit in enumerate(phase.limits)} for side in ("lowest", "highest")
     )
     return PhaseFlight(
-        (), get["success"], get["cause"], get["steps"], get["returns"], telemetry, lowest, highest
+        (), get["success"], get["cause"], get["steps"], get["returns"], get["enter"], telemetry, lowest, highest
     )  # fmt: skip
 
 

@@ -42,9 +42,8 @@ BENCHMARK = "benchmark.json"
 class _Watcher:
     """Flies chunks of a chain and keeps their arrays, so that an interrupted run goes on."""
 
-    def __init__(self, chain: Chain, unfinished: Unfinished, tracks: bool) -> None:
-        self.chain, self.unfinished, self.tracks = chain, unfinished, tracks
-        self.recorder = Recorder(chain)
+    def __init__(self, chain: Chain, unfinished: Unfinished, recorder: Recorder | None = None) -> None:
+        self.chain, self.unfinished, self.recorder = chain, unfinished, recorder
         self.phases = [describe_phase(phase) for phase in chain.phases]
         self.parts: list[dict[str, np.ndarray]] = []
 
@@ -60,20 +59,24 @@ class _Watcher:
         return [unpack_flight(phase, arrays, chain.policy) for phase in chain.phases]
 
     def _fly(self, numbers: np.ndarray) -> dict[str, np.ndarray]:
-        """Every flight of a chunk; with `tracks` those whole that may be chosen, and the bands of the first chunk."""
-        chain, frames = self.chain, self.recorder.fly(numbers)
-        arrays: dict[str, np.ndarray] = {}
-        for phase, part in zip(chain.phases, frames, strict=True):
-            arrays |= pack_flight(phase, part.flight, part.table[0], chain.policy)
-        if not self.tracks:
-            return arrays
-        flights = flights_from(self.phases, arrays, chain.policy)
+        """Every flight of a chunk; with a recorder those whole that may be chosen, and the first chunk's bands."""
+        if self.recorder is None:
+            return self._pack(self.chain.fly(numbers))
+        frames = self.recorder.fly(numbers)
+        arrays = self._pack([part.flight for part in frames])
+        flights = flights_from(self.phases, arrays, self.chain.policy)
         lanes = lost_flights(flights)
         if numbers[0] == 0:
             lanes += [lane for lane, _ in ordinary_flights(flights)]
-            arrays |= pack_bands(bands_of(chain, frames))
+            arrays |= pack_bands(bands_of(self.chain, frames))
         for lane in lanes:
-            arrays |= pack_tracks(numbers[lane], tracks_of(chain, frames, lane))
+            arrays |= pack_tracks(numbers[lane], tracks_of(self.chain, frames, lane))
+        return arrays
+
+    def _pack(self, results: list[PhaseFlight]) -> dict[str, np.ndarray]:
+        arrays: dict[str, np.ndarray] = {}
+        for phase, result in zip(self.chain.phases, results, strict=True):
+            arrays |= pack_flight(phase, result, self.chain.policy)
         return arrays
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -102,15 +105,16 @@ def _report(chain: Chain, folder: Path, flights: int, until: float | None, progr
     from mission.page import render_page
 
     unfinished = Unfinished(folder, _key(chain))
-    watcher = _Watcher(chain, unfinished, tracks=True)
+    recorder = Recorder(chain)
+    watcher = _Watcher(chain, unfinished, recorder)
     report = mission_report(chain, fly_chunks(flights, until, watcher.fly, progress))
     arrays, beside = watcher.arrays(), None
     if has_agents_and_guides(chain):
         guide = guide_chain(chain)
-        other = _Watcher(guide, unfinished, tracks=False)
+        other = _Watcher(guide, unfinished)
         beside = mission_report(guide, fly_chunks(report.flights, None, other.fly, progress))
         arrays |= other.arrays()
-    starts = {phase.name: training_starts(chain, k, watcher.recorder) for k, phase in enumerate(chain.phases) if k > 0}
+    starts = {phase.name: training_starts(chain, k, recorder) for k, phase in enumerate(chain.phases) if k > 0}
     arrays |= {f"starts/{name}": s.values for name, s in starts.items()}
     flown = flights_from(watcher.phases, arrays, chain.policy)
     chosen = choose_flights(flown)

@@ -57,6 +57,7 @@ class PhaseFlight(NamedTuple):
     cause: Any  # int32 [N], index into Phase.causes
     steps: Any  # int32 [N]
     returns: Any  # float32 [N], sum of rewards
+    enter: Any  # float32 [N, C], telemetry on entering, in the order of Phase.channels
     telemetry: dict[str, Any]  # [N] at the end
     lowest: dict[str, Any]  # [N] by limited channel, over the whole phase
     highest: dict[str, Any]
@@ -200,8 +201,12 @@ def channels_of(phase: Phase, state: Any) -> dict[str, Array]:
     }
 
 
-def _limited(phase: Phase, state: Any) -> dict[str, Array]:
-    channels = channels_of(phase, state)
+def telemetry_table(channels: dict[str, Array]) -> Array:
+    """Channels [N] each as one table [N, C]."""
+    return jnp.stack(list(channels.values()), axis=-1)
+
+
+def _limited(phase: Phase, channels: dict[str, Array]) -> dict[str, Array]:
     return {name: channels[name] for name in dict.fromkeys(limit.channel for limit in phase.limits)}
 
 
@@ -217,18 +222,18 @@ def enter_phase(phase: Phase, handoff: Any, keys: Array) -> Any:
     return strong(jax.vmap(phase.environment.enter)(enter_keys, handoff))
 
 
-def begin_flights(phase: Phase, handoff: Any, keys: Array, alive: Array) -> Flying:
-    """N flights at the start of a phase; those not alive (bool [N]) never move."""
+def begin_flights(phase: Phase, handoff: Any, keys: Array, alive: Array) -> tuple[Flying, Array]:
+    """N flights at the start of a phase, and their telemetry [N, C]; those not alive (bool [N]) never move."""
     state = enter_phase(phase, handoff, keys)
     flights = alive.shape[0]
     steps = jnp.zeros(flights, jnp.int32)
     ended, success, cause = judge(phase, state, steps)
-    channels = _limited(phase, state)
-    returns = jnp.zeros(flights)
+    channels = channels_of(phase, state)
+    limited, returns = _limited(phase, channels), jnp.zeros(flights)
     begun = Flying(
-        state, ended | ~alive, success & alive, cause, steps, returns, channels, channels, jnp.int32(0)
+        state, ended | ~alive, success & alive, cause, steps, returns, limited, limited, jnp.int32(0)
     )  # fmt: skip
-    return strong(begun)
+    return strong(begun), telemetry_table(channels)
 
 
 def advance_flights(phase: Phase, control: Controller, params: Any, keys: Array, now: Flying) -> Flying:
@@ -247,7 +252,7 @@ def advance_flights(phase: Phase, control: Controller, params: Any, keys: Array,
     )
     steps = jnp.where(ended, steps, steps + 1)
     now_ended, now_success, now_cause = judge(phase, state, steps)
-    channels = _limited(phase, state)
+    channels = _limited(phase, channels_of(phase, state))
     return Flying(
         state,
         ended | now_ended,
@@ -261,14 +266,15 @@ def advance_flights(phase: Phase, control: Controller, params: Any, keys: Array,
     )
 
 
-def end_flights(phase: Phase, end: Flying, alive: Array) -> PhaseFlight:
-    """The record of N flights that have all ended."""
+def end_flights(phase: Phase, end: Flying, alive: Array, enter: Array) -> PhaseFlight:
+    """The record of N flights that have all ended; `enter` as `begin_flights` gave it."""
     return PhaseFlight(
         jax.vmap(phase.environment.leave)(end.state),
         end.success & alive,
         end.cause,
         end.steps,
         end.returns,
+        enter,
         channels_of(phase, end.state),
         end.lowest,
         end.highest,
@@ -285,8 +291,8 @@ def fly_phase(phase: Phase, control: Controller, params: Any, handoff: Any, keys
       keys: typed keys [N], one a flight; consumed.
       alive: bool [N].
     """
-    begun = begin_flights(phase, handoff, keys, alive)
+    begun, enter = begin_flights(phase, handoff, keys, alive)
     end = lax.while_loop(
         lambda now: ~now.ended.all(), lambda now: advance_flights(phase, control, params, keys, now), begun
     )
-    return end_flights(phase, end, alive)
+    return end_flights(phase, end, alive, enter)

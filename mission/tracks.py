@@ -27,6 +27,7 @@ from mission.rollout import (
     channels_of,
     end_flights,
     guide_controller,
+    telemetry_table,
 )
 
 BLOCK = 64
@@ -45,11 +46,6 @@ class Frames(NamedTuple):
     alive: np.ndarray  # bool [N]
 
 
-def _table(phase: Phase, state: Any) -> Array:
-    """Telemetry as [N, C]."""
-    return jnp.stack(list(channels_of(phase, state).values()), axis=-1)
-
-
 class Recorder:
     """Flies chunks of a chain and keeps their telemetry; one per chain, since it holds compiled programs."""
 
@@ -65,8 +61,8 @@ class Recorder:
             frames.append(self.fly_one(index, handoff, keys, alive))
             return frames[-1].flight
 
-        self.chain.fly(numbers, fly_one)
-        return [part._replace(flight=part.flight._replace(handoff=())) for part in frames]
+        results = self.chain.fly(numbers, fly_one)
+        return [part._replace(flight=result) for part, result in zip(frames, results, strict=True)]
 
     def entering(self, index: int, rows: Any, keys: Array) -> np.ndarray:
         """Telemetry [M, C] of phase `index` on entering it from at most CHUNK rows."""
@@ -80,12 +76,12 @@ class Recorder:
         rows = len(alive)
         lanes = np.pad(alive, (0, CHUNK - rows))
         handoff, keys, lanes = to_devices((pad(handoff, rows), pad(keys, rows), lanes))
-        now, last = begin(handoff, keys, lanes)
-        tables = [np.asarray(last)[None, :rows]]
+        now, enter = begin(handoff, keys, lanes)
+        tables, last = [np.asarray(enter)[None, :rows]], enter
         while not bool(now.ended.all()):
             now, last, table = block(self.chain.actors[index], keys, now, last)
             tables.append(np.asarray(table)[:, :rows])
-        flight = on_host(end(now, lanes), rows)
+        flight = on_host(end(now, lanes, enter), rows)
         steps = int(flight.steps.max())
         table = np.concatenate(tables)[: steps + 1]
         if "phase_time_s" in phase.channels:
@@ -99,17 +95,13 @@ def _programs(phase: Phase) -> tuple[Any, Any, Any]:
     """(begin, block, end), jitted and split over the devices as the flight itself is."""
     control = agent_controller(phase) if phase.trained else guide_controller(phase)
 
-    def begin(handoff: Any, keys: Array, alive: Array) -> tuple[Flying, Array]:
-        now = begin_flights(phase, handoff, keys, alive)
-        return now, _table(phase, now.state)
-
     def block(params: Any, keys: Array, now: Flying, last: Array) -> tuple[Flying, Array, Array]:
         """BLOCK steps, or fewer where all have ended; then the last telemetry [N, C] fills the table."""
 
         def step(carry: tuple[Array, Flying, Array, Array]) -> tuple[Array, Flying, Array, Array]:
             row, now, _, table = carry
             now = advance_flights(phase, control, params, keys, now)
-            last = _table(phase, now.state)
+            last = telemetry_table(channels_of(phase, now.state))
             return row + 1, now, last, lax.dynamic_update_index_in_dim(table, last, row, 0)
 
         table = jnp.zeros((BLOCK, *last.shape), jnp.float32)
@@ -122,9 +114,9 @@ def _programs(phase: Phase) -> tuple[Any, Any, Any]:
         return jax.jit(jax.shard_map(function, mesh=mesh(), in_specs=inputs, out_specs=outputs, check_vma=False))
 
     return (
-        split(begin, (SPLIT, SPLIT, SPLIT), (_FLYING, SPLIT)),
+        split(partial(begin_flights, phase), (SPLIT, SPLIT, SPLIT), (_FLYING, SPLIT)),
         split(block, (REPLICATED, SPLIT, _FLYING, SPLIT), (_FLYING, SPLIT, PartitionSpec(None, AXIS))),
-        split(partial(end_flights, phase), (_FLYING, SPLIT), SPLIT),
+        split(partial(end_flights, phase), (_FLYING, SPLIT, SPLIT), SPLIT),
     )
 
 

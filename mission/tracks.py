@@ -25,7 +25,6 @@ from mission.rollout import (
     advance_flights,
     begin_flights,
     channels_of,
-    end_flights,
     guide_controller,
     telemetry_table,
 )
@@ -72,16 +71,22 @@ class Recorder:
 
     def fly_one(self, index: int, handoff: Any, keys: Any, alive: np.ndarray) -> Frames:
         """One phase of one chunk; arguments as of `Chain.fly_one`."""
-        phase, (begin, block, end) = self.chain.phases[index], self.programs[index]
+        phase, (begin, block) = self.chain.phases[index], self.programs[index]
         rows = len(alive)
         lanes = np.pad(alive, (0, CHUNK - rows))
         handoff, keys, lanes = to_devices((pad(handoff, rows), pad(keys, rows), lanes))
         now, enter = begin(handoff, keys, lanes)
-        tables, last = [np.asarray(enter)[None, :rows]], enter
-        while not bool(now.ended.all()):
-            now, last, table = block(self.chain.actors[index], keys, now, last)
+        tables, last, over = [np.asarray(enter)[None, :rows]], enter, False
+        while not over:
+            now, last, table, left = block(self.chain.actors[index], keys, now, last)
             tables.append(np.asarray(table)[:, :rows])
-        flight = on_host(end(now, lanes, enter), rows)
+            over = bool(now.ended.all())
+        end = dict(zip(phase.channels, np.asarray(last).T, strict=True))
+        success = np.asarray(now.success) & np.asarray(lanes)
+        whole = PhaseFlight(
+            left, success, now.cause, now.steps, now.returns, enter, end, now.lowest, now.highest
+        )  # fmt: skip
+        flight = on_host(whole, rows)
         steps = int(flight.steps.max())
         table = np.concatenate(tables)[: steps + 1]
         if "phase_time_s" in phase.channels:
@@ -91,12 +96,15 @@ class Recorder:
         return Frames(table, time_s, flight, alive)
 
 
-def _programs(phase: Phase) -> tuple[Any, Any, Any]:
-    """(begin, block, end), jitted and split over the devices as the flight itself is."""
+def _programs(phase: Phase) -> tuple[Any, Any]:
+    """(begin, block), jitted and split over the devices as the flight itself is."""
     control = agent_controller(phase) if phase.trained else guide_controller(phase)
 
-    def block(params: Any, keys: Array, now: Flying, last: Array) -> tuple[Flying, Array, Array]:
-        """BLOCK steps, or fewer where all have ended; then the last telemetry [N, C] fills the table."""
+    def block(params: Any, keys: Array, now: Flying, last: Array) -> tuple[Flying, Array, Array, Any]:
+        """BLOCK steps, or fewer where all have ended: (vehicles, telemetry [N, C], table [B, N, C], hand-over).
+
+        Rows of the table that were not flown repeat the last.
+        """
 
         def step(carry: tuple[Array, Flying, Array, Array]) -> tuple[Array, Flying, Array, Array]:
             row, now, _, table = carry
@@ -108,15 +116,15 @@ def _programs(phase: Phase) -> tuple[Any, Any, Any]:
         begun = (jnp.int32(0), now, last, table)
         rows, after, last, table = lax.while_loop(lambda c: (c[0] < BLOCK) & ~c[1].ended.all(), step, begun)
         table = jnp.where((jnp.arange(BLOCK) < rows)[:, None, None], table, last)
-        return after._replace(t=now.t + BLOCK), last, table  # t is one for all devices, whoever stopped early
+        left = jax.vmap(phase.environment.leave)(after.state)
+        return after._replace(t=now.t + BLOCK), last, table, left  # t is one for all devices, whoever stopped early
 
     def split(function: Any, inputs: Any, outputs: Any) -> Any:
         return jax.jit(jax.shard_map(function, mesh=mesh(), in_specs=inputs, out_specs=outputs, check_vma=False))
 
     return (
         split(partial(begin_flights, phase), (SPLIT, SPLIT, SPLIT), (_FLYING, SPLIT)),
-        split(block, (REPLICATED, SPLIT, _FLYING, SPLIT), (_FLYING, SPLIT, PartitionSpec(None, AXIS))),
-        split(partial(end_flights, phase), (_FLYING, SPLIT, SPLIT), SPLIT),
+        split(block, (REPLICATED, SPLIT, _FLYING, SPLIT), (_FLYING, SPLIT, PartitionSpec(None, AXIS), SPLIT)),
     )
 
 

@@ -31,7 +31,7 @@ from mission.packing import (
 )
 from mission.report import MissionReport, mission_report
 from mission.rollout import PhaseFlight
-from mission.store import Unfinished, check_target, write_folder
+from mission.store import FORMAT, Unfinished, check_target, write_folder
 from mission.tracks import Recorder, bands_of, tracks_of
 
 log = logging.getLogger("mission")
@@ -171,6 +171,7 @@ def _key(chain: Chain) -> dict[str, Any]:
         "actors": chain.policy_hashes(),
         "plugins": [phase.origin.source_sha256 for phase in chain.phases],
         "engine": __version__,
+        "format": FORMAT,
     }
 
 

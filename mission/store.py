@@ -51,7 +51,12 @@ def read_summary(folder: Path) -> dict[str, Any]:
         raise _refuse(path, f'"kind": "{KIND}"', "something else", "choose a folder that this tool wrote")
     if summary.get("format") != FORMAT:
         found = f"format {str(summary.get('format'))[:40]}"
-        raise _refuse(path, f"format {FORMAT}, which this version reads", found, "use the version that wrote it")
+        raise _refuse(
+            path,
+            f"format {FORMAT}, which this version reads",
+            found,
+            "make the report again in a new folder, or use the version that wrote it",
+        )
     return summary
 
 

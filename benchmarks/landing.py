@@ -33,7 +33,7 @@ from mission.devices import configure
 from mission.loading import load_mission
 from mission.networks import make_networks, mean_action
 from mission.policies import load_actor
-from mission.recording import BENCHMARK
+from mission.reports.recording import BENCHMARK
 from mission.resolve import resolve_mission
 
 MISSION = Path(__file__).resolve().parent.parent / "missions" / "return_to_launch_site.yaml"

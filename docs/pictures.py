@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from mission.learning import learning_page
+from mission.reports.learning import learning_page
 
 DOCS = Path(__file__).resolve().parent
 SHIPPED = DOCS.parent / "checkpoints" / "shipped" / "return_to_launch_site"

@@ -9,14 +9,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mission.charts import Chart, histogram, time_chart
     from mission.config import MissionFile
     from mission.errors import MissionError
     from mission.hooks import Event, hookimpl
     from mission.loading import load_mission
     from mission.phase import Environment, Limit, Outcome, Phase, PhaseSpec
-    from mission.records import FlightRecords, Section
     from mission.report import MissionReport, PhaseRecord, TrainingRecord
+    from mission.reports.charts import Chart, histogram, time_chart
+    from mission.reports.records import FlightRecords, Section
     from mission.resolve import resolve_mission
     from mission.runner import fly_mission, train_mission
     from mission.sac_config import ActorConfig, FillConfig, NetworkConfig, SacConfig, WarmUpConfig
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    "Chart": "charts",
-    "histogram": "charts",
-    "time_chart": "charts",
+    "Chart": "reports.charts",
+    "histogram": "reports.charts",
+    "time_chart": "reports.charts",
     "MissionFile": "config",
     "MissionError": "errors",
     "Event": "hooks",
@@ -37,8 +37,8 @@ _HOME = {
     "Outcome": "phase",
     "Phase": "phase",
     "PhaseSpec": "phase",
-    "FlightRecords": "records",
-    "Section": "records",
+    "FlightRecords": "reports.records",
+    "Section": "reports.records",
     "MissionReport": "report",
     "PhaseRecord": "report",
     "TrainingRecord": "report",

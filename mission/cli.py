@@ -290,13 +290,13 @@ def report(
     local: Local = False,
 ) -> None:
     """Draw a report's page again from its records, or the learning curves of a training run."""
-    from mission.learning import is_training, learning_page
     from mission.loading import load_mission
+    from mission.reports.learning import is_training, learning_page
 
     if is_training(folder):
         typer.echo(learning_page(folder, output))
         return
-    from mission.reporting import report_again
+    from mission.reports.redraw import report_again
 
     mission = load_mission(mission_file, overrides or []) if mission_file is not None else None
     typer.echo(report_again(folder, mission, allow_local_plugins=local))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from mission.config import PhaseEntry
-    from mission.records import FlightRecords, Section
+    from mission.reports.records import FlightRecords, Section
     from mission.sac_config import SacConfig
 
 H = TypeVar("H")

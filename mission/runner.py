@@ -142,7 +142,7 @@ def fly_mission(
         allow_local_plugins=allow_local_plugins,
     )
     if report is not None:
-        from mission.recording import report_flights
+        from mission.reports.recording import report_flights
 
         return report_flights(chain, Path(report), flights, until, progress)
     return mission_report(chain, fly_chunks(flights, until, chain.fly, progress))

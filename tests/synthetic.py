@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mission.phase import Limit
-from mission.records import Bands, ChosenFlight, FlightRecords, Flights, PhaseFlights, Starts, Track
+from mission.reports.records import Bands, ChosenFlight, FlightRecords, Flights, PhaseFlights, Starts, Track
 
 # plugin, seconds, then (altitude km, downrange km) at its end
 PHASES = (

@@ -102,6 +102,12 @@ def test_no_import_cycles() -> None:
     assert not [name for name in edges if name in reachable(name, edges)]
 
 
+def test_training_and_flying_do_without_reports() -> None:
+    users = {name for name, uses in graph().items() if any(used.startswith("mission.reports") for used in uses)}
+    assert users
+    assert all(name.startswith("mission.reports") for name in users), sorted(users)
+
+
 def test_the_engine_knows_no_vehicle() -> None:
     words = re.compile("rocket|booster|thrust|throttle|propellant|altitude|parafoil|nozzle", re.IGNORECASE)
     files = [path for path in ENGINE.rglob("*") if path.is_file() and path.suffix != ".pyc"]

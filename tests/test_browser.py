@@ -14,9 +14,9 @@ from mission_rocket.report.touchdown import box_bound, ellipse
 from synthetic import make_records
 
 from mission import fly_mission, load_mission
-from mission.handovers import compare_handovers
-from mission.page import document, render_page
-from mission.reporting import read_records
+from mission.reports.handovers import compare_handovers
+from mission.reports.page import document, render_page
+from mission.reports.redraw import read_records
 
 EVIL = "<script>window.evil = 1</script><img src=x onerror='window.evil = 2'>"
 

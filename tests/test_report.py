@@ -20,15 +20,15 @@ from mission.chain import Chain, prepare_chain
 from mission.comparison import compare_missions
 from mission.errors import MachineError
 from mission.flying import flight_keys, nominal_starts
-from mission.handovers import compare_handovers
-from mission.learning import is_training, learning_page, read_metrics
 from mission.lock import LOCK, folder_lock
-from mission.page import inline_script, page_data, render_page
-from mission.recording import BENCHMARK, stored_benchmark
-from mission.reporting import read_records, report_again
+from mission.reports.handovers import compare_handovers
+from mission.reports.learning import is_training, learning_page, read_metrics
+from mission.reports.page import inline_script, page_data, render_page
+from mission.reports.recording import BENCHMARK, stored_benchmark
+from mission.reports.redraw import read_records, report_again
+from mission.reports.store import read_summary
+from mission.reports.tracks import BLOCK, Recorder
 from mission.statistics import paired_difference, two_sample
-from mission.store import read_summary
-from mission.tracks import BLOCK, Recorder
 
 OVERRIDES = ["phases.first.params.tolerance_m=0.012", "phases.second.params.tolerance_m=0.0002"]
 FLIGHTS = 1300

@@ -17,9 +17,9 @@ from mission.checkpoint import PhaseFolder
 from mission.errors import MachineError
 from mission.flying import CHUNK, flight_keys, name_key, nominal_starts
 from mission.policies import load_bank
-from mission.records import FlightRecords, Starts
+from mission.reports.records import FlightRecords, Starts
 from mission.statistics import two_sample
-from mission.tracks import Recorder
+from mission.reports.tracks import Recorder
 
 log = logging.getLogger("mission")
 _FAR = 0.1  # a distance that matters

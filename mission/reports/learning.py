@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from mission.charts import Chart, span
+from mission.reports.charts import Chart, span
 from mission.errors import InputError, MachineError
-from mission.page import document
+from mission.reports.page import document
 from mission.policies import SHIPPED
-from mission.store import SUMMARY, write_file
+from mission.reports.store import SUMMARY, write_file
 
 PAGE = "learning.html"
 # title, metrics of one chart, whether its axis is logarithmic

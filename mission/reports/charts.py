@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mission.records import phase_ends
+from mission.reports.records import phase_ends
 
 if TYPE_CHECKING:
-    from mission.records import FlightRecords
+    from mission.reports.records import FlightRecords
 
 WIDTH, HEIGHT = 420, 230
 LEFT, RIGHT, TOP, BOTTOM = 58, 10, 22, 34

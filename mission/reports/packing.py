@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mission.phase import Limit, Phase
-from mission.records import Bands, ChosenFlight, FlightRecords, Flights, PhaseFlights, Starts, Track
+from mission.reports.records import Bands, ChosenFlight, FlightRecords, Flights, PhaseFlights, Starts, Track
 from mission.report import durations
 from mission.rollout import PhaseFlight
 

@@ -15,12 +15,12 @@ import numpy as np
 
 from mission import __version__
 from mission.chain import Chain, fly_chunks, guide_chain, has_agents_and_guides
-from mission.choosing import choose_flights, lost_flights, ordinary_flights
+from mission.reports.choosing import choose_flights, lost_flights, ordinary_flights
 from mission.devices import describe
 from mission.flying import CHUNK
-from mission.handovers import compare_handovers, training_starts
+from mission.reports.handovers import compare_handovers, training_starts
 from mission.lock import folder_lock
-from mission.packing import (
+from mission.reports.packing import (
     describe_phase,
     flights_from,
     pack_bands,
@@ -31,8 +31,8 @@ from mission.packing import (
 )
 from mission.report import MissionReport, mission_report
 from mission.rollout import PhaseFlight
-from mission.store import FORMAT, Unfinished, check_target, write_folder
-from mission.tracks import Recorder, bands_of, tracks_of
+from mission.reports.store import FORMAT, Unfinished, check_target, write_folder
+from mission.reports.tracks import Recorder, bands_of, tracks_of
 
 log = logging.getLogger("mission")
 Progress = Callable[[int, int], None]
@@ -102,7 +102,7 @@ def report_flights(
 
 
 def _report(chain: Chain, folder: Path, flights: int, until: float | None, progress: Progress | None) -> MissionReport:
-    from mission.page import render_page
+    from mission.reports.page import render_page
 
     unfinished = Unfinished(folder, _key(chain))
     recorder = Recorder(chain)

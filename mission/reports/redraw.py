@@ -8,14 +8,14 @@ from typing import Any
 
 from mission.config import MissionFile
 from mission.errors import InputError, MissionError, PluginError
-from mission.handovers import compare_handovers
-from mission.packing import records_from
-from mission.page import render_page
+from mission.reports.handovers import compare_handovers
+from mission.reports.packing import records_from
+from mission.reports.page import render_page
 from mission.phase import PhaseSpec
-from mission.records import FlightRecords
+from mission.reports.records import FlightRecords
 from mission.registry import find_plugin, load_module, phase_hook
 from mission.resolve import digest, load_spec, resolve_mission
-from mission.store import PAGE, read_arrays, read_summary, write_file
+from mission.reports.store import PAGE, read_arrays, read_summary, write_file
 
 log = logging.getLogger("mission")
 

@@ -18,7 +18,7 @@ from mission.chain import Chain
 from mission.devices import AXIS, REPLICATED, SPLIT, mesh
 from mission.flying import CHUNK, agent_controller, on_host, pad, to_devices
 from mission.phase import Phase
-from mission.records import Bands, Track
+from mission.reports.records import Bands, Track
 from mission.rollout import (
     Flying,
     PhaseFlight,

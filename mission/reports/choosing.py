@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from mission.flying import CHUNK
-from mission.records import Flights
+from mission.reports.records import Flights
 
 EACH_CAUSE = 2
 MOST_LOST = 8

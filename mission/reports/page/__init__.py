@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import mission.page.sections as sections
-from mission.records import FlightRecords, Section
+import mission.reports.page.sections as sections
+from mission.reports.records import FlightRecords, Section
 
 if TYPE_CHECKING:
-    from mission.handovers import Handover
+    from mission.reports.handovers import Handover
 
 log = logging.getLogger("mission")
 _FOLDER = Path(__file__).parent

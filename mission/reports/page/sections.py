@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mission.charts import histogram, number, time_chart
-from mission.records import FlightRecords, Flights
+from mission.reports.charts import histogram, number, time_chart
+from mission.reports.records import FlightRecords, Flights
 
 if TYPE_CHECKING:
-    from mission.handovers import Handover
+    from mission.reports.handovers import Handover
 
 _SHOWN = 12  # charts of differing channels a phase
 

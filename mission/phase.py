@@ -159,6 +159,7 @@ class Phase:
     entry: PhaseEntry
     report: Callable[[FlightRecords], tuple[Section, ...]] | None = None
     channels: tuple[str, ...] = ()  # of its telemetry, once the contract is checked
+    leaves: Any = None  # shapes and dtypes of what it hands over, once the contract is checked
 
     @property
     def causes(self) -> tuple[str, ...]:

@@ -6,10 +6,11 @@ import dataclasses
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from mission.bank import TerminalBank, is_float
 from mission.checkpoint import PhaseFolder
@@ -62,18 +63,15 @@ def load_bank(folder: PhaseFolder, phase: Phase, meta: dict[str, Any]) -> Termin
     """The bank of a stored phase; None where too few flights succeeded for one."""
     if meta["bank"] is None:
         return None
-    env = phase.environment
-
-    def shapes(key: Any) -> TerminalBank:
-        handoff = env.leave(env.enter(key, env.start(key)))
-        rows, held_out = (
-            jax.tree.map(lambda leaf, n=n: jnp.broadcast_to(leaf, (n, *leaf.shape)), handoff)
-            for n in (meta["bank"]["rows"], meta["bank"]["held_out"])
+    rows, held_out = (
+        jax.tree.map(
+            lambda leaf, n=meta["bank"][part]: jax.ShapeDtypeStruct((n, *leaf.shape), leaf.dtype), phase.leaves
         )
-        width = sum(leaf.size for leaf in jax.tree.leaves(handoff) if is_float(leaf))
-        return TerminalBank(rows, held_out, jnp.zeros(width), jnp.zeros((width, width)))
-
-    return folder.load_policy({"bank": jax.eval_shape(shapes, jax.random.key(0))})["bank"]
+        for part in ("rows", "held_out")
+    )
+    width = sum(leaf.size for leaf in jax.tree.leaves(phase.leaves) if is_float(leaf))
+    mean, factor = (cast(Array, jax.ShapeDtypeStruct((width,) * rank, jnp.float32)) for rank in (1, 2))
+    return folder.load_policy({"bank": TerminalBank(rows, held_out, mean, factor)})["bank"]
 
 
 def find_policies(mission: MissionFile, phases: Sequence[Phase], checkpoints: str | Path | None) -> Path:

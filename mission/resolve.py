@@ -33,7 +33,9 @@ def resolve_mission(mission: MissionFile, *, allow_local_plugins: bool = False) 
     shapes = [check_contract(phase) for phase in phases]
     check_links(phases, shapes)
     pairs = zip(phases, shapes, strict=True)
-    return tuple(dataclasses.replace(phase, channels=tuple(found.telemetry)) for phase, found in pairs)
+    return tuple(
+        dataclasses.replace(phase, channels=tuple(found.telemetry), leaves=found.leave) for phase, found in pairs
+    )
 
 
 def _names(mission: MissionFile) -> dict[int, str]:

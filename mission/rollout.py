@@ -236,8 +236,10 @@ def begin_flights(phase: Phase, handoff: Any, keys: Array, alive: Array) -> tupl
     return strong(begun), telemetry_table(channels)
 
 
-def advance_flights(phase: Phase, control: Controller, params: Any, keys: Array, now: Flying) -> Flying:
-    """One control step of N flights."""
+def advance_flights(
+    phase: Phase, control: Controller, params: Any, keys: Array, now: Flying
+) -> tuple[Flying, dict[str, Array]]:
+    """One control step of N flights, and their channels [N] after it."""
     env = phase.environment
     state, ended, success, cause, steps, returns, lowest, highest, t = now
     obs = jax.vmap(env.observe)(state)
@@ -252,8 +254,9 @@ def advance_flights(phase: Phase, control: Controller, params: Any, keys: Array,
     )
     steps = jnp.where(ended, steps, steps + 1)
     now_ended, now_success, now_cause = judge(phase, state, steps)
-    channels = _limited(phase, channels_of(phase, state))
-    return Flying(
+    every = channels_of(phase, state)
+    channels = _limited(phase, every)
+    after = Flying(
         state,
         ended | now_ended,
         jnp.where(ended, success, now_success),
@@ -264,6 +267,7 @@ def advance_flights(phase: Phase, control: Controller, params: Any, keys: Array,
         {name: jnp.where(ended, highest[name], jnp.maximum(highest[name], channels[name])) for name in channels},
         t + 1,
     )
+    return after, every
 
 
 def end_flights(phase: Phase, end: Flying, alive: Array, enter: Array) -> PhaseFlight:
@@ -293,6 +297,6 @@ def fly_phase(phase: Phase, control: Controller, params: Any, handoff: Any, keys
     """
     begun, enter = begin_flights(phase, handoff, keys, alive)
     end = lax.while_loop(
-        lambda now: ~now.ended.all(), lambda now: advance_flights(phase, control, params, keys, now), begun
+        lambda now: ~now.ended.all(), lambda now: advance_flights(phase, control, params, keys, now)[0], begun
     )
     return end_flights(phase, end, alive, enter)

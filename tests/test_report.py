@@ -109,14 +109,18 @@ def test_a_recorded_flight_is_the_plain_one():
     assert steps[alive].min() < steps.max()
     assert steps.max() > BLOCK
     assert not steps[~alive].any()
-    assert frames.table.shape == (steps.max() + 1, 1000, len(phase.channels))
+    table, rows = frames.at(np.arange(steps.max() + 1), np.arange(1000))
+    assert table.shape == (steps.max() + 1, 1000, len(phase.channels))
+    np.testing.assert_array_equal(rows[-1], steps)
     for at, name in enumerate(phase.channels):
-        channel = frames.table[:, :, at]
+        channel = table[:, :, at]
         np.testing.assert_allclose(channel[-1], plain.telemetry[name], rtol=1e-4, atol=1e-3)
         np.testing.assert_array_equal(channel[steps, np.arange(1000)], channel[-1])
         assert (channel[:, ~alive] == channel[0, ~alive]).all()
-    height = frames.table[:, alive, phase.channels.index("height_m")]
+    height = table[:, alive, phase.channels.index("height_m")]
     assert (np.diff(height, axis=0)[: steps[alive].min() - 1] < 0.0).all(), "they fall, row after row"
+    few = np.array([503, 999, 7])
+    np.testing.assert_array_equal(frames.at(np.array([40, 70, 2]), few)[0], table[[40, 70, 2]][:, few])
 
 
 def test_bands_are_quantiles_of_the_first_thousand(flown):

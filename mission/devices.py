@@ -22,6 +22,10 @@ _CPU_DEVICES = 2
 # XLA's threads for all devices. With as many as devices, one that waits for the other device holds the thread that
 # the other needs for the parts of its work: on a busy machine both then wait for ever (XLA aborts after 60 s).
 _THREADS = "NPROC"
+# XLA runs the loops of a flight as thousands of small kernels, at a fixed cost for each call, unless a loop counts as
+# small: then it is one kernel (docs/decisions/0010-loops-as-one-kernel.md). The bound is in bytes; every loop is meant.
+_FLAGS, _EXTRA = "XLA_FLAGS", "--xla_backend_extra_options"
+_LOOPS = "xla_cpu_small_while_loop_byte_threshold=1000000000000"
 
 
 def visible_cores() -> int:
@@ -30,10 +34,13 @@ def visible_cores() -> int:
 
 
 def configure() -> None:
-    """Split the CPU into devices and switch the compile cache on; too late once JAX has started."""
+    """Split the CPU into devices, set XLA's flags and switch the compile cache on; too late once JAX has started."""
     with contextlib.suppress(RuntimeError):  # JAX already runs: keep its devices
         jax.config.update("jax_num_cpu_devices", min(_CPU_DEVICES, visible_cores()))
     os.environ.setdefault(_THREADS, str(max(2 * _CPU_DEVICES, visible_cores())))
+    flags = os.environ.get(_FLAGS, "")
+    if _EXTRA not in flags:
+        os.environ[_FLAGS] = f"{flags} {_EXTRA}={_LOOPS}".strip()
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         cache_home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(cache_home / "mission" / "jax"))
@@ -64,5 +71,5 @@ def describe() -> dict[str, Any]:
         "threads": os.environ.get(_THREADS),
         "jax": jax.__version__,
         "jaxlib": jaxlib.__version__,
-        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "xla_flags": os.environ.get(_FLAGS, ""),
     }

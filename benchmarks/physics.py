@@ -9,8 +9,8 @@ Command: python benchmarks/physics.py [--rounds N] [--vehicles N ...] [--block N
 
 Reading it: millions of vehicle steps a second by number of vehicles, median and range over rounds,
 and processor nanoseconds a vehicle step (both devices together), which other load on the machine
-disturbs less: 2,000 of them are a million steps a second on two free cores. `--block N` runs each
-device's share in blocks of N vehicles, one after the other, each for all steps, so that a block
+disturbs less: 2,000 of them are a million steps a second on two free cores. Each device's share
+runs in blocks of 1,024 vehicles (`--block`), one after the other, each for all steps, so that a block
 stays in the cache. RocketPy (dependency group
 `ref`; skipped without it) flies a passive rocket of 20 kg to its apogee, one at a time, with its own
 choice of steps; 8,192 of the same rocket fly to that time here, in the same round, and the ratio is
@@ -190,7 +190,7 @@ class Peer:
 def main() -> None:
     options = common.parser(__doc__, peer=False, rounds=5)
     options.add_argument("--vehicles", type=int, nargs="+", default=[512, 2048, 8192, 32_768, 65_536])
-    options.add_argument("--block", type=int, default=0, help="vehicles a block on each device (default: all at once)")
+    options.add_argument("--block", type=int, default=1024, help="vehicles a block on each device; 0: all at once")
     arguments = options.parse_args()
     programs = {vehicles: compiled(vehicles, arguments.block) for vehicles in arguments.vehicles}
     rates: dict[int, list[float]] = {vehicles: [] for vehicles in programs}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,7 @@ from probes import Drift
 
 from mission.bank import TerminalBank, draw_start, fit_density
 from mission.config import Restart
+from mission.devices import configure
 from mission.flying import CHUNK, compile_flight, flight_keys, fly_chunk, fly_rows, nominal_starts
 from mission.phase import Phase
 from mission.rollout import EnvBatch, fly_phase, guide_controller, start_envs, state_leaf_names, step_envs
@@ -232,3 +234,29 @@ def test_compiled_flight_is_fly_phase() -> None:
     keys = flight_keys(jax.random.key(0), np.arange(7))
     plain = jax.jit(partial(fly_phase, phase, guide_controller(phase)))(None, starts, keys, jnp.ones(7, bool))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), plain, fly(phase, starts))
+
+
+def test_a_flight_is_one_kernel() -> None:
+    """XLA would otherwise call its small kernels one by one (docs/decisions/0010-loops-as-one-kernel.md)."""
+    phase = drift_phase(until=5)
+    keys = flight_keys(jax.random.key(0), np.arange(CHUNK))
+    arguments = (None, drifts(CHUNK), keys, np.ones(CHUNK, bool))
+    compiled = compile_flight(phase, agent=False).lower(*arguments).compile().as_text()
+    entry = compiled[compiled.index("\nENTRY") :]
+    assert " while(" not in entry
+    assert 'xla_cpu_small_call="true"' in entry
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("", False),
+        ("--xla_cpu_enable_fast_math=false", False),
+        ("--xla_backend_extra_options=xla_cpu_optimize_for_size=1", True),
+    ],
+)
+def test_flags_of_the_user_stay(monkeypatch: pytest.MonkeyPatch, given: str, kept: bool) -> None:
+    monkeypatch.setenv("XLA_FLAGS", given)
+    configure()
+    assert os.environ["XLA_FLAGS"].startswith(given)
+    assert (os.environ["XLA_FLAGS"] == given) == kept

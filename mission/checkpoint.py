@@ -74,8 +74,6 @@ def write_step(final: Path, tree: dict[str, Any], meta: dict[str, Any]) -> None:
             final.rename(old)
         temporary.rename(final)
         shutil.rmtree(old, ignore_errors=True)
-    except KeyboardInterrupt:
-        raise
     except Exception as error:  # Orbax wraps the system's refusals in errors of its own
         shutil.rmtree(temporary, ignore_errors=True)
         raise MachineError(
@@ -86,6 +84,16 @@ def write_step(final: Path, tree: dict[str, Any], meta: dict[str, Any]) -> None:
         ) from error
 
 
+def _mapping(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"unreadable {path.name}: {error}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path.name} holds no mapping")
+    return found
+
+
 def verify_step(folder: Path) -> dict[str, Any]:
     """Check a step's files against its manifest and return its meta.
 
@@ -93,18 +101,16 @@ def verify_step(folder: Path) -> dict[str, Any]:
       ValueError: says what is missing or altered.
     """
     try:
-        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest = _mapping(folder / "manifest.json")
         present = {str(p.relative_to(folder)) for p in _files(folder)}
         if present != set(manifest):
             raise ValueError(f"files missing or added: {', '.join(sorted(present ^ set(manifest)))[:200]}")
         for name, digest in manifest.items():
             if _sha256(folder / name) != digest:
                 raise ValueError(f"{name} was altered")
-        meta = json.loads((folder / "meta.json").read_text())
+        meta = _mapping(folder / "meta.json")
     except OSError as error:
         raise ValueError(f"incomplete: {error.strerror or error}") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"unreadable manifest: {error}") from None
     if meta.get("format") != FORMAT:
         raise ValueError(f"format {meta.get('format')}, this version reads {FORMAT}")
     return meta
@@ -138,6 +144,7 @@ class PhaseFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.policy, self.training, self.metrics = path / "policy", path / "training", path / "metrics.jsonl"
+        self.unreadable: set[Path] = set()  # training steps that were tried, and left for a person to look at
 
     @property
     def done(self) -> bool:
@@ -154,19 +161,32 @@ class PhaseFolder:
             ) from None
 
     def clear(self) -> None:
-        """Remove everything of this phase."""
-        (self.path / "done").unlink(missing_ok=True)  # first, so that an interrupted removal is not "done"
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Remove everything of this phase.
+
+        Raises:
+          MachineError: something of it stays.
+        """
+        try:
+            (self.path / "done").unlink(missing_ok=True)  # first, so that an interrupted removal is not "done"
+            if self.path.exists():
+                shutil.rmtree(self.path)
+        except OSError as error:
+            raise MachineError(
+                str(self.path), expected="to remove it", found=str(error), remedy="correct the permissions"
+            ) from None
 
     def steps(self) -> list[Path]:
         """Training steps, newest first."""
         found = [p for p in self.training.glob("*") if p.is_dir() and p.name.isdigit()]
         return sorted(found, key=lambda p: int(p.name), reverse=True)
 
-    def save_training(self, step: int, tree: Any, meta: dict[str, Any], keep: int = 2) -> None:
-        """Write a training step and drop all but the newest `keep`."""
-        write_step(self.training / str(step), tree, {"format": FORMAT, **meta})
-        for old in self.steps()[keep:]:
+    def save_training(self, step: int, tree: Any, meta: dict[str, Any]) -> None:
+        """Write a training step and drop all but it and the newest readable one before it."""
+        written = self.training / str(step)
+        write_step(written, tree, {"format": FORMAT, **meta})
+        self.unreadable.discard(written)
+        older = [p for p in self.steps() if int(p.name) < step and p not in self.unreadable]
+        for old in older[1:]:
             shutil.rmtree(old, ignore_errors=True)
 
     def newest_training(self) -> tuple[Path, dict[str, Any]] | None:
@@ -174,11 +194,17 @@ class PhaseFolder:
         for leftover in self.training.glob(".tmp-*"):
             shutil.rmtree(leftover, ignore_errors=True)
         for folder in self.steps():
-            try:
-                return folder, verify_step(folder)
-            except ValueError as error:
-                log.warning("%s skipped: %s", folder, error)
+            if folder not in self.unreadable:
+                try:
+                    return folder, verify_step(folder)
+                except ValueError as error:
+                    self.skip(folder, error)
         return None
+
+    def skip(self, step: Path, error: Exception) -> None:
+        """Leave a training step where it is, with a warning, and go by the ones before it."""
+        self.unreadable.add(step)
+        log.warning("%s skipped: %s", step, error)
 
     def save_policy(self, tree: Any, meta: dict[str, Any]) -> None:
         """Write actor, bank and meta."""

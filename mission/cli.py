@@ -6,7 +6,7 @@ import logging
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -108,7 +108,9 @@ def check(file: File, overrides: Set = None, local: Local = False) -> None:
     for phase in phases:
         env, entry = phase.environment, phase.entry
         who = f"agent, {entry.budget.env_steps:,} vehicle steps" if phase.trained else "guide"
-        gate = f"gate: success >= {entry.gate.success_low} in {entry.gate.flights} flights" if entry.gate else "no gate"
+        gate = "no gate"
+        if entry.gate and phase.trained:
+            gate = f"gate: success >= {entry.gate.success_low} in {entry.gate.flights} flights"
         typer.echo(f"  {phase.name}: {phase.origin}")
         typer.echo(
             f"    {who}; {gate}; {len(env.observation_names)} observations, {len(env.action_names)} actions, {env.control_period_s} s steps"
@@ -169,6 +171,8 @@ def train(
             raise InputError(
                 f"--init {text}", expected="NAME=DIR", found=text, remedy="write --init burn=checkpoints/vertical/burn"
             )
+        if name in starts:
+            raise InputError(f"--init {text}", expected="a phase once", found=f"{name} twice", remedy="remove one")
         starts[name] = folder
     from mission.runner import DEFAULT_CHECKPOINTS, train_mission
 
@@ -231,12 +235,17 @@ def fly(
     local: Local = False,
 ) -> None:
     """Fly N vehicles through the whole chain and report success with 95 % Wilson intervals."""
-    from mission.errors import InputError
+    from mission.errors import InputError, MachineError
     from mission.loading import load_mission
 
     if policy not in ("agent", "guide"):
         raise InputError("--policy", expected="agent or guide", found=policy, remedy="name one of the two")
     mission = load_mission(file, overrides or [])
+    output = Path(json_file) if json_file not in (None, "-") else None
+    if output is not None and (output.is_dir() or not output.parent.is_dir()):
+        raise MachineError(
+            f"--json {output}", expected="a file in a folder that exists", found="none", remedy="choose another path"
+        )
     from mission.observers.progress import flight_bar
     from mission.runner import fly_mission
 
@@ -256,11 +265,11 @@ def fly(
     if json_file == "-":
         typer.echo(report.to_json())
         return
-    if json_file is not None:
-        _write(report.to_json() + "\n", Path(json_file))
     from mission.tables import print_report
 
     print_report(report)
+    if output is not None:
+        _write(report.to_json() + "\n", output)
     if report_dir is not None:
         typer.echo(f"report: {report_dir / 'index.html'}")
 
@@ -362,7 +371,7 @@ def new(
 
     folder = write_skeleton(name, directory)
     typer.echo(
-        f"wrote {folder}\nnext:\n  pip install -e {folder}\n  mission train {folder / 'mission.yaml'}\n  pytest {folder}"
+        f"wrote {folder}\nnext:\n  python3 -m uv pip install -e {folder}\n  mission train {folder / 'mission.yaml'}\n  pytest {folder}"
     )
 
 
@@ -380,11 +389,6 @@ def _write(text: str, output: Path | None) -> None:
         ) from None
 
 
-def _fail(error: Any) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return error.exit_code
-
-
 def main() -> None:
     """Entry point: one paragraph and an exit code for every error that a person can cause."""
     from mission.errors import MissionError
@@ -397,18 +401,21 @@ def main() -> None:
         logging.getLogger(noisy).setLevel(logging.NOTSET if debug else logging.CRITICAL)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # before training has its own handler
     try:
-        app(standalone_mode=True)
+        app()
+    except SystemExit as end:
+        if end.code == 130:  # typer's own, for a KeyboardInterrupt
+            print("stopped; what was saved before is still there", file=sys.stderr)
+        raise
     except MissionError as error:
         if debug:
             raise
-        sys.exit(_fail(error))
-    except KeyboardInterrupt:
-        print("stopped; what was saved before is still there", file=sys.stderr)
-        sys.exit(130)
-    except OSError as error:
-        if debug:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except (OSError, MemoryError, RuntimeError) as error:
+        # JAX has no class for a device's memory that is full
+        if debug or (isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error)):
             raise
-        print(f"error: the machine refused: {error}", file=sys.stderr)
+        print(f"error: the machine refused: {error or 'no memory left'}", file=sys.stderr)
         sys.exit(3)
 
 

@@ -37,6 +37,15 @@ class Gate(StrictModel):
     channels: dict[str, ChannelGate] = Field(default_factory=dict, description="Bounds by telemetry channel.")
     stop: bool = Field(True, description="End training when it is passed; false: use the whole budget.")
 
+    @model_validator(mode="after")
+    def _can_be_passed(self) -> Gate:
+        best = self.flights / (self.flights + 1.96**2)
+        if self.success_low > best:
+            raise ValueError(
+                f"success_low of at most {best:.4f}: {self.flights} successes in {self.flights} flights show no more"
+            )
+        return self
+
 
 class Restart(StrictModel):
     """Where training vehicles start when there is a bank: fractions that sum to 1."""
@@ -63,6 +72,12 @@ class Bank(StrictModel):
         0.2, description="Share kept for the next phase's gate, never trained on."
     )
     minimum: int = Field(64, ge=2, description="Fewer successes than this are an error.")
+
+    @model_validator(mode="after")
+    def _can_be_filled(self) -> Bank:
+        if self.minimum > self.flights:
+            raise ValueError(f"minimum of at most flights: {self.flights} flights never give {self.minimum} successes")
+        return self
 
 
 class Evaluation(StrictModel):

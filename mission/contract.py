@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from mission.errors import InputError, LinkError, MissionError, PluginError
-from mission.phase import Limit, Outcome, Phase, PluginOrigin
+from mission.errors import LinkError, MissionError, PluginError
+from mission.phase import NON_FINITE, TIME_OUT, Limit, Outcome, Phase, PluginOrigin
 
 
 def guard(origin: PluginOrigin, where: str, part: str, call: Callable[[], Any]) -> Any:
     """Run a plugin's code; what it raises becomes a PluginError that names it."""
     try:
         return call()
-    except MissionError:
+    except (MissionError, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except BaseException as error:  # SystemExit too
         raise PluginError(
             where,
             expected=f"{origin}: {part} to work",
@@ -56,10 +57,14 @@ def check_contract(phase: Phase) -> Shapes:
             raise refuse(f"{attribute} to be a tuple of different words", repr(names))
     if len(env.causes) < 2:
         raise refuse("causes to name success and at least one failure", repr(env.causes))
-    if not (isinstance(env.control_period_s, int | float) and env.control_period_s > 0):
-        raise refuse("control_period_s above 0", repr(getattr(env, "control_period_s", None)))
-    if not (isinstance(env.max_steps, int) and env.max_steps > 0):
-        raise refuse("max_steps to be a whole number above 0", repr(getattr(env, "max_steps", None)))
+    engines = {TIME_OUT, NON_FINITE} & set(env.causes)
+    if engines:
+        raise refuse(f"causes of its own: the engine adds {TIME_OUT} and {NON_FINITE}", ", ".join(sorted(engines)))
+    period, steps = getattr(env, "control_period_s", None), getattr(env, "max_steps", None)
+    if not (isinstance(period, int | float) and 0 < period < math.inf):
+        raise refuse("control_period_s above 0", repr(period))
+    if not (isinstance(steps, int) and steps > 0):
+        raise refuse("max_steps to be a whole number above 0", repr(steps))
 
     key = jax.eval_shape(lambda: jax.random.key(0))
     handoff = shaped("start", env.start, key)
@@ -81,16 +86,14 @@ def check_contract(phase: Phase) -> Shapes:
     for limit in phase.limits:
         if not isinstance(limit, Limit) or limit.channel not in channels:
             raise refuse("limits on telemetry channels", repr(limit), f"channels are {', '.join(channels)}")
+        bounds = [bound for bound in (limit.minimum, limit.maximum) if bound is not None]
+        if not bounds or not all(isinstance(bound, int | float) and math.isfinite(bound) for bound in bounds):
+            raise refuse("finite numbers as bounds of a limit, at least one", repr(limit), "give float(...)")
+    limited = [limit.channel for limit in phase.limits]
+    if len(set(limited)) < len(limited):
+        raise refuse("one limit a channel", ", ".join(limited), "give its minimum and maximum in one Limit")
     if phase.sac is not None and phase.sac.fill.policy == "guide" and env.guide is None:
         raise refuse("a guide, since sac.fill.policy is guide", "none", "set sac.fill.policy: random")
-    for channel in phase.entry.gate.channels if phase.entry.gate else ():
-        if channel not in channels:
-            raise InputError(
-                where,
-                expected=f"gate.channels among {', '.join(channels)}",
-                found=channel,
-                remedy="name a telemetry channel of the phase",
-            )
     if env.guide is not None:
         _expect(refuse, "guide", shaped("guide", env.guide, state), action.shape, jnp.float32)
     if phase.reward is not None:

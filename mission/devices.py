@@ -19,13 +19,14 @@ AXIS = "device"
 REPLICATED = PartitionSpec()
 SPLIT = PartitionSpec(AXIS)
 _CPU_DEVICES = 2
-# XLA's threads for all devices. With as many as devices, one that waits for the other device holds the thread that
-# the other needs for the parts of its work: on a busy machine both then wait for ever (XLA aborts after 60 s).
-_THREADS = "NPROC"
-# XLA runs the loops of a flight as thousands of small kernels, at a fixed cost for each call, unless a loop counts as
-# small: then it is one kernel (docs/decisions/0010-loops-as-one-kernel.md). The bound is in bytes; every loop is meant.
-_FLAGS, _EXTRA = "XLA_FLAGS", "--xla_backend_extra_options"
-_LOOPS = "xla_cpu_small_while_loop_byte_threshold=1000000000000"
+# What XLA's flags are set to, each unless the user has set it. With two devices for two cores there is nothing left to
+# split a product for (docs/decisions/0002-two-devices.md). And XLA runs the loops of a flight as thousands of small
+# kernels, at a fixed cost for each call, unless a loop counts as small: then it is one kernel
+# (docs/decisions/0010-loops-as-one-kernel.md). That bound is in bytes; every loop is meant.
+_FLAGS = {
+    "--xla_cpu_multi_thread_eigen": "false",
+    "--xla_backend_extra_options": "xla_cpu_small_while_loop_byte_threshold=1000000000000",
+}
 
 
 def visible_cores() -> int:
@@ -37,10 +38,9 @@ def configure() -> None:
     """Split the CPU into devices, set XLA's flags and switch the compile cache on; too late once JAX has started."""
     with contextlib.suppress(RuntimeError):  # JAX already runs: keep its devices
         jax.config.update("jax_num_cpu_devices", min(_CPU_DEVICES, visible_cores()))
-    os.environ.setdefault(_THREADS, str(max(2 * _CPU_DEVICES, visible_cores())))
-    flags = os.environ.get(_FLAGS, "")
-    if _EXTRA not in flags:
-        os.environ[_FLAGS] = f"{flags} {_EXTRA}={_LOOPS}".strip()
+    flags = os.environ.get("XLA_FLAGS", "")
+    missing = [f"{flag}={value}" for flag, value in _FLAGS.items() if flag not in flags]
+    os.environ["XLA_FLAGS"] = " ".join([*flags.split(), *missing])
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         cache_home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(cache_home / "mission" / "jax"))
@@ -68,8 +68,7 @@ def describe() -> dict[str, Any]:
         "platform": jax.devices()[0].platform,
         "devices": mesh().size,
         "cores": visible_cores(),
-        "threads": os.environ.get(_THREADS),
         "jax": jax.__version__,
         "jaxlib": jaxlib.__version__,
-        "xla_flags": os.environ.get(_FLAGS, ""),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
     }

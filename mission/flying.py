@@ -21,7 +21,7 @@ from mission.bank import TerminalBank, count
 from mission.devices import REPLICATED, SPLIT, mesh
 from mission.networks import make_networks, mean_action
 from mission.phase import Phase
-from mission.rollout import Controller, PhaseFlight, fly_phase, guide_controller
+from mission.rollout import Controller, PhaseFlight, fly_phase, guide_controller, is_key
 
 CHUNK = 1000
 Flight = Callable[[Any, Any, Array, Array], PhaseFlight]
@@ -58,17 +58,27 @@ def chunks(total: int) -> Iterator[np.ndarray]:
         yield np.arange(begin, min(begin + CHUNK, total))
 
 
+def to_host(tree: Any) -> Any:
+    """Arrays of numpy, so that what is done to rows between two compiled flights is no program of its own.
+
+    XLA runs at most 32 programs of a device at once, and one more waits in a thread that the others may need: a
+    slice for each of sixty leaves was enough to stop a busy machine for ever
+    (docs/decisions/0008-rows-on-the-host.md). Typed keys stay what they are.
+    """
+    return jax.tree.map(lambda leaf: leaf if is_key(leaf) else np.asarray(leaf), tree)
+
+
 def pad(tree: Any, rows: int) -> Any:
     """Repeat row 0 until a batched pytree has CHUNK rows."""
-    return jax.tree.map(
-        lambda leaf: jnp.concatenate([leaf, jnp.repeat(leaf[:1], CHUNK - rows, axis=0)]) if rows < CHUNK else leaf, tree
-    )
+    index = np.arange(CHUNK)
+    index[rows:] = 0
+    return jax.tree.map(lambda leaf: leaf[index], tree) if rows < CHUNK else tree
 
 
 def nominal_starts(phase: Phase, keys: Array) -> Any:
     """Nominal entry states [N] of a phase, one a key, for at most one chunk."""
     padded = jax.vmap(name_key, (0, None))(pad(keys, len(keys)), "start")
-    return jax.tree.map(lambda leaf: leaf[: len(keys)], _compile_start(phase)(padded))
+    return jax.tree.map(lambda leaf: leaf[: len(keys)], to_host(_compile_start(phase)(padded)))
 
 
 def to_devices(tree: Any) -> Any:
@@ -82,16 +92,15 @@ def _compile_start(phase: Phase) -> Callable[[Array], Any]:
 
 
 def fly_chunk(flight: Flight, params: Any, handoff: Any, keys: Array, alive: np.ndarray) -> PhaseFlight:
-    """One chunk of at most 1,000 flights; arrays come back on the host, handoffs on the device."""
+    """One chunk of at most 1,000 flights; everything comes back on the host."""
     rows = len(alive)
     lanes = np.pad(alive, (0, CHUNK - rows))
-    return on_host(flight(params, *to_devices((pad(handoff, rows), pad(keys, rows), lanes))), rows)
+    return first_rows(flight(params, *to_devices((pad(handoff, rows), pad(keys, rows), lanes))), rows)
 
 
-def on_host(result: PhaseFlight, rows: int) -> PhaseFlight:
-    """The first `rows` flights of a chunk: arrays of numpy, the handoff still on the device."""
-    handoff = jax.tree.map(lambda leaf: leaf[:rows], result.handoff)
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[:rows], result._replace(handoff=()))._replace(handoff=handoff)
+def first_rows(result: PhaseFlight, rows: int) -> PhaseFlight:
+    """The first `rows` flights of a chunk, on the host."""
+    return jax.tree.map(lambda leaf: leaf[:rows], to_host(result))
 
 
 def fly_rows(phase: Phase, flight: Flight, params: Any, rows: Any | None, index: np.ndarray, key: Array) -> PhaseFlight:
@@ -103,7 +112,7 @@ def fly_rows(phase: Phase, flight: Flight, params: Any, rows: Any | None, index:
       index: int [N], the row of each flight; its length is the number of flights.
       key: flight n uses fold_in(key, n); consumed.
     """
-    parts = []
+    parts, rows = [], to_host(rows)
     for numbers in chunks(len(index)):
         keys = flight_keys(key, numbers)
         handoff = (
@@ -115,11 +124,11 @@ def fly_rows(phase: Phase, flight: Flight, params: Any, rows: Any | None, index:
 
 def join(parts: list[PhaseFlight]) -> PhaseFlight:
     """Concatenate chunks."""
+    return jax.tree.map(_stack, *parts)
 
-    def stack(*leaves: Any) -> Any:
-        return np.concatenate(leaves) if isinstance(leaves[0], np.ndarray) else jnp.concatenate(leaves)
 
-    return jax.tree.map(stack, *parts)
+def _stack(*leaves: Any) -> Any:
+    return jnp.concatenate(leaves) if is_key(leaves[0]) else np.concatenate(leaves)
 
 
 def bank_flights(
@@ -134,7 +143,7 @@ def bank_flights(
     held_out = np.arange(settings.flights) < kept
     if upstream is None:
         return fly_rows(phase, flight, params, None, np.arange(settings.flights), key), held_out
-    rows = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), upstream.held_out, upstream.rows)
+    rows = jax.tree.map(_stack, to_host(upstream.held_out), to_host(upstream.rows))
     held, train = count(upstream.held_out), count(upstream.rows)
     index = np.where(held_out, np.arange(settings.flights) % held, held + (np.arange(settings.flights) - kept) % train)
     return fly_rows(phase, flight, params, rows, index, key), held_out

@@ -15,6 +15,7 @@ from mission.errors import InputError, MissionError
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
+_MAX_INTEGER = 2**63 - 1
 Location = tuple[str | int, ...]
 _SCALARS = {f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "bool", "null", "str")}
 
@@ -44,18 +45,18 @@ def load_mission(path: str | Path, overrides: Sequence[str] = ()) -> MissionFile
 
 def _read(path: Path) -> str:
     try:
-        if not path.is_file():
+        if path.is_dir() or not path.exists():
             found = "a folder" if path.is_dir() else "no such file"
             raise InputError(str(path), expected="a mission file", found=found, remedy="give the path of a YAML file")
-        raw = path.read_bytes() if path.stat().st_size <= MAX_BYTES else b""
-        size = path.stat().st_size
+        with path.open("rb") as stream:
+            raw = stream.read(MAX_BYTES + 1)
     except OSError as error:
         raise InputError(
             str(path), expected="a readable mission file", found=str(error), remedy="check the path and its permissions"
         ) from None
-    if size > MAX_BYTES:
+    if len(raw) > MAX_BYTES:
         raise InputError(
-            str(path), expected=f"at most {MAX_BYTES} bytes", found=f"{size} bytes", remedy="is this a mission file?"
+            str(path), expected=f"at most {MAX_BYTES} bytes", found="more than that", remedy="is this a mission file?"
         )
     try:
         return raw.decode("utf-8-sig")
@@ -138,12 +139,13 @@ def _construct(yaml: Any, node: Any, at: Location, positions: dict[Location, Any
     if node.tag not in _SCALARS:  # a timestamp, say: YAML 1.2's core schema has none
         return node.value
     value = yaml.constructor.construct_object(node)
-    if isinstance(value, float) and not math.isfinite(value):
+    finite = not isinstance(value, float) or math.isfinite(value)
+    if not finite or (isinstance(value, int) and not -_MAX_INTEGER <= value <= _MAX_INTEGER):
         raise InputError(
             f"{name}:{line}:{column}: {dotted(at)}",
-            expected="a finite number",
-            found=node.value,
-            remedy="give a finite number",
+            expected="a finite number, an integer of at most 64 bits",
+            found=node.value[:60],
+            remedy="give such a number",
         )
     return value
 
@@ -200,18 +202,26 @@ def explain(
     error: ValidationError, source: Source, prefix: Location, model: type[BaseModel], phase_names: dict[int, str]
 ) -> MissionError:
     """The first pydantic error as a four-part message with its position in the file."""
-    first = error.errors()[0]
-    location = (*prefix, *[part for part in first["loc"] if isinstance(part, str | int)])
+    errors = error.errors()
+    first, location = errors[0], (*prefix, *_in_document(errors[0]["loc"]))
     where = source.where(location, phase_names)
     if first["type"] == "extra_forbidden":
         known = _known_keys(model, first["loc"][:-1])
         return unknown_key(where, str(first["loc"][-1]), known)
     if first["type"] == "missing":
         return InputError(where, expected=f'the key "{location[-1]}"', found="nothing", remedy=f'add "{location[-1]}:"')
-    shown = repr(first.get("input"))
+    given = first.get("input")
+    shown = "these settings together" if isinstance(given, dict | BaseModel) else repr(given)
     shown = shown if len(shown) <= 120 else shown[:117] + "..."
-    message = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    return InputError(where, expected=message, found=shown, remedy="change the value")
+    # every branch of a union fails on its own
+    same = [e["msg"] for e in errors if (*prefix, *_in_document(e["loc"])) == location]
+    words = [message.removeprefix("Value error, ").removeprefix("Input should be ") for message in same]
+    return InputError(where, expected=", or ".join(dict.fromkeys(words)), found=shown, remedy="change the value")
+
+
+def _in_document(location: Sequence[str | int]) -> tuple[str | int, ...]:
+    """A place of pydantic's without what names a branch of a union: `float`, `literal['a','b']`, `tuple[int, ...]`."""
+    return tuple(p for p in location if isinstance(p, int) or not ("[" in p or p in ("float", "int", "str", "bool")))
 
 
 def unknown_key(where: str, key: str, known: Sequence[str]) -> InputError:

@@ -176,7 +176,7 @@ class Phase:
         entry = self.entry
         return {
             "name": self.name,
-            "plugin": entry.plugin,
+            "plugin": entry.plugin.rpartition(":")[2],  # whose it is stands in the origin, however it was written
             "policy": "agent" if self.trained else "guide",
             "params": json.loads(self.params.model_dump_json()),
             "sac": self.sac.model_dump(mode="json") if self.sac is not None else None,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import hashlib
 import importlib.metadata
 import importlib.util
+import logging
 import re
 import sys
 from pathlib import Path
@@ -16,6 +18,8 @@ import pluggy
 
 from mission.errors import InputError, PluginError
 from mission.hooks import OBSERVER_GROUP, PHASE_GROUP, PROJECT, ObserverHooks, PhaseHooks
+
+log = logging.getLogger("mission")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,22 +43,27 @@ def normalise(distribution: str) -> str:
 
 
 def list_plugins(group: str = PHASE_GROUP) -> tuple[Listing, ...]:
-    """Entry points of a group, imported by nobody. Distributions that cannot be read are left out."""
+    """Entry points of a group, imported by nobody; a distribution whose metadata cannot be read is left out."""
     found: dict[tuple[str, str, str], tuple[Any, str]] = {}
-    for entry in importlib.metadata.entry_points(group=group):
-        if entry.dist is None:
-            continue
+    for distribution in importlib.metadata.distributions():
         try:
-            distribution, version = normalise(entry.dist.name), entry.dist.version
-        except Exception:
+            name, version = normalise(distribution.name), distribution.version
+            entries = distribution.entry_points.select(group=group)
+        except Exception as error:
+            log.warning("%s is left out: its metadata cannot be read (%s)", _place(distribution), error)
             continue
-        found.setdefault((entry.name, distribution, entry.value), (entry, version))
+        for entry in entries:
+            found.setdefault((entry.name, name, entry.value), (entry, version))
     names = [name for name, _, _ in found]
     rows = [
         Listing(name, distribution, version, target, names.count(name) > 1, entry)
         for (name, distribution, target), (entry, version) in found.items()
     ]
     return tuple(sorted(rows, key=lambda row: (row.name, row.distribution)))
+
+
+def _place(distribution: importlib.metadata.Distribution) -> str:
+    return str(getattr(distribution, "_path", "a distribution"))
 
 
 def find_plugin(reference: str, where: str, group: str = PHASE_GROUP) -> Listing:
@@ -77,12 +86,14 @@ def find_plugin(reference: str, where: str, group: str = PHASE_GROUP) -> Listing
             if len({row.distribution for row in matches}) > 1
             else "one distribution declares it twice: correct its metadata",
         )
-    names = ", ".join(sorted({row.name for row in listings})) or "(none installed)"
+    names = sorted({row.name for row in listings})
+    near = difflib.get_close_matches(name, names, 1, 0.5)
     raise PluginError(
         where,
-        expected=f"an installed plugin of the group {group}: {names}",
+        expected=f"an installed plugin of the group {group}: {', '.join(names) or '(none installed)'}",
         found=f'"{reference}"',
-        remedy="install its distribution or correct the name; `mission plugins` lists what is there",
+        remedy=(f'did you mean "{near[0]}"? Else ' if near else "")
+        + "install its distribution or correct the name; `mission plugins` lists what is there",
     )
 
 

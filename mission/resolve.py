@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Any
 
@@ -31,6 +31,11 @@ def resolve_mission(mission: MissionFile, *, allow_local_plugins: bool = False) 
     _check_shared_params(mission, [spec for _, spec in specs])
     phases = tuple(_build(mission, i, origin, spec) for i, (origin, spec) in enumerate(specs))
     shapes = [check_contract(phase) for phase in phases]
+    for i, (phase, found) in enumerate(zip(phases, shapes, strict=True)):
+        for channel in phase.entry.gate.channels if phase.entry.gate else ():
+            if channel not in found.telemetry:
+                where = mission.source.where(("phases", i, "gate", "channels", channel), _names(mission))
+                raise unknown_key(where, channel, list(found.telemetry))
     check_links(phases, shapes)
     pairs = zip(phases, shapes, strict=True)
     return tuple(
@@ -80,6 +85,8 @@ def check_record(origin: PluginOrigin, spec: PhaseSpec, where: str) -> None:
         raise refuse("sac to be a SacConfig or None", spec.sac)
     if not callable(spec.environment) or not callable(spec.limits):
         raise refuse("environment and limits to be functions of the parameters", spec.environment)
+    if spec.report is not None and not callable(spec.report):
+        raise refuse("report to be a function of the records, or None", spec.report)
     if spec.sac is not None and not callable(spec.reward):
         raise refuse("reward to be a function of the parameters, since sac is given", spec.reward)
 
@@ -94,8 +101,8 @@ def _check_shared_params(mission: MissionFile, specs: Sequence[PhaseSpec]) -> No
 def _build(mission: MissionFile, index: int, origin: PluginOrigin, spec: PhaseSpec) -> Phase:
     entry, at = mission.phases[index], ("phases", index)
     where = mission.source.where((*at, "plugin"), _names(mission))
-    shared = {k: v for k, v in mission.params.items() if k in spec.params.model_fields}
-    params = _validate(mission, spec.params, {**shared, **entry.params}, (*at, "params"))
+    shared = {k: v for k, v in mission.params.items() if k in spec.params.model_fields and k not in entry.params}
+    params = _validate(mission, spec.params, shared | entry.params, (*at, "params"), shared)
     environment = guard(origin, where, "environment", lambda: spec.environment(params))
     if not isinstance(environment, Environment):
         raise PluginError(
@@ -105,7 +112,8 @@ def _build(mission: MissionFile, index: int, origin: PluginOrigin, spec: PhaseSp
             remedy="derive it from mission.Environment",
         )
     reward = guard(origin, where, "reward", partial(spec.reward, params)) if spec.reward else None
-    limits = tuple(guard(origin, where, "limits", lambda: spec.limits(params)))
+    limits = guard(origin, where, "limits", lambda: tuple(spec.limits(params)))
+    guard(origin, where, "its parameters as JSON, which a checkpoint keeps,", params.model_dump_json)
     phase = Phase(
         entry.name, origin, params, environment, reward, limits, _sac(mission, index, spec), entry, spec.report
     )
@@ -131,7 +139,7 @@ def _sac(mission: MissionFile, index: int, spec: PhaseSpec) -> SacConfig | None:
             )
         return None
     preset = overrides.pop("preset", None)
-    if preset is not None and preset not in PRESETS:
+    if preset is not None and (not isinstance(preset, str) or preset not in PRESETS):
         raise InputError(
             mission.source.where((*at, "preset"), _names(mission)),
             expected=f"one of {', '.join(PRESETS)}",
@@ -150,7 +158,10 @@ def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _validate(mission: MissionFile, model: type[BaseModel], data: dict[str, Any], at: Location) -> Any:
+def _validate(
+    mission: MissionFile, model: type[BaseModel], data: dict[str, Any], at: Location, shared: Collection[str] = ()
+) -> Any:
+    """`data` as the model, with the place of what is wrong: in `at`, or in the mission's own parameters (`shared`)."""
     if model.model_config.get("extra") != "allow":  # unknown keys are errors, whatever the plugin's model says
         known = {f.alias or name for name, f in model.model_fields.items()} | set(model.model_fields)
         for key in data:
@@ -159,7 +170,9 @@ def _validate(mission: MissionFile, model: type[BaseModel], data: dict[str, Any]
     try:
         return model.model_validate(data, context={"folder": mission.folder})
     except ValidationError as error:
-        raise explain(error, mission.source, at, model, _names(mission)) from None
+        first = error.errors()[0]["loc"]
+        place = ("params",) if first and first[0] in shared else at
+        raise explain(error, mission.source, place, model, _names(mission)) from None
     except MissionError:
         raise
     except Exception as error:

@@ -51,7 +51,7 @@ class EpisodeEnd(NamedTuple):
 class PhaseFlight(NamedTuple):
     """N flights of one phase, frozen where each ended."""
 
-    # Arrays of JAX in a compiled flight, of numpy once on the host (the handoff stays on the device).
+    # Arrays of JAX in a compiled flight, of numpy once on the host.
     handoff: Any  # leaves [N, ...], what `leave` gives
     success: Any  # bool [N]
     cause: Any  # int32 [N], index into Phase.causes
@@ -66,11 +66,12 @@ class PhaseFlight(NamedTuple):
 def strong(tree: Any) -> Any:
     """Strip weak types, so that loops carry what they were given."""
     return jax.tree.map(
-        lambda leaf: lax.convert_element_type(leaf, jnp.asarray(leaf).dtype) if not _is_key(leaf) else leaf, tree
+        lambda leaf: lax.convert_element_type(leaf, jnp.asarray(leaf).dtype) if not is_key(leaf) else leaf, tree
     )
 
 
-def _is_key(leaf: Any) -> bool:
+def is_key(leaf: Any) -> bool:
+    """Whether a leaf holds typed keys."""
     return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
@@ -78,11 +79,12 @@ def state_leaf_names(phase: Phase) -> tuple[str, ...]:
     """Names of the float leaves of a phase's state, in the order of `finite_leaves`."""
     env = phase.environment
     state = jax.eval_shape(lambda key: env.enter(key, env.start(key)), jax.random.key(0))
-    return tuple(
+    names = tuple(
         "state" + jax.tree_util.keystr(path)
         for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]
         if jnp.issubdtype(leaf.dtype, jnp.floating)
     )
+    return names or ("state",)
 
 
 def finite_leaves(state: Any, batch_axes: int) -> Array:

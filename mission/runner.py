@@ -77,16 +77,19 @@ def train_mission(
     configure()
     phases = resolve_mission(mission, allow_local_plugins=allow_local_plugins)
     names = [phase.name for phase in phases]
-    for name in (*only, *(init or {})):
-        if name not in names:
-            raise InputError(
-                f"--phase or --init {name}",
-                expected=f"one of {', '.join(names)}",
-                found=name,
-                remedy="name a phase of the mission",
-            )
+    chosen = [k for k, name in enumerate(names) if not only or name in only]
+    agents = [phases[k].name for k in chosen if phases[k].trained]
+    for option, given, known in (("--phase", only, names), ("--init", init or {}, agents)):
+        for name in given:
+            if name not in known:
+                raise InputError(
+                    f"{option} {name}",
+                    expected=f"one of {', '.join(known) or '(no agent is trained)'}",
+                    found=name,
+                    remedy="name a phase of the mission" + (" that an agent learns here" if option == "--init" else ""),
+                )
     root = Path(checkpoints) / mission.name
-    if SHIPPED in root.resolve().parts:
+    if root.resolve().parent.name == SHIPPED:
         raise InputError(
             str(root),
             expected="a folder to write to",
@@ -97,7 +100,7 @@ def train_mission(
     with folder_lock(root), Observers(mission, Path(log_dir or "runs")) as observers, interruptible() as stop:
         trainer = Trainer(mission, phases, root, seed, observers, stop, dict(init or {}), checkpoint_every_s)
         observers.emit("mission_start", data={"phases": names, "checkpoints": str(root), "seed": seed})
-        records = [trainer.train(k, fresh) for k, name in enumerate(names) if not only or name in only]
+        records = trainer.train_all(chosen, fresh)
         observers.emit("mission_end", data={"records": [dataclasses.asdict(r) for r in records]})
     return tuple(records)
 

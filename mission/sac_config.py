@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Positive = Annotated[float, Field(gt=0)]
 Fraction01 = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+_MOST_ITERATIONS = 1024  # of all vehicles, between two updates
 
 
 class StrictModel(BaseModel):
@@ -68,7 +69,7 @@ class ActorConfig(NetworkConfig):
 class WarmUpConfig(StrictModel):
     """Critic-only updates between the fill and the first joint update."""
 
-    steps: int = Field(0, ge=0, description="Critic updates. Seed: critic_warm_up_steps.")
+    steps: int = Field(0, ge=0, le=10**9, description="Critic updates. Seed: critic_warm_up_steps.")
     learning_rate: Positive | None = Field(
         None, description="None: the critic's. Seed: pre_train_critic_learning_rate."
     )
@@ -78,7 +79,7 @@ class WarmUpConfig(StrictModel):
 class FillConfig(StrictModel):
     """Transitions stored before the first update."""
 
-    env_steps: Count = Field(5000, description="Vehicle steps, rounded up to whole iterations. Seed: none.")
+    env_steps: Count = Field(5000, le=10**9, description="Vehicle steps, rounded up to whole iterations. Seed: none.")
     policy: Literal["random", "guide"] = Field(
         "random", description="Uniform actions, or the phase's classical controller. Seed: none."
     )
@@ -101,21 +102,26 @@ class SacConfig(StrictModel):
     tau: Annotated[float, Field(gt=0, le=1)] = Field(
         0.005, description="Soft update of the target critics (1801.01290, algorithm 1). Seed: tau."
     )
-    actor_learning_rate: Positive = Field(3e-4, description="Adam. Seed: actor_learning_rate.")
-    critic_learning_rate: Positive = Field(3e-4, description="Adam. Seed: critic_learning_rate.")
+    actor_learning_rate: Positive = Field(
+        3e-4, description="Adam (Kingma and Ba 2015, arXiv:1412.6980). Seed: actor_learning_rate."
+    )
+    critic_learning_rate: Positive = Field(3e-4, description="Adam (1412.6980). Seed: critic_learning_rate.")
     temperature_learning_rate: Positive = Field(
-        3e-4, description="Adam on log temperature. Seed: temperature_learning_rate."
+        3e-4, description="Adam on log temperature (1812.05905, eq. 18). Seed: temperature_learning_rate."
     )
     actor_grad_max_norm: Positive | None = Field(
-        None, description="Clip the actor's gradient to this global norm. Seed: actor_grad_max_norm."
+        None,
+        description="Clip the actor's gradient to this global norm (Pascanu et al. 2013, arXiv:1211.5063). Seed: actor_grad_max_norm.",
     )
     critic_grad_max_norm: Positive | None = Field(
-        None, description="Clip both critics' gradient to this global norm. Seed: critic_grad_max_norm."
+        None, description="Clip both critics' gradient to this global norm (1211.5063). Seed: critic_grad_max_norm."
     )
     temperature_grad_max_norm: Positive | None = Field(
-        None, description="Clip the temperature's gradient. Seed: temperature_grad_max_norm."
+        None, description="Clip the temperature's gradient (1211.5063). Seed: temperature_grad_max_norm."
     )
-    temperature_initial: Positive = Field(0.1, description="Temperature at the start. Seed: temperature_initial.")
+    temperature_initial: Positive = Field(
+        0.1, description="Temperature at the start (alpha of 1812.05905). Seed: temperature_initial."
+    )
     temperature_learned: bool = Field(
         True, description="False keeps temperature_initial (1801.01290). Seed: always learned."
     )
@@ -131,7 +137,7 @@ class SacConfig(StrictModel):
     )
     max_std: Positive = Field(1.0, description="Largest std of the bounded head; target entropy. Seed: max_std.")
     buffer_size: Count = Field(
-        200_000, description="Transitions kept, rounded down to whole iterations. Seed: buffer_size."
+        200_000, le=2**31 - 1, description="Transitions kept, rounded down to whole iterations. Seed: buffer_size."
     )
     batch_size: Count = Field(256, description="Transitions an update. Seed: batch_size.")
     n_step: Count = Field(
@@ -157,10 +163,11 @@ class SacConfig(StrictModel):
     vehicles: Count = Field(64, le=65536, description="Vehicles flown side by side. Seed: 1.")
     updates_per_step: Positive = Field(
         0.0625,
+        le=1024,
         description="Gradient updates per vehicle step, a ratio: 64 vehicles at 1/16 make 4 updates an iteration. Seed: 1.",
     )
     chunk_env_steps: Count = Field(
-        16_384, description="Vehicle steps of one compiled chunk, rounded up to whole iterations. Seed: none."
+        16_384, le=10**9, description="Vehicle steps of one compiled chunk, rounded up to whole iterations. Seed: none."
     )
 
     @model_validator(mode="after")
@@ -175,6 +182,10 @@ class SacConfig(StrictModel):
             raise ValueError("buffer_size must hold at least one transition per vehicle")
         if self.fill_iterations * self.vehicles < self.batch_size:
             raise ValueError("fill.env_steps must give at least batch_size transitions")
+        if self.updates_per_step * self.vehicles < 1.0 / _MOST_ITERATIONS:
+            raise ValueError(
+                f"updates_per_step must give at least 1 update in {_MOST_ITERATIONS} steps of all vehicles"
+            )
         return self
 
     @property
@@ -182,9 +193,7 @@ class SacConfig(StrictModel):
         """(iterations, updates): so many updates follow on so many iterations, smallest numbers."""
         from fractions import Fraction
 
-        ratio = Fraction(self.updates_per_step * self.vehicles).limit_denominator(1024)
-        if ratio == 0:
-            ratio = Fraction(1, 1024)
+        ratio = Fraction(self.updates_per_step * self.vehicles).limit_denominator(_MOST_ITERATIONS)
         return ratio.denominator, ratio.numerator
 
     @property

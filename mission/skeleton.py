@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import importlib.util
+import keyword
 import re
 from importlib import resources
 from pathlib import Path
 
 from mission.errors import InputError, MachineError
+from mission.registry import list_plugins, normalise
 
 _FILES = {
     "pyproject.toml": "pyproject.toml",
@@ -21,7 +25,7 @@ def write_skeleton(name: str, directory: Path | None) -> Path:
     """Write the distribution and return its folder.
 
     Raises:
-      InputError: a name that cannot be a module, or a folder with something in it.
+      InputError: a name that cannot be a module or is taken, or a folder with something in it.
       MachineError: the folder cannot be written.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_-]{0,63}", name):
@@ -32,6 +36,20 @@ def write_skeleton(name: str, directory: Path | None) -> Path:
             remedy="use a-z, 0-9, _ and -, a letter first",
         )
     module = name.replace("-", "_")
+    taken = {normalise(d.name) for d in importlib.metadata.distributions() if d.name}
+    if (
+        name[-1] in "-_"
+        or keyword.iskeyword(module)
+        or importlib.util.find_spec(module) is not None
+        or normalise(f"mission-{name}") in taken
+        or name in {row.name for row in list_plugins()}
+    ):
+        raise InputError(
+            "mission new",
+            expected="a name that no Python module, distribution or plugin has yet",
+            found=repr(name),
+            remedy=f"try {name.rstrip('-_')}_phase",
+        )
     folder = directory if directory is not None else Path(name)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(

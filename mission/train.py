@@ -22,7 +22,7 @@ from mission.errors import NonFiniteError
 from mission.flying import fly_rows, name_key
 from mission.phase import Phase
 from mission.programs import Programs, TrainState, compile_programs
-from mission.rollout import PhaseFlight, state_leaf_names
+from mission.rollout import PhaseFlight, finite_leaves, state_leaf_names
 from mission.statistics import judge_gate
 
 
@@ -90,6 +90,7 @@ def train_chunk(run: Run, emit: Callable[..., None]) -> None:
     until = int(broken.argmax()) + 1 if broken.any() else len(broken)
     _check_states(run, report["finite"][:until].reshape(-1, report["finite"].shape[-1]), progress.env_steps)
     _check_losses(run, metrics)
+    _check_networks(run)
     progress.env_steps += config.chunk_steps
     progress.chunks += 1
     episodes = int(report["ended"].sum())
@@ -121,12 +122,28 @@ def _check_states(run: Run, finite: np.ndarray, env_steps: int) -> None:
         return
     assert run.phase.sac is not None
     row, leaf = np.argwhere(~finite)[0]
-    names = [*state_leaf_names(run.phase), "observation", "reward"] if finite.shape[1] > 2 else []
+    names = [*state_leaf_names(run.phase), "observation", "reward"]
     raise NonFiniteError(
         f'phase "{run.phase.name}"',
         expected="finite states, observations and rewards",
-        found=f"{names[leaf] if leaf < len(names) else 'a state leaf'} not finite at vehicle step {env_steps + (row + 1) * run.phase.sac.vehicles}",
+        found=f"{names[leaf]} not finite at vehicle step {env_steps + (row + 1) * run.phase.sac.vehicles}",
         remedy="mend the plugin's physics, scales or reward; the last checkpoint is kept",
+    )
+
+
+def _check_flights(run: Run, result: PhaseFlight) -> None:
+    """An evaluation flight that broke the vehicle is not one more loss: its return is no number."""
+    broken = result.cause == len(run.phase.causes) - 1
+    if not broken.any():
+        return
+    leaves = jax.tree_util.tree_flatten_with_path(result.handoff)[0]
+    names = [jax.tree_util.keystr(path) for path, leaf in leaves if not finite_leaves({"": leaf}, 0).all()]
+    raise NonFiniteError(
+        f'phase "{run.phase.name}"',
+        expected="finite states in its evaluation flights",
+        found=f"{int(broken.sum())} of {len(broken)} not finite after vehicle step {run.progress.env_steps}"
+        + (f"; of what they hand over: {', '.join(names)}" if names else ""),
+        remedy="mend the plugin's physics; the last checkpoint is kept",
     )
 
 
@@ -149,6 +166,18 @@ def _check_losses(run: Run, metrics: dict[str, np.ndarray]) -> None:
     )
 
 
+def _check_networks(run: Run) -> None:
+    """After the last update of a chunk, whose losses were of the networks before it."""
+    for name, network in (("Actor", run.state.agent.actor), ("Critic", run.state.agent.critic)):
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(network)):
+            raise NonFiniteError(
+                f'phase "{run.phase.name}"',
+                expected="finite networks",
+                found=f"{name} network: parameters not finite at the end of the chunk after vehicle step {run.progress.env_steps}",
+                remedy="lower its learning rate, or clip its gradient (*_grad_max_norm); the last checkpoint is kept",
+            )
+
+
 def fly_evaluation(run: Run, actor: Any, held_out: bool) -> PhaseFlight:
     """Flights of a policy on stored starts: rows that were trained on, or held-out rows for the gate."""
     entry, number = run.phase.entry, run.progress.evaluations
@@ -167,6 +196,7 @@ def evaluate(run: Run, emit: Callable[..., None]) -> None:
     entry, progress = run.phase.entry, run.progress
     progress.evaluations += 1
     result = fly_evaluation(run, run.state.agent.actor, held_out=False)
+    _check_flights(run, result)
     verdict = judge_gate(entry.gate, result.success, result.telemetry)
     success, returned = float(result.success.mean()), float(result.returns.mean())
     # once successes suffice, their number is noise of the draw: the return tells more
@@ -199,8 +229,8 @@ def train_phase(
     save: Callable[[Run], None],
     interrupted: Callable[[], bool],
     checkpoint_every_s: float,
-) -> bool:
-    """Train until the gate is passed or the budget is spent; the caller's `save` writes a checkpoint.
+) -> None:
+    """Train until the gate is passed, the budget spent, or a signal seen; each of them is saved.
 
     Args:
       run: new from `begin`, or restored.
@@ -208,25 +238,23 @@ def train_phase(
       save: writes a checkpoint of the run.
       interrupted: asked after each chunk.
       checkpoint_every_s: seconds between checkpoints. It decides when to write, never what.
-
-    Returns:
-      True when training has finished, False when it was interrupted; both are saved.
     """
     entry, progress, config = run.phase.entry, run.progress, run.phase.sac
     assert config is not None
     if progress.env_steps == 0:
         fill_and_warm_up(run, emit)
+    asked = progress.gate["asked"] if progress.gate is not None else None
+    changed = progress.finished and entry.gate is not None and asked != entry.gate.model_dump()
+    if changed and not fly_gate(run, emit)["passed"]:
+        progress.finished = "budget"
     if progress.finished == "budget" and progress.env_steps < entry.budget.env_steps:
         progress.finished = ""  # the budget was raised
-    asked = progress.gate["asked"] if progress.gate is not None else None
-    if progress.finished and entry.gate is not None and asked != entry.gate.model_dump():
-        fly_gate(run, emit)  # the gate was changed since
     every = max(1, round(entry.evaluation.every_env_steps / config.chunk_steps))
     written = time.monotonic()
     while not progress.finished:
         if interrupted():
             save(run)
-            return False
+            return
         train_chunk(run, emit)
         last = progress.env_steps >= entry.budget.env_steps
         if last or progress.chunks % every == 0:
@@ -238,4 +266,3 @@ def train_phase(
         if progress.finished or time.monotonic() - written >= checkpoint_every_s:
             save(run)
             written = time.monotonic()
-    return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import logging
@@ -21,7 +20,7 @@ from mission.config import MissionFile
 from mission.devices import describe, replicate
 from mission.errors import GateError, Interrupted, MachineError
 from mission.flying import bank_flights, compile_flight, loss_causes, name_key
-from mission.observers import Observers
+from mission.observers import Observers, read_metrics
 from mission.phase import Phase
 from mission.policies import load_actor, load_bank, refuse_other
 from mission.report import TrainingRecord
@@ -44,12 +43,23 @@ class Trainer:
     init: dict[str, str | Path]
     checkpoint_every_s: float
 
-    def train(self, index: int, fresh: bool) -> TrainingRecord:
+    def train_all(self, chosen: list[int], fresh: bool) -> list[TrainingRecord]:
+        """Bring the chosen phases (int, in order of flight) to their ends; `fresh` removes what is stored of them."""
+        # What they start from is read before anything is removed: a wrong word costs nothing.
+        initial = {k: self._initial(self.phases[k]) for k in chosen}
+        if fresh:
+            for k in chosen:
+                if k - 1 not in chosen:
+                    self._upstream(k)
+            for k in chosen:
+                PhaseFolder(self.root / self.phases[k].name).clear()
+        self.remedy = "the same command goes on from there" + (", without --fresh" if fresh else "")
+        return [self._train(k, initial[k]) for k in chosen]
+
+    def _train(self, index: int, initial: Any | None) -> TrainingRecord:
         """Bring one phase to its end, from wherever it stands."""
         phase, began = self.phases[index], time.monotonic()
         folder = PhaseFolder(self.root / phase.name)
-        if fresh:
-            folder.clear()
         upstream, upstream_id = self._upstream(index)
         meta = self._meta(index, upstream_id)
         if folder.done:
@@ -59,7 +69,7 @@ class Trainer:
                 phase.name, "already trained", stored["env_steps"], stored["success"], stored["gate"], 0.0
             )
         key = name_key(jax.random.key(self.seed), phase.name)
-        run = self._run(folder, phase, upstream, key, meta) if phase.trained else None
+        run = self._run(folder, phase, upstream, key, meta, initial) if phase.trained else None
         self.observers.emit(
             "phase_start",
             phase.name,
@@ -68,14 +78,12 @@ class Trainer:
         )
         if run is not None:
             emit = lambda kind, env_steps, **more: self.observers.emit(kind, phase.name, env_steps, **more)  # noqa: E731
-            finished = train_phase(run, emit, lambda r: self._save(folder, r, meta), self.stop, self.checkpoint_every_s)
-            if not finished:
-                raise Interrupted(
-                    f'phase "{phase.name}"',
-                    expected="to run to its end",
-                    found=f"a signal at vehicle step {run.progress.env_steps}; state saved in {folder.training}",
-                    remedy="the same command goes on from there",
-                )
+            train_phase(run, emit, lambda r: self._save(folder, r, meta), self.stop, self.checkpoint_every_s)
+        if self.stop():
+            at = f" at vehicle step {run.progress.env_steps}; state saved in {folder.training}" if run else ""
+            raise Interrupted(
+                f'phase "{phase.name}"', expected="to run to its end", found=f"a signal{at}", remedy=self.remedy
+            )
         record = self._finish(folder, phase, index, upstream, key, run, meta, time.monotonic() - began)
         self.observers.emit("phase_end", phase.name, record.env_steps, data=dataclasses.asdict(record))
         return record
@@ -121,10 +129,15 @@ class Trainer:
         }
 
     def _run(
-        self, folder: PhaseFolder, phase: Phase, upstream: TerminalBank | None, key: Any, meta: dict[str, Any]
+        self,
+        folder: PhaseFolder,
+        phase: Phase,
+        upstream: TerminalBank | None,
+        key: Any,
+        meta: dict[str, Any],
+        initial: Any | None,
     ) -> Run:
         """A new run, or the newest readable one."""
-        initial = self._initial(phase)
         run = begin(phase, upstream, key, initial)
         while True:
             newest = folder.newest_training()
@@ -142,8 +155,7 @@ class Trainer:
             try:
                 tree = read_tree(step, {"state": run.state, "best_actor": run.best_actor})
             except Exception as error:
-                log.warning("%s skipped: %s", step, error)
-                step.rename(step.with_name(f".tmp-unreadable-{step.name}"))
+                folder.skip(step, error)
                 continue
             run.state, run.best_actor = tree["state"], tree["best_actor"]
             meta["init"] = stored["init"]
@@ -222,9 +234,7 @@ class Trainer:
 def _cut_metrics(path: Path, env_steps: int) -> None:
     """Drop the lines of `metrics.jsonl` that a resumed run will write again."""
     if path.is_file():
-        kept = []
-        for line in path.read_text().splitlines():
-            with contextlib.suppress(json.JSONDecodeError):
-                if json.loads(line)["env_steps"] <= env_steps:
-                    kept.append(line + "\n")
-        path.write_text("".join(kept))
+        kept = [json.dumps(line) + "\n" for line in read_metrics(path) if line["env_steps"] <= env_steps]
+        temporary = path.with_name(f".tmp-{path.name}")
+        temporary.write_text("".join(kept))
+        temporary.replace(path)

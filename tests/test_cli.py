@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import shutil
 import subprocess
 import sys
 
@@ -167,7 +169,16 @@ def test_new_writes_a_distribution_that_installs_checks_and_trains(tmp_path):
     assert run_cli("new", "my-descent", "--directory", folder).returncode == 2
     site = tmp_path / "site"
     built = subprocess.run(
-        ["uv", "pip", "install", "-q", "--no-deps", "--target", str(site), str(folder)],
+        [
+            os.environ.get("UV") or shutil.which("uv") or "uv",
+            "pip",
+            "install",
+            "-q",
+            "--no-deps",
+            "--target",
+            str(site),
+            str(folder),
+        ],
         capture_output=True,
         text=True,
         check=False,
@@ -186,8 +197,6 @@ def test_new_writes_a_distribution_that_installs_checks_and_trains(tmp_path):
 
 
 def _with_path(site):
-    import os
-
     return {**os.environ, "PYTHONPATH": str(site)}
 
 

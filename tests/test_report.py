@@ -21,8 +21,9 @@ from mission.comparison import compare_missions
 from mission.errors import MachineError
 from mission.flying import flight_keys, nominal_starts
 from mission.lock import LOCK, folder_lock
+from mission.observers import read_metrics
 from mission.reports.handovers import compare_handovers
-from mission.reports.learning import is_training, learning_page, read_metrics
+from mission.reports.learning import is_training, learning_page
 from mission.reports.page import inline_script, page_data, render_page
 from mission.reports.recording import BENCHMARK, stored_benchmark
 from mission.reports.redraw import read_records, report_again

@@ -227,17 +227,20 @@ def test_retrained_upstream_makes_the_next_phase_stale(copy):
         train(copy)
 
 
+FAR = "phases.second.gate.channels={position_m: {mean_min: 1000.0}}"
+
+
 def test_missed_gate_is_exit_1_and_a_raised_budget_goes_on(tmp_path, caplog):
     write_mission(tmp_path)
-    with pytest.raises(GateError, match="lower bound") as caught:
-        train(tmp_path, "phases.second.gate.success_low=1.0")
+    with pytest.raises(GateError, match="position_m") as caught:
+        train(tmp_path, FAR)
     assert caught.value.exit_code == 1
     assert not PhaseFolder(tmp_path / "ck" / "trial" / "second").done
     caplog.clear()
     with pytest.raises(GateError):
-        train(tmp_path, "phases.second.gate.success_low=1.0", "phases.second.budget.env_steps=3500")
+        train(tmp_path, FAR, "phases.second.budget.env_steps=3500")
     assert any("goes on from vehicle step 2560" in record.message for record in caplog.records)
-    records = train(tmp_path, "phases.second.gate.success_low=0.0", "phases.second.budget.env_steps=3500")
+    records = train(tmp_path, "phases.second.budget.env_steps=3500")
     assert [record.status for record in records] == ["already trained", "trained"]
 
 

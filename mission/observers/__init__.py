@@ -72,7 +72,7 @@ class Observers:
         try:
             self.metrics.parent.mkdir(parents=True, exist_ok=True)
             with self.metrics.open("a") as stream:
-                stream.write(json.dumps(line) + "\n")
+                stream.write(json.dumps(line, allow_nan=False) + "\n")
         except OSError as error:
             raise MachineError(
                 str(self.metrics),
@@ -80,3 +80,16 @@ class Observers:
                 found=str(error),
                 remedy="free disk space; the last checkpoint is kept",
             ) from None
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Lines of a metrics file; one that was cut off in the middle does not count."""
+    lines = []
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(line, dict) and isinstance(line.get("env_steps"), int):
+            lines.append(line)
+    return lines

@@ -24,7 +24,7 @@ def mission_event(event: Event) -> None:
         from tensorboardX import SummaryWriter
 
         folder = Path(event.data["log_dir"]) / event.mission / event.phase
-        _writer = SummaryWriter(str(folder), purge_step=event.env_steps + 1 if event.env_steps else None)
+        _writer = SummaryWriter(str(folder), purge_step=event.env_steps + 1 if event.env_steps else 0)
     if _writer is None:
         return
     for name, value in event.scalars.items():

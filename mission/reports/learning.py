@@ -5,7 +5,6 @@ Shapes: G lines of a metrics file.
 
 from __future__ import annotations
 
-import json
 import math
 from html import escape
 from pathlib import Path
@@ -13,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from mission.reports.charts import Chart, span
 from mission.errors import InputError, MachineError
-from mission.reports.page import document
+from mission.observers import read_metrics
 from mission.policies import SHIPPED
+from mission.reports.charts import Chart, span
+from mission.reports.page import document
 from mission.reports.store import SUMMARY, write_file
 
 PAGE = "learning.html"
@@ -63,7 +63,7 @@ def learning_page(folder: Path, output: Path | None = None) -> Path:
             found="no readable metrics" if files else "none",
             remedy="give checkpoints/MISSION",
         )
-    if output is None and SHIPPED in folder.resolve().parts:
+    if output is None and folder.resolve().parent.name == SHIPPED:
         raise InputError(
             str(folder), expected="a folder to write to", found="the shipped policies", remedy="pass --output FILE"
         )
@@ -77,19 +77,6 @@ def learning_page(folder: Path, output: Path | None = None) -> Path:
             str(output), expected="a page to be written", found=str(error), remedy="choose another --output"
         ) from None
     return output
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Lines of a metrics file; one that was cut off in the middle does not count."""
-    lines = []
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue
-        if isinstance(line, dict) and isinstance(line.get("env_steps"), int):
-            lines.append(line)
-    return lines
 
 
 def series(lines: list[dict[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec
 
 from mission.chain import Chain
 from mission.devices import AXIS, REPLICATED, SPLIT, mesh
-from mission.flying import CHUNK, agent_controller, on_host, pad, to_devices
+from mission.flying import CHUNK, agent_controller, first_rows, pad, to_devices
 from mission.phase import Phase
 from mission.reports.records import Bands, Track
 from mission.rollout import (
@@ -101,7 +101,7 @@ class Recorder:
         whole = PhaseFlight(
             left, success, now.cause, now.steps, now.returns, enter, end, now.lowest, now.highest
         )  # fmt: skip
-        return Frames(blocks, on_host(whole, rows), alive)
+        return Frames(blocks, first_rows(whole, rows), alive)
 
 
 def _programs(phase: Phase) -> tuple[Any, Any]:

@@ -83,9 +83,7 @@ class Chain:
 def all_guides(mission: MissionFile) -> MissionFile:
     """The mission with every phase flown by its classical controller."""
     entries = tuple(entry.model_copy(update={"policy": "guide"}) for entry in mission.phases)
-    changed = mission.model_copy(update={"phases": entries})
-    changed._source = mission._source
-    return changed
+    return mission.model_copy(update={"phases": entries})
 
 
 def has_agents_and_guides(chain: Chain) -> bool:

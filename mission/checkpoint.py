@@ -20,7 +20,7 @@ from jax.sharding import NamedSharding
 from orbax.checkpoint import v1 as ocp
 
 from mission.devices import REPLICATED, mesh
-from mission.errors import MachineError
+from mission.errors import MachineError, machine
 
 FORMAT = 1
 log = logging.getLogger("mission")
@@ -153,12 +153,8 @@ class PhaseFolder:
 
     def mark_done(self) -> None:
         """Write the marker."""
-        try:
+        with machine(self.path, "to write the marker", "free disk space"):
             (self.path / "done").write_text("policy and bank are complete\n")
-        except OSError as error:
-            raise MachineError(
-                str(self.path), expected="to write the marker", found=str(error), remedy="free disk space"
-            ) from None
 
     def clear(self) -> None:
         """Remove everything of this phase.
@@ -166,14 +162,10 @@ class PhaseFolder:
         Raises:
           MachineError: something of it stays.
         """
-        try:
+        with machine(self.path, "to remove it", "correct the permissions"):
             (self.path / "done").unlink(missing_ok=True)  # first, so that an interrupted removal is not "done"
             if self.path.exists():
                 shutil.rmtree(self.path)
-        except OSError as error:
-            raise MachineError(
-                str(self.path), expected="to remove it", found=str(error), remedy="correct the permissions"
-            ) from None
 
     def steps(self) -> list[Path]:
         """Training steps, newest first."""

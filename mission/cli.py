@@ -20,14 +20,13 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-File = Annotated[Path, typer.Argument(help="Mission file (YAML).", show_default=False)]
+File = Annotated[Path, typer.Argument(help="Mission file (YAML).")]
 Checkpoints = Annotated[
     Path | None,
     typer.Option(
         "--checkpoints",
         metavar="DIR",
         help="Folder that holds MISSION/PHASE/. [default: checkpoints]",
-        show_default=False,
     ),
 ]
 Set = Annotated[
@@ -38,11 +37,10 @@ Local = Annotated[
     bool,
     typer.Option("--allow-local-plugins", help="Permit `plugin: ./file.py` in the mission file; it runs that code."),
 ]
+Stale = Annotated[bool, typer.Option("--allow-stale", help="Fly policies made under another configuration.")]
 Seed = Annotated[
     int | None,
-    typer.Option(
-        "--seed", metavar="N", min=0, max=2**32 - 1, help="Instead of the mission file's seed.", show_default=False
-    ),
+    typer.Option("--seed", metavar="N", min=0, max=2**32 - 1, help="Instead of the mission file's seed."),
 ]
 
 
@@ -73,14 +71,7 @@ def plugins(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")]
     from mission.registry import list_plugins
 
     rows = [
-        {
-            "group": group,
-            "name": row.name,
-            "distribution": row.distribution,
-            "version": row.version,
-            "target": row.target,
-            "duplicate": row.duplicate,
-        }
+        {"group": group} | {key: value for key, value in vars(row).items() if key != "entry_point"}
         for group in (PHASE_GROUP, OBSERVER_GROUP)
         for row in list_plugins(group)
     ]
@@ -121,7 +112,7 @@ def check(file: File, overrides: Set = None, local: Local = False) -> None:
 def schema(
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="FILE", help="Write here instead of printing.", show_default=False),
+        typer.Option("-o", "--output", metavar="FILE", help="Write here instead of printing."),
     ] = None,
 ) -> None:
     """Print the JSON Schema of mission files, for editors."""
@@ -152,7 +143,7 @@ def train(
     overrides: Set = None,
     log_dir: Annotated[
         Path | None,
-        typer.Option("--log-dir", metavar="DIR", help="For observers that write. [default: runs]", show_default=False),
+        typer.Option("--log-dir", metavar="DIR", help="For observers that write. [default: runs]"),
     ] = None,
     local: Local = False,
     checkpoint_every: Annotated[
@@ -203,23 +194,19 @@ def fly(
             "--until",
             metavar="HALF_WIDTH",
             help="Stop before N, after a whole 1,000, once the success interval is this narrow: 0.01 is +-1 %.",
-            show_default=False,
         ),
     ] = None,
     seed: Seed = None,
     policy: Annotated[
         str, typer.Option("--policy", metavar="agent|guide", help="guide: every phase by its classical controller.")
     ] = "agent",
-    allow_stale: Annotated[
-        bool, typer.Option("--allow-stale", help="Fly policies made under another configuration.")
-    ] = False,
+    allow_stale: Stale = False,
     json_file: Annotated[
         str | None,
         typer.Option(
             "--json",
             metavar="FILE|-",
             help="Write the report as JSON; - prints it instead of the table.",
-            show_default=False,
         ),
     ] = None,
     report_dir: Annotated[
@@ -228,7 +215,6 @@ def fly(
             "--report",
             metavar="DIR",
             help="Write summary.json, flights.npz and index.html; an interrupted run goes on.",
-            show_default=False,
         ),
     ] = None,
     overrides: Set = None,
@@ -276,14 +262,10 @@ def fly(
 
 @app.command()
 def report(
-    folder: Annotated[
-        Path, typer.Argument(help="A report folder, or checkpoints/MISSION of a training run.", show_default=False)
-    ],
+    folder: Annotated[Path, typer.Argument(help="A report folder, or checkpoints/MISSION of a training run.")],
     mission_file: Annotated[
         Path | None,
-        typer.Option(
-            "--mission", metavar="FILE", help="Whose plugins draw; checked against the records.", show_default=False
-        ),
+        typer.Option("--mission", metavar="FILE", help="Whose plugins draw; checked against the records."),
     ] = None,
     output: Annotated[
         Path | None,
@@ -292,7 +274,6 @@ def report(
             "--output",
             metavar="FILE",
             help="Learning curves only. [default: learning.html there]",
-            show_default=False,
         ),
     ] = None,
     overrides: Set = None,
@@ -313,18 +294,16 @@ def report(
 
 @app.command()
 def compare(
-    first: Annotated[Path, typer.Argument(help="Mission file, or folder of checkpoints.", show_default=False)],
-    second: Annotated[Path, typer.Argument(help="The other one.", show_default=False)],
+    first: Annotated[Path, typer.Argument(help="Mission file, or folder of checkpoints.")],
+    second: Annotated[Path, typer.Argument(help="The other one.")],
     mission_file: Annotated[
         Path | None,
-        typer.Option("--mission", metavar="FILE", help="What the folders hold policies of.", show_default=False),
+        typer.Option("--mission", metavar="FILE", help="What the folders hold policies of."),
     ] = None,
     checkpoints: Checkpoints = None,
     flights: Annotated[int, typer.Option("--flights", metavar="N", min=1, help="Vehicles to fly with each.")] = 1000,
     seed: Seed = None,
-    allow_stale: Annotated[
-        bool, typer.Option("--allow-stale", help="Fly policies made under another configuration.")
-    ] = False,
+    allow_stale: Stale = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     overrides: Set = None,
     local: Local = False,
@@ -360,10 +339,10 @@ def compare(
 
 @app.command()
 def new(
-    name: Annotated[str, typer.Argument(help="Name of the phase, e.g. parachute_descent.", show_default=False)],
+    name: Annotated[str, typer.Argument(help="Name of the phase, e.g. parachute_descent.")],
     directory: Annotated[
         Path | None,
-        typer.Option("--directory", metavar="DIR", help="Where to write. [default: ./NAME]", show_default=False),
+        typer.Option("--directory", metavar="DIR", help="Where to write. [default: ./NAME]"),
     ] = None,
 ) -> None:
     """Write a complete, installable plugin distribution with one phase, a test and a mission file."""
@@ -376,17 +355,13 @@ def new(
 
 
 def _write(text: str, output: Path | None) -> None:
-    from mission.errors import MachineError
+    from mission.errors import machine
 
     if output is None:
         typer.echo(text, nl=False)
         return
-    try:
+    with machine(output, "a file to write", "choose another path"):
         output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise MachineError(
-            str(output), expected="a file to write", found=str(error), remedy="choose another path"
-        ) from None
 
 
 def main() -> None:

@@ -6,7 +6,6 @@ Shapes: N flights.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -56,16 +55,14 @@ def compare_missions(
     chains = [prepare_chain(file, checkpoints=folder, **options) for file, folder in sides]
     flown = [fly_chunks(flights, None, chain.fly, progress) for chain in chains]
     reports = [mission_report(chain, results) for chain, results in zip(chains, flown, strict=True)]
-    result = {
+    return {
         "first": _name(first, chains[0], reports[0]),
         "second": _name(second, chains[1], reports[1]),
         "flights": flights,
         "seed": seed,
-        "success": paired_difference(_whole(flown[0]), _whole(flown[1])),
+        "success": paired_difference(flown[0][-1].success, flown[1][-1].success),
         "phases": _phases(chains, flown, reports),
     }
-    json.dumps(result, allow_nan=False)
-    return result
 
 
 def _side(
@@ -85,17 +82,16 @@ def _name(side: str | Path, chain: Chain, report: MissionReport) -> dict[str, An
     return {"name": os.fspath(side), "mission": chain.mission.name, "digest": report.digest, "success": report.success}
 
 
-def _whole(results: list[PhaseFlight]) -> np.ndarray:
-    return np.logical_and.reduce([result.success for result in results])
-
-
 def _phases(chains: list[Chain], flown: list[list[PhaseFlight]], reports: list[MissionReport]) -> list[dict[str, Any]]:
     """Phases that both missions have, by name; paired over the flights that entered them in both."""
     tables = [
         {phase.name: (result, record) for phase, result, record in zip(c.phases, f, r.phases, strict=True)}
         for c, f, r in zip(chains, flown, reports, strict=True)
     ]
-    entered = [_entered(chain, results) for chain, results in zip(chains, flown, strict=True)]
+    entered = [
+        dict(zip(tables[k], [np.ones_like(f[0].success), *(r.success for r in f)], strict=False))
+        for k, f in enumerate(flown)
+    ]
     rows = []
     for name in [name for name in tables[0] if name in tables[1]]:
         (a, a_record), (b, b_record) = tables[0][name], tables[1][name]
@@ -114,14 +110,6 @@ def _phases(chains: list[Chain], flown: list[list[PhaseFlight]], reports: list[M
             }
         )
     return rows
-
-
-def _entered(chain: Chain, results: list[PhaseFlight]) -> dict[str, np.ndarray]:
-    alive, found = np.ones(len(results[0].success), bool), {}
-    for phase, result in zip(chain.phases, results, strict=True):
-        found[phase.name] = alive
-        alive = alive & result.success
-    return found
 
 
 def _paired_mean(first: np.ndarray, second: np.ndarray) -> dict[str, float | int | None]:

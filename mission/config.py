@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,7 +12,6 @@ from pydantic import Field, PrivateAttr, StringConstraints, model_validator
 from mission.sac_config import Count, Fraction01, StrictModel
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
-MAX_SEED = 2**32 - 1
 
 
 class Budget(StrictModel):
@@ -106,11 +106,35 @@ class PhaseEntry(StrictModel):
     evaluation: Evaluation = Field(default_factory=Evaluation, description="Flights that choose the policy.")
 
 
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Path, key positions and phase names of a mission file, for messages that point at a line."""
+
+    path: Path
+    positions: dict[tuple[str | int, ...], tuple[int, int] | str]
+    names: dict[int, str]
+
+    def where(self, location: tuple[str | int, ...]) -> str:
+        """`mission.yaml:6:7: phases[1] "landing": params.x` for a location in the document."""
+        place = self.path.name
+        for length in range(len(location), -1, -1):
+            at = self.positions.get(location[:length])
+            if at is not None:
+                place = at if isinstance(at, str) else f"{self.path.name}:{at[0]}:{at[1]}"
+                break
+        if len(location) >= 2 and location[0] == "phases" and isinstance(location[1], int):
+            name = self.names.get(location[1])
+            label = f"phases[{location[1]}]" + (f' "{name}"' if name else "")
+            rest = dotted(location[2:])
+            return f"{place}: {label}" + (f": {rest}" if rest else "")
+        return f"{place}: {dotted(location) or 'the document'}"
+
+
 class MissionFile(StrictModel):
     """A whole mission: phases in the order of flight."""
 
     name: Name = Field(description="Name of the mission, and of its folder of checkpoints.")
-    seed: int = Field(0, ge=0, le=MAX_SEED, description="Seed of training and of flights.")
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="Seed of training and of flights.")
     observers: tuple[str, ...] = Field((), strict=False, description="Entry points that watch.")
     params: dict[str, Any] = Field(default_factory=dict, description="For every phase that declares the parameter.")
     phases: tuple[PhaseEntry, ...] = Field(
@@ -130,34 +154,12 @@ class MissionFile(StrictModel):
     @property
     def source(self) -> Source:
         """The file behind the model; a made-up one for missions built in Python."""
-        return self._source or Source(path=Path("mission.yaml"), positions={})
+        return self._source or Source(Path("mission.yaml"), {}, {i: phase.name for i, phase in enumerate(self.phases)})
 
     @property
     def folder(self) -> Path:
         """Folder that relative paths in parameters start from."""
         return self.source.path.parent
-
-
-class Source:
-    """Path and key positions of a mission file, for messages that point at a line."""
-
-    def __init__(self, path: Path, positions: dict[tuple[str | int, ...], tuple[int, int] | str]) -> None:
-        self.path, self.positions = path, positions
-
-    def where(self, location: tuple[str | int, ...], phase_names: dict[int, str] | None = None) -> str:
-        """`mission.yaml:6:7: phases[1] "landing": params.x` for a location in the document."""
-        place = f"{self.path.name}"
-        for length in range(len(location), -1, -1):
-            at = self.positions.get(location[:length])
-            if at is not None:
-                place = at if isinstance(at, str) else f"{self.path.name}:{at[0]}:{at[1]}"
-                break
-        if len(location) >= 2 and location[0] == "phases" and isinstance(location[1], int):
-            name = (phase_names or {}).get(location[1])
-            label = f"phases[{location[1]}]" + (f' "{name}"' if name else "")
-            rest = dotted(location[2:])
-            return f"{place}: {label}" + (f": {rest}" if rest else "")
-        return f"{place}: {dotted(location) or 'the document'}"
 
 
 def dotted(location: tuple[str | int, ...]) -> str:
@@ -166,6 +168,3 @@ def dotted(location: tuple[str | int, ...]) -> str:
     for part in location:
         text += f"[{part}]" if isinstance(part, int) else (f".{part}" if text else str(part))
     return text
-
-
-MissionFile.model_rebuild()

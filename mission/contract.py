@@ -10,23 +10,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mission.errors import LinkError, MissionError, PluginError
-from mission.phase import NON_FINITE, TIME_OUT, Limit, Outcome, Phase, PluginOrigin
-
-
-def guard(origin: PluginOrigin, where: str, part: str, call: Callable[[], Any]) -> Any:
-    """Run a plugin's code; what it raises becomes a PluginError that names it."""
-    try:
-        return call()
-    except (MissionError, KeyboardInterrupt):
-        raise
-    except BaseException as error:  # SystemExit too
-        raise PluginError(
-            where,
-            expected=f"{origin}: {part} to work",
-            found=f"{type(error).__name__}: {error}",
-            remedy="mend the plugin; --debug shows the traceback",
-        ) from error
+from mission.errors import LinkError, PluginError, guard
+from mission.phase import NON_FINITE, TIME_OUT, Limit, Outcome, Phase
 
 
 class Shapes(NamedTuple):
@@ -49,7 +34,7 @@ def check_contract(phase: Phase) -> Shapes:
         return PluginError(where, expected=f"{phase.origin}: {expected}", found=found, remedy=remedy)
 
     def shaped(part: str, function: Callable[..., Any], *arguments: Any) -> Any:
-        return guard(phase.origin, where, part, lambda: jax.eval_shape(function, *arguments))
+        return guard(where, f"{phase.origin}: {part} to work", lambda: jax.eval_shape(function, *arguments))
 
     for attribute in ("observation_names", "action_names", "causes"):
         names = getattr(env, attribute, None)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Generator
+from typing import Any
+
 
 class MissionError(Exception):
     """An error with a place, an expectation, a finding and a remedy; `exit_code` is the process's."""
@@ -54,3 +58,24 @@ class Interrupted(MissionError):
     """SIGINT or SIGTERM; the state was saved first."""
 
     exit_code = 130
+
+
+@contextlib.contextmanager
+def machine(where: object, expected: str, remedy: str) -> Generator[None]:
+    """What the system refuses inside becomes a MachineError."""
+    try:
+        yield
+    except OSError as error:
+        raise MachineError(str(where), expected=expected, found=str(error), remedy=remedy) from None
+
+
+def guard(where: str, expected: str, call: Callable[[], Any], remedy: str = "mend the plugin") -> Any:
+    """Run a plugin's code; whatever it raises, SystemExit too, becomes a PluginError."""
+    try:
+        return call()
+    except (MissionError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        found = f"{type(error).__name__}: {error}"
+        remedy = f"{remedy}; --debug shows the traceback"
+        raise PluginError(where, expected=expected, found=found, remedy=remedy) from error

@@ -34,11 +34,11 @@ def load_mission(path: str | Path, overrides: Sequence[str] = ()) -> MissionFile
     data, positions = parse_yaml(_read(path), path.name)
     for override in overrides:
         _apply_override(data, positions, override)
-    source = Source(path, positions)
+    source = Source(path, positions, _phase_names(data))
     try:
         mission = MissionFile.model_validate(data)
     except ValidationError as error:
-        raise explain(error, source, (), MissionFile, _phase_names(data)) from None
+        raise explain(error, source, (), MissionFile) from None
     mission._source = source
     return mission
 
@@ -198,20 +198,21 @@ def _apply_override(data: Any, positions: dict[Location, Any], override: str) ->
     positions[tuple(location)] = where
 
 
-def explain(
-    error: ValidationError, source: Source, prefix: Location, model: type[BaseModel], phase_names: dict[int, str]
-) -> MissionError:
+def explain(error: ValidationError, source: Source, prefix: Location, model: type[BaseModel]) -> MissionError:
     """The first pydantic error as a four-part message with its position in the file."""
     errors = error.errors()
     first, location = errors[0], (*prefix, *_in_document(errors[0]["loc"]))
-    where = source.where(location, phase_names)
+    where = source.where(location)
     if first["type"] == "extra_forbidden":
         known = _known_keys(model, first["loc"][:-1])
         return unknown_key(where, str(first["loc"][-1]), known)
     if first["type"] == "missing":
         return InputError(where, expected=f'the key "{location[-1]}"', found="nothing", remedy=f'add "{location[-1]}:"')
     given = first.get("input")
-    shown = "these settings together" if isinstance(given, dict | BaseModel) else repr(given)
+    shown = repr(given)
+    if isinstance(given, dict | BaseModel):
+        below = [at for key, at in source.positions.items() if key[: len(location)] == location]
+        shown = ", with ".join(["these settings together", *(at for at in below if isinstance(at, str))])
     shown = shown if len(shown) <= 120 else shown[:117] + "..."
     # every branch of a union fails on its own
     same = [e["msg"] for e in errors if (*prefix, *_in_document(e["loc"])) == location]

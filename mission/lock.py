@@ -8,7 +8,7 @@ import os
 from collections.abc import Generator
 from pathlib import Path
 
-from mission.errors import MachineError
+from mission.errors import MachineError, machine
 
 LOCK = ".lock"
 
@@ -24,16 +24,9 @@ def folder_lock(folder: Path, option: str = "--checkpoints") -> Generator[None]:
     Raises:
       MachineError: another run holds it, or the folder cannot be written.
     """
-    try:
+    with machine(folder, "a folder to write to", f"choose another {option}"):
         folder.mkdir(parents=True, exist_ok=True)
         stream = (folder / LOCK).open("a+")
-    except OSError as error:
-        raise MachineError(
-            str(folder),
-            expected="a folder to write to",
-            found=str(error),
-            remedy=f"choose another {option}",
-        ) from None
     with stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -86,7 +86,9 @@ def find_policies(mission: MissionFile, phases: Sequence[Phase], checkpoints: st
     if missing and checkpoints is None:
         shipped = DEFAULT_CHECKPOINTS / SHIPPED
         if all((shipped / mission.name / name / "policy").is_dir() for name in needed):
-            log.warning("no policies of this mission in %s: flying the shipped ones", chosen / mission.name)
+            log.warning(
+                "no policies of %s in %s: flying the shipped ones", " and ".join(missing), chosen / mission.name
+            )
             return shipped / mission.name
     if missing:
         raise MachineError(

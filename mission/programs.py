@@ -70,10 +70,14 @@ def sample_batch(
     """This device's share of a batch of n-step transitions, and the indices [size] of the whole batch."""
     beta = 1.0 - (1.0 - config.beta) * config.beta_decay ** updates.astype(jnp.float32)
     index, weight = store.sample(replay, key, size, beta)
-    mine, weight = share(index), share(weight)
-    window = store.gather_n_step(replay, mine, example, config.n_step, config.gamma, config.vehicles)
+    return _batch(config, example, replay, share(index), share(weight)), index
+
+
+def _batch(config: SacConfig, example: Transition, replay: Replay, index: Array, weight: Array) -> Batch:
+    """The n-step transitions that begin at rows [B]."""
+    window = store.gather_n_step(replay, index, example, config.n_step, config.gamma, config.vehicles)
     discount = window.discount * (1.0 - window.last.terminated)
-    return Batch(window.first.obs, window.first.action, window.reward, window.last.next_obs, discount, weight), index
+    return Batch(window.first.obs, window.first.action, window.reward, window.last.next_obs, discount, weight)
 
 
 def share(batch: Array, axis: int = 0) -> Array:
@@ -227,15 +231,7 @@ def _all_td_errors(
 
     def block(number: Array) -> Array:
         index = jnp.minimum(number * _TD_BLOCK + jnp.arange(_TD_BLOCK), capacity - 1)
-        window = store.gather_n_step(replay, index, example, config.n_step, config.gamma, config.vehicles)
-        batch = Batch(
-            window.first.obs,
-            window.first.action,
-            window.reward,
-            window.last.next_obs,
-            window.discount * (1.0 - window.last.terminated),
-            jnp.ones(_TD_BLOCK),
-        )
+        batch = _batch(config, example, replay, index, jnp.ones(_TD_BLOCK))
         noise = jax.random.normal(jax.random.fold_in(key, number), (_TD_BLOCK, networks.actor.actions))
         return critic_loss(networks, agent.critic, batch, td_target(config, networks, agent, batch, noise))[1][0]
 

@@ -10,14 +10,15 @@ import importlib.util
 import logging
 import re
 import sys
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pluggy
 
-from mission.errors import InputError, PluginError
-from mission.hooks import OBSERVER_GROUP, PHASE_GROUP, PROJECT, ObserverHooks, PhaseHooks
+from mission.errors import InputError, PluginError, guard
+from mission.hooks import OBSERVER_GROUP, PHASE_GROUP, PROJECT, ObserverHooks
 
 log = logging.getLogger("mission")
 
@@ -99,17 +100,8 @@ def find_plugin(reference: str, where: str, group: str = PHASE_GROUP) -> Listing
 
 def load_module(listing: Listing, where: str) -> ModuleType:
     """Import an entry point; any failure, SystemExit too, becomes a PluginError."""
-    try:
-        return listing.entry_point.load()
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
-        raise PluginError(
-            where,
-            expected=f'entry point "{listing.name}" of {listing} to import',
-            found=f"{type(error).__name__}: {error}",
-            remedy="mend or uninstall that distribution; --debug shows the traceback",
-        ) from error
+    expected = f'entry point "{listing.name}" of {listing} to import'
+    return guard(where, expected, listing.entry_point.load, "mend or uninstall that distribution")
 
 
 def load_local(path: Path, where: str) -> ModuleType:
@@ -125,17 +117,10 @@ def load_local(path: Path, where: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up there
     try:
-        spec.loader.exec_module(module)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
+        guard(where, f"{path.name} to import", partial(spec.loader.exec_module, module), "mend the file")
+    except BaseException:
         del sys.modules[spec.name]
-        raise PluginError(
-            where,
-            expected=f"{path.name} to import",
-            found=f"{type(error).__name__}: {error}",
-            remedy="mend the file; --debug shows the traceback",
-        ) from error
+        raise
     return module
 
 
@@ -173,11 +158,6 @@ def load_observer(name: str, where: str) -> Any:
     listing = find_plugin(name, where, OBSERVER_GROUP)
     module = load_module(listing, where)
     return hook_caller(module, ObserverHooks, "mission_event", f'observer "{name}" of {listing}', where)
-
-
-def phase_hook(module: Any, owner: str, where: str) -> Any:
-    """The hook caller of a phase plugin."""
-    return hook_caller(module, PhaseHooks, "mission_phase", owner, where)
 
 
 def local_path(reference: str, folder: Path, allowed: bool, where: str) -> Path | None:

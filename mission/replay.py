@@ -19,7 +19,7 @@ import numpy as np
 from jax import Array, lax
 
 FAN_OUT = 16
-_TOP = 2048  # entries of the top level, at most; searched at once
+_TOP = 128  # entries of the top level, at most; searched at once
 _DENSE = 65_536  # a level over at most so many entries is re-summed whole: cheaper than by its touched rows
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from mission.chain import Chain
 from mission.flying import loss_causes
-from mission.phase import Phase
+from mission.phase import Limit, Phase
 from mission.rollout import PhaseFlight
 from mission.statistics import distribution, rate
 
@@ -82,22 +82,12 @@ def phase_record(phase: Phase, result: PhaseFlight, entered: np.ndarray) -> Phas
         name=phase.name,
         plugin=phase.entry.plugin,
         entered=int(entered.sum()),
-        succeeded=proportion["count"],
-        rate=proportion["rate"],
-        low=proportion["low"],
-        high=proportion["high"],
+        succeeded=proportion.pop("count"),
+        **proportion,
         causes=loss_causes(phase, result, entered),
         duration_s=distribution(seconds[success], extremes=False),
         end={name: distribution(values[success]) for name, values in result.telemetry.items()},
-        limits={
-            limit.channel: _margin(
-                limit.minimum,
-                limit.maximum,
-                result.lowest[limit.channel][entered],
-                result.highest[limit.channel][entered],
-            )
-            for limit in phase.limits
-        },
+        limits={limit.channel: _margin(limit, result, entered) for limit in phase.limits},
     )
 
 
@@ -106,10 +96,10 @@ def durations(phase: Phase, result: PhaseFlight) -> np.ndarray:
     return result.telemetry.get("phase_time_s", result.steps * phase.environment.control_period_s)
 
 
-def _margin(
-    minimum: float | None, maximum: float | None, lowest: np.ndarray, highest: np.ndarray
-) -> dict[str, float | int | None]:
+def _margin(limit: Limit, result: PhaseFlight, entered: np.ndarray) -> dict[str, float | int | None]:
     """The value that comes closest to its limit, or passes it furthest, and how many flights pass it."""
+    minimum, maximum = limit.minimum, limit.maximum
+    lowest, highest = (side[limit.channel][entered] for side in (result.lowest, result.highest))
     below = (minimum - lowest) if minimum is not None else np.full(lowest.shape, -np.inf)
     above = (highest - maximum) if maximum is not None else np.full(highest.shape, -np.inf)
     excess = np.maximum(below, above)

@@ -12,11 +12,12 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from mission.config import MissionFile
-from mission.contract import check_contract, check_links, guard
-from mission.errors import InputError, MissionError, PluginError
+from mission.contract import check_contract, check_links
+from mission.errors import InputError, MissionError, PluginError, guard
+from mission.hooks import PhaseHooks
 from mission.loading import Location, explain, unknown_key
 from mission.phase import Environment, Phase, PhaseSpec, PluginOrigin
-from mission.registry import find_plugin, load_local, load_module, local_path, phase_hook
+from mission.registry import find_plugin, hook_caller, load_local, load_module, local_path
 from mission.sac_config import PRESETS, SacConfig
 from mission.sources import source_hash
 
@@ -34,7 +35,7 @@ def resolve_mission(mission: MissionFile, *, allow_local_plugins: bool = False) 
     for i, (phase, found) in enumerate(zip(phases, shapes, strict=True)):
         for channel in phase.entry.gate.channels if phase.entry.gate else ():
             if channel not in found.telemetry:
-                where = mission.source.where(("phases", i, "gate", "channels", channel), _names(mission))
+                where = mission.source.where(("phases", i, "gate", "channels", channel))
                 raise unknown_key(where, channel, list(found.telemetry))
     check_links(phases, shapes)
     pairs = zip(phases, shapes, strict=True)
@@ -43,24 +44,27 @@ def resolve_mission(mission: MissionFile, *, allow_local_plugins: bool = False) 
     )
 
 
-def _names(mission: MissionFile) -> dict[int, str]:
-    return {i: entry.name for i, entry in enumerate(mission.phases)}
-
-
 def load_spec(mission: MissionFile, index: int, allow_local: bool = False) -> tuple[PluginOrigin, PhaseSpec]:
     """The record of the plugin that phase `index` names, and where it came from."""
     entry = mission.phases[index]
-    where = mission.source.where(("phases", index, "plugin"), _names(mission))
+    where = mission.source.where(("phases", index, "plugin"))
     path = local_path(entry.plugin, mission.folder, allow_local, where)
-    if path is not None:
-        module = load_local(path, where)
-        origin = PluginOrigin(path.stem, "local file", source_hash(module)[:12], source_hash(module))
-    else:
-        listing = find_plugin(entry.plugin, where)
-        module = load_module(listing, where)
-        origin = PluginOrigin(listing.name, listing.distribution, listing.version, source_hash(module))
-    hook = phase_hook(module, str(origin), where)
-    specs = guard(origin, where, "mission_phase", hook)
+    if path is None:
+        return load_installed(entry.plugin, where)
+    module = load_local(path, where)
+    return _spec(module, PluginOrigin(path.stem, "local file", source_hash(module)[:12], source_hash(module)), where)
+
+
+def load_installed(reference: str, where: str) -> tuple[PluginOrigin, PhaseSpec]:
+    """The record of an installed plugin, and where it came from."""
+    listing = find_plugin(reference, where)
+    module = load_module(listing, where)
+    return _spec(module, PluginOrigin(listing.name, listing.distribution, listing.version, source_hash(module)), where)
+
+
+def _spec(module: Any, origin: PluginOrigin, where: str) -> tuple[PluginOrigin, PhaseSpec]:
+    hook = hook_caller(module, PhaseHooks, "mission_phase", str(origin), where)
+    specs = guard(where, f"{origin}: mission_phase to work", hook)
     spec = specs[0] if specs else None
     if not isinstance(spec, PhaseSpec):
         raise PluginError(
@@ -100,10 +104,10 @@ def _check_shared_params(mission: MissionFile, specs: Sequence[PhaseSpec]) -> No
 
 def _build(mission: MissionFile, index: int, origin: PluginOrigin, spec: PhaseSpec) -> Phase:
     entry, at = mission.phases[index], ("phases", index)
-    where = mission.source.where((*at, "plugin"), _names(mission))
+    where = mission.source.where((*at, "plugin"))
     shared = {k: v for k, v in mission.params.items() if k in spec.params.model_fields and k not in entry.params}
-    params = _validate(mission, spec.params, shared | entry.params, (*at, "params"), shared)
-    environment = guard(origin, where, "environment", lambda: spec.environment(params))
+    params = _validate(mission, spec.params, shared | entry.params, (*at, "params"), str(origin), shared)
+    environment = guard(where, f"{origin}: environment to work", lambda: spec.environment(params))
     if not isinstance(environment, Environment):
         raise PluginError(
             where,
@@ -111,15 +115,15 @@ def _build(mission: MissionFile, index: int, origin: PluginOrigin, spec: PhaseSp
             found=type(environment).__name__,
             remedy="derive it from mission.Environment",
         )
-    reward = guard(origin, where, "reward", partial(spec.reward, params)) if spec.reward else None
-    limits = guard(origin, where, "limits", lambda: tuple(spec.limits(params)))
-    guard(origin, where, "its parameters as JSON, which a checkpoint keeps,", params.model_dump_json)
+    reward = guard(where, f"{origin}: reward to work", partial(spec.reward, params)) if spec.reward else None
+    limits = guard(where, f"{origin}: limits to work", lambda: tuple(spec.limits(params)))
+    guard(where, f"{origin}: parameters that can be kept as JSON", params.model_dump_json)
     phase = Phase(
         entry.name, origin, params, environment, reward, limits, _sac(mission, index, spec), entry, spec.report
     )
     if not phase.trained and environment.guide is None and len(environment.action_names) > 0:
         raise PluginError(
-            mission.source.where((*at, "policy"), _names(mission)),
+            mission.source.where((*at, "policy")),
             expected=f"{origin} to offer a guide",
             found="no guide(state) on its environment",
             remedy="set policy: agent",
@@ -131,7 +135,7 @@ def _sac(mission: MissionFile, index: int, spec: PhaseSpec) -> SacConfig | None:
     """The plugin's defaults (or a preset) under the mission file's overrides."""
     overrides = dict(mission.phases[index].sac)
     at: Location = ("phases", index, "sac")
-    where = mission.source.where(at, _names(mission))
+    where = mission.source.where(at)
     if spec.sac is None:
         if overrides:
             raise InputError(
@@ -141,13 +145,13 @@ def _sac(mission: MissionFile, index: int, spec: PhaseSpec) -> SacConfig | None:
     preset = overrides.pop("preset", None)
     if preset is not None and (not isinstance(preset, str) or preset not in PRESETS):
         raise InputError(
-            mission.source.where((*at, "preset"), _names(mission)),
+            mission.source.where((*at, "preset")),
             expected=f"one of {', '.join(PRESETS)}",
             found=repr(preset),
             remedy="name a preset",
         )
     base = PRESETS[preset] if preset is not None else spec.sac.model_dump()
-    return _validate(mission, SacConfig, _merge(base, overrides), at)
+    return _validate(mission, SacConfig, _merge(base, overrides), at, "the engine")
 
 
 def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -159,26 +163,31 @@ def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _validate(
-    mission: MissionFile, model: type[BaseModel], data: dict[str, Any], at: Location, shared: Collection[str] = ()
+    mission: MissionFile,
+    model: type[BaseModel],
+    data: dict[str, Any],
+    at: Location,
+    owner: str,
+    shared: Collection[str] = (),
 ) -> Any:
     """`data` as the model, with the place of what is wrong: in `at`, or in the mission's own parameters (`shared`)."""
     if model.model_config.get("extra") != "allow":  # unknown keys are errors, whatever the plugin's model says
         known = {f.alias or name for name, f in model.model_fields.items()} | set(model.model_fields)
         for key in data:
             if key not in known:
-                raise unknown_key(mission.source.where((*at, key), _names(mission)), key, sorted(known))
+                raise unknown_key(mission.source.where((*at, key)), key, sorted(known))
     try:
         return model.model_validate(data, context={"folder": mission.folder})
     except ValidationError as error:
         first = error.errors()[0]["loc"]
         place = ("params",) if first and first[0] in shared else at
-        raise explain(error, mission.source, place, model, _names(mission)) from None
+        raise explain(error, mission.source, place, model) from None
     except MissionError:
         raise
     except Exception as error:
         raise PluginError(
-            mission.source.where(at, _names(mission)),
-            expected=f"{model.__module__}.{model.__name__} to validate its parameters",
+            mission.source.where(at),
+            expected=f"{owner}: {model.__name__} to validate its parameters",
             found=f"{type(error).__name__}: {error}",
             remedy="correct the parameters, or the plugin's validator",
         ) from error

@@ -9,7 +9,7 @@ import re
 from importlib import resources
 from pathlib import Path
 
-from mission.errors import InputError, MachineError
+from mission.errors import InputError, machine
 from mission.registry import list_plugins, normalise
 
 _FILES = {
@@ -56,14 +56,10 @@ def write_skeleton(name: str, directory: Path | None) -> Path:
             str(folder), expected="a new or empty folder", found="something in it", remedy="choose another --directory"
         )
     templates = resources.files("mission") / "templates"
-    try:
+    with machine(folder, "a folder to write to", "choose another --directory"):
         for template, target in _FILES.items():
             text = (templates / f"{template}.txt").read_text(encoding="utf-8")
             path = folder / target.format(module=module)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text.replace("__NAME__", name).replace("__MODULE__", module), encoding="utf-8")
-    except OSError as error:
-        raise MachineError(
-            str(folder), expected="a folder to write to", found=str(error), remedy="choose another --directory"
-        ) from None
     return folder

@@ -37,17 +37,12 @@ def distribution(values: np.ndarray, extremes: bool = True) -> dict[str, float |
     names = ("mean", "sd", "p05", "p50", "p95", "min", "max") if extremes else ("mean", "p05", "p50", "p95")
     if values.size == 0:
         return dict.fromkeys(names)
-    p05, p50, p95 = np.percentile(values, (5, 50, 95))
-    everything: dict[str, Any] = {
-        "mean": values.mean(),
-        "sd": values.std(ddof=1) if values.size > 1 else None,
-        "p05": p05,
-        "p50": p50,
-        "p95": p95,
-        "min": values.min(),
-        "max": values.max(),
-    }
-    return {name: None if everything[name] is None else float(everything[name]) for name in names}
+    p05, p50, p95 = np.percentile(values, (5, 50, 95)).tolist()
+    seen = {"mean": float(values.mean()), "sd": None, "p05": p05, "p50": p50, "p95": p95}
+    seen |= {"min": float(values.min()), "max": float(values.max())}
+    if values.size > 1:
+        seen["sd"] = float(values.std(ddof=1))
+    return {name: seen[name] for name in names}
 
 
 def judge_gate(gate: Gate | None, success: np.ndarray, channels: Mapping[str, np.ndarray]) -> dict[str, Any]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
 from mission.report import MissionReport
 
 
 def print_report(report: MissionReport) -> None:
     """Success by phase with intervals, losses by cause, worst values of limits."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
     console = Console(width=None if Console().is_terminal else 120)
     table = Table(
         box=SIMPLE_HEAD, title=f"{report.mission}: {report.flights:,} flights by {report.policy}, seed {report.seed}"
@@ -50,10 +50,6 @@ def print_report(report: MissionReport) -> None:
 
 def print_comparison(result: dict[str, Any]) -> None:
     """Two sets of flights, paired: by mission and phase, then causes that differ."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
     console = Console(width=None if Console().is_terminal else 120)
     names = [f"{result[side]['name']}" for side in ("first", "second")]
     title = f"{names[1]} against {names[0]}: {result['flights']:,} flights each, seed {result['seed']}"

@@ -7,6 +7,7 @@ interrupted run continues to the same bits.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -24,6 +25,8 @@ from mission.phase import Phase
 from mission.programs import Programs, TrainState, compile_programs
 from mission.rollout import PhaseFlight, finite_leaves, state_leaf_names
 from mission.statistics import judge_gate
+
+log = logging.getLogger("mission")
 
 
 @dataclasses.dataclass
@@ -186,6 +189,14 @@ def fly_evaluation(run: Run, actor: Any, held_out: bool) -> PhaseFlight:
     if run.bank is None:
         return fly_rows(run.phase, run.programs.flight, actor, None, np.arange(flights), key)
     rows = run.bank.held_out if held_out else run.bank.rows
+    if held_out and flights > count(rows):
+        log.warning(
+            'phase "%s": %d gate flights begin at %d held-out rows, so the interval of their success is too narrow; '
+            "raise bank.flights of the phase before, or lower gate.flights",
+            run.phase.name,
+            flights,
+            count(rows),
+        )
     drawn = jax.random.randint(name_key(key, "rows"), (flights,), 0, count(rows))
     index = np.arange(flights) % count(rows) if held_out else np.asarray(drawn)
     return fly_rows(run.phase, run.programs.flight, actor, rows, index, key)

@@ -208,6 +208,9 @@ class Trainer:
             bank = build_bank(result.handoff, result.success, held_out, phase.entry.bank, where, losses)
         except GateError:
             if not last and not failed:
+                if run is not None:
+                    run.progress.finished = "budget"  # a passed gate is not enough: a raised budget goes on
+                    self._save(folder, run, meta)
                 raise
         tree = {"actor": actor, "bank": bank}
         success = float(result.success.mean())

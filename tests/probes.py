@@ -8,10 +8,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from pydantic import BaseModel
 
 from mission import ActorConfig, Environment, FillConfig, Limit, NetworkConfig, Outcome, PhaseSpec, SacConfig
+from mission.networks import make_networks, mean_action
+from mission.train import Run
 
 GAMMA = 0.8
 
@@ -198,3 +201,52 @@ def drift(sac: SacConfig | None = None, **fields: Any) -> PhaseSpec:
         limits=lambda params: (Limit("x_m", maximum=5.0), Limit("age_s", minimum=0.0)),
         sac=sac,
     )
+
+
+class Case(NamedTuple):
+    """A probe, how long it is trained, and what is known of it, for the observations [N, 2]."""
+
+    spec: Callable[[], Any]
+    chunks: int
+    obs: list[list[float]]
+    values: list[float]  # [N] of the best actions
+    actions: list[float] | None = None  # [N], the best; None where any will do
+
+
+_BOTH = [[1.0, 0.0], [-1.0, 0.0]]
+# Where the action counts: two layers, and noise that keeps the critic's data from narrowing to a point.
+_WIDE: dict[str, Any] = {
+    "critic": NetworkConfig(width=32, activation="silu"),
+    "exploration_noise": 0.1,
+    "actor_learning_rate": 5e-4,
+}
+
+
+def _head(name: str) -> PhaseSpec:
+    actor = probe_sac().actor.model_copy(update={"head": name})
+    return observed_and_acted(actor=actor, max_std=0.5, **_WIDE)
+
+
+CASES = {
+    "constant": Case(constant, 5, _BOTH, [1.0, 1.0]),
+    "observed, uniform": Case(lambda: observed(prioritised=False), 5, _BOTH, [1.0, -1.0]),
+    "discounted, two steps at once": Case(lambda: discounted(n_step=2), 6, [[1.0, 0.0], [1.0, 1.0]], [GAMMA, 1.0]),
+    "death": Case(death, 6, [[1.0, 0.0], [1.0, 1.0], [1.0, 2.0]], [1.0 + GAMMA + GAMMA**2, 1.0 + GAMMA, 1.0]),
+    "time-out": Case(time_out, 10, _BOTH, [1.0 / (1.0 - GAMMA)] * 2),
+    "acted": Case(lambda: acted(**_WIDE), 24, _BOTH, [1.0, 1.0], [0.5, 0.5]),
+    "observed and acted, bounded head": Case(lambda: _head("bounded"), 24, _BOTH, [1.0, 1.0], [0.5, -0.5]),
+    "observed and acted, softplus head": Case(lambda: _head("softplus"), 24, _BOTH, [1.0, 1.0], [0.5, -0.5]),
+}
+
+
+def largest_errors(case: Case, run: Run) -> tuple[float, float | None]:
+    """Largest relative errors of both critics, and of the actor where its best action is known."""
+    config = run.phase.sac
+    assert config is not None
+    networks, obs = make_networks(config, 1), np.array(case.obs, np.float32)
+    chosen = np.asarray(mean_action(config.actor.head, networks.normal(run.state.agent.actor, obs)))
+    best = chosen if case.actions is None else np.array(case.actions, np.float32)[:, None]
+    values = np.array(case.values)
+    q = np.asarray(networks.q(run.state.agent.critic, obs, best))
+    critics = float(np.abs(q / values - 1.0).max())
+    return critics, None if case.actions is None else float(np.abs(chosen / best - 1.0).max())

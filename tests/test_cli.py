@@ -6,6 +6,7 @@ import json
 import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -149,6 +150,7 @@ def test_json_file_beside_the_table(mission_file, tmp_path):
     assert "success" in done.stdout
     refused = run_cli("fly", mission_file, *GUIDED, "--flights", 10, "--json", tmp_path / "no" / "r.json")
     assert refused.returncode == 3
+    assert "a file in a folder that exists" in refused.stderr
 
 
 def test_schema_accepts_shipped_missions_and_refuses_typos(tmp_path):
@@ -196,6 +198,53 @@ def test_new_writes_a_distribution_that_installs_checks_and_trains(tmp_path):
     assert json.loads(flown.stdout)["success"]["rate"] > 0.95
 
 
+@pytest.mark.parametrize("name", ["class", "json", "tests-", "mission", "rocket", "vertical_burn", "Descent", "1st"])
+def test_new_refuses_names_that_would_break_or_replace_something(tmp_path, name):
+    done = run_cli("new", name, "--directory", tmp_path / "demo")
+    assert done.returncode == 2
+    assert repr(name) in done.stderr
+    assert not (tmp_path / "demo").exists()
+
+
+def test_new_with_a_word_of_yaml_for_a_name(tmp_path):
+    assert run_cli("new", "true", "--directory", tmp_path / "demo").returncode == 0
+    assert load_mission(tmp_path / "demo" / "mission.yaml").phases[0].name == "true"
+
+
+def test_ctrl_c_outside_training_says_what_it_leaves(tmp_path):
+    """`check` of a plugin that is slow to import."""
+    write_mission(tmp_path, plugin="import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
+    command = [sys.executable, "-m", "mission.cli", "check", str(tmp_path / "mission.yaml"), "--allow-local-plugins"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "importing\n"
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert stderr.endswith("stopped; what was saved before is still there\n")
+
+
+def test_progress_shows_every_figure_and_plain_lines_where_there_is_no_terminal(capsys):
+    from mission.hooks import Event
+    from mission.observers import progress
+
+    def send(kind, env_steps=0, **more):
+        progress.mission_event(event=Event(kind, "trial", "first", env_steps, **more))
+
+    send("mission_start")
+    send("phase_start", data={"budget": 3000})
+    scalars = {"Speed/UpdatesPerSecond": 512.0, "Episode/Return": 1.25, "Temperature/Value": 0.1}
+    send("evaluation", 500, scalars={"Evaluation/Success": 0.5, "Evaluation/Return": 1.0}, data={"failures": ["low"]})
+    send("chunk", 1000, scalars=scalars, data={"budget": 3000})
+    send("gate", 1000, data={"passed": True, "count": 99, "flights": 100, "failures": []})
+    send("mission_end")
+    shown = capsys.readouterr().err
+    assert "\x1b" not in shown
+    for part in ("first: begins at vehicle step 0 of at most 3,000", "first: 1,000/3,000 steps, 512 updates/s, return 1.25, "
+                 "success 50.0 %, temperature 0.1, at most ", "success 50.0 %, return 1.00; low", "gate passed (99 of 100"):  # fmt: skip
+        assert part in shown
+
+
 def _with_path(site):
     return {**os.environ, "PYTHONPATH": str(site)}
 
@@ -237,6 +286,9 @@ def test_tensorboard_and_third_party_observers_see_the_run(mission_file, tmp_pat
         b"Temperature/Value",
         b"Replay/Priority",
         b"Evaluation/Success",
+        b"Action",
+        b"Reward",
+        b"Critic/TDError",
     ):
         assert name in data
     kinds = (tmp_path / "kinds.txt").read_text().split()

@@ -183,6 +183,10 @@ def test_commands_parse(page: str, line: str) -> None:
     assert stopped.value.exit_code == 0
     if arguments:
         command.make_context(name, arguments)
+    for path in (word for word in arguments if word.startswith("missions/")):
+        assert (ROOT / path).is_file()
+    for path in (word for word in arguments if word.startswith("checkpoints/shipped/")):
+        assert (ROOT / path).is_dir()
 
 
 def test_the_first_screen_has_three_commands() -> None:

@@ -54,6 +54,9 @@ def test_yaml_1_2_numbers(tmp_path):
             "env_steps",
         ),
         ("env_steps: 2500", "env_steps: 0", 'mission.yaml:12:14: phases[1] "second": budget.env_steps', "greater"),
+        ("seed: 3", "seed: 0x" + 5000 * "f", "mission.yaml:2:7: seed", "64 bits"),
+        ("success_low: 0.0", "success_low: 0.97", 'phases[1] "second": gate', "at most 0.9630: 100 successes"),
+        ("minimum: 4", "minimum: 400", 'phases[0] "first": bank', "at most flights: 200 flights never give 400"),
         ("success_low: 0.0", "success_low: 1.5", 'phases[1] "second": gate.success_low', "less than or equal to 1"),
         ("gate: {", "restart: {stored: 0.9}\n    gate: {", 'phases[1] "second": restart', "must be 1"),
         ("phases:", "phases: []\nother:", "mission.yaml", "found"),
@@ -138,12 +141,14 @@ PIECES = [
         max_size=5,
     )
 )
-def test_mutations_load_or_are_refused(tmp_path, edits):
+def test_mutations_resolve_or_are_refused(tmp_path, edits):
+    from mission.resolve import resolve_mission
+
     data = MUTABLE
     for at, cut, put in edits:
         data = data[:at] + put + data[at + cut :]
     try:
-        ended = bool(load(tmp_path, data).phases)
+        ended = bool(resolve_mission(load(tmp_path, data)))
     except MissionError as error:
         ended = error.exit_code == 2
     assert ended
@@ -167,6 +172,18 @@ def test_plugin_parameters_point_at_the_place(tmp_path):
         ("phases.second.sac.actor.width=0", 'phases[1] "second": sac.actor.width', "greater"),
         ("phases.second.sac.preset=sed", 'phases[1] "second": sac.preset', "seed"),
         ("params.secondz=1.0", "params.secondz", "seconds"),
+        ("params.tolerance_m=-1.0", "--set params.tolerance_m=-1.0: params.tolerance_m", "greater than 0"),
+        ("phases.second.sac.preset=[seed]", 'phases[1] "second": sac.preset', "one of seed"),
+        ("phases.second.sac.target_entropy=x", 'phases[1] "second": sac.target_entropy\n', "or a valid number"),
+        (
+            "phases.second.sac.batch_size=100000",
+            "sac",
+            "these settings together, with --set phases.second.sac.batch_size",
+        ),
+        ("phases.second.sac.updates_per_step=1e308", "sac.updates_per_step", "less than or equal to 1024"),
+        ("phases.second.sac.updates_per_step=1e-6", "sac", "at least 1 update in 1024 steps"),
+        ("phases.second.sac.buffer_size=99999999999", "sac.buffer_size", "2147483647"),
+        ("phases.second.gate.channels.position={mean_min: 0.0}", "gate.channels.position", 'mean "position_m"'),
     ):
         with pytest.raises(MissionError) as caught:
             resolve_mission(load_mission(path, [override]), allow_local_plugins=True)

@@ -61,9 +61,26 @@ def test_duplicate_names_both_and_qualified_name_resolves(site, tmp_path):
     assert [row.duplicate for row in list_plugins() if row.name == "twice"] == [True, True]
 
 
-def test_unknown_plugin_names_what_is_there():
-    with pytest.raises(PluginError, match="vertical_burn, vertical_coast"):
-        find_plugin("nope", "here")
+def test_a_plugin_s_name_may_be_qualified_without_becoming_another(tmp_path):
+    short, long = (
+        resolve_mission(mission_with(tmp_path, name)) for name in ("vertical_coast", "mission-rocket:vertical_coast")
+    )
+    assert short[0].configuration() == long[0].configuration()
+
+
+def test_unknown_plugin_names_what_is_there_and_the_nearest():
+    with pytest.raises(PluginError, match="vertical_burn, vertical_coast") as caught:
+        find_plugin("vertical_cost", "here")
+    assert 'did you mean "vertical_coast"' in str(caught.value)
+
+
+@pytest.mark.parametrize("entry_points", [b"[mission.phases]\nno equals sign\n", b"[mission.phases]\nx = \xff\n"])
+def test_a_damaged_distribution_harms_no_other(site, caplog, entry_points):
+    fake_distribution(site, "acme-damaged", "1", phases("acme"), {})
+    (site / "acme_damaged-1.dist-info" / "entry_points.txt").write_bytes(entry_points)
+    assert find_plugin("vertical_coast", "here").distribution == "mission-rocket"
+    assert any("acme_damaged-1.dist-info is left out" in record.message for record in caplog.records)
+    assert run_cli("plugins", path=site).returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -99,6 +116,7 @@ def test_broken_plugin_is_named_and_harms_no_other(site, tmp_path, source, part)
     assert resolve_mission(mission_with(tmp_path, "vertical_coast"))[0].origin.distribution == "mission-rocket"
 
 
+LIMITS = 'limits=lambda params: (Limit("position_m", maximum=1.2),)'
 FAULTS = [
     ("def start(self, key):\n", "def start(self, key):\n        raise ValueError('boom')\n", "start to work", "boom"),
     ("def enter(self, key, handoff):\n", "def enter(self, key, handoff):\n        raise ValueError('boom')\n", "enter to work", "boom"),
@@ -123,6 +141,22 @@ FAULTS = [
     ('{"near": 1.0 / (1.0 + 4.0 * jnp.abs(after.cart.position_m)), "end": jnp.where(outcome.success, 5.0, 0.0)}', "jnp.zeros(())", "named scalars", "reward"),
     ('Limit("position_m", maximum=1.2)', 'Limit("height_m", maximum=1.2)', "limits on telemetry channels", "height_m"),
     ("jnp.clip(-4.0 * state.cart.position_m - 4.0 * state.cart.velocity_m_s, -1.0, 1.0)[None]", "state.cart.position_m", "guide to be float32[1]", "float32[]"),
+    (LIMITS, 'limits=lambda params: (Limit("position_m", maximum=1.2))', "limits to work", "not iterable"),
+    (LIMITS, "limits=lambda params: 1 / 0", "limits to work", "division"),
+    (LIMITS, 'limits=lambda params: (Limit("position_m", maximum=float("inf")),)', "finite numbers as bounds", "inf"),
+    (LIMITS, 'limits=lambda params: (Limit("position_m", maximum="1.2"),)', "finite numbers as bounds", "'1.2'"),
+    (LIMITS, 'limits=lambda params: (Limit("position_m"),)', "at least one", "None"),
+    (LIMITS, 'limits=lambda params: (Limit("position_m", maximum=1.2), Limit("position_m", minimum=-1.0))', "one limit a channel", "position_m, position_m"),
+    ("    control_period_s = 0.1\n", "", "control_period_s above 0", "None"),
+    ("control_period_s = 0.1", "control_period_s = float('inf')", "control_period_s above 0", "inf"),
+    ("    max_steps = 50\n", "", "max_steps to be a whole number", "None"),
+    ('("held", "missed")', '("held", "time_out")', "the engine adds", "time_out"),
+    ("def step(self, key, state, action):\n", "def step(self, key, state, action):\n        raise SystemExit(5)\n", "step to work", "SystemExit: 5"),
+    ("    small = dict", "    raise SystemExit(4)\n    small = dict", "mission_phase to work", "SystemExit: 4"),
+    ("reward=reward", "reward=lambda params: 1 / 0", "reward to work", "division"),
+    ("reward=reward", "reward=reward, report=3", "report to be a function", "3"),
+    ("    seconds: float = Field(3.0, gt=0)\n", "    seconds: float = Field(3.0, gt=0)\n    model_config = ConfigDict(arbitrary_types_allowed=True)\n    x: object = object()\n", "kept as JSON", "serialize"),
+    ("    seconds: float = Field(3.0, gt=0)\n", "    seconds: float = Field(3.0, gt=0)\n    def model_post_init(self, context):\n        raise RuntimeError('boom')\n", "to validate its parameters", "boom"),
 ]  # fmt: skip
 
 

@@ -19,6 +19,8 @@ from mission import ActorConfig, NetworkConfig, SacConfig
 from mission import replay as store
 from mission.devices import AXIS, REPLICATED, SPLIT, mesh
 from mission.networks import make_networks
+from mission.programs import sample_batch
+from mission.rollout import Transition
 from mission.sac import (
     Agent,
     Batch,
@@ -325,16 +327,42 @@ def test_seed_preset_trains() -> None:
         "updates_per_step": 6.25,
         "chunk_env_steps": 32,
     }
-    settings = SacConfig.model_validate(PRESETS["seed"] | quick | {"warm_up": {"steps": 0}})
+    settings = SacConfig.model_validate(
+        PRESETS["seed"] | quick | {"warm_up": PRESETS["seed"]["warm_up"] | {"steps": 20}}
+    )
     run = begin(make_phase(probes.drift(settings)), None, jax.random.key(0))
     seen: dict[str, Any] = {}
-    fill_and_warm_up(run, lambda kind, **parts: None)
+    warm: list[np.ndarray] = []
+    fill_and_warm_up(run, lambda kind, **parts: warm.append(parts["data"]["CriticWarmUp/Loss"]))
+    assert len(warm[0]) == 20
+    assert np.isfinite(warm[0]).all()
     train_chunk(run, lambda kind, **parts: seen.update(parts["scalars"]))  # raises at the first loss that is not finite
     assert int(run.state.agent.updates) == 200
     assert all(
         np.isfinite(value) for name, value in seen.items() if name.startswith(("Critic/", "Actor/", "Temperature/"))
     )
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(run.state.agent))
+
+
+@pytest.mark.parametrize(("updates", "beta"), [(0, 0.4), (693, 0.7), (100_000, 1.0)])
+def test_beta_is_annealed_to_one(updates: int, beta: float) -> None:
+    """1 - beta shrinks by beta_decay an update: half of it is gone after ln 2 / 0.001 of them."""
+    settings = config(beta=0.4, beta_decay=0.999, vehicles=1, buffer_size=64)
+    example = Transition(*(jnp.zeros(n) if n else jnp.zeros(()) for n in (OBS, ACT, 0, OBS, 0, 0)))
+    rows = Transition(*(jnp.zeros((64, *leaf.shape)) for leaf in example))
+    replay = store.append(store.create(64, store.row_width(example)), rows)
+    errors = jnp.linspace(0.1, 4.0, 64)
+    replay = store.rebuild_priorities(replay, errors, 1.0, 1e-3)
+
+    def draw(key: Array) -> tuple[Array, Array]:
+        batch, index = sample_batch(settings, example, replay, key, 32, jnp.int32(updates))
+        return batch.weight, index[None]
+
+    mapped = jax.shard_map(draw, mesh=mesh(), in_specs=REPLICATED, out_specs=SPLIT, check_vma=False)
+    weight, index = jax.jit(mapped)(jax.random.key(0))
+    probability = np.asarray(errors + 1e-3)[np.asarray(index[0])]
+    expected = probability**-beta
+    np.testing.assert_allclose(weight, expected / expected.max(), rtol=2e-3)
 
 
 def test_warm_up_trains_critics_only_and_sets_every_priority() -> None:

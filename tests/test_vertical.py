@@ -156,3 +156,14 @@ def test_untrained_policies_do_not_land() -> None:
             result = fly_chunk(flight, actor, handoff, jax.vmap(name_key, (0, None))(keys, phase.name), alive)
             handoff, alive = result.handoff, alive & result.success
         assert alive.mean() < 0.05
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_no_observation_knows_the_optimum(index: int) -> None:
+    env = resolve_mission(load_mission(MISSION))[index].environment
+    handoff = env.start(jax.random.key(0))
+    seen = [
+        env.observe(env.enter(jax.random.key(1), handoff._replace(optimal_propellant_kg=jnp.float32(kg))))
+        for kg in (5000.0, 9000.0)
+    ]
+    np.testing.assert_array_equal(*seen)

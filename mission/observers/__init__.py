@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mission.config import MissionFile
-from mission.errors import MachineError
+from mission.errors import machine
 from mission.hooks import Event
 from mission.registry import load_observer
 
@@ -34,19 +34,10 @@ class Observers:
     def __exit__(self, *error: Any) -> None:
         self.emit("mission_end") if error[0] is not None else None
 
-    def emit(
-        self,
-        kind: str,
-        phase: str = "",
-        env_steps: int = 0,
-        *,
-        scalars: Any = None,
-        histograms: Any = None,
-        data: Any = None,
-    ) -> None:
+    def emit(self, kind: str, phase: str = "", env_steps: int = 0, *, data: Any = None, **more: Any) -> None:
         """One event, to the metrics file and to every observer."""
         data = {"log_dir": str(self.log_dir), **(data or {})}
-        event = Event(kind, self.mission.name, phase, env_steps, scalars or {}, histograms or {}, data)
+        event = Event(kind, self.mission.name, phase, env_steps, data=data, **more)
         self._write(event)
         for name, hook in list(self.hooks.items()):
             try:
@@ -69,17 +60,10 @@ class Observers:
             line |= {"Replay/PriorityP50": float(p50), "Replay/PriorityP95": float(p95)}
         if event.kind == "gate":
             line |= {k: event.data[k] for k in ("passed", "count", "flights", "low", "high", "failures")}
-        try:
+        with machine(self.metrics, "to write metrics", "free disk space; the last checkpoint is kept"):
             self.metrics.parent.mkdir(parents=True, exist_ok=True)
             with self.metrics.open("a") as stream:
                 stream.write(json.dumps(line, allow_nan=False) + "\n")
-        except OSError as error:
-            raise MachineError(
-                str(self.metrics),
-                expected="to write metrics",
-                found=str(error),
-                remedy="free disk space; the last checkpoint is kept",
-            ) from None
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -6,7 +6,9 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Generator
-from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from mission.hooks import Event, hookimpl
 
@@ -17,28 +19,15 @@ class _Display:
     """State of one run's display."""
 
     def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
         self.console = Console(stderr=True)
-        self.live = self.console.is_terminal
-        self.began, self.first_step, self.printed, self.task = time.monotonic(), 0, 0.0, None
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[text]}"),
-            TimeElapsedColumn(),
-        )
-        self.bar = Progress(*columns, console=self.console) if self.live else None
-        self.success = "-"
-        if self.bar is not None:
-            self.bar.start()
+        columns = TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[text]}")
+        self.bar = Progress(*columns, TimeElapsedColumn(), console=self.console, disable=not self.console.is_terminal)
+        self.bar.start()
 
     def begin(self, phase: str, env_steps: int, budget: int) -> None:
         self.began, self.first_step, self.printed, self.success = time.monotonic(), env_steps, 0.0, "-"
-        if self.bar is not None:
-            self.task = self.bar.add_task(phase, total=budget, completed=env_steps, text="compiling")
-        else:
+        self.task = self.bar.add_task(phase, total=budget, completed=env_steps, text="compiling")
+        if self.bar.disable:
             self.say(f"{phase}: begins at vehicle step {env_steps:,} of at most {budget:,}")
 
     def chunk(self, event: Event) -> None:
@@ -50,18 +39,13 @@ class _Display:
             f"{event.env_steps:,}/{budget:,} steps, {s['Speed/UpdatesPerSecond']:.0f} updates/s, return {'-' if value is None else f'{value:.2f}'}, "
             f"success {self.success}, temperature {s['Temperature/Value']:.3g}, at most {left:.0f} s left"
         )
-        if self.bar is not None and self.task is not None:
-            self.bar.update(self.task, completed=event.env_steps, text=text)
-        elif time.monotonic() - self.printed >= _PLAIN_EVERY_S:
+        self.bar.update(self.task, completed=event.env_steps, text=text)
+        if self.bar.disable and time.monotonic() - self.printed >= _PLAIN_EVERY_S:
             self.printed = time.monotonic()
             self.say(f"{event.phase}: {text}")
 
     def say(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-    def close(self) -> None:
-        if self.bar is not None:
-            self.bar.stop()
 
 
 _display: _Display | None = None
@@ -93,19 +77,13 @@ def mission_event(event: Event) -> None:
     elif event.kind == "phase_end":
         _display.say(f"{event.phase}: {event.data['status']} in {event.data['seconds']:.0f} s")
     elif event.kind == "mission_end":
-        _display.close()
+        _display.bar.stop()
         _display = None
 
 
 @contextlib.contextmanager
 def flight_bar(flights: int) -> Generator[Callable[[int, int], None]]:
     """A progress bar over flights, on standard error; silent where that is not a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda done, total: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task: Any = bar.add_task("compiling", total=flights)
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("compiling", total=flights)
         yield lambda done, total: bar.update(task, completed=done, description="flying")

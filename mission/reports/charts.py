@@ -80,8 +80,7 @@ class Chart:
         """A line through [G] points, broken at NaN."""
         path = "".join("M" + "L".join(part) for part in self._runs(x, y))
         self.parts.append(f'<path class="line {css}" d="{path}"/>')
-        self._name(css, label)
-        return self
+        return self.named(css, label)
 
     def band(self, x: np.ndarray, low: np.ndarray, high: np.ndarray, css: str = "c0", label: str = "") -> Chart:
         """The area between two lines [G]."""
@@ -90,15 +89,13 @@ class Chart:
             if run.size > 1:
                 there, back = self._runs(x[run], high[run])[0], self._runs(x[run][::-1], low[run][::-1])[0]
                 self.parts.append(f'<path class="band {css}" d="M{"L".join(there + back)}Z"/>')
-        self._name(css, label)
-        return self
+        return self.named(css, label)
 
     def points(self, x: np.ndarray, y: np.ndarray, css: str = "c0", label: str = "") -> Chart:
         """Dots, as one path."""
         dots = "".join(f"M{a:.1f} {b:.1f}h0" for a, b in zip(self.px(x), self.py(y), strict=True))
         self.parts.append(f'<path class="dots {css}" d="{dots}"/>')
-        self._name(css, label)
-        return self
+        return self.named(css, label)
 
     def bars(self, edges: np.ndarray, heights: np.ndarray, css: str = "c0", label: str = "") -> Chart:
         """A histogram: edges [G + 1], heights [G]."""
@@ -106,8 +103,7 @@ class Chart:
         for left, right, height in zip(edges[:-1], edges[1:], heights, strict=True):
             path += f"L{self.px(left):.1f} {self.py(height):.1f}L{self.px(right):.1f} {self.py(height):.1f}"
         self.parts.append(f'<path class="bars {css}" d="{path}L{self.px(edges[-1]):.1f} {self.py(0):.1f}"/>')
-        self._name(css, label)
-        return self
+        return self.named(css, label)
 
     def rule_x(self, value: float, label: str = "", css: str = "boundary", row: int = 0) -> Chart:
         """A vertical line over the whole height, with a word at its top."""
@@ -153,7 +149,8 @@ class Chart:
 
     def named(self, css: str, label: str) -> Chart:
         """An entry of the legend for something drawn otherwise."""
-        self._name(css, label)
+        if label and (css, label) not in self.legend:
+            self.legend.append((css, label))
         return self
 
     def html(self, channels: Sequence[str] = (), x_channel: str = "time") -> str:
@@ -183,10 +180,6 @@ class Chart:
             f'<figure class="chart"{data}>{caption}<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
             f'aria-label="{escape(self.title)}">{"".join(axes)}<g class="plot">{"".join(self.parts)}</g></svg></figure>'
         )
-
-    def _name(self, css: str, label: str) -> None:
-        if label and (css, label) not in self.legend:
-            self.legend.append((css, label))
 
     def _runs(self, x: np.ndarray, y: np.ndarray) -> list[list[str]]:
         runs: list[list[str]] = [[]]

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mission.errors import InputError, MachineError
+from mission.errors import InputError, machine
 from mission.observers import read_metrics
 from mission.policies import SHIPPED
 from mission.reports.charts import Chart, span
@@ -69,13 +69,9 @@ def learning_page(folder: Path, output: Path | None = None) -> Path:
         )
     output = output or folder / PAGE
     page = document(f"{folder.resolve().name}: training", "", parts, style="body{padding-bottom:20px}")
-    try:
+    with machine(output, "a page to be written", "choose another --output"):
         output.parent.mkdir(parents=True, exist_ok=True)
         write_file(output, page.encode())
-    except OSError as error:
-        raise MachineError(
-            str(output), expected="a page to be written", found=str(error), remedy="choose another --output"
-        ) from None
     return output
 
 

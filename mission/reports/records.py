@@ -13,7 +13,6 @@ import numpy as np
 from mission.phase import Limit
 from mission.statistics import rate
 
-NO_CHANNEL = np.zeros((0, 0), np.float32)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from mission.config import MissionFile
-from mission.errors import InputError, MissionError, PluginError
+from mission.errors import InputError, MissionError
 from mission.reports.handovers import compare_handovers
 from mission.reports.packing import records_from
 from mission.reports.page import render_page
-from mission.phase import PhaseSpec
 from mission.reports.records import FlightRecords
-from mission.registry import find_plugin, load_module, phase_hook
-from mission.resolve import digest, load_spec, resolve_mission
+from mission.resolve import digest, load_installed, resolve_mission
 from mission.reports.store import PAGE, read_arrays, read_summary, write_file
 
 log = logging.getLogger("mission")
@@ -57,9 +55,9 @@ def report_again(folder: Path, mission: MissionFile | None = None, *, allow_loca
     if mission is None:
         reports = {phase["name"]: _installed(phase) for phase in summary["phases"]}
     else:
-        _check_mission(folder, summary, mission, allow_local_plugins)
-        specs = [load_spec(mission, i, allow_local_plugins)[1] for i in range(len(mission.phases))]
-        reports = {entry.name: spec.report for entry, spec in zip(mission.phases, specs, strict=True)}
+        phases = resolve_mission(mission, allow_local_plugins=allow_local_plugins)
+        _check_mission(folder, summary, mission, digest([phase.configuration() for phase in phases]))
+        reports = {phase.name: phase.report for phase in phases}
     page = render_page(records, compare_handovers(records), reports)
     write_file(folder / PAGE, page.encode())
     return folder / PAGE
@@ -71,17 +69,14 @@ def _installed(phase: dict[str, Any]) -> Any:
         log.warning('phase "%s" was flown by a local file: give the mission file too', phase["name"])
         return None
     try:
-        listing = find_plugin(f"{phase['distribution']}:{phase['plugin']}", f'phase "{phase["name"]}"')
-        spec = phase_hook(load_module(listing, phase["name"]), str(listing), phase["name"])()[0]
-        if not isinstance(spec, PhaseSpec):
-            raise PluginError(phase["name"], expected="a PhaseSpec", found=type(spec).__name__, remedy="mend it")
+        reference = f"{phase['distribution']}:{phase['plugin']}"
+        return load_installed(reference, f'phase "{phase["name"]}"')[1].report
     except MissionError as error:
         log.warning('what the plugin of phase "%s" draws is left out: %s', phase["name"], error.found)
         return None
-    return spec.report
 
 
-def _check_mission(folder: Path, summary: dict[str, Any], mission: MissionFile, allow_local: bool) -> None:
+def _check_mission(folder: Path, summary: dict[str, Any], mission: MissionFile, current: str) -> None:
     if summary["mission"] != mission.name:
         raise InputError(
             str(folder),
@@ -89,6 +84,5 @@ def _check_mission(folder: Path, summary: dict[str, Any], mission: MissionFile, 
             found=f"records of {summary['mission'][:64]}",
             remedy="name the mission file that was flown",
         )
-    current = digest([phase.configuration() for phase in resolve_mission(mission, allow_local_plugins=allow_local)])
     if summary["report"]["digest"] != current:
         log.warning("%s was flown under another configuration of %s", folder, mission.name)

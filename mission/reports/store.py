@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from mission.errors import InputError, MachineError
+from mission.errors import InputError, machine
 from mission.lock import LOCK
 
 FORMAT = 2
@@ -112,15 +112,13 @@ def write_folder(folder: Path, summary: dict[str, Any], arrays: dict[str, np.nda
         "flights_bytes": len(data), "flights_sha256": hashlib.sha256(data).hexdigest(),
     }  # fmt: skip
     text = json.dumps(summary, indent=1, allow_nan=False) + "\n"
-    try:
+    remedy = "free disk space or choose another folder; the same command goes on from the flights it has"
+    with machine(folder, "a report to be written", remedy):
         folder.mkdir(parents=True, exist_ok=True)
         write_file(folder / ARRAYS, data)
         write_file(folder / PAGE, page.encode())
         write_file(folder / SUMMARY, text.encode())
         shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
-    except OSError as error:
-        remedy = "free disk space or choose another folder; the same command goes on from the flights it has"
-        raise MachineError(str(folder), expected="a report to be written", found=str(error), remedy=remedy) from None
 
 
 def write_file(path: Path, data: bytes) -> None:
@@ -136,14 +134,11 @@ class Unfinished:
     def __init__(self, folder: Path, key: dict[str, Any]) -> None:
         self.folder = folder / UNFINISHED
         text = json.dumps(key, sort_keys=True)
-        try:
+        with machine(folder, "a folder to write to", "choose another --report"):
             if not (self.folder / "key.json").is_file() or (self.folder / "key.json").read_text() != text:
                 shutil.rmtree(self.folder, ignore_errors=True)
                 self.folder.mkdir(parents=True)
                 write_file(self.folder / "key.json", text.encode())
-        except OSError as error:
-            remedy = "choose another --report"
-            raise MachineError(str(folder), expected="a folder to write to", found=str(error), remedy=remedy) from None
 
     def get(self, name: str) -> dict[str, np.ndarray] | None:
         """The arrays of a stored chunk; None where it is missing or damaged."""

@@ -73,6 +73,9 @@ def _transitions(leading: tuple[int, ...]) -> dict[str, Any]:
 
 
 def ours(batch: int) -> tuple[Any, Any]:
+    from mission.devices import configure
+
+    configure()  # XLA's flags as training has them; one of the two devices works
     import jax
 
     from mission import replay as store

@@ -19,7 +19,7 @@ import numpy as np
 from jax import Array, lax
 
 FAN_OUT = 16
-_TOP = 128  # entries of the top level, at most; searched at once
+_TOP = 128  # entries of the top level, at most
 _DENSE = 65_536  # a level over at most so many entries is re-summed whole: cheaper than by its touched rows
 
 
@@ -158,14 +158,16 @@ def sample(replay: Replay, key: Array, batch: int, beta: Array | float) -> tuple
     """
     if not replay.tree:
         return jax.random.randint(key, (batch,), 0, replay.size), jnp.ones(batch)
-    top = replay.tree[0].reshape(-1)
+    # Searched at once: the lowest level with no more entries than there are strata.
+    first = max((k for k, level in enumerate(replay.tree) if level.size <= batch), default=0)
+    top = replay.tree[first].reshape(-1)
     total = top.sum()
     stratum = total / batch
     u = (jnp.arange(batch) + jax.random.uniform(key, (batch,))) * stratum
     # Every read comes before the update's writes, and the mass with it: XLA would copy the tree else.
     index, u = _search_top(top, u, stratum)
     leaf = top[index]
-    for level in replay.tree[1:]:
+    for level in replay.tree[first + 1 :]:
         index, u, leaf = _search_row(level[index], index, u)
     index = jnp.minimum(index, replay.size - 1)
     probability = jnp.maximum(leaf / total, 1e-12)

@@ -317,8 +317,8 @@ def test_non_finite_state_stops_with_its_leaf_and_keeps_the_checkpoint(tmp_path)
         "        return State(handoff._replace(position_m=jnp.where(broken, jnp.nan, handoff.position_m)), jnp.zeros(()))",
     )
     write_mission(tmp_path, plugin=late)
+    settings = ("evaluation.every_env_steps=100000", "budget.env_steps=20000")
     with pytest.raises(NonFiniteError) as caught:
-        settings = ("evaluation.every_env_steps=100000", "budget.env_steps=20000")
         train(tmp_path, *(f"phases.first.{text}" for text in settings), checkpoint_every_s=0)
     assert caught.value.exit_code == 1
     assert 'phase "first"' in str(caught.value)

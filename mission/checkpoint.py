@@ -20,7 +20,7 @@ from jax.sharding import NamedSharding
 from orbax.checkpoint import v1 as ocp
 
 from mission.devices import REPLICATED, mesh
-from mission.errors import MachineError, machine
+from mission.errors import MachineError, machine_errors
 
 FORMAT = 1
 log = logging.getLogger("mission")
@@ -144,7 +144,6 @@ class PhaseFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.policy, self.training, self.metrics = path / "policy", path / "training", path / "metrics.jsonl"
-        self.unreadable: set[Path] = set()  # training steps that were tried, and left for a person to look at
 
     @property
     def done(self) -> bool:
@@ -153,7 +152,7 @@ class PhaseFolder:
 
     def mark_done(self) -> None:
         """Write the marker."""
-        with machine(self.path, "to write the marker", "free disk space"):
+        with machine_errors(self.path, "to write the marker", "free disk space"):
             (self.path / "done").write_text("policy and bank are complete\n")
 
     def clear(self) -> None:
@@ -162,7 +161,7 @@ class PhaseFolder:
         Raises:
           MachineError: something of it stays.
         """
-        with machine(self.path, "to remove it", "correct the permissions"):
+        with machine_errors(self.path, "to remove it", "correct the permissions"):
             (self.path / "done").unlink(missing_ok=True)  # first, so that an interrupted removal is not "done"
             if self.path.exists():
                 shutil.rmtree(self.path)
@@ -174,11 +173,8 @@ class PhaseFolder:
 
     def save_training(self, step: int, tree: Any, meta: dict[str, Any]) -> None:
         """Write a training step and drop all but it and the newest readable one before it."""
-        written = self.training / str(step)
-        write_step(written, tree, {"format": FORMAT, **meta})
-        self.unreadable.discard(written)
-        older = [p for p in self.steps() if int(p.name) < step and p not in self.unreadable]
-        for old in older[1:]:
+        write_step(self.training / str(step), tree, {"format": FORMAT, **meta})
+        for old in self.steps()[2:]:
             shutil.rmtree(old, ignore_errors=True)
 
     def newest_training(self) -> tuple[Path, dict[str, Any]] | None:
@@ -186,17 +182,18 @@ class PhaseFolder:
         for leftover in self.training.glob(".tmp-*"):
             shutil.rmtree(leftover, ignore_errors=True)
         for folder in self.steps():
-            if folder not in self.unreadable:
-                try:
-                    return folder, verify_step(folder)
-                except ValueError as error:
-                    self.skip(folder, error)
+            try:
+                return folder, verify_step(folder)
+            except ValueError as error:
+                self.skip(folder, error)
         return None
 
     def skip(self, step: Path, error: Exception) -> None:
-        """Leave a training step where it is, with a warning, and go by the ones before it."""
-        self.unreadable.add(step)
-        log.warning("%s skipped: %s", step, error)
+        """Put a training step aside for a person to look at, with a warning; it is none of `steps` any more."""
+        aside = step.with_name(f"{step.name}.unreadable")
+        shutil.rmtree(aside, ignore_errors=True)
+        step.rename(aside)
+        log.warning("%s skipped: %s; it is now %s", step, error, aside.name)
 
     def save_policy(self, tree: Any, meta: dict[str, Any]) -> None:
         """Write actor, bank and meta."""

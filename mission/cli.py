@@ -230,7 +230,10 @@ def fly(
     output = Path(json_file) if json_file not in (None, "-") else None
     if output is not None and (output.is_dir() or not output.parent.is_dir()):
         raise MachineError(
-            f"--json {output}", expected="a file in a folder that exists", found="none", remedy="choose another path"
+            f"--json {output}",
+            expected="a file in a folder that exists",
+            found="a folder" if output.is_dir() else f"no folder {output.parent}",
+            remedy="choose another path",
         )
     from mission.observers.progress import flight_bar
     from mission.runner import fly_mission
@@ -355,12 +358,12 @@ def new(
 
 
 def _write(text: str, output: Path | None) -> None:
-    from mission.errors import machine
+    from mission.errors import machine_errors
 
     if output is None:
         typer.echo(text, nl=False)
         return
-    with machine(output, "a file to write", "choose another path"):
+    with machine_errors(output, "a file to write", "choose another path"):
         output.write_text(text, encoding="utf-8")
 
 
@@ -390,7 +393,7 @@ def main() -> None:
         # JAX has no class for a device's memory that is full
         if debug or (isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error)):
             raise
-        print(f"error: the machine refused: {error or 'no memory left'}", file=sys.stderr)
+        print(f"error: the machine refused: {str(error) or 'no memory left'}", file=sys.stderr)
         sys.exit(3)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mission.chain import Chain, check_flights, fly_chunks, prepare_chain
-from mission.config import MissionFile
+from mission.config import Z95, MissionFile
 from mission.errors import InputError
 from mission.loading import load_mission
 from mission.report import MissionReport, mission_report
@@ -117,6 +117,6 @@ def _paired_mean(first: np.ndarray, second: np.ndarray) -> dict[str, float | int
     difference = np.asarray(second, np.float64) - first
     difference = difference[np.isfinite(difference)]
     seen = distribution(difference)
-    half = None if seen["sd"] is None else 1.959963984540054 * seen["sd"] / np.sqrt(len(difference))
+    half = None if seen["sd"] is None else Z95 * seen["sd"] / np.sqrt(len(difference))
     low, high = (None, None) if half is None or seen["mean"] is None else (seen["mean"] - half, seen["mean"] + half)
     return {"flights": len(difference), "mean": seen["mean"], "low": low, "high": high, "sd": seen["sd"]}

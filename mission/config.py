@@ -11,6 +11,7 @@ from pydantic import Field, PrivateAttr, StringConstraints, model_validator
 
 from mission.sac_config import Count, Fraction01, StrictModel
 
+Z95 = 1.959963984540054  # two-sided 95 % of a normal
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
 
 
@@ -39,10 +40,10 @@ class Gate(StrictModel):
 
     @model_validator(mode="after")
     def _can_be_passed(self) -> Gate:
-        best = self.flights / (self.flights + 1.96**2)
+        best = self.flights / (self.flights + Z95**2)
         if self.success_low > best:
             raise ValueError(
-                f"success_low of at most {best:.4f}: {self.flights} successes in {self.flights} flights show no more"
+                f"success_low of at most {math.floor(1e4 * best) / 1e4}: {self.flights} successes in {self.flights} flights show no more"
             )
         return self
 

@@ -19,8 +19,8 @@ AXIS = "device"
 REPLICATED = PartitionSpec()
 SPLIT = PartitionSpec(AXIS)
 _CPU_DEVICES = 2
-# What XLA's flags are set to, each unless the user has set it. With two devices for two cores there is nothing left to
-# split a product for (docs/decisions/0002-two-devices.md). And XLA runs the loops of a flight as thousands of small
+# What XLA's flags are set to, each unless the user has set it. Two devices take a core each, and products
+# of this size gain nothing from a third (docs/decisions/0002-two-devices.md). And XLA runs the loops of a flight as thousands of small
 # kernels, at a fixed cost for each call, unless a loop counts as small: then it is one kernel
 # (docs/decisions/0010-loops-as-one-kernel.md). That bound is in bytes; every loop is meant.
 _FLAGS = {

@@ -61,7 +61,7 @@ class Interrupted(MissionError):
 
 
 @contextlib.contextmanager
-def machine(where: object, expected: str, remedy: str) -> Generator[None]:
+def machine_errors(where: object, expected: str, remedy: str) -> Generator[None]:
     """What the system refuses inside becomes a MachineError."""
     try:
         yield

@@ -15,7 +15,7 @@ from mission.errors import InputError, MissionError
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
-_MAX_INTEGER = 2**63 - 1
+_MAX_INTEGER = 2**63 - 1  # either way
 Location = tuple[str | int, ...]
 _SCALARS = {f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "bool", "null", "str")}
 
@@ -201,7 +201,7 @@ def _apply_override(data: Any, positions: dict[Location, Any], override: str) ->
 def explain(error: ValidationError, source: Source, prefix: Location, model: type[BaseModel]) -> MissionError:
     """The first pydantic error as a four-part message with its position in the file."""
     errors = error.errors()
-    first, location = errors[0], (*prefix, *_in_document(errors[0]["loc"]))
+    first, location = errors[0], _in_document(source, prefix, errors[0]["loc"])
     where = source.where(location)
     if first["type"] == "extra_forbidden":
         known = _known_keys(model, first["loc"][:-1])
@@ -210,19 +210,24 @@ def explain(error: ValidationError, source: Source, prefix: Location, model: typ
         return InputError(where, expected=f'the key "{location[-1]}"', found="nothing", remedy=f'add "{location[-1]}:"')
     given = first.get("input")
     shown = repr(given)
-    if isinstance(given, dict | BaseModel):
+    if first["type"] == "value_error" and isinstance(given, dict | BaseModel):
         below = [at for key, at in source.positions.items() if key[: len(location)] == location]
         shown = ", with ".join(["these settings together", *(at for at in below if isinstance(at, str))])
     shown = shown if len(shown) <= 120 else shown[:117] + "..."
     # every branch of a union fails on its own
-    same = [e["msg"] for e in errors if (*prefix, *_in_document(e["loc"])) == location]
+    same = [e["msg"] for e in errors if _in_document(source, prefix, e["loc"]) == location]
     words = [message.removeprefix("Value error, ").removeprefix("Input should be ") for message in same]
     return InputError(where, expected=", or ".join(dict.fromkeys(words)), found=shown, remedy="change the value")
 
 
-def _in_document(location: Sequence[str | int]) -> tuple[str | int, ...]:
-    """A place of pydantic's without what names a branch of a union: `float`, `literal['a','b']`, `tuple[int, ...]`."""
-    return tuple(p for p in location if isinstance(p, int) or not ("[" in p or p in ("float", "int", "str", "bool")))
+def _in_document(source: Source, prefix: Location, location: Sequence[str | int]) -> Location:
+    """A place of pydantic's without what names a branch of a union: `float`, `constrained-int`, `literal['a','b']`."""
+    place = prefix
+    for part in location:
+        label = isinstance(part, str) and ("[" in part or part.rpartition("-")[2] in ("float", "int", "str", "bool"))
+        if not label or (*place, part) in source.positions:
+            place = (*place, part)
+    return place
 
 
 def unknown_key(where: str, key: str, known: Sequence[str]) -> InputError:

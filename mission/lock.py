@@ -8,7 +8,7 @@ import os
 from collections.abc import Generator
 from pathlib import Path
 
-from mission.errors import MachineError, machine
+from mission.errors import MachineError, machine_errors
 
 LOCK = ".lock"
 
@@ -24,7 +24,7 @@ def folder_lock(folder: Path, option: str = "--checkpoints") -> Generator[None]:
     Raises:
       MachineError: another run holds it, or the folder cannot be written.
     """
-    with machine(folder, "a folder to write to", f"choose another {option}"):
+    with machine_errors(folder, "a folder to write to", f"choose another {option}"):
         folder.mkdir(parents=True, exist_ok=True)
         stream = (folder / LOCK).open("a+")
     with stream:

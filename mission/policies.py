@@ -21,8 +21,8 @@ from mission.phase import Phase
 from mission.resolve import first_change
 
 log = logging.getLogger("mission")
-SHIPPED = "shipped"
 DEFAULT_CHECKPOINTS = Path("checkpoints")
+SHIPPED = DEFAULT_CHECKPOINTS / "shipped"
 
 
 def refuse_other(folder: Path, stored: dict[str, Any], current: dict[str, Any]) -> None:
@@ -83,13 +83,10 @@ def find_policies(mission: MissionFile, phases: Sequence[Phase], checkpoints: st
     chosen = Path(checkpoints) if checkpoints is not None else DEFAULT_CHECKPOINTS
     needed = [phase.name for phase in phases if phase.trained]
     missing = [name for name in needed if not (chosen / mission.name / name / "policy").is_dir()]
-    if missing and checkpoints is None:
-        shipped = DEFAULT_CHECKPOINTS / SHIPPED
-        if all((shipped / mission.name / name / "policy").is_dir() for name in needed):
-            log.warning(
-                "no policies of %s in %s: flying the shipped ones", " and ".join(missing), chosen / mission.name
-            )
-            return shipped / mission.name
+    shipped = all((SHIPPED / mission.name / name / "policy").is_dir() for name in needed)
+    if missing and checkpoints is None and shipped:
+        log.warning("no policies of %s in %s: flying the shipped ones", " and ".join(missing), chosen / mission.name)
+        return SHIPPED / mission.name
     if missing:
         raise MachineError(
             str(chosen / mission.name),

@@ -43,28 +43,31 @@ def normalise(distribution: str) -> str:
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
-def list_plugins(group: str = PHASE_GROUP) -> tuple[Listing, ...]:
-    """Entry points of a group, imported by nobody; a distribution whose metadata cannot be read is left out."""
-    found: dict[tuple[str, str, str], tuple[Any, str]] = {}
+def installed() -> dict[str, importlib.metadata.Distribution]:
+    """Distributions by normalised name, of each the first on the path; those that cannot be read are left out."""
+    found: dict[str, importlib.metadata.Distribution] = {}
     for distribution in importlib.metadata.distributions():
         try:
-            name, version = normalise(distribution.name), distribution.version
-            entries = distribution.entry_points.select(group=group)
+            if distribution.name and distribution.version and distribution.entry_points is not None:
+                found.setdefault(normalise(distribution.name), distribution)
         except Exception as error:
-            log.warning("%s is left out: its metadata cannot be read (%s)", _place(distribution), error)
-            continue
-        for entry in entries:
-            found.setdefault((entry.name, name, entry.value), (entry, version))
+            place = getattr(distribution, "_path", "a distribution")
+            log.warning("%s is left out: its metadata cannot be read (%s)", place, error)
+    return found
+
+
+def list_plugins(group: str = PHASE_GROUP) -> tuple[Listing, ...]:
+    """Entry points of a group, imported by nobody."""
+    found: dict[tuple[str, str, str], tuple[Any, str]] = {}
+    for name, distribution in installed().items():
+        for entry in distribution.entry_points.select(group=group):
+            found.setdefault((entry.name, name, entry.value), (entry, distribution.version))
     names = [name for name, _, _ in found]
     rows = [
         Listing(name, distribution, version, target, names.count(name) > 1, entry)
         for (name, distribution, target), (entry, version) in found.items()
     ]
     return tuple(sorted(rows, key=lambda row: (row.name, row.distribution)))
-
-
-def _place(distribution: importlib.metadata.Distribution) -> str:
-    return str(getattr(distribution, "_path", "a distribution"))
 
 
 def find_plugin(reference: str, where: str, group: str = PHASE_GROUP) -> Listing:

@@ -89,7 +89,7 @@ def train_mission(
                     remedy="name a phase of the mission" + (" that an agent learns here" if option == "--init" else ""),
                 )
     root = Path(checkpoints) / mission.name
-    if root.resolve().parent.name == SHIPPED:
+    if root.resolve().is_relative_to(SHIPPED.resolve()):
         raise InputError(
             str(root),
             expected="a folder to write to",

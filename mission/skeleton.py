@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import keyword
 import re
 from importlib import resources
 from pathlib import Path
 
-from mission.errors import InputError, machine
-from mission.registry import list_plugins, normalise
+from mission.errors import InputError, machine_errors
+from mission.registry import installed, list_plugins, normalise
 
 _FILES = {
     "pyproject.toml": "pyproject.toml",
@@ -36,12 +35,11 @@ def write_skeleton(name: str, directory: Path | None) -> Path:
             remedy="use a-z, 0-9, _ and -, a letter first",
         )
     module = name.replace("-", "_")
-    taken = {normalise(d.name) for d in importlib.metadata.distributions() if d.name}
     if (
         name[-1] in "-_"
         or keyword.iskeyword(module)
         or importlib.util.find_spec(module) is not None
-        or normalise(f"mission-{name}") in taken
+        or normalise(f"mission-{name}") in installed()
         or name in {row.name for row in list_plugins()}
     ):
         raise InputError(
@@ -56,7 +54,7 @@ def write_skeleton(name: str, directory: Path | None) -> Path:
             str(folder), expected="a new or empty folder", found="something in it", remedy="choose another --directory"
         )
     templates = resources.files("mission") / "templates"
-    with machine(folder, "a folder to write to", "choose another --directory"):
+    with machine_errors(folder, "a folder to write to", "choose another --directory"):
         for template, target in _FILES.items():
             text = (templates / f"{template}.txt").read_text(encoding="utf-8")
             path = folder / target.format(module=module)

@@ -8,18 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from mission.config import Gate
-
-_Z95 = 1.959963984540054
+from mission.config import Z95, Gate
 
 
 def wilson(count: int, total: int) -> tuple[float, float]:
     """95 % Wilson score interval of a proportion (Wilson 1927); (0, 1) for no trials."""
     if total == 0:
         return 0.0, 1.0
-    p, z2 = count / total, _Z95**2
+    p, z2 = count / total, Z95**2
     centre = (p + z2 / (2 * total)) / (1 + z2 / total)
-    half = _Z95 / (1 + z2 / total) * math.sqrt(p * (1 - p) / total + z2 / (4 * total**2))
+    half = Z95 / (1 + z2 / total) * math.sqrt(p * (1 - p) / total + z2 / (4 * total**2))
     low = 0.0 if count == 0 else max(0.0, centre - half)
     return low, (1.0 if count == total else min(1.0, centre + half))
 
@@ -110,7 +108,7 @@ def paired_difference(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
     lost, won = int((first & ~second).sum()), int((~first & second).sum())
     total, b, c = len(first) + 2.0, lost + 0.5, won + 0.5
     centre = (c - b) / total
-    half = _Z95 * math.sqrt(b + c - (c - b) ** 2 / total) / total
+    half = Z95 * math.sqrt(b + c - (c - b) ** 2 / total) / total
     return {
         "flights": len(first),
         "both": both,

@@ -136,17 +136,17 @@ def _check_states(run: Run, finite: np.ndarray, env_steps: int) -> None:
 
 def _check_flights(run: Run, result: PhaseFlight) -> None:
     """An evaluation flight that broke the vehicle is not one more loss: its return is no number."""
-    broken = result.cause == len(run.phase.causes) - 1
+    broken = (result.cause == len(run.phase.causes) - 1) | ~np.isfinite(result.returns)
     if not broken.any():
         return
     leaves = jax.tree_util.tree_flatten_with_path(result.handoff)[0]
     names = [jax.tree_util.keystr(path) for path, leaf in leaves if not finite_leaves({"": leaf}, 0).all()]
     raise NonFiniteError(
         f'phase "{run.phase.name}"',
-        expected="finite states in its evaluation flights",
+        expected="finite states and rewards in its evaluation flights",
         found=f"{int(broken.sum())} of {len(broken)} not finite after vehicle step {run.progress.env_steps}"
         + (f"; of what they hand over: {', '.join(names)}" if names else ""),
-        remedy="mend the plugin's physics; the last checkpoint is kept",
+        remedy="mend the plugin's physics or reward; the last checkpoint is kept",
     )
 
 
@@ -255,11 +255,12 @@ def train_phase(
     if progress.env_steps == 0:
         fill_and_warm_up(run, emit)
     asked = progress.gate["asked"] if progress.gate is not None else None
-    changed = progress.finished and entry.gate is not None and asked != entry.gate.model_dump()
-    if changed and not fly_gate(run, emit)["passed"]:
-        progress.finished = "budget"
+    if progress.finished and entry.gate is not None and asked != entry.gate.model_dump():  # changed since
+        passed = fly_gate(run, emit)["passed"]
+        progress.finished = "gate" if passed and entry.gate.stop else "budget"
+        save(run)
     if progress.finished == "budget" and progress.env_steps < entry.budget.env_steps:
-        progress.finished = ""  # the budget was raised
+        progress.finished = ""  # some of it is left
     every = max(1, round(entry.evaluation.every_env_steps / config.chunk_steps))
     written = time.monotonic()
     while not progress.finished:

@@ -17,7 +17,7 @@ from mission import __version__
 from mission.bank import TerminalBank, build_bank, count
 from mission.checkpoint import PhaseFolder, content_hash, read_tree
 from mission.config import MissionFile
-from mission.devices import describe, replicate
+from mission.devices import describe
 from mission.errors import GateError, Interrupted, MachineError
 from mission.flying import bank_flights, compile_flight, loss_causes, name_key
 from mission.observers import Observers, read_metrics
@@ -46,21 +46,20 @@ class Trainer:
     def train_all(self, chosen: list[int], fresh: bool) -> list[TrainingRecord]:
         """Bring the chosen phases (int, in order of flight) to their ends; `fresh` removes what is stored of them."""
         # What they start from is read before anything is removed: a wrong word costs nothing.
-        initial = {k: self._initial(self.phases[k]) for k in chosen}
-        if fresh:
-            for k in chosen:
-                if k - 1 not in chosen:
-                    self._upstream(k)
-            for k in chosen:
-                PhaseFolder(self.root / self.phases[k].name).clear()
-        self.remedy = "the same command goes on from there" + (", without --fresh" if fresh else "")
-        return [self._train(k, initial[k]) for k in chosen]
+        initial = {k: self._initial(self.phases[k], fresh) for k in chosen}
+        banks = {k: self._upstream(k) for k in chosen if k - 1 not in chosen}
+        for k in chosen if fresh else ():
+            PhaseFolder(self.root / self.phases[k].name).clear()
+        remedy = "the same command goes on from there" + (", without --fresh" if fresh else "")
+        return [self._train(k, initial[k], banks.get(k), remedy) for k in chosen]
 
-    def _train(self, index: int, initial: Any | None) -> TrainingRecord:
+    def _train(
+        self, index: int, initial: Any | None, bank: tuple[TerminalBank | None, str] | None, remedy: str
+    ) -> TrainingRecord:
         """Bring one phase to its end, from wherever it stands."""
         phase, began = self.phases[index], time.monotonic()
         folder = PhaseFolder(self.root / phase.name)
-        upstream, upstream_id = self._upstream(index)
+        upstream, upstream_id = bank or self._upstream(index)
         meta = self._meta(index, upstream_id)
         if folder.done:
             stored = folder.policy_meta() or {}
@@ -82,7 +81,7 @@ class Trainer:
         if self.stop():
             at = f" at vehicle step {run.progress.env_steps}; state saved in {folder.training}" if run else ""
             raise Interrupted(
-                f'phase "{phase.name}"', expected="to run to its end", found=f"a signal{at}", remedy=self.remedy
+                f'phase "{phase.name}"', expected="to run to its end", found=f"a signal{at}", remedy=remedy
             )
         record = self._finish(folder, phase, index, upstream, key, run, meta, time.monotonic() - began)
         self.observers.emit("phase_end", phase.name, record.env_steps, data=dataclasses.asdict(record))
@@ -164,9 +163,10 @@ class Trainer:
             log.warning('phase "%s" goes on from vehicle step %d', phase.name, run.progress.env_steps)
             return run
 
-    def _initial(self, phase: Phase) -> Any | None:
-        source = self.init.get(phase.name)
-        if source is None:
+    def _initial(self, phase: Phase, fresh: bool) -> Any | None:
+        """The actor that a phase begins with by --init; what has begun needs none."""
+        source, own = self.init.get(phase.name), PhaseFolder(self.root / phase.name)
+        if source is None or (not fresh and (own.done or own.steps())):
             return None
         folder = PhaseFolder(Path(source))
         meta = folder.policy_meta()
@@ -198,7 +198,7 @@ class Trainer:
         """Fly the bank, write policy, bank and marker; raise if the gate was missed."""
         actor = run.best_actor if run is not None else None
         flight = run.programs.flight if run is not None else compile_flight(phase, agent=False)
-        result, held_out = bank_flights(phase, flight, actor, replicate(upstream), name_key(key, "bank"))
+        result, held_out = bank_flights(phase, flight, actor, upstream, name_key(key, "bank"))
         losses = loss_causes(phase, result, np.ones(len(result.success), bool))
         gate = run.progress.gate if run is not None and phase.entry.gate is not None else None
         where, last = f'phase "{phase.name}"', index == len(self.phases) - 1
@@ -209,7 +209,7 @@ class Trainer:
         except GateError:
             if not last and not failed:
                 if run is not None:
-                    run.progress.finished = "budget"  # a passed gate is not enough: a raised budget goes on
+                    run.progress.finished = "budget"  # a passed gate is not enough: training goes on within the budget
                     self._save(folder, run, meta)
                 raise
         tree = {"actor": actor, "bank": bank}

@@ -73,12 +73,12 @@ def start(folder: Path, checkpoints: Path, *more: str) -> subprocess.Popen:
 
 def kill_until_done(reference: Path, checkpoints: Path, moments: list[float]) -> int:
     """Kill -9 at each moment (seconds after the first chunk of that process), then let it finish; kills that hit."""
-    lines = lambda: sum(len(p.read_bytes()) for p in checkpoints.glob("*/*/metrics.jsonl"))  # noqa: E731
+    written = lambda: sum(len(p.read_bytes()) for p in checkpoints.glob("*/*/metrics.jsonl"))  # noqa: E731
     hits = 0
     for moment in moments:
-        before, process = lines(), start(reference, checkpoints)
+        before, process = written(), start(reference, checkpoints)
         deadline = time.monotonic() + 60
-        while lines() <= before and process.poll() is None and time.monotonic() < deadline:
+        while written() <= before and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
         time.sleep(moment)
         process.kill()
@@ -172,7 +172,7 @@ def test_a_new_step_outlives_damaged_ones_with_larger_numbers(tmp_path):
         found = PhaseFolder(tmp_path).newest_training()
         assert found is not None
         assert found[0].name == str(step)
-        assert {step.name for step in folder.steps()} == {"9000", "9500"} | kept  # the damaged ones are still there
+        assert {p.name for p in folder.training.iterdir()} == {"9000.unreadable", "9500.unreadable"} | kept
 
 
 def test_fresh_removes_nothing_before_it_has_read_what_it_needs(reference, copy):
@@ -296,8 +296,8 @@ def test_too_few_for_a_bank_after_a_passed_gate_go_on_with_a_raised_budget(tmp_p
     folder = PhaseFolder(tmp_path / "ck" / "trial" / "first")
     before = int(folder.steps()[0].name)
     with pytest.raises(GateError, match="at least 200 successes"):
-        train(tmp_path, *few, narrow, f"phases.first.budget.env_steps={before + 600}")
-    assert int(folder.steps()[0].name) >= before + 600
+        train(tmp_path, *few, narrow, "phases.first.budget.env_steps=4000")
+    assert before < 3000 < 4000 <= int(folder.steps()[0].name)
 
 
 @pytest.mark.parametrize("stop", [True, False])
@@ -386,9 +386,10 @@ def test_failed_save_keeps_the_step_before(tmp_path, monkeypatch):
 
 def test_shipped_policies_are_read_only(tmp_path):
     write_mission(tmp_path)
-    done = run_cli("train", tmp_path / "mission.yaml", "--checkpoints", tmp_path / "shipped", "--allow-local-plugins")
-    assert done.returncode == 2
-    assert "read-only" in done.stderr
+    for folder in ("checkpoints/shipped", "checkpoints/shipped/trial"):
+        done = run_cli("train", "mission.yaml", "--checkpoints", folder, "--allow-local-plugins", cwd=tmp_path)
+        assert done.returncode == 2
+        assert "read-only" in done.stderr
     clone = tmp_path / "shipped" / "clone"  # a checkout may lie below any folder
     clone.mkdir(parents=True)
     write_mission(clone)

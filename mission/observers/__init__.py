@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mission.config import MissionFile
-from mission.errors import machine
+from mission.errors import machine_errors
 from mission.hooks import Event
 from mission.registry import load_observer
 
@@ -60,7 +60,7 @@ class Observers:
             line |= {"Replay/PriorityP50": float(p50), "Replay/PriorityP95": float(p95)}
         if event.kind == "gate":
             line |= {k: event.data[k] for k in ("passed", "count", "flights", "low", "high", "failures")}
-        with machine(self.metrics, "to write metrics", "free disk space; the last checkpoint is kept"):
+        with machine_errors(self.metrics, "to write metrics", "free disk space; the last checkpoint is kept"):
             self.metrics.parent.mkdir(parents=True, exist_ok=True)
             with self.metrics.open("a") as stream:
                 stream.write(json.dumps(line, allow_nan=False) + "\n")

@@ -15,11 +15,11 @@ from mission.bank import count
 from mission.chain import Chain
 from mission.checkpoint import PhaseFolder
 from mission.errors import MachineError
-from mission.flying import CHUNK, flight_keys, name_key, nominal_starts
+from mission.flying import CHUNK, flight_keys, name_key, nominal_starts, to_host
 from mission.policies import load_bank
 from mission.reports.records import FlightRecords, Starts
-from mission.statistics import two_sample
 from mission.reports.tracks import Recorder
+from mission.statistics import two_sample
 
 log = logging.getLogger("mission")
 _FAR = 0.1  # a distance that matters
@@ -47,7 +47,7 @@ def training_starts(chain: Chain, index: int, recorder: Recorder) -> Starts:
         meta = folder.policy_meta()
         bank = load_bank(folder, before, meta) if meta is not None else None
         if bank is not None:
-            rows = jax.tree.map(lambda leaf: np.asarray(leaf[:CHUNK]), bank.rows)
+            rows = jax.tree.map(lambda leaf: leaf[:CHUNK], to_host(bank.rows))
             source = f"{count(rows):,} of the {count(bank.rows):,} stored end states of {before.name}"
     except MachineError as error:
         log.warning("no training starts of %s: %s", phase.name, error.found)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mission.errors import InputError, machine
+from mission.errors import InputError, machine_errors
 from mission.observers import read_metrics
 from mission.policies import SHIPPED
 from mission.reports.charts import Chart, span
@@ -63,13 +63,13 @@ def learning_page(folder: Path, output: Path | None = None) -> Path:
             found="no readable metrics" if files else "none",
             remedy="give checkpoints/MISSION",
         )
-    if output is None and folder.resolve().parent.name == SHIPPED:
+    if output is None and folder.resolve().is_relative_to(SHIPPED.resolve()):
         raise InputError(
             str(folder), expected="a folder to write to", found="the shipped policies", remedy="pass --output FILE"
         )
     output = output or folder / PAGE
     page = document(f"{folder.resolve().name}: training", "", parts, style="body{padding-bottom:20px}")
-    with machine(output, "a page to be written", "choose another --output"):
+    with machine_errors(output, "a page to be written", "choose another --output"):
         output.parent.mkdir(parents=True, exist_ok=True)
         write_file(output, page.encode())
     return output

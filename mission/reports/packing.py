@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from mission.phase import Limit, Phase
-from mission.reports.records import Bands, ChosenFlight, FlightRecords, Flights, PhaseFlights, Starts, Track
 from mission.report import durations
+from mission.reports.records import Bands, ChosenFlight, FlightRecords, Flights, PhaseFlights, Starts, Track
 from mission.rollout import PhaseFlight
 
 FIELDS = ("success", "cause", "duration_s", "enter", "end", "lowest", "highest")

@@ -15,11 +15,12 @@ import numpy as np
 
 from mission import __version__
 from mission.chain import Chain, fly_chunks, guide_chain, has_agents_and_guides
-from mission.reports.choosing import choose_flights, lost_flights, ordinary_flights
 from mission.devices import describe
 from mission.flying import CHUNK
-from mission.reports.handovers import compare_handovers, training_starts
 from mission.lock import folder_lock
+from mission.report import MissionReport, mission_report
+from mission.reports.choosing import choose_flights, lost_flights, ordinary_flights
+from mission.reports.handovers import compare_handovers, training_starts
 from mission.reports.packing import (
     describe_phase,
     flights_from,
@@ -29,10 +30,9 @@ from mission.reports.packing import (
     records_from,
     unpack_flight,
 )
-from mission.report import MissionReport, mission_report
-from mission.rollout import PhaseFlight
 from mission.reports.store import FORMAT, Unfinished, check_target, write_folder
 from mission.reports.tracks import Recorder, bands_of, tracks_of
+from mission.rollout import PhaseFlight
 
 log = logging.getLogger("mission")
 Progress = Callable[[int, int], None]

@@ -14,7 +14,6 @@ from mission.phase import Limit
 from mission.statistics import rate
 
 
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class PhaseFlights:
     """One phase of N flights. Rows of flights that never entered it hold where they stood."""

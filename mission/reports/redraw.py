@@ -12,8 +12,8 @@ from mission.reports.handovers import compare_handovers
 from mission.reports.packing import records_from
 from mission.reports.page import render_page
 from mission.reports.records import FlightRecords
-from mission.resolve import digest, load_installed, resolve_mission
 from mission.reports.store import PAGE, read_arrays, read_summary, write_file
+from mission.resolve import digest, load_installed, resolve_mission
 
 log = logging.getLogger("mission")
 

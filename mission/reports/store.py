@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from mission.errors import InputError, machine
+from mission.errors import InputError, machine_errors
 from mission.lock import LOCK
 
 FORMAT = 2
@@ -113,7 +113,7 @@ def write_folder(folder: Path, summary: dict[str, Any], arrays: dict[str, np.nda
     }  # fmt: skip
     text = json.dumps(summary, indent=1, allow_nan=False) + "\n"
     remedy = "free disk space or choose another folder; the same command goes on from the flights it has"
-    with machine(folder, "a report to be written", remedy):
+    with machine_errors(folder, "a report to be written", remedy):
         folder.mkdir(parents=True, exist_ok=True)
         write_file(folder / ARRAYS, data)
         write_file(folder / PAGE, page.encode())
@@ -134,7 +134,7 @@ class Unfinished:
     def __init__(self, folder: Path, key: dict[str, Any]) -> None:
         self.folder = folder / UNFINISHED
         text = json.dumps(key, sort_keys=True)
-        with machine(folder, "a folder to write to", "choose another --report"):
+        with machine_errors(folder, "a folder to write to", "choose another --report"):
             if not (self.folder / "key.json").is_file() or (self.folder / "key.json").read_text() != text:
                 shutil.rmtree(self.folder, ignore_errors=True)
                 self.folder.mkdir(parents=True)

@@ -85,7 +85,8 @@ def find_policies(mission: MissionFile, phases: Sequence[Phase], checkpoints: st
     missing = [name for name in needed if not (chosen / mission.name / name / "policy").is_dir()]
     shipped = all((SHIPPED / mission.name / name / "policy").is_dir() for name in needed)
     if missing and checkpoints is None and shipped:
-        log.warning("no policies of %s in %s: flying the shipped ones", " and ".join(missing), chosen / mission.name)
+        which = "this mission" if missing == needed else ", ".join(missing)
+        log.warning("no policies of %s in %s: flying the shipped ones", which, chosen / mission.name)
         return SHIPPED / mission.name
     if missing:
         raise MachineError(

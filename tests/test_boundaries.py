@@ -155,3 +155,13 @@ def test_jax_stays_out(code: str) -> None:
     done = subprocess.run([sys.executable, "-c", f"{report}\n{code}"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "LIGHT"
+
+
+def test_no_source_is_kept_from_git_and_from_wheels() -> None:
+    """Builds leave out what `.gitignore` names, linters too."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a checkout")
+    files = [str(path.relative_to(ROOT)) for path in (*ENGINE.rglob("*.py"), *(ROOT / "plugins").rglob("*.py"))]
+    command = ["git", "check-ignore", "--no-index", *files]
+    ignored = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (ignored.returncode, ignored.stdout) == (1, "")

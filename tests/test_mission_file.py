@@ -55,7 +55,7 @@ def test_yaml_1_2_numbers(tmp_path):
         ),
         ("env_steps: 2500", "env_steps: 0", 'mission.yaml:12:14: phases[1] "second": budget.env_steps', "greater"),
         ("seed: 3", "seed: 0x" + 5000 * "f", "mission.yaml:2:7: seed", "64 bits"),
-        ("success_low: 0.0", "success_low: 0.97", 'phases[1] "second": gate', "at most 0.9630: 100 successes"),
+        ("success_low: 0.0", "success_low: 0.97", 'phases[1] "second": gate', "at most 0.963: 100 successes"),
         ("minimum: 4", "minimum: 400", 'phases[0] "first": bank', "at most flights: 200 flights never give 400"),
         ("success_low: 0.0", "success_low: 1.5", 'phases[1] "second": gate.success_low', "less than or equal to 1"),
         ("gate: {", "restart: {stored: 0.9}\n    gate: {", 'phases[1] "second": restart', "must be 1"),

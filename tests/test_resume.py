@@ -349,6 +349,15 @@ def test_non_finite_loss_names_the_network(tmp_path):
         train(tmp_path, "phases.first.sac.critic_learning_rate=1e30")
 
 
+def test_networks_that_break_in_a_chunk_s_last_update_are_not_saved(tmp_path):
+    """One update a chunk, by a step that float32 cannot hold: its losses are of the networks before."""
+    write_mission(tmp_path)
+    once = ("chunk_env_steps=16", "updates_per_step=0.0625", "actor_learning_rate=1e39")
+    with pytest.raises(NonFiniteError, match="Actor network: parameters not finite"):
+        train(tmp_path, *(f"phases.first.sac.{text}" for text in once), checkpoint_every_s=0)
+    assert not PhaseFolder(tmp_path / "ck" / "trial" / "first").steps()
+
+
 def test_refused_write_is_exit_3_and_the_last_checkpoint_stays(reference, tmp_path):
     """A limit on the size of files stands for a full disk: the same system calls fail."""
     command = [

@@ -10,6 +10,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
+pytest.importorskip("cvxpy", reason="cvxpy is not installed (dependency group ref)")
+
 from optimum import Burn, Lander, least_burn, optimum, vacuum
 
 GRAVITY = 9.80665

@@ -17,9 +17,9 @@ from jax import Array  # noqa: E402
 from pydantic import BaseModel  # noqa: E402
 
 from mission.phase import Environment, Outcome, PhaseSpec  # noqa: E402
-from mission.sac_config import SacConfig  # noqa: E402
+from mission.sac.config import SacConfig  # noqa: E402
 from mission.testing import make_phase  # noqa: E402
-from mission.train import begin, fill_and_warm_up, train_chunk  # noqa: E402
+from mission.training.loop import begin, fill_and_warm_up, train_chunk  # noqa: E402
 
 VEHICLES = 64
 

@@ -27,14 +27,14 @@ from mission_rocket.physics.tables import lookup_grid
 from mission_rocket.physics.vector import Vector
 from optimum import Burn, Lander, optimum
 
-from mission.checkpoint import PhaseFolder
-from mission.config import MissionFile
 from mission.devices import configure
-from mission.loading import load_mission
-from mission.networks import make_networks, mean_action
-from mission.policies import load_actor
-from mission.reports.recording import BENCHMARK
-from mission.resolve import resolve_mission
+from mission.missionfile.models import MissionFile
+from mission.missionfile.reading import load_mission
+from mission.missionfile.resolve import resolve_mission
+from mission.report.recording import BENCHMARK
+from mission.sac.networks import make_networks, mean_action
+from mission.storage.policies import load_actor
+from mission.storage.steps import PhaseFolder
 
 MISSION = Path(__file__).resolve().parent.parent / "missions" / "return_to_launch_site.yaml"
 CALM: dict[str, Any] = {

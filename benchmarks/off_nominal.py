@@ -25,9 +25,9 @@ from mission_rocket.flight import Dispersions, Flight
 from mission_rocket.physics.state import Dispersion
 from mission_rocket.physics.vector import Vector, quaternion_of_axis
 
-from mission.chain import fly_chunks, prepare_chain
-from mission.loading import load_mission
-from mission.rollout import PhaseFlight
+from mission.flight.chain import fly_chunks, prepare_chain
+from mission.flight.fly import PhaseFlight
+from mission.missionfile.reading import load_mission
 from mission.statistics import wilson
 
 MISSION = Path(__file__).resolve().parent.parent / "missions" / "return_to_launch_site.yaml"

@@ -36,9 +36,9 @@ def engine(steps: int, overrides: dict[str, Any]) -> None:
     from pydantic import BaseModel
 
     from mission.phase import Environment, Outcome, PhaseSpec
-    from mission.sac_config import SacConfig
+    from mission.sac.config import SacConfig
     from mission.testing import make_phase
-    from mission.train import begin, fill_and_warm_up, fly_evaluation, train_chunk
+    from mission.training.loop import begin, fill_and_warm_up, fly_evaluation, train_chunk
 
     gravity, mass, length, period, max_speed, max_torque = 10.0, 1.0, 1.0, 0.05, 8.0, 2.0
 

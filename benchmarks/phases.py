@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from mission.chain import fly_chunks, prepare_chain
-from mission.loading import load_mission
-from mission.rollout import PhaseFlight
+from mission.flight.chain import fly_chunks, prepare_chain
+from mission.flight.fly import PhaseFlight
+from mission.missionfile.reading import load_mission
 from mission.statistics import paired_difference
 
 MISSION = Path(__file__).resolve().parent.parent / "missions" / "return_to_launch_site.yaml"

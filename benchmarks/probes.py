@@ -23,7 +23,7 @@ def main() -> None:
     options = common.parser(__doc__, peer=False)
     options.add_argument("--seeds", type=int, default=5, help="training runs of each probe (default: %(default)s)")
     arguments = options.parse_args()
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "engine"))
     from mission.devices import configure
 
     configure()
@@ -31,7 +31,7 @@ def main() -> None:
     import probes
 
     from mission.testing import make_phase
-    from mission.train import begin, fill_and_warm_up, train_chunk
+    from mission.training.loop import begin, fill_and_warm_up, train_chunk
 
     table = [("probe", "critics %", "actor %", "claimed")]
     seen: dict[str, dict[str, list[float]]] = {}

@@ -78,7 +78,7 @@ def ours(batch: int) -> tuple[Any, Any]:
     configure()  # XLA's flags as training has them; one of the two devices works
     import jax
 
-    from mission import replay as store
+    from mission.sac import replay as store
 
     fill = _transitions((ROWS,))
     example = jax.tree.map(lambda leaf: leaf[0], fill)

@@ -22,7 +22,7 @@ from typing import Any
 import common
 
 MOST_S, MOST_MB, MOST_READY_S = 20.0, 8.0, 2.0
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "engine"))
 
 
 def seconds(call: Callable[[], Any]) -> float:

@@ -13,8 +13,8 @@ import typer
 from pydantic import BaseModel
 
 from mission.cli import app
-from mission.sac_config import SacConfig
-from mission.schema import mission_schema
+from mission.missionfile.schema import mission_schema
+from mission.sac.config import SacConfig
 
 DOCS = Path(__file__).resolve().parent
 BEGIN = "<!-- options: written by docs/generate.py -->"
@@ -80,7 +80,7 @@ def _parameter(parameter: Any, context: Any) -> tuple[str, str]:
 def main() -> None:
     """Rewrite the three files."""
     (DOCS / "command-line.md").write_text(command_line(), encoding="utf-8")
-    (DOCS / "mission.schema.json").write_text(schema_text(), encoding="utf-8")
+    (DOCS / "mission.missionfile.schema.json").write_text(schema_text(), encoding="utf-8")
     page = DOCS / "sac.md"
     page.write_text(with_options(page.read_text(encoding="utf-8")), encoding="utf-8")
 

@@ -13,12 +13,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from mission.reports.learning import learning_page
+from mission.report.curves import learning_page
 
 DOCS = Path(__file__).resolve().parent
 SHIPPED = DOCS.parent / "checkpoints" / "shipped" / "return_to_launch_site"
 REPLAY_S = 0.985  # share of the flight at which the replay is shown: the landing burn
-sys.path.insert(0, str(DOCS.parent / "tests"))
+sys.path.insert(0, str(DOCS.parent / "tests" / "engine"))
 from browser import READY, Page, chromium  # noqa: E402
 
 

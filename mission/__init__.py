@@ -9,47 +9,47 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mission.config import MissionFile
     from mission.errors import MissionError
     from mission.hooks import Event, hookimpl
-    from mission.loading import load_mission
+    from mission.missionfile.models import MissionFile
+    from mission.missionfile.reading import load_mission
+    from mission.missionfile.resolve import resolve_mission
     from mission.phase import Environment, Limit, Outcome, Phase, PhaseSpec
-    from mission.report import MissionReport, PhaseRecord, TrainingRecord
-    from mission.reports.charts import Chart, histogram, time_chart
-    from mission.reports.records import FlightRecords, Section
-    from mission.resolve import resolve_mission
-    from mission.runner import fly_mission, train_mission
-    from mission.sac_config import ActorConfig, FillConfig, NetworkConfig, SacConfig, WarmUpConfig
+    from mission.report.charts import Chart, histogram, time_chart
+    from mission.report.records import FlightRecords, Section
+    from mission.report.summary import MissionReport, PhaseRecord, TrainingRecord
+    from mission.sac.config import ActorConfig, FillConfig, NetworkConfig, SacConfig, WarmUpConfig
+    from mission.training.mission import fly_mission, train_mission
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "Chart": "reports.charts",
-    "histogram": "reports.charts",
-    "time_chart": "reports.charts",
-    "MissionFile": "config",
+    "Chart": "report.charts",
+    "histogram": "report.charts",
+    "time_chart": "report.charts",
+    "MissionFile": "missionfile.models",
     "MissionError": "errors",
     "Event": "hooks",
     "hookimpl": "hooks",
-    "load_mission": "loading",
+    "load_mission": "missionfile.reading",
     "Environment": "phase",
     "Limit": "phase",
     "Outcome": "phase",
     "Phase": "phase",
     "PhaseSpec": "phase",
-    "FlightRecords": "reports.records",
-    "Section": "reports.records",
-    "MissionReport": "report",
-    "PhaseRecord": "report",
-    "TrainingRecord": "report",
-    "resolve_mission": "resolve",
-    "fly_mission": "runner",
-    "train_mission": "runner",
-    "ActorConfig": "sac_config",
-    "FillConfig": "sac_config",
-    "NetworkConfig": "sac_config",
-    "SacConfig": "sac_config",
-    "WarmUpConfig": "sac_config",
+    "FlightRecords": "report.records",
+    "Section": "report.records",
+    "MissionReport": "report.summary",
+    "PhaseRecord": "report.summary",
+    "TrainingRecord": "report.summary",
+    "resolve_mission": "missionfile.resolve",
+    "fly_mission": "training.mission",
+    "train_mission": "training.mission",
+    "ActorConfig": "sac.config",
+    "FillConfig": "sac.config",
+    "NetworkConfig": "sac.config",
+    "SacConfig": "sac.config",
+    "WarmUpConfig": "sac.config",
 }
 
 __all__ = [

@@ -68,7 +68,7 @@ def plugins(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")]
     import json
 
     from mission.hooks import OBSERVER_GROUP, PHASE_GROUP
-    from mission.registry import list_plugins
+    from mission.missionfile.plugins import list_plugins
 
     rows = [
         {"group": group} | {key: value for key, value in vars(row).items() if key != "entry_point"}
@@ -86,9 +86,9 @@ def plugins(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @app.command()
 def check(file: File, overrides: Set = None, local: Local = False) -> None:
     """Parse, resolve and link a mission; print what would run. Trains nothing."""
-    from mission.loading import load_mission
+    from mission.missionfile.reading import load_mission
+    from mission.missionfile.resolve import digest, resolve_mission
     from mission.observers import Observers
-    from mission.resolve import digest, resolve_mission
 
     mission = load_mission(file, overrides or [])
     phases = resolve_mission(mission, allow_local_plugins=local)
@@ -118,7 +118,7 @@ def schema(
     """Print the JSON Schema of mission files, for editors."""
     import json
 
-    from mission.schema import mission_schema
+    from mission.missionfile.schema import mission_schema
 
     _write(json.dumps(mission_schema(), indent=2) + "\n", output)
 
@@ -152,7 +152,7 @@ def train(
 ) -> None:
     """Train every phase in order; goes on where an earlier run stopped, and ends the same to the bit."""
     from mission.errors import InputError
-    from mission.loading import load_mission
+    from mission.missionfile.reading import load_mission
 
     mission = load_mission(file, overrides or [])
     starts: dict[str, str | Path] = {}
@@ -165,7 +165,7 @@ def train(
         if name in starts:
             raise InputError(f"--init {text}", expected="a phase once", found=f"{name} twice", remedy="remove one")
         starts[name] = folder
-    from mission.runner import DEFAULT_CHECKPOINTS, train_mission
+    from mission.training.mission import DEFAULT_CHECKPOINTS, train_mission
 
     records = train_mission(
         mission,
@@ -222,7 +222,7 @@ def fly(
 ) -> None:
     """Fly N vehicles through the whole chain and report success with 95 % Wilson intervals."""
     from mission.errors import InputError, MachineError
-    from mission.loading import load_mission
+    from mission.missionfile.reading import load_mission
 
     if policy not in ("agent", "guide"):
         raise InputError("--policy", expected="agent or guide", found=policy, remedy="name one of the two")
@@ -236,7 +236,7 @@ def fly(
             remedy="choose another path",
         )
     from mission.observers.progress import flight_bar
-    from mission.runner import fly_mission
+    from mission.training.mission import fly_mission
 
     with flight_bar(flights) as bar:
         report = fly_mission(
@@ -254,7 +254,7 @@ def fly(
     if json_file == "-":
         typer.echo(report.to_json())
         return
-    from mission.tables import print_report
+    from mission.report.terminal import print_report
 
     print_report(report)
     if output is not None:
@@ -283,13 +283,13 @@ def report(
     local: Local = False,
 ) -> None:
     """Draw a report's page again from its records, or the learning curves of a training run."""
-    from mission.loading import load_mission
-    from mission.reports.learning import is_training, learning_page
+    from mission.missionfile.reading import load_mission
+    from mission.report.curves import is_training, learning_page
 
     if is_training(folder):
         typer.echo(learning_page(folder, output))
         return
-    from mission.reports.redraw import report_again
+    from mission.report.redraw import report_again
 
     mission = load_mission(mission_file, overrides or []) if mission_file is not None else None
     typer.echo(report_again(folder, mission, allow_local_plugins=local))
@@ -314,11 +314,11 @@ def compare(
     """Fly two sets of policies, or two missions, on the same seeds, and pair their flights (McNemar)."""
     import json
 
-    from mission.loading import load_mission
+    from mission.missionfile.reading import load_mission
 
     mission = load_mission(mission_file, overrides or []) if mission_file is not None else None
-    from mission.comparison import compare_missions
     from mission.observers.progress import flight_bar
+    from mission.report.compare import compare_missions
 
     with flight_bar(flights) as bar:
         result = compare_missions(
@@ -335,7 +335,7 @@ def compare(
     if as_json:
         typer.echo(json.dumps(result, indent=2, allow_nan=False))
         return
-    from mission.tables import print_comparison
+    from mission.report.terminal import print_comparison
 
     print_comparison(result)
 
@@ -349,7 +349,7 @@ def new(
     ] = None,
 ) -> None:
     """Write a complete, installable plugin distribution with one phase, a test and a mission file."""
-    from mission.skeleton import write_skeleton
+    from mission.missionfile.skeleton import write_skeleton
 
     folder = write_skeleton(name, directory)
     typer.echo(

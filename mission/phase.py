@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from jax import Array
     from pydantic import BaseModel
 
-    from mission.config import PhaseEntry
-    from mission.reports.records import FlightRecords, Section
-    from mission.sac_config import SacConfig
+    from mission.missionfile.models import PhaseEntry
+    from mission.report.records import FlightRecords, Section
+    from mission.sac.config import SacConfig
 
 H = TypeVar("H")
 S = TypeVar("S")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mission.config import Z95, Gate
+from mission.missionfile.models import Z95, Gate
 
 
 def wilson(count: int, total: int) -> tuple[float, float]:

@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mission.config import PhaseEntry
-from mission.contract import check_contract, first_difference
 from mission.errors import PluginError
+from mission.flight.fly import finite_leaves, state_leaf_names
+from mission.missionfile.contract import check_contract, first_difference
+from mission.missionfile.models import PhaseEntry
+from mission.missionfile.resolve import check_record
 from mission.phase import Phase, PhaseSpec, PluginOrigin
-from mission.resolve import check_record
-from mission.rollout import finite_leaves, state_leaf_names
 
 VEHICLES = 64
 

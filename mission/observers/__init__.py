@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from mission.config import MissionFile
 from mission.errors import machine_errors
 from mission.hooks import Event
-from mission.registry import load_observer
+from mission.missionfile.models import MissionFile
+from mission.missionfile.plugins import load_observer
 
 log = logging.getLogger("mission")
 

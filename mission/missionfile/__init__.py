@@ -1,0 +1,1 @@
+"""From the bytes of a mission file to checked phases: models, reading, plugins, contract."""

@@ -1,0 +1,261 @@
+"""Read a mission file: bytes -> YAML 1.2 nodes with positions -> `--set` -> validated `MissionFile`."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from mission.errors import InputError, MissionError
+from mission.missionfile.models import MissionFile, Source, dotted
+
+MAX_BYTES = 1 << 20
+MAX_DEPTH = 32
+_MAX_INTEGER = 2**63 - 1  # either way
+Location = tuple[str | int, ...]
+_SCALARS = {f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "bool", "null", "str")}
+
+
+def load_mission(path: str | Path, overrides: Sequence[str] = ()) -> MissionFile:
+    """Read and validate a mission file; plugins' own parameters are validated by `resolve_mission`.
+
+    Args:
+      path: YAML 1.2 file, UTF-8, at most 1 MiB.
+      overrides: "KEY=VALUE" strings, e.g. "phases.landing.sac.gamma=0.99".
+
+    Raises:
+      InputError: with the position of what is wrong.
+    """
+    path = Path(path)
+    data, positions = parse_yaml(_read(path), path.name)
+    for override in overrides:
+        _apply_override(data, positions, override)
+    source = Source(path, positions, _phase_names(data))
+    try:
+        mission = MissionFile.model_validate(data)
+    except ValidationError as error:
+        raise explain(error, source, (), MissionFile) from None
+    mission._source = source
+    return mission
+
+
+def _read(path: Path) -> str:
+    try:
+        if path.is_dir() or not path.exists():
+            found = "a folder" if path.is_dir() else "no such file"
+            raise InputError(str(path), expected="a mission file", found=found, remedy="give the path of a YAML file")
+        with path.open("rb") as stream:
+            raw = stream.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise InputError(
+            str(path), expected="a readable mission file", found=str(error), remedy="check the path and its permissions"
+        ) from None
+    if len(raw) > MAX_BYTES:
+        raise InputError(
+            str(path), expected=f"at most {MAX_BYTES} bytes", found="more than that", remedy="is this a mission file?"
+        )
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            str(path),
+            expected="UTF-8 text",
+            found=f"an invalid byte at offset {error.start}",
+            remedy="save it as UTF-8",
+        ) from None
+
+
+def parse_yaml(text: str, name: str) -> tuple[Any, dict[Location, tuple[int, int] | str]]:
+    """Plain data and the (line, column) of every key and item, both counted from 1.
+
+    Raises:
+      InputError: bad syntax, aliases, tags, duplicate keys, non-finite numbers, too deep.
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        _check_events(YAML(typ="safe", pure=True).parse(text), name)
+        yaml = YAML(typ="safe", pure=True)
+        node = yaml.compose(text)
+        positions: dict[Location, tuple[int, int] | str] = {}
+        data = None if node is None else _construct(yaml, node, (), positions, name)
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+        place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark is not None else name
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise InputError(place, expected="YAML 1.2", found=problem, remedy="correct the syntax there") from None
+    except (ValueError, TypeError, AttributeError, IndexError, KeyError, AssertionError, OverflowError) as error:
+        # The YAML library lets a few of these escape on malformed input.
+        raise InputError(
+            name, expected="YAML 1.2", found=str(error) or type(error).__name__, remedy="correct the syntax"
+        ) from None
+    return data, positions
+
+
+def _check_events(events: Iterable[Any], name: str) -> None:
+    """Refuse what a mission file must not use before any of it is built in memory."""
+    depth = 0
+    for event in events:
+        kind = type(event).__name__
+        place = f"{name}:{event.start_mark.line + 1}:{event.start_mark.column + 1}"
+        if kind == "AliasEvent" or getattr(event, "anchor", None) is not None:
+            raise InputError(place, expected="no anchors or aliases", found="one of them", remedy="write the value out")
+        if kind in ("ScalarEvent", "MappingStartEvent", "SequenceStartEvent") and event.tag is not None:
+            raise InputError(place, expected="no tags", found=f"the tag {event.tag}", remedy="remove the tag")
+        if kind == "DocumentStartEvent" and event.version not in (None, (1, 2)):
+            raise InputError(place, expected="YAML 1.2", found=f"%YAML {event.version}", remedy="remove the directive")
+        depth += kind.endswith("StartEvent") - kind.endswith("EndEvent")
+        if depth > MAX_DEPTH:
+            raise InputError(place, expected=f"at most {MAX_DEPTH} levels", found="deeper nesting", remedy="flatten it")
+
+
+def _construct(yaml: Any, node: Any, at: Location, positions: dict[Location, Any], name: str) -> Any:
+    line, column = node.start_mark.line + 1, node.start_mark.column + 1
+    positions.setdefault(at, (line, column))
+    if node.id == "sequence":
+        return [_construct(yaml, item, (*at, i), positions, name) for i, item in enumerate(node.value)]
+    if node.id == "mapping":
+        result: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key = key_node.value
+            place = f"{name}:{key_node.start_mark.line + 1}:{key_node.start_mark.column + 1}"
+            if key_node.id != "scalar":
+                raise InputError(place, expected="a word as key", found="a list or mapping", remedy="use a plain key")
+            if key in result:
+                raise InputError(
+                    f"{place}: {dotted((*at, key))}",
+                    expected="every key once",
+                    found="the key a second time",
+                    remedy="remove one",
+                )
+            positions[(*at, key)] = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
+            result[key] = _construct(yaml, value_node, (*at, key), positions, name)
+        return result
+    if node.tag not in _SCALARS:  # a timestamp, say: YAML 1.2's core schema has none
+        return node.value
+    value = yaml.constructor.construct_object(node)
+    finite = not isinstance(value, float) or math.isfinite(value)
+    if not finite or (isinstance(value, int) and not -_MAX_INTEGER <= value <= _MAX_INTEGER):
+        raise InputError(
+            f"{name}:{line}:{column}: {dotted(at)}",
+            expected="a finite number, an integer of at most 64 bits",
+            found=node.value[:60],
+            remedy="give such a number",
+        )
+    return value
+
+
+def _phase_names(data: Any) -> dict[int, str]:
+    phases = data.get("phases") if isinstance(data, dict) else None
+    if not isinstance(phases, list):
+        return {}
+    names = {i: entry.get("name") for i, entry in enumerate(phases) if isinstance(entry, dict)}
+    return {i: name for i, name in names.items() if isinstance(name, str)}
+
+
+def _apply_override(data: Any, positions: dict[Location, Any], override: str) -> None:
+    """Write one KEY=VALUE into the raw document; phases are named, not numbered."""
+    where = f"--set {override}"
+    key, separator, text = override.partition("=")
+    parts: list[str] = key.split(".")
+    if not separator or not all(parts):
+        raise InputError(
+            where, expected="KEY=VALUE, KEY like phases.landing.sac.gamma", found=override, remedy="write KEY=VALUE"
+        )
+    value, _ = parse_yaml(text, where)
+    location: list[str | int] = list(parts)
+    target = data
+    if parts[0] == "phases":
+        names = {name: i for i, name in _phase_names(data).items()}
+        if len(parts) < 3 or parts[1] not in names:
+            raise InputError(
+                where,
+                expected=f"phases.NAME.KEY with NAME one of {', '.join(names) or '(none)'}",
+                found=key,
+                remedy="name a phase of the mission",
+            )
+        location[1] = names[parts[1]]
+    for depth, part in enumerate(location[:-1]):
+        if isinstance(target, dict) and isinstance(part, str):
+            target = target.setdefault(part, {})
+        elif isinstance(target, list) and isinstance(part, int):
+            target = target[part]
+        if not isinstance(target, dict | list):
+            raise InputError(
+                where,
+                expected=f"a mapping at {dotted(tuple(location[: depth + 1]))}",
+                found=repr(target),
+                remedy="set a key that exists",
+            )
+    if not isinstance(target, dict):
+        raise InputError(where, expected="a key of a mapping", found=key, remedy="set a key that exists")
+    target[str(location[-1])] = value
+    positions[tuple(location)] = where
+
+
+def explain(error: ValidationError, source: Source, prefix: Location, model: type[BaseModel]) -> MissionError:
+    """The first pydantic error as a four-part message with its position in the file."""
+    errors = error.errors()
+    first, location = errors[0], _in_document(source, prefix, errors[0]["loc"])
+    where = source.where(location)
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(model, first["loc"][:-1])
+        return unknown_key(where, str(first["loc"][-1]), known)
+    if first["type"] == "missing":
+        return InputError(where, expected=f'the key "{location[-1]}"', found="nothing", remedy=f'add "{location[-1]}:"')
+    given = first.get("input")
+    shown = repr(given)
+    if first["type"] == "value_error" and isinstance(given, dict | BaseModel):
+        below = [at for key, at in source.positions.items() if key[: len(location)] == location]
+        shown = ", with ".join(["these settings together", *(at for at in below if isinstance(at, str))])
+    shown = shown if len(shown) <= 120 else shown[:117] + "..."
+    # every branch of a union fails on its own
+    same = [e["msg"] for e in errors if _in_document(source, prefix, e["loc"]) == location]
+    words = [message.removeprefix("Value error, ").removeprefix("Input should be ") for message in same]
+    return InputError(where, expected=", or ".join(dict.fromkeys(words)), found=shown, remedy="change the value")
+
+
+def _in_document(source: Source, prefix: Location, location: Sequence[str | int]) -> Location:
+    """A place of pydantic's without what names a branch of a union: `float`, `constrained-int`, `literal['a','b']`."""
+    place = prefix
+    for part in location:
+        label = isinstance(part, str) and ("[" in part or part.rpartition("-")[2] in ("float", "int", "str", "bool"))
+        if not label or (*place, part) in source.positions:
+            place = (*place, part)
+    return place
+
+
+def unknown_key(where: str, key: str, known: Sequence[str]) -> InputError:
+    """The error for a key that no model declares, with the nearest one that exists."""
+    near = difflib.get_close_matches(key, known, 1, 0.5)
+    return InputError(
+        where,
+        expected=f"one of {', '.join(known)}" if known else "no keys here",
+        found=f'the unknown key "{key}"',
+        remedy=f'did you mean "{near[0]}"?' if near else "remove the key or correct its spelling",
+    )
+
+
+def _known_keys(model: type[BaseModel], location: Sequence[str | int]) -> list[str]:
+    current: Any = model
+    for part in location:
+        if isinstance(part, str):
+            field = getattr(current, "model_fields", {}).get(part)
+            current = _model_in(field.annotation) if field is not None else current
+    return sorted(getattr(current, "model_fields", {}))
+
+
+def _model_in(annotation: Any) -> Any:
+    """The pydantic model inside an annotation such as `tuple[PhaseEntry, ...]` or `Gate | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        found = _model_in(argument)
+        if found is not None:
+            return found
+    return None

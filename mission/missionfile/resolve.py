@@ -1,0 +1,221 @@
+"""From a mission file to checked phases: plugin, parameters, SAC settings, contract, links, digest."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Collection, Sequence
+from functools import partial
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from mission.errors import InputError, MissionError, PluginError, guard
+from mission.hooks import PhaseHooks
+from mission.missionfile.contract import check_contract, check_links
+from mission.missionfile.models import MissionFile
+from mission.missionfile.plugins import find_plugin, hook_caller, load_local, load_module, local_path
+from mission.missionfile.reading import Location, explain, unknown_key
+from mission.missionfile.sources import source_hash
+from mission.phase import Environment, Phase, PhaseSpec, PluginOrigin
+from mission.sac.config import PRESETS, SacConfig
+
+
+def resolve_mission(mission: MissionFile, *, allow_local_plugins: bool = False) -> tuple[Phase, ...]:
+    """Load every plugin, validate its parameters, check its shapes and the links; nothing compiles.
+
+    Raises:
+      MissionError: the first thing that is wrong, with its position in the mission file.
+    """
+    specs = [load_spec(mission, i, allow_local_plugins) for i in range(len(mission.phases))]
+    _check_shared_params(mission, [spec for _, spec in specs])
+    phases = tuple(_build(mission, i, origin, spec) for i, (origin, spec) in enumerate(specs))
+    shapes = [check_contract(phase) for phase in phases]
+    for i, (phase, found) in enumerate(zip(phases, shapes, strict=True)):
+        for channel in phase.entry.gate.channels if phase.entry.gate else ():
+            if channel not in found.telemetry:
+                where = mission.source.where(("phases", i, "gate", "channels", channel))
+                raise unknown_key(where, channel, list(found.telemetry))
+    check_links(phases, shapes)
+    pairs = zip(phases, shapes, strict=True)
+    return tuple(
+        dataclasses.replace(phase, channels=tuple(found.telemetry), leaves=found.leave) for phase, found in pairs
+    )
+
+
+def load_spec(mission: MissionFile, index: int, allow_local: bool = False) -> tuple[PluginOrigin, PhaseSpec]:
+    """The record of the plugin that phase `index` names, and where it came from."""
+    entry = mission.phases[index]
+    where = mission.source.where(("phases", index, "plugin"))
+    path = local_path(entry.plugin, mission.folder, allow_local, where)
+    if path is None:
+        return load_installed(entry.plugin, where)
+    module = load_local(path, where)
+    return _spec(module, PluginOrigin(path.stem, "local file", source_hash(module)[:12], source_hash(module)), where)
+
+
+def load_installed(reference: str, where: str) -> tuple[PluginOrigin, PhaseSpec]:
+    """The record of an installed plugin, and where it came from."""
+    listing = find_plugin(reference, where)
+    module = load_module(listing, where)
+    return _spec(module, PluginOrigin(listing.name, listing.distribution, listing.version, source_hash(module)), where)
+
+
+def _spec(module: Any, origin: PluginOrigin, where: str) -> tuple[PluginOrigin, PhaseSpec]:
+    hook = hook_caller(module, PhaseHooks, "mission_phase", str(origin), where)
+    specs = guard(where, f"{origin}: mission_phase to work", hook)
+    spec = specs[0] if specs else None
+    if not isinstance(spec, PhaseSpec):
+        raise PluginError(
+            where,
+            expected=f"{origin}: mission_phase to return a PhaseSpec",
+            found=type(spec).__name__,
+            remedy="return mission.PhaseSpec(...)",
+        )
+    check_record(origin, spec, where)
+    return origin, spec
+
+
+def check_record(origin: PluginOrigin, spec: PhaseSpec, where: str) -> None:
+    """Refuse a PhaseSpec whose fields are not what they should be."""
+
+    def refuse(expected: str, found: object) -> PluginError:
+        return PluginError(where, expected=f"{origin}: {expected}", found=repr(found), remedy="correct the PhaseSpec")
+
+    if not (isinstance(spec.params, type) and issubclass(spec.params, BaseModel)):
+        raise refuse("params to be a pydantic model class", spec.params)
+    if spec.sac is not None and not isinstance(spec.sac, SacConfig):
+        raise refuse("sac to be a SacConfig or None", spec.sac)
+    if not callable(spec.environment) or not callable(spec.limits):
+        raise refuse("environment and limits to be functions of the parameters", spec.environment)
+    if spec.report is not None and not callable(spec.report):
+        raise refuse("report to be a function of the records, or None", spec.report)
+    if spec.sac is not None and not callable(spec.reward):
+        raise refuse("reward to be a function of the parameters, since sac is given", spec.reward)
+
+
+def _check_shared_params(mission: MissionFile, specs: Sequence[PhaseSpec]) -> None:
+    declared = sorted({name for spec in specs for name in spec.params.model_fields})
+    for key in mission.params:
+        if key not in declared:
+            raise unknown_key(mission.source.where(("params", key)), key, declared)
+
+
+def _build(mission: MissionFile, index: int, origin: PluginOrigin, spec: PhaseSpec) -> Phase:
+    entry, at = mission.phases[index], ("phases", index)
+    where = mission.source.where((*at, "plugin"))
+    shared = {k: v for k, v in mission.params.items() if k in spec.params.model_fields and k not in entry.params}
+    params = _validate(mission, spec.params, shared | entry.params, (*at, "params"), str(origin), shared)
+    environment = guard(where, f"{origin}: environment to work", lambda: spec.environment(params))
+    if not isinstance(environment, Environment):
+        raise PluginError(
+            where,
+            expected=f"{origin}: environment to return an Environment",
+            found=type(environment).__name__,
+            remedy="derive it from mission.Environment",
+        )
+    reward = guard(where, f"{origin}: reward to work", partial(spec.reward, params)) if spec.reward else None
+    limits = guard(where, f"{origin}: limits to work", lambda: tuple(spec.limits(params)))
+    guard(where, f"{origin}: parameters that can be kept as JSON", params.model_dump_json)
+    phase = Phase(
+        entry.name, origin, params, environment, reward, limits, _sac(mission, index, spec), entry, spec.report
+    )
+    if not phase.trained and environment.guide is None and len(environment.action_names) > 0:
+        raise PluginError(
+            mission.source.where((*at, "policy")),
+            expected=f"{origin} to offer a guide",
+            found="no guide(state) on its environment",
+            remedy="set policy: agent",
+        )
+    return phase
+
+
+def _sac(mission: MissionFile, index: int, spec: PhaseSpec) -> SacConfig | None:
+    """The plugin's defaults (or a preset) under the mission file's overrides."""
+    overrides = dict(mission.phases[index].sac)
+    at: Location = ("phases", index, "sac")
+    where = mission.source.where(at)
+    if spec.sac is None:
+        if overrides:
+            raise InputError(
+                where, expected="no sac settings: this phase is flown by its guide", found="some", remedy="remove sac:"
+            )
+        return None
+    preset = overrides.pop("preset", None)
+    if preset is not None and (not isinstance(preset, str) or preset not in PRESETS):
+        raise InputError(
+            mission.source.where((*at, "preset")),
+            expected=f"one of {', '.join(PRESETS)}",
+            found=repr(preset),
+            remedy="name a preset",
+        )
+    base = PRESETS[preset] if preset is not None else spec.sac.model_dump()
+    return _validate(mission, SacConfig, _merge(base, overrides), at, "the engine")
+
+
+def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in changes.items():
+        below = merged.get(key)
+        merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _validate(
+    mission: MissionFile,
+    model: type[BaseModel],
+    data: dict[str, Any],
+    at: Location,
+    owner: str,
+    shared: Collection[str] = (),
+) -> Any:
+    """`data` as the model, with the place of what is wrong: in `at`, or in the mission's own parameters (`shared`)."""
+    if model.model_config.get("extra") != "allow":  # unknown keys are errors, whatever the plugin's model says
+        known = {f.alias or name for name, f in model.model_fields.items()} | set(model.model_fields)
+        for key in data:
+            if key not in known:
+                raise unknown_key(mission.source.where((*at, key)), key, sorted(known))
+    try:
+        return model.model_validate(data, context={"folder": mission.folder})
+    except ValidationError as error:
+        first = error.errors()[0]["loc"]
+        place = ("params",) if first and first[0] in shared else at
+        raise explain(error, mission.source, place, model) from None
+    except MissionError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            mission.source.where(at),
+            expected=f"{owner}: {model.__name__} to validate its parameters",
+            found=f"{type(error).__name__}: {error}",
+            remedy="correct the parameters, or the plugin's validator",
+        ) from error
+
+
+def digest(configuration: Sequence[dict[str, Any]]) -> str:
+    """SHA-256 of the validated configuration of a chain of phases."""
+    text = json.dumps(list(configuration), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def first_change(stored: Any, current: Any, at: str = "") -> str:
+    """Path and both values of the first difference between two configurations; empty if none."""
+    if isinstance(stored, dict) and isinstance(current, dict):
+        for key in [*stored, *[k for k in current if k not in stored]]:
+            change = first_change(stored.get(key), current.get(key), f"{at}.{key}" if at else key)
+            if change:
+                return change
+        return ""
+    if isinstance(stored, list) and isinstance(current, list) and len(stored) == len(current):
+        for i, (a, b) in enumerate(zip(stored, current, strict=True)):
+            label = a.get("name", i) if isinstance(a, dict) else i
+            change = first_change(a, b, f"{at}[{i}]" if at else f"phases.{label}")
+            if change:
+                return change
+        return ""
+    if isinstance(stored, list) and isinstance(current, list):
+        stored, current = (
+            [item.get("name", item) if isinstance(item, dict) else item for item in side] for side in (stored, current)
+        )
+    return "" if stored == current else f"{at or 'phases'} was {json.dumps(stored)}, is {json.dumps(current)}"

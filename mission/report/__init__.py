@@ -1,0 +1,1 @@
+"""Statistics of flown missions, report folders and their page."""

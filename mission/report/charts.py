@@ -1,0 +1,268 @@
+"""Small SVG charts that follow the page's colours, light or dark, and need no library in the browser.
+
+A chart with a time axis gets the chosen flight and a cursor from the page's script (`data-` attributes).
+Shapes: G points.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mission.report.records import phase_ends
+
+if TYPE_CHECKING:
+    from mission.report.records import FlightRecords
+
+WIDTH, HEIGHT = 420, 230
+LEFT, RIGHT, TOP, BOTTOM = 58, 10, 22, 34
+
+
+def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
+    """Round numbers in [low, high], at most `most` of them."""
+    raw = (high - low) / max(most - 1, 1)
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(power * m for m in (1.0, 2.0, 2.5, 5.0, 10.0) if power * m >= raw * 0.999)
+    first = math.ceil(low / step - 1e-9)
+    return [round(i * step, 12) for i in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def span(*values: object, pad: float = 0.05) -> tuple[float, float]:
+    """A range that holds all finite values of arrays and numbers, a little wider; never empty."""
+    flat = np.concatenate([np.ravel(np.asarray(v, np.float64)) for v in values]) if values else np.zeros(0)
+    flat = flat[np.isfinite(flat)]
+    if flat.size == 0:
+        return 0.0, 1.0
+    low, high = float(flat.min()), float(flat.max())
+    extra = (high - low) * pad if high > low else max(abs(high), 1.0) * 0.05
+    return low - extra, high + extra
+
+
+def number(value: float) -> str:
+    """A number as a person reads it."""
+    return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+
+
+class Chart:
+    """One chart; methods add to it, `html()` gives the SVG in a figure."""
+
+    def __init__(
+        self,
+        title: str,
+        x_label: str,
+        y_label: str,
+        x: tuple[float, float],
+        y: tuple[float, float],
+        equal: bool = False,
+    ) -> None:
+        """Ranges in data units; `equal`: the same scale on both axes, by widening one range."""
+        if equal:
+            x, y = _equal(x, y)
+        self.title, self.x_label, self.y_label, self.x, self.y = title, x_label, y_label, x, y
+        self.parts: list[str] = []
+        self.legend: list[tuple[str, str]] = []
+
+    def px(self, value: np.ndarray | float) -> np.ndarray:
+        """Horizontal place on the drawing."""
+        share = (np.asarray(value, np.float64) - self.x[0]) / (self.x[1] - self.x[0])
+        return LEFT + share * (WIDTH - LEFT - RIGHT)
+
+    def py(self, value: np.ndarray | float) -> np.ndarray:
+        """Vertical place on the drawing."""
+        share = (np.asarray(value, np.float64) - self.y[0]) / (self.y[1] - self.y[0])
+        return HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
+
+    def line(self, x: np.ndarray, y: np.ndarray, css: str = "c0", label: str = "") -> Chart:
+        """A line through [G] points, broken at NaN."""
+        path = "".join("M" + "L".join(part) for part in self._runs(x, y))
+        self.parts.append(f'<path class="line {css}" d="{path}"/>')
+        return self.named(css, label)
+
+    def band(self, x: np.ndarray, low: np.ndarray, high: np.ndarray, css: str = "c0", label: str = "") -> Chart:
+        """The area between two lines [G]."""
+        keep = np.isfinite(low) & np.isfinite(high)
+        for run in np.split(np.flatnonzero(keep), np.flatnonzero(np.diff(np.flatnonzero(keep)) > 1) + 1):
+            if run.size > 1:
+                there, back = self._runs(x[run], high[run])[0], self._runs(x[run][::-1], low[run][::-1])[0]
+                self.parts.append(f'<path class="band {css}" d="M{"L".join(there + back)}Z"/>')
+        return self.named(css, label)
+
+    def points(self, x: np.ndarray, y: np.ndarray, css: str = "c0", label: str = "") -> Chart:
+        """Dots, as one path."""
+        dots = "".join(f"M{a:.1f} {b:.1f}h0" for a, b in zip(self.px(x), self.py(y), strict=True))
+        self.parts.append(f'<path class="dots {css}" d="{dots}"/>')
+        return self.named(css, label)
+
+    def bars(self, edges: np.ndarray, heights: np.ndarray, css: str = "c0", label: str = "") -> Chart:
+        """A histogram: edges [G + 1], heights [G]."""
+        path = f"M{self.px(edges[0]):.1f} {self.py(0):.1f}"
+        for left, right, height in zip(edges[:-1], edges[1:], heights, strict=True):
+            path += f"L{self.px(left):.1f} {self.py(height):.1f}L{self.px(right):.1f} {self.py(height):.1f}"
+        self.parts.append(f'<path class="bars {css}" d="{path}L{self.px(edges[-1]):.1f} {self.py(0):.1f}"/>')
+        return self.named(css, label)
+
+    def rule_x(self, value: float, label: str = "", css: str = "boundary", row: int = 0) -> Chart:
+        """A vertical line over the whole height, with a word at its top."""
+        if self.x[0] <= value <= self.x[1]:
+            x, right = float(self.px(value)), float(self.px(value)) > WIDTH * 0.8
+            self.parts.append(f'<path class="rule {css}" d="M{x:.1f} {TOP}V{HEIGHT - BOTTOM}"/>')
+            anchor, dx = ("end", -3) if right else ("start", 3)
+            if label:
+                self.parts.append(
+                    f'<text class="note {css}" x="{x + dx:.1f}" y="{TOP + 9 + 10 * row}" text-anchor="{anchor}">'
+                    f"{escape(label)}</text>"
+                )
+        return self
+
+    def name_x(self, low: float, high: float, label: str) -> Chart:
+        """A word over a stretch of the horizontal axis; left out where it does not fit."""
+        a, b = (float(v) for v in self.px(np.clip([low, high], *self.x)))
+        if b - a > 5.4 * len(label):
+            self.parts.append(
+                f'<text class="note" x="{(a + b) / 2:.1f}" y="{TOP - 3}" text-anchor="middle">{escape(label)}</text>'
+            )
+        return self
+
+    def rule_y(self, value: float, label: str = "", css: str = "limit") -> Chart:
+        """A horizontal line over the whole width."""
+        if self.y[0] <= value <= self.y[1]:
+            y = float(self.py(value))
+            above = y - 3 if y > TOP + 14 else y + 10
+            self.parts.append(f'<path class="rule {css}" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
+            self.parts.append(
+                f'<text class="note {css}" x="{WIDTH - RIGHT - 2}" y="{above:.1f}" text-anchor="end">{escape(label)}</text>'
+            )
+        return self
+
+    def mark(self, x: float, y: float, label: str, css: str = "mark") -> Chart:
+        """A small cross with a tooltip."""
+        if self.x[0] <= x <= self.x[1] and self.y[0] <= y <= self.y[1]:
+            a, b = float(self.px(x)), float(self.py(y))
+            self.parts.append(
+                f'<path class="{css}" d="M{a - 4:.1f} {b:.1f}h8M{a:.1f} {b - 4:.1f}v8"><title>{escape(label)}</title></path>'
+            )
+        return self
+
+    def named(self, css: str, label: str) -> Chart:
+        """An entry of the legend for something drawn otherwise."""
+        if label and (css, label) not in self.legend:
+            self.legend.append((css, label))
+        return self
+
+    def html(self, channels: Sequence[str] = (), x_channel: str = "time") -> str:
+        """The figure; with `channels` the page draws the chosen flight over it, against time or another channel."""
+        axes = [f'<path class="axis" d="M{LEFT} {TOP}V{HEIGHT - BOTTOM}H{WIDTH - RIGHT}"/>']
+        for tick in nice_ticks(*self.x):
+            x = float(self.px(tick))
+            axes.append(f'<path class="grid" d="M{x:.1f} {TOP}V{HEIGHT - BOTTOM}"/>')
+            axes.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 13}" text-anchor="middle">{number(tick)}</text>')
+        for tick in nice_ticks(*self.y, most=5):
+            y = float(self.py(tick))
+            axes.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
+            axes.append(f'<text x="{LEFT - 5}" y="{y + 4:.1f}" text-anchor="end">{number(tick)}</text>')
+        middle = (LEFT + WIDTH - RIGHT) / 2
+        axes.append(f'<text x="{middle}" y="{HEIGHT - 5}" text-anchor="middle">{escape(self.x_label)}</text>')
+        axes.append(f'<text x="4" y="12" class="unit">{escape(self.y_label)}</text>')
+        data = ""
+        if channels:
+            box = (LEFT, TOP, WIDTH - RIGHT, HEIGHT - BOTTOM, *self.x, *self.y)
+            data = (
+                f' data-box="{" ".join(f"{v:.7g}" for v in box)}" data-x="{escape(x_channel)}"'
+                f' data-channels="{escape(" ".join(channels))}"'
+            )
+        keys = "".join(f'<span class="key {css}">{escape(label)}</span>' for css, label in self.legend)
+        caption = f"<figcaption>{escape(self.title)}<span class=keys>{keys}</span></figcaption>"
+        return (
+            f'<figure class="chart"{data}>{caption}<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+            f'aria-label="{escape(self.title)}">{"".join(axes)}<g class="plot">{"".join(self.parts)}</g></svg></figure>'
+        )
+
+    def _runs(self, x: np.ndarray, y: np.ndarray) -> list[list[str]]:
+        runs: list[list[str]] = [[]]
+        for a, b in zip(self.px(x).tolist(), self.py(y).tolist(), strict=True):
+            if math.isfinite(a) and math.isfinite(b):
+                runs[-1].append(f"{a:.1f} {b:.1f}")
+            elif runs[-1]:
+                runs.append([])
+        return [run for run in runs if run]
+
+
+def _equal(x: tuple[float, float], y: tuple[float, float]) -> tuple[tuple[float, float], tuple[float, float]]:
+    scale_x = (x[1] - x[0]) / (WIDTH - LEFT - RIGHT)
+    scale_y = (y[1] - y[0]) / (HEIGHT - TOP - BOTTOM)
+    scale = max(scale_x, scale_y)
+
+    def widen(side: tuple[float, float], pixels: float) -> tuple[float, float]:
+        middle = (side[0] + side[1]) / 2
+        return middle - scale * pixels / 2, middle + scale * pixels / 2
+
+    return widen(x, WIDTH - LEFT - RIGHT), widen(y, HEIGHT - TOP - BOTTOM)
+
+
+def time_chart(records: FlightRecords, channels: Sequence[str], title: str = "", y_label: str = "") -> str:
+    """Channels over time: bands of all flights, phase boundaries, limits, and the chosen flight on top.
+
+    Args:
+      records: of the report.
+      channels: those that no phase has are left out; an empty string comes back where none is left.
+      title: default the first channel's name; it should name the unit.
+      y_label: beside the axis, where the title does not say it.
+    """
+    bands = records.bands
+    known = [name for name in channels if name in bands.channels]
+    if not known:
+        return ""
+    flown = [
+        track.channels[name]
+        for flight in records.chosen
+        if flight.role != "lost"
+        for track in flight.tracks
+        for name in known
+        if name in track.channels
+    ]
+    edges = [edge for name in known for edge in (bands.of(name) or ())[::2]]
+    limits = [(phase, limit) for name in known for phase, limit in records.limit(name)]
+    low, high = span(*edges, *flown)
+    near = [v for _, limit in limits for v in (limit.minimum, limit.maximum) if v is not None]
+    room = high - low
+    y = span(low, high, *[v for v in near if low - room <= v <= high + room], pad=0.02)
+    chart = Chart(title or known[0], "time (s)", y_label, (0.0, float(bands.time_s[-1])), y)
+    before = 0.0
+    for name, ends in phase_ends(records.flights):
+        after = float(np.median(ends)) if ends.size else before
+        chart.rule_x(after).name_x(before, after, name)
+        before = after
+    for i, name in enumerate(known):
+        p05, p50, p95 = bands.of(name) or (bands.time_s,) * 3
+        chart.band(bands.time_s, p05, p95, f"c{i}", name if len(known) > 1 else "").line(
+            bands.time_s, p50, f"c{i} median"
+        )
+    for phase, limit in limits:
+        for bound, value in (("at least", limit.minimum), ("at most", limit.maximum)):
+            if value is not None:
+                chart.rule_y(value, f"{phase}: {bound} {number(value)}")
+    return chart.html(known)
+
+
+def histogram(
+    title: str, x_label: str, samples: Sequence[tuple[str, np.ndarray]], limits: Sequence[float] = (), bins: int = 40
+) -> str:
+    """Distributions over each other, each as its share of flights a bin; limits as lines."""
+    finite = [(label, values[np.isfinite(values)]) for label, values in samples]
+    kept = [(label, values) for label, values in finite if values.size]
+    if not kept:
+        return ""
+    ends = [np.percentile(values, (0.1, 99.9)) for _, values in kept]
+    low, high = span(*ends, *limits)
+    edges = np.linspace(low, high, bins + 1)
+    shares = [100.0 * np.histogram(values.clip(low, high), edges)[0] / len(values) for _, values in kept]
+    chart = Chart(title, x_label, "% of flights", (low, high), (0.0, 1.08 * max(float(s.max()) for s in shares)))
+    for i, ((label, _), share) in enumerate(zip(kept, shares, strict=True)):
+        chart.bars(edges, share, f"c{i}", label)
+    for limit in limits:
+        chart.rule_x(limit, number(limit), "limit")
+    return chart.html()

@@ -1,0 +1,213 @@
+"""Soft Actor-Critic: the losses, each with its equation, and one update of an agent.
+
+Papers: [1] Haarnoja et al. 2018, arXiv:1801.01290; [2] Haarnoja et al. 2018, arXiv:1812.05905.
+Shapes: B batch (of this device), O observation, A action. Strict rank promotion is on: weights,
+errors and log-densities are all [B].
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array, lax
+from jax.flatten_util import ravel_pytree
+
+from mission.sac.config import SacConfig
+from mission.sac.networks import Networks, sample_action
+
+# One all-reduce of more floats than this is several times slower on the CPU than two of half.
+_REDUCE_FLOATS = 60_000
+
+
+class Agent(NamedTuple):
+    """Everything of one learner that changes."""
+
+    actor: Any
+    critic: Any
+    target_critic: Any
+    log_temperature: Array  # float32 []
+    actor_optimiser: Any
+    critic_optimiser: Any
+    temperature_optimiser: Any
+    updates: Array  # int32 [], joint updates so far
+
+
+class Batch(NamedTuple):
+    """n-step transitions as the losses need them."""
+
+    obs: Array  # [B, O]
+    action: Array  # [B, A]
+    reward: Array  # [B], discounted sum over the window
+    next_obs: Array  # [B, O], after the window
+    discount: Array  # [B], gamma^steps, 0 where the window ended in a terminal state
+    weight: Array  # [B], importance weights
+
+
+def target_entropy(config: SacConfig, actions: int) -> float:
+    """The entropy that the temperature aims at: -A ([2], section 5), a Gaussian's, or a number."""
+    if config.target_entropy == "action_dim":
+        return -float(actions)
+    if config.target_entropy == "max_std":
+        return actions * (math.log(config.max_std) + 0.5 * math.log(2 * math.pi * math.e))
+    return float(config.target_entropy)
+
+
+def _optimiser(learning_rate: float, max_norm: float | None) -> optax.GradientTransformation:
+    clip = optax.clip_by_global_norm(max_norm) if max_norm is not None else optax.identity()
+    return optax.chain(clip, optax.adam(learning_rate))
+
+
+def optimisers(config: SacConfig) -> tuple[optax.GradientTransformation, ...]:
+    """(actor, critic, temperature), each with its own clip."""
+    return (
+        _optimiser(config.actor_learning_rate, config.actor_grad_max_norm),
+        _optimiser(config.critic_learning_rate, config.critic_grad_max_norm),
+        _optimiser(config.temperature_learning_rate, config.temperature_grad_max_norm),
+    )
+
+
+def create_agent(config: SacConfig, networks: Networks, key: Array, observations: int) -> Agent:
+    """Fresh parameters; targets are copies of the critics. Key consumed."""
+    actor_key, critic_key = jax.random.split(key)
+    obs, action = jnp.zeros((1, observations)), jnp.zeros((1, networks.actor.actions))
+    actor = networks.actor.init(actor_key, obs)
+    critic = networks.critic.init(critic_key, obs, action)
+    log_temperature = jnp.log(jnp.float32(config.temperature_initial))
+    of_actor, of_critic, of_temperature = optimisers(config)
+    return Agent(
+        actor,
+        critic,
+        jax.tree.map(jnp.copy, critic),
+        log_temperature,
+        of_actor.init(actor),
+        of_critic.init(critic),
+        of_temperature.init(log_temperature),
+        jnp.int32(0),
+    )
+
+
+def td_target(config: SacConfig, networks: Networks, agent: Agent, batch: Batch, noise: Array) -> Array:
+    """y = r + gamma^n (min_i Q'_i(s', a') - alpha log pi(a' | s')), [B] ([2], eq. 5 and 6)."""
+    action, log_density = sample_action(config.actor.head, networks.normal(agent.actor, batch.next_obs), noise)
+    q = networks.q(agent.target_critic, batch.next_obs, action).min(axis=0)
+    value = q - jnp.exp(agent.log_temperature) * log_density
+    return lax.stop_gradient(batch.reward + batch.discount * value)
+
+
+def critic_loss(networks: Networks, params: Any, batch: Batch, target: Array) -> tuple[Array, tuple[Array, Array]]:
+    """J_Q = mean of w 1/2 sum_i (Q_i(s, a) - y)^2 ([2], eq. 5); also |td| [B], the mean over both, and Q."""
+    q = networks.q(params, batch.obs, batch.action)
+    error = q - target[None, :]
+    loss = (batch.weight * 0.5 * (error**2).sum(axis=0)).mean()
+    return loss, (jnp.abs(error).mean(axis=0), q.mean())
+
+
+def actor_loss(
+    config: SacConfig, networks: Networks, params: Any, critic: Any, log_temperature: Array, obs: Array, noise: Array
+) -> tuple[Array, tuple[Array, Array]]:
+    """J_pi = mean of alpha log pi(a | s) - min_i Q_i(s, a) ([2], eq. 9); also mean log pi and mean std."""
+    normal = networks.normal(params, obs)
+    action, log_density = sample_action(config.actor.head, normal, noise)
+    q = networks.q(critic, obs, action).min(axis=0)
+    loss = (jnp.exp(lax.stop_gradient(log_temperature)) * log_density - q).mean()
+    return loss, (log_density.mean(), jnp.exp(normal.log_std).mean())
+
+
+def temperature_loss(log_temperature: Array, mean_log_density: Array, entropy: float) -> Array:
+    """J(alpha) = -log alpha (mean log pi + target entropy) ([2], eq. 18, in log space)."""
+    return -log_temperature * lax.stop_gradient(mean_log_density + entropy)
+
+
+def all_mean(tree: Any, axis: str) -> Any:
+    """Mean over devices of a pytree, in a few large all-reduces instead of one a leaf."""
+    flat, unravel = ravel_pytree(tree)
+    pieces = [lax.pmean(flat[at : at + _REDUCE_FLOATS], axis) for at in range(0, flat.size, _REDUCE_FLOATS)]
+    return unravel(jnp.concatenate(pieces))
+
+
+def update_critic(
+    config: SacConfig,
+    networks: Networks,
+    agent: Agent,
+    batch: Batch,
+    noise: Array,
+    axis: str,
+    optimiser: optax.GradientTransformation,
+) -> tuple[Agent, Array, Array, Array]:
+    """One step of both critics; returns the agent, loss, local |td| [B] and mean Q."""
+    target = td_target(config, networks, agent, batch, noise)
+    (loss, (td, q)), grads = jax.value_and_grad(lambda p: critic_loss(networks, p, batch, target), has_aux=True)(
+        agent.critic
+    )
+    grads, loss, q = all_mean((grads, loss, q), axis)
+    changes, state = optimiser.update(grads, agent.critic_optimiser)
+    return agent._replace(critic=optax.apply_updates(agent.critic, changes), critic_optimiser=state), loss, td, q
+
+
+def update_targets(config: SacConfig, agent: Agent) -> Agent:
+    """Q' <- tau Q + (1 - tau) Q' ([1], algorithm 1)."""
+    return agent._replace(target_critic=optax.incremental_update(agent.critic, agent.target_critic, config.tau))
+
+
+def update_agent(
+    config: SacConfig, networks: Networks, agent: Agent, batch: Batch, noise: Array, axis: str
+) -> tuple[Agent, Array, dict[str, Array]]:
+    """Critic, actor, temperature, targets, in this order ([2], algorithm 1).
+
+    Args:
+      config, networks: of the agent.
+      agent: Agent.
+      batch: Batch, leaves [B, ...]: this device's share of the whole batch.
+      noise: standard normal [2, B, A], for next and current actions.
+      axis: mesh axis over which gradients are averaged.
+
+    Returns:
+      agent: Agent after one update, equal on every device.
+      td: |TD error| [B * devices] of the whole batch, for its priorities.
+      metrics: scalars by their names in `docs/sac.md`.
+    """
+    of_actor, of_critic, of_temperature = optimisers(config)
+    agent, loss_q, td, q = update_critic(config, networks, agent, batch, noise[0], axis, of_critic)
+
+    (loss_pi, (log_density, std)), grads = jax.value_and_grad(
+        lambda p: actor_loss(config, networks, p, agent.critic, agent.log_temperature, batch.obs, noise[1]),
+        has_aux=True,
+    )(agent.actor)
+    # The TD errors travel with the actor's gradient: a reduction of their own costs as much.
+    devices = lax.axis_size(axis)
+    slots = jnp.zeros((devices, td.size)).at[lax.axis_index(axis)].set(td * devices)
+    grads, loss_pi, log_density, std, slots = all_mean((grads, loss_pi, log_density, std, slots), axis)
+    changes, actor_state = of_actor.update(grads, agent.actor_optimiser)
+    agent = agent._replace(actor=optax.apply_updates(agent.actor, changes), actor_optimiser=actor_state)
+
+    entropy = target_entropy(config, networks.actor.actions)
+    loss_alpha, grad = jax.value_and_grad(temperature_loss)(agent.log_temperature, log_density, entropy)
+    change, temperature_state = of_temperature.update(grad, agent.temperature_optimiser)
+    moved = jnp.clip(
+        jnp.add(agent.log_temperature, cast(Array, change)),
+        math.log(config.temperature_min),
+        math.log(config.temperature_max),
+    )
+    learn = jnp.bool_(config.temperature_learned) & (agent.updates >= config.temperature_delay_updates)
+    agent = agent._replace(
+        log_temperature=jnp.where(learn, moved, agent.log_temperature),
+        temperature_optimiser=jax.tree.map(
+            lambda new, old: jnp.where(learn, new, old), temperature_state, agent.temperature_optimiser
+        ),
+        updates=agent.updates + 1,
+    )
+    metrics = {
+        "Critic/Loss": loss_q,
+        "Critic/Q": q,
+        "Critic/TDError": slots.mean(),
+        "Actor/Loss": loss_pi,
+        "Actor/Entropy": -log_density,
+        "Actor/Std": std,
+        "Temperature/Loss": loss_alpha,
+        "Temperature/Value": jnp.exp(agent.log_temperature),
+    }
+    return update_targets(config, agent), slots.reshape(-1), metrics

@@ -1,0 +1,1 @@
+"""Training a mission: one phase after the other, each from where the phase before it really ended."""

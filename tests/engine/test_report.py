@@ -1,0 +1,432 @@
+"""Reports: records, bands, chosen flights, resuming, refusals, escaping, comparison, learning curves."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from factory import CART, run_cli, write_mission
+from mission_rocket.report.propellant import propellant
+from synthetic import make_records
+
+from mission import FlightRecords, MissionError, Section, fly_mission, load_mission
+from mission.errors import MachineError
+from mission.flight.batches import flight_keys, nominal_starts
+from mission.flight.chain import Chain, prepare_chain
+from mission.observers import read_metrics
+from mission.report.compare import compare_missions
+from mission.report.curves import is_training, learning_page
+from mission.report.folder import read_summary
+from mission.report.handovers import compare_handovers
+from mission.report.page import inline_script, page_data, render_page
+from mission.report.recording import BENCHMARK, stored_benchmark
+from mission.report.redraw import read_records, report_again
+from mission.report.tracks import BLOCK, Recorder
+from mission.statistics import paired_difference, two_sample
+from mission.storage.lock import LOCK, folder_lock
+
+OVERRIDES = ["phases.first.params.tolerance_m=0.012", "phases.second.params.tolerance_m=0.0002"]
+FLIGHTS = 1300
+EVIL = "<script>window.evil = 1</script>"
+
+
+def load(folder: Path, overrides: list[str] | None = None):
+    return load_mission(folder / "mission.yaml", OVERRIDES if overrides is None else overrides)
+
+
+def fly(folder: Path, report: Path | None, **options):
+    settings = {"flights": FLIGHTS, "policy": "guide", "allow_local_plugins": True, "checkpoints": folder / "none"}
+    return fly_mission(load(folder), report=report, **(settings | options))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_mission(tmp_path_factory.mktemp("report")).parent
+
+
+@pytest.fixture(scope="module")
+def flown(folder):
+    report = fly(folder, folder / "out")
+    return report, *read_records(folder / "out")
+
+
+def test_the_records_are_the_report(flown):
+    report, summary, records = flown
+    assert summary["report"] == json.loads(report.to_json())
+    assert records.flights.count == FLIGHTS
+    assert int(records.flights.success.sum()) == report.success["count"]
+    for phase, record in zip(records.flights.phases, report.phases, strict=True):
+        assert int(phase.entered.sum()) == record.entered
+        assert phase.losses() == record.causes
+        assert phase.limits[0].maximum == 1.2
+    assert 0 < report.success["count"] < FLIGHTS
+
+
+def test_every_array_is_documented(flown, folder):
+    page = (Path(__file__).parents[2] / "docs" / "reports.md").read_text()
+    documented = {
+        re.sub(r"WHO|PHASE|NUMBER", "*", name) for row in re.findall(r"^\| (`\w+/.*?) \|", page, re.M) for name in re.findall(r"`([^`]+)`", row)
+    }  # fmt: skip
+    with np.load(folder / "out" / "flights.npz") as stored:
+        names = {
+            re.sub(r"^(agent|guide)/\w+/", "*/*/", re.sub(r"^starts/\w+", "starts/*", re.sub(r"^flight/\d+/\w+", "flight/*/*", name)))
+            for name in stored.files
+        }  # fmt: skip
+    assert names == documented
+
+
+def test_a_chosen_flight_begins_and_ends_as_the_flights_say(flown):
+    _, _, records = flown
+    assert [flight.role for flight in records.chosen[:3]] == ["nominal", "median", "worst"]
+    assert {"lost"} == {flight.role for flight in records.chosen[3:]}
+    assert {f.outcome for f in records.chosen[3:]} == {"lost in first: missed", "lost in second: missed"}
+    for flight in records.chosen:
+        assert flight.outcome == records.flights.outcome(flight.number)
+        for track, phase in zip(flight.tracks, records.flights.phases, strict=False):
+            for channel, values in track.channels.items():
+                at = phase.channels.index(channel)
+                assert values[0] == pytest.approx(phase.enter[flight.number, at], abs=1e-6)
+                assert values[-1] == pytest.approx(phase.end[flight.number, at], abs=1e-6)
+            assert len(track.time_s) == (31 if phase.name == "first" else 21)
+        assert flight.tracks[0].time_s[[0, -1]] == pytest.approx([0.0, 3.0])
+
+
+def test_a_recorded_flight_is_the_plain_one():
+    """Half of the vehicles, all of one device, never fly; the others end at different steps, in different blocks."""
+    chain = prepare_chain(load_mission(Path(__file__).parents[2] / "missions" / "vertical.yaml"), policy="guide")
+    phase, alive = chain.phases[1], np.arange(1000) >= 500
+    keys = flight_keys(jax.random.key(5), np.arange(1000))
+    starts = nominal_starts(phase, keys)
+    frames, plain = Recorder(chain).fly_one(1, starts, keys, alive), chain.fly_one(1, starts, keys, alive)
+    for name in ("success", "cause", "steps"):
+        np.testing.assert_array_equal(getattr(frames.flight, name), getattr(plain, name))
+    steps = plain.steps
+    assert steps[alive].min() < steps.max()
+    assert steps.max() > BLOCK
+    assert not steps[~alive].any()
+    table, rows = frames.at(np.arange(steps.max() + 1), np.arange(1000))
+    assert table.shape == (steps.max() + 1, 1000, len(phase.channels))
+    np.testing.assert_array_equal(rows[-1], steps)
+    for at, name in enumerate(phase.channels):
+        channel = table[:, :, at]
+        np.testing.assert_allclose(channel[-1], plain.telemetry[name], rtol=1e-4, atol=1e-3)
+        np.testing.assert_array_equal(channel[steps, np.arange(1000)], channel[-1])
+        assert (channel[:, ~alive] == channel[0, ~alive]).all()
+    height = table[:, alive, phase.channels.index("height_m")]
+    assert (np.diff(height, axis=0)[: steps[alive].min() - 1] < 0.0).all(), "they fall, row after row"
+    few = np.array([503, 999, 7])
+    np.testing.assert_array_equal(frames.at(np.array([40, 70, 2]), few)[0], table[[40, 70, 2]][:, few])
+
+
+def test_bands_are_quantiles_of_the_first_thousand(flown):
+    _, _, records = flown
+    phase, bands = records.flights.phases[0], records.bands
+    low, middle, high = bands.of("position_m")
+    start = np.quantile(phase.enter[:1000, 0], (0.05, 0.5, 0.95))
+    assert [low[0], middle[0], high[0]] == pytest.approx(start, abs=1e-5)
+    assert bands.count[0] == bands.flights == 1000
+    before, after = bands.count[bands.time_s < 2.9], bands.count[(bands.time_s > 3.1) & (bands.time_s < 4.9)]
+    assert set(before) == {1000}
+    assert set(after) == {int(phase.success[:1000].sum())}
+    assert bands.of("nothing_m") is None
+
+
+def test_handovers_compare_with_own_starts_and_warn(flown):
+    _, summary, records = flown
+    assert "own starts of second" in records.starts["second"].source
+    rows = {row["channel"]: row for row in summary["handovers"]}
+    assert rows["position_m"]["differs"], "flights enter at rest near 0, the own start spreads over 2 m"
+    assert rows["position_m"]["distance"] > 0.4
+
+
+def test_an_interrupted_run_goes_on(folder, tmp_path, monkeypatch):
+    class Stop(Exception):
+        pass
+
+    def stop(done: int, total: int) -> None:
+        raise Stop
+
+    with pytest.raises(Stop):
+        fly(folder, tmp_path / "out", progress=stop)
+    assert not (tmp_path / "out" / "index.html").exists()
+    flown: list[int] = []
+    whole = Chain.fly
+    monkeypatch.setattr(
+        Chain, "fly", lambda self, numbers, *rest: flown.append(len(numbers)) or whole(self, numbers, *rest)
+    )
+    report = fly(folder, tmp_path / "out")
+    assert flown[0] == 300, "the first chunk was stored"
+    first, second = (np.load(path / "flights.npz") for path in (folder / "out", tmp_path / "out"))
+    assert all(np.array_equal(first[name], second[name], equal_nan=True) for name in first.files)
+    assert report.to_json() == fly(folder, None).to_json()
+    assert not (tmp_path / "out" / ".flights").exists()
+
+
+def test_until_stops_early_with_the_same_flights(folder):
+    whole = fly(folder, None, flights=3000)
+    assert fly(folder, None, flights=3000, until=1e-6).to_json() == whole.to_json()
+    early = fly(folder, None, flights=3000, until=0.2)
+    assert early.flights == 1000
+    assert early.to_json() == fly(folder, None, flights=1000).to_json()
+
+
+def spoil(out: Path, how: str) -> None:
+    summary = json.loads((out / "summary.json").read_text())
+    if how == "truncated arrays":
+        data = (out / "flights.npz").read_bytes()
+        (out / "flights.npz").write_bytes(data[: len(data) // 2])
+    elif how == "no arrays":
+        (out / "flights.npz").unlink()
+    elif how == "truncated summary":
+        (out / "summary.json").write_text((out / "summary.json").read_text()[:100])
+    elif how == "another version":
+        (out / "summary.json").write_text(json.dumps(summary | {"format": 99}))
+    elif how == "something else":
+        (out / "summary.json").write_text("[]")
+    elif how == "summary that does not fit":
+        (out / "summary.json").write_text(json.dumps(summary | {"phases": summary["phases"][:1] * 2 + [{}]}))
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("how", "part"),
+    [
+        ("truncated arrays", "truncated or altered"),
+        ("no arrays", "no such file"),
+        ("truncated summary", "damaged JSON"),
+        ("another version", "format 99"),
+        ("something else", "something else"),
+        ("summary that does not fit", "a summary that fits"),
+    ],
+)
+def test_bad_records_are_refused_and_stay(flown, folder, tmp_path, how, part):
+    out = tmp_path / "out"
+    out.mkdir()
+    for path in (folder / "out").iterdir():
+        (out / path.name).write_bytes(path.read_bytes())
+    spoil(out, how)
+    before = contents(out)
+    done = run_cli("report", out)
+    assert done.returncode == 2, done.stderr
+    assert part in done.stderr
+    assert all(word in done.stderr for word in ("expected:", "found:", "to do:"))
+    assert contents(out) == before
+
+
+@pytest.mark.parametrize("kind", ["files", "another mission", "another version", "a file"])
+def test_only_a_report_of_the_mission_is_replaced(flown, folder, tmp_path, kind):
+    out = tmp_path / "out"
+    if kind == "a file":
+        out.write_text("mine")
+    else:
+        out.mkdir()
+        (out / "notes.txt").write_text("mine")
+    if kind.startswith("another"):
+        change = {"mission": "other"} if kind == "another mission" else {"format": 0}
+        (out / "summary.json").write_text(json.dumps(read_summary(folder / "out") | change))
+    before = contents(out)
+    with pytest.raises(MissionError) as caught:
+        fly(folder, out, flights=10)
+    assert caught.value.exit_code == 2
+    assert contents(out) == before
+
+
+def test_a_report_is_replaced_and_drawn_again(flown, folder, tmp_path):
+    out = tmp_path / "out"
+    fly(folder, out, flights=20)
+    page = (out / "index.html").read_text()
+    fly(folder, out, flights=30)
+    assert read_summary(out)["report"]["flights"] == 30
+    (out / "index.html").write_text("gone")
+    report_again(out, load(folder), allow_local_plugins=True)
+    assert "30 flights" in (out / "index.html").read_text()
+    assert "20 flights" in page
+    other = load_mission(write_mission(tmp_path, (folder / "mission.yaml").read_text().replace("trial", "other")))
+    with pytest.raises(MissionError, match="records of trial"):
+        report_again(out, other, allow_local_plugins=True)
+
+
+EVIL = "<script>window.evil = 1</script>"
+
+
+def test_text_is_escaped(folder, tmp_path):
+    plugin = CART.replace('causes = ("held", "missed")', f'causes = ("held", "missed {EVIL}")')
+    path = write_mission(tmp_path, plugin=plugin)
+    fly_mission(
+        load_mission(path, OVERRIDES), flights=200, policy="guide", allow_local_plugins=True, report=tmp_path / "out"
+    )
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert EVIL not in page
+    assert "missed &lt;script&gt;" in page
+    assert "missed \\u003cscript>" in page, "the cause is in the data of a lost flight"
+    assert inline_script("a</script>b") == "a<\\/script>b"
+
+
+def test_flights_that_become_nan_are_drawn(tmp_path):
+    lost = "velocity = jnp.where(state.cart.position_m > 0.9, jnp.nan, state.cart.velocity_m_s + 0.1 * action[0])"
+    plugin = CART.replace("velocity = state.cart.velocity_m_s + 0.1 * action[0]", lost)
+    path = write_mission(tmp_path, plugin=plugin)
+    fly_mission(load_mission(path), flights=200, policy="guide", allow_local_plugins=True, report=tmp_path / "out")
+    _, records = read_records(tmp_path / "out")
+    assert records.flights.phases[0].losses()["non_finite"] > 0
+    assert "lost in first: non_finite" in {flight.outcome for flight in records.chosen}
+    drawings = re.findall(r"<svg.*?</svg>", (tmp_path / "out" / "index.html").read_text())
+    assert len(drawings) >= 4
+    assert not [drawing for drawing in drawings if re.search(r"\b(nan|inf)\b", drawing)]
+
+
+def test_a_page_asks_nobody_for_anything(flown, folder):
+    page = (folder / "out" / "index.html").read_text()
+    assert not re.findall(r"""(?:src|href)=["']?(?!["'#]|data:)""", page)
+    assert "default-src 'none'" in page
+
+
+def test_plugin_sections_once_each_and_failures_left_out(flown, caplog):
+    _, _, records = flown
+    asked = []
+
+    def good(records: FlightRecords):
+        asked.append(records)
+        return (Section("Mine", "<b>here</b>", scripts=("one();",), notices=("LICENCE <x>",)),)
+
+    def bad(records: FlightRecords):
+        raise RuntimeError("broken drawing")
+
+    page = render_page(records, (), {"a": good, "b": good, "c": bad, "d": None, "e": lambda records: ("no section",)})
+    assert len(asked) == 1
+    assert page.count("<b>here</b>") == page.count("one();") == 1
+    assert "LICENCE &lt;x&gt;" in page
+    assert "broken drawing" in caplog.text
+    assert "tuple of Section" in caplog.text
+
+
+def test_the_page_stays_small():
+    records = make_records(60)
+    records = dataclasses.replace(records, chosen=records.chosen * 3)
+    assert len(page_data(records)) < 4.2e6
+    whole = sum(t.time_s.size * (1 + len(t.channels)) for f in records.chosen for t in f.tracks)
+    assert whole > 750_000, "this flight has to be thinned"
+
+
+def test_synthetic_handover_that_was_moved_is_found():
+    far = {row.phase for row in compare_handovers(make_records(300)) if row.differs}
+    assert far == {"landing_burn"}
+
+
+# Statistics
+
+
+def test_two_sample_distance():
+    first = np.array([1.0, 2.0, 3.0, 4.0, np.nan])
+    assert two_sample(first, np.array([3.5, 4.5]))[0] == 0.75
+    assert two_sample(first, first)[0] == 0.0
+    assert two_sample(first, np.array([])) == (0.0, 1.0)
+
+
+def test_paired_difference():
+    first = np.array([True] * 80 + [True] * 4 + [False] * 16)
+    second = np.array([True] * 80 + [False] * 4 + [True] * 11 + [False] * 5)
+    pair = paired_difference(first, second)
+    assert (pair["both"], pair["only_first"], pair["only_second"], pair["neither"]) == (80, 4, 11, 5)
+    assert pair["difference"] == pytest.approx(0.07)
+    assert pair["p_value"] == pytest.approx(0.11847, abs=1e-4)  # 2 P(X <= 4), X of 15 fair coins
+    assert pair["low"] == pytest.approx(-0.0076, abs=1e-3)
+    assert paired_difference(first, first)["p_value"] == 1.0
+
+
+def test_compare_pairs_flights(folder, tmp_path):
+    strict = tmp_path / "strict.yaml"
+    strict.write_text(
+        (folder / "mission.yaml").read_text().replace("seconds: 2.0", "seconds: 2.0, tolerance_m: 0.0002")
+    )
+    for path in (folder, tmp_path):
+        (path / "cart.py").write_text(CART)
+    loose = tmp_path / "loose.yaml"
+    loose.write_text((folder / "mission.yaml").read_text())
+    for path in (strict, loose):
+        path.write_text(path.read_text().replace("    plugin: ./cart.py", "    plugin: ./cart.py\n    policy: guide"))
+    result = compare_missions(loose, strict, flights=300, allow_local_plugins=True)
+    assert result["success"]["only_second"] == 0
+    assert result["success"]["only_first"] == result["phases"][1]["causes"]["missed"]["second"] > 0
+    assert result["phases"][0]["success"]["difference"] == 0.0
+    assert result["phases"][1]["end"]["position_m"]["mean"] == 0.0, "the same flights, judged otherwise"
+    done = run_cli("compare", loose, strict, "--allow-local-plugins", "--flights", 300, "--json")
+    assert json.loads(done.stdout)["success"] == result["success"]
+    assert "only second" in run_cli("compare", loose, strict, "--allow-local-plugins", "--flights", 50).stdout
+
+
+# Learning curves
+
+
+def test_learning_curves(tmp_path):
+    phase = tmp_path / "trial" / "first"
+    phase.mkdir(parents=True)
+    lines = [
+        {
+            "kind": "chunk",
+            "env_steps": 100 * i,
+            "Critic/Loss": 0.1 / i,
+            "Temperature/Value": 0.1,
+            "Replay/PriorityP50": 1.0,
+        }
+        for i in range(1, 9)
+    ]
+    gate = {"kind": "gate", "env_steps": 800, "passed": False, "count": 3, "flights": 10}
+    (phase / "metrics.jsonl").write_text("\n".join(json.dumps(line) for line in [*lines, gate]) + '\n{"kind": "chu')
+    assert len(read_metrics(phase / "metrics.jsonl")) == 9
+    assert is_training(tmp_path / "trial")
+    page = learning_page(tmp_path / "trial").read_text()
+    for title in ("critic loss", "temperature", "buffer priorities", "gate missed at vehicle step 800: 3 of 10"):
+        assert title in page
+    assert "TD error" not in page
+    (phase / "metrics.jsonl").write_text("nothing")
+    with pytest.raises(MissionError, match="no readable metrics"):
+        learning_page(tmp_path / "trial")
+
+
+def test_what_a_benchmark_stored_is_drawn_and_what_cannot_be_read_is_left_out(tmp_path, caplog):
+    stored = {
+        "channel": "propellant_over_optimum_percent",
+        "note": f"2 {EVIL}",
+        "command": "python benchmarks/landing.py",
+        "values": {"agent": [4.0, 6.0], "guide": [8.0, 9.0]},
+    }
+    assert stored_benchmark(tmp_path) is None
+    (tmp_path / BENCHMARK).write_text(json.dumps(stored))
+    assert stored_benchmark(tmp_path) == stored
+    (tmp_path / BENCHMARK).write_text("{")
+    assert stored_benchmark(tmp_path) is None
+    assert "left out" in caplog.text
+
+    records = make_records(50)
+    last = records.flights.phases[-1]
+    at = [i for i, name in enumerate(last.channels) if name != stored["channel"]]
+    last = dataclasses.replace(
+        last, channels=tuple(last.channels[i] for i in at), end=last.end[:, at], enter=last.enter[:, at]
+    )
+    flights = dataclasses.replace(records.flights, phases=(*records.flights.phases[:-1], last))
+    phases = [*records.provenance["phases"][:-1], {**records.provenance["phases"][-1], "benchmark": stored}]
+    records = dataclasses.replace(records, flights=flights, provenance={**records.provenance, "phases": phases})
+    html = "".join(section.html for section in propellant(records))
+    assert "agent 5.00 % in the mean, guide 8.50 % in the mean" in html
+    assert EVIL not in html
+
+
+def test_two_runs_cannot_write_one_report(folder, flown):
+    target = folder / "locked"
+    fly(folder, target, flights=50)
+    before = {path.name: path.read_bytes() for path in target.iterdir() if path.name != LOCK}
+    with folder_lock(target, "--report"), pytest.raises(MachineError, match="choose another --report"):
+        fly(folder, target, flights=60)
+    assert {path.name: path.read_bytes() for path in target.iterdir() if path.name != LOCK} == before
+    fly(folder, target, flights=60)
+    assert read_summary(target)["report"]["flights"] == 60

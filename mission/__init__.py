@@ -1,6 +1,6 @@
 """mission: train and fly chains of flight phases with Soft Actor-Critic.
 
-Everything public is here and loads on first use, so that `import mission` stays light.
+The public names are below. They load on first use, so that `import mission` stays light.
 """
 
 from __future__ import annotations
@@ -11,45 +11,49 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mission.errors import MissionError
     from mission.hooks import Event, hookimpl
+    from mission.learner import FillConfig
     from mission.missionfile.models import MissionFile
+    from mission.missionfile.phases import Phase
     from mission.missionfile.reading import load_mission
     from mission.missionfile.resolve import resolve_mission
-    from mission.phase import Environment, Limit, Outcome, Phase, PhaseSpec
+    from mission.phase import Environment, Limit, Outcome, PhaseSpec
     from mission.report.charts import Chart, histogram, time_chart
+    from mission.report.fly import fly_mission
     from mission.report.records import FlightRecords, Section
-    from mission.report.summary import MissionReport, PhaseRecord, TrainingRecord
-    from mission.sac.config import ActorConfig, FillConfig, NetworkConfig, SacConfig, WarmUpConfig
-    from mission.training.mission import fly_mission, train_mission
+    from mission.report.summary import MissionSummary, PhaseSummary
+    from mission.sac.config import ActorConfig, NetworkConfig, SacConfig, WarmUpConfig
+    from mission.training.mission import train_mission
+    from mission.training.phase import TrainingSummary
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "ActorConfig": "sac.config",
     "Chart": "report.charts",
-    "histogram": "report.charts",
-    "time_chart": "report.charts",
-    "MissionFile": "missionfile.models",
-    "MissionError": "errors",
+    "Environment": "phase",
     "Event": "hooks",
+    "FillConfig": "learner",
+    "FlightRecords": "report.records",
+    "Limit": "phase",
+    "MissionError": "errors",
+    "MissionFile": "missionfile.models",
+    "MissionSummary": "report.summary",
+    "NetworkConfig": "sac.config",
+    "Outcome": "phase",
+    "Phase": "missionfile.phases",
+    "PhaseSpec": "phase",
+    "PhaseSummary": "report.summary",
+    "SacConfig": "sac.config",
+    "Section": "report.records",
+    "TrainingSummary": "training.phase",
+    "WarmUpConfig": "sac.config",
+    "fly_mission": "report.fly",
+    "histogram": "report.charts",
     "hookimpl": "hooks",
     "load_mission": "missionfile.reading",
-    "Environment": "phase",
-    "Limit": "phase",
-    "Outcome": "phase",
-    "Phase": "phase",
-    "PhaseSpec": "phase",
-    "FlightRecords": "report.records",
-    "Section": "report.records",
-    "MissionReport": "report.summary",
-    "PhaseRecord": "report.summary",
-    "TrainingRecord": "report.summary",
     "resolve_mission": "missionfile.resolve",
-    "fly_mission": "training.mission",
+    "time_chart": "report.charts",
     "train_mission": "training.mission",
-    "ActorConfig": "sac.config",
-    "FillConfig": "sac.config",
-    "NetworkConfig": "sac.config",
-    "SacConfig": "sac.config",
-    "WarmUpConfig": "sac.config",
 }
 
 __all__ = [
@@ -62,15 +66,15 @@ __all__ = [
     "Limit",
     "MissionError",
     "MissionFile",
-    "MissionReport",
+    "MissionSummary",
     "NetworkConfig",
     "Outcome",
     "Phase",
-    "PhaseRecord",
     "PhaseSpec",
+    "PhaseSummary",
     "SacConfig",
     "Section",
-    "TrainingRecord",
+    "TrainingSummary",
     "WarmUpConfig",
     "fly_mission",
     "histogram",

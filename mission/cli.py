@@ -86,6 +86,7 @@ def plugins(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @app.command()
 def check(file: File, overrides: Set = None, local: Local = False) -> None:
     """Parse, resolve and link a mission; print what would run. Trains nothing."""
+    from mission.missionfile.phases import TrainedPhase
     from mission.missionfile.reading import load_mission
     from mission.missionfile.resolve import digest, resolve_mission
     from mission.observers import Observers
@@ -98,9 +99,9 @@ def check(file: File, overrides: Set = None, local: Local = False) -> None:
     )
     for phase in phases:
         env, entry = phase.environment, phase.entry
-        who = f"agent, {entry.budget.env_steps:,} vehicle steps" if phase.trained else "guide"
+        who = f"agent, {entry.budget.env_steps:,} vehicle steps" if isinstance(phase, TrainedPhase) else "guide"
         gate = "no gate"
-        if entry.gate and phase.trained:
+        if entry.gate and isinstance(phase, TrainedPhase):
             gate = f"gate: success >= {entry.gate.success_low} in {entry.gate.flights} flights"
         typer.echo(f"  {phase.name}: {phase.origin}")
         typer.echo(
@@ -165,7 +166,8 @@ def train(
         if name in starts:
             raise InputError(f"--init {text}", expected="a phase once", found=f"{name} twice", remedy="remove one")
         starts[name] = folder
-    from mission.training.mission import DEFAULT_CHECKPOINTS, train_mission
+    from mission.storage.policies import DEFAULT_CHECKPOINTS
+    from mission.training.mission import train_mission
 
     records = train_mission(
         mission,
@@ -236,7 +238,7 @@ def fly(
             remedy="choose another path",
         )
     from mission.observers.progress import flight_bar
-    from mission.training.mission import fly_mission
+    from mission.report.fly import fly_mission
 
     with flight_bar(flights) as bar:
         report = fly_mission(
@@ -254,9 +256,9 @@ def fly(
     if json_file == "-":
         typer.echo(report.to_json())
         return
-    from mission.report.terminal import print_report
+    from mission.report.terminal import print_summary
 
-    print_report(report)
+    print_summary(report)
     if output is not None:
         _write(report.to_json() + "\n", output)
     if report_dir is not None:
@@ -312,8 +314,6 @@ def compare(
     local: Local = False,
 ) -> None:
     """Fly two sets of policies, or two missions, on the same seeds, and pair their flights (McNemar)."""
-    import json
-
     from mission.missionfile.reading import load_mission
 
     mission = load_mission(mission_file, overrides or []) if mission_file is not None else None
@@ -333,7 +333,7 @@ def compare(
             progress=bar,
         )
     if as_json:
-        typer.echo(json.dumps(result, indent=2, allow_nan=False))
+        typer.echo(result.model_dump_json(indent=2))
         return
     from mission.report.terminal import print_comparison
 

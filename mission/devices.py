@@ -1,7 +1,7 @@
 """The machine: two CPU cores as two devices, the compile cache, and a record of both.
 
-XLA on the CPU gains little from a second core at the sizes of these networks; two devices that
-share each batch gain 1.5 to 1.9 (docs/decisions/0002-two-devices.md).
+XLA on the CPU gains little from a second core at the sizes of these networks; two devices that share each minibatch
+gain 1.5 to 1.9 (docs/decisions/0002-two-devices.md).
 """
 
 from __future__ import annotations
@@ -15,27 +15,40 @@ from typing import Any
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from mission.strict import StrictModel
+
 AXIS = "device"
 REPLICATED = PartitionSpec()
 SPLIT = PartitionSpec(AXIS)
 _CPU_DEVICES = 2
-# What XLA's flags are set to, each unless the user has set it. Two devices take a core each, and products
-# of this size gain nothing from a third (docs/decisions/0002-two-devices.md). And XLA runs the loops of a flight as thousands of small
-# kernels, at a fixed cost for each call, unless a loop counts as small: then it is one kernel
-# (docs/decisions/0010-loops-as-one-kernel.md). That bound is in bytes; every loop is meant.
+# The XLA flags, each unless the user has set it. Two devices take a core each, and products of this size gain nothing
+# from a third thread (docs/decisions/0002-two-devices.md). XLA runs the loops of a flight as thousands of small kernels,
+# at a fixed cost per call, unless a loop counts as small: then it is one kernel
+# (docs/decisions/0010-loops-as-one-kernel.md). The bound is in bytes; this one covers every loop.
 _FLAGS = {
     "--xla_cpu_multi_thread_eigen": "false",
     "--xla_backend_extra_options": "xla_cpu_small_while_loop_byte_threshold=1000000000000",
 }
 
 
+class Machine(StrictModel):
+    """What decides the bits of a training run besides its seed."""
+
+    platform: str
+    devices: int
+    cores: int
+    jax: str
+    jaxlib: str
+    xla_flags: str
+
+
 def visible_cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
 def configure() -> None:
-    """Split the CPU into devices, set XLA's flags and switch the compile cache on; too late once JAX has started."""
+    """Split the CPU into devices, set XLA's flags and switch the compile cache on; without effect once JAX runs."""
     with contextlib.suppress(RuntimeError):  # JAX already runs: keep its devices
         jax.config.update("jax_num_cpu_devices", min(_CPU_DEVICES, visible_cores()))
     flags = os.environ.get("XLA_FLAGS", "")
@@ -49,7 +62,7 @@ def configure() -> None:
 
 @cache
 def mesh() -> Mesh:
-    """All CPU devices (at most two), or one accelerator."""
+    """Return the mesh of all CPU devices (at most two), or of one accelerator."""
     devices = jax.devices()
     used = devices[: _CPU_DEVICES if devices[0].platform == "cpu" else 1]
     return jax.make_mesh((len(used),), (AXIS,), axis_types=(AxisType.Auto,), devices=used)
@@ -60,15 +73,15 @@ def replicate(tree: Any) -> Any:
     return jax.device_put(tree, NamedSharding(mesh(), REPLICATED))
 
 
-def describe() -> dict[str, Any]:
-    """What decides the bits of a training run besides its seed."""
+def describe() -> Machine:
+    """Return what decides the bits of a training run besides its seed."""
     import jaxlib
 
-    return {
-        "platform": jax.devices()[0].platform,
-        "devices": mesh().size,
-        "cores": visible_cores(),
-        "jax": jax.__version__,
-        "jaxlib": jaxlib.__version__,
-        "xla_flags": os.environ.get("XLA_FLAGS", ""),
-    }
+    return Machine(
+        platform=jax.devices()[0].platform,
+        devices=mesh().size,
+        cores=visible_cores(),
+        jax=jax.__version__,
+        jaxlib=jaxlib.__version__,
+        xla_flags=os.environ.get("XLA_FLAGS", ""),
+    )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Generator
-from typing import Any
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class MissionError(Exception):
-    """An error with a place, an expectation, a finding and a remedy; `exit_code` is the process's."""
+    """An error with a place, an expectation, a finding and a remedy; `exit_code` is that of the process."""
 
     exit_code = 2
 
@@ -25,7 +27,7 @@ class InputError(MissionError):
 
 
 class PluginError(MissionError):
-    """A plugin is missing, ambiguous, broken, or breaks the contract."""
+    """A plugin is missing, ambiguous, broken, or violates the contract."""
 
 
 class LinkError(MissionError):
@@ -37,40 +39,52 @@ class StaleError(MissionError):
 
 
 class GateError(MissionError):
-    """A phase was trained and did not pass its gate, or left too few successes for the next one."""
+    """A phase was trained and missed its gate, or left too few successes for the next one."""
+
+    exit_code = 1
+
+
+class DifferentFlightsError(MissionError):
+    """Stored policies do not fly as their baseline did."""
 
     exit_code = 1
 
 
 class NonFiniteError(MissionError):
-    """A vehicle, a reward or a network became infinite or NaN while training."""
+    """A vehicle, a reward or a network became infinite or NaN during training."""
 
     exit_code = 1
 
 
 class MachineError(MissionError):
-    """The machine refused: disk full, permission, folder locked, no readable checkpoint."""
+    """The machine could not do it: disk full, permission, locked folder, no readable checkpoint."""
+
+    exit_code = 3
+
+
+class FormatError(MissionError):
+    """A stored record has a format that this version does not read; the record itself may be sound."""
 
     exit_code = 3
 
 
 class Interrupted(MissionError):
-    """SIGINT or SIGTERM; the state was saved first."""
+    """SIGINT or SIGTERM arrived; the state was saved first."""
 
     exit_code = 130
 
 
 @contextlib.contextmanager
 def machine_errors(where: object, expected: str, remedy: str) -> Generator[None]:
-    """What the system refuses inside becomes a MachineError."""
+    """Turn an error of the operating system inside the block into a MachineError."""
     try:
         yield
     except OSError as error:
         raise MachineError(str(where), expected=expected, found=str(error), remedy=remedy) from None
 
 
-def guard(where: str, expected: str, call: Callable[[], Any], remedy: str = "mend the plugin") -> Any:
-    """Run a plugin's code; whatever it raises, SystemExit too, becomes a PluginError."""
+def run_plugin_code(where: str, expected: str, call: Callable[[], T], remedy: str = "fix the plugin") -> T:
+    """Call a plugin's code and turn whatever it raises, SystemExit too, into a PluginError."""
     try:
         return call()
     except (MissionError, KeyboardInterrupt):

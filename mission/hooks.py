@@ -1,4 +1,4 @@
-"""The two pluggy hooks: `mission_phase` (one typed record a plugin) and `mission_event` (observers)."""
+"""The two pluggy hooks: `mission_phase` (one typed record per plugin) and `mission_event` (observers)."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ OBSERVER_GROUP = "mission.observers"
 class Event:
     """Something that happened between two compiled chunks.
 
-    `kind` is one of mission_start, phase_start, warm_up, chunk, evaluation, checkpoint, gate,
-    phase_end, mission_end. `scalars` are named as in `docs/sac.md`, `histograms` are flat float
-    arrays, `data` holds the rest (budget, folders, causes).
+    `kind` is one of mission_start, phase_start, warm_up, chunk, evaluation, checkpoint, gate, phase_end, mission_end.
+    `scalars` are named as in docs/sac.md, `histograms` are flat float arrays, `series` are arrays with one value per
+    update, `data` holds the rest (budget, folders, causes).
     """
 
     kind: str
@@ -33,6 +33,7 @@ class Event:
     env_steps: int = 0
     scalars: dict[str, float] = dataclasses.field(default_factory=dict)
     histograms: dict[str, Any] = dataclasses.field(default_factory=dict)
+    series: dict[str, Any] = dataclasses.field(default_factory=dict)
     data: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -65,8 +66,8 @@ class ObserverHooks:
     def mission_event(self, event: Event) -> None:
         """Take note of an event; called on the host between two compiled chunks.
 
-        An entry point in the group `mission.observers` names the module; a mission file chooses it
-        under `observers:`. An observer that raises is reported once and dropped:
+        An entry point in the group `mission.observers` names the module; a mission file lists it under `observers:`.
+        An observer that raises is reported once and dropped:
 
             from mission import Event, hookimpl
 

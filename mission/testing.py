@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from mission.errors import PluginError
-from mission.flight.fly import finite_leaves, state_leaf_names
-from mission.missionfile.contract import check_contract, first_difference
+from mission.flight.trees import finite_leaves, state_leaf_names
+from mission.missionfile.contract import first_difference
 from mission.missionfile.models import PhaseEntry
-from mission.missionfile.resolve import check_record
-from mission.phase import Phase, PhaseSpec, PluginOrigin
+from mission.missionfile.phases import Phase
+from mission.missionfile.resolve import build_phase, check_record
+from mission.phase import PhaseSpec, PluginOrigin
 
 VEHICLES = 64
 
@@ -27,14 +28,10 @@ def make_phase(spec: PhaseSpec, params: Any = None, name: str = "phase") -> Phas
       params: an instance of `spec.params`; None takes its defaults.
       name: of the phase.
     """
-    origin = PluginOrigin(name, "(this test)", "0", "0")
-    check_record(origin, spec, f'phase "{name}"')
-    params = spec.params() if params is None else params
+    origin, where = PluginOrigin(name, "(this test)", "0", "0"), f'phase "{name}"'
+    check_record(origin, spec, where)
     entry = PhaseEntry(name=name, plugin=name)
-    reward = spec.reward(params) if spec.reward is not None else None
-    return Phase(
-        name, origin, params, spec.environment(params), reward, tuple(spec.limits(params)), spec.sac, entry, spec.report
-    )
+    return build_phase(entry, origin, spec, spec.params() if params is None else params, spec.sac, where, where)
 
 
 def check_phase(
@@ -58,7 +55,6 @@ def check_phase(
       PluginError: names what broke the contract.
     """
     phase = make_phase(spec, params)
-    check_contract(phase)
     env = phase.environment
     traces = 0
 
@@ -101,7 +97,7 @@ def check_phase(
     frames, handoff, final = fly()
     if traces != 1:
         raise refuse("step to be traced once", f"{traces} traces: a shape, dtype or weak type changes after a step")
-    names = [*state_leaf_names(phase), "state"]
+    names = [*state_leaf_names(phase.environment), "state"]
     for number, ((finite, obs, outcome, reward, telemetry, guided), ended) in enumerate(frames):
         live = ~np.asarray(ended)
         when = f"step {number + 1} under random actions"

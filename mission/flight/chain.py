@@ -1,6 +1,6 @@
-"""A mission ready to fly: compiled phases, who flies them, and chunks of flights through all of them.
+"""A mission that is ready to fly: compiled phases, who flies them, and batches of flights through all of them.
 
-Shapes: N flights of a chunk, at most 1,000.
+Shapes: N flights of a batch, at most 1,000.
 """
 
 from __future__ import annotations
@@ -15,11 +15,19 @@ import numpy as np
 
 from mission.devices import configure
 from mission.errors import InputError
-from mission.flight.batches import Flight, chunks, compile_flight, flight_keys, fly_chunk, name_key, nominal_starts
+from mission.flight.batches import (
+    FlightProgram,
+    batches,
+    compile_flight,
+    flight_keys,
+    fly_batch,
+    name_key,
+    nominal_starts,
+)
 from mission.flight.fly import PhaseFlight
 from mission.missionfile.models import MissionFile
+from mission.missionfile.phases import Phase, TrainedPhase
 from mission.missionfile.resolve import digest, resolve_mission
-from mission.phase import Phase
 from mission.statistics import wilson
 from mission.storage.policies import find_policies, stored_actor
 from mission.storage.steps import PhaseFolder, content_hash
@@ -30,12 +38,12 @@ FlyOne = Callable[[int, Any, Any, np.ndarray], PhaseFlight]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Chain:
-    """The phases of a mission in order of flight, each with its actor (None: flown by its guide)."""
+    """The phases of a mission in the order of flight, each with its actor (None: its guide flies it)."""
 
     mission: MissionFile
     phases: tuple[Phase, ...]
     actors: tuple[Any, ...]
-    flights: tuple[Flight, ...]
+    flights: tuple[FlightProgram, ...]
     seed: int
     policy: str
     root: Path
@@ -47,22 +55,22 @@ class Chain:
 
     @property
     def digest(self) -> str:
-        """Of the validated configuration of all phases."""
+        """The digest of the validated configuration of all phases."""
         return digest([phase.configuration() for phase in self.phases])
 
     def policy_hashes(self) -> tuple[str | None, ...]:
-        """SHA-256 of each actor's numbers; None for a guide."""
+        """Return the SHA-256 of each actor's numbers; None for a guide."""
         return tuple(None if actor is None else content_hash(actor) for actor in self.actors)
 
     def fly_one(self, index: int, handoff: Any, keys: Any, alive: np.ndarray) -> PhaseFlight:
-        """One phase of one chunk."""
-        return fly_chunk(self.flights[index], self.actors[index], handoff, keys, alive)
+        """Fly one phase of one batch."""
+        return fly_batch(self.flights[index], self.actors[index], handoff, keys, alive)
 
     def fly(self, numbers: np.ndarray, fly_one: FlyOne | None = None) -> list[PhaseFlight]:
-        """Flights `numbers` (int [N]) from the first phase to the last; the lost ones stay where they are.
+        """Fly flights `numbers` (int [N]) from the first phase to the last; failed flights stay where they are.
 
         Args:
-          numbers: of the flights; keys are folded from them, so a flight is the same in any chunk.
+          numbers: of the flights; keys are folded from them, so a flight is the same in any batch.
           fly_one: how a phase is flown; default `self.fly_one`.
         """
         fly_one = fly_one or self.fly_one
@@ -79,27 +87,22 @@ class Chain:
             handoff, alive = result.handoff, result.success
         return results
 
+    def has_agents_and_guides(self) -> bool:
+        """Return whether an agent flies some phase although every phase could be flown without one."""
+        guided = all(p.environment.guide is not None or not p.environment.action_names for p in self.phases)
+        return guided and any(isinstance(phase, TrainedPhase) for phase in self.phases)
 
-def all_guides(mission: MissionFile) -> MissionFile:
-    """The mission with every phase flown by its classical controller."""
-    entries = tuple(entry.model_copy(update={"policy": "guide"}) for entry in mission.phases)
-    return mission.model_copy(update={"phases": entries})
-
-
-def has_agents_and_guides(chain: Chain) -> bool:
-    """Whether an agent flies some phase, and every phase could be flown without one."""
-    guided = all(p.environment.guide is not None or not p.environment.action_names for p in chain.phases)
-    return guided and any(phase.trained for phase in chain.phases)
-
-
-def guide_chain(chain: Chain) -> Chain:
-    """The same mission on the same seeds, every phase flown by its guide."""
-    mission = all_guides(chain.mission)
-    phases = tuple(dataclasses.replace(p, entry=e) for p, e in zip(chain.phases, mission.phases, strict=True))
-    flights = tuple(compile_flight(phase, agent=False) for phase in phases)
-    return dataclasses.replace(
-        chain, mission=mission, phases=phases, actors=(None,) * len(phases), flights=flights, policy="guide"
-    )
+    def guided(self) -> Chain:
+        """Return the same mission on the same seeds, every phase flown by its guide."""
+        phases = tuple(phase.guided() for phase in self.phases)
+        return dataclasses.replace(
+            self,
+            mission=self.mission.all_guides(),
+            phases=phases,
+            actors=(None,) * len(phases),
+            flights=tuple(compile_flight(phase) for phase in phases),
+            policy="guide",
+        )
 
 
 def prepare_chain(
@@ -111,47 +114,55 @@ def prepare_chain(
     allow_stale: bool = False,
     allow_local_plugins: bool = False,
 ) -> Chain:
-    """Resolve a mission, read its policies, compile nothing yet; arguments as of `fly_mission`."""
+    """Resolve a mission and read its policies; nothing is compiled yet. Arguments as of `fly_mission`."""
     configure()
     if policy == "guide":
-        mission = all_guides(mission)
+        mission = mission.all_guides()
     phases = resolve_mission(mission, allow_local_plugins=allow_local_plugins)
     root = find_policies(mission, phases, checkpoints)
-    actors = tuple(
-        stored_actor(PhaseFolder(root / phase.name), phases, k, allow_stale) if phase.trained else None
-        for k, phase in enumerate(phases)
+    return Chain(
+        mission=mission,
+        phases=phases,
+        actors=tuple(
+            stored_actor(PhaseFolder(root / phase.name), phases, k, allow_stale)
+            if isinstance(phase, TrainedPhase)
+            else None
+            for k, phase in enumerate(phases)
+        ),
+        flights=tuple(compile_flight(phase) for phase in phases),
+        seed=mission.seed if seed is None else seed,
+        policy=policy,
+        root=root,
     )
-    compiled = tuple(compile_flight(phase, agent=phase.trained) for phase in phases)
-    return Chain(mission, phases, actors, compiled, mission.seed if seed is None else seed, policy, root)
 
 
 def check_flights(flights: int, until: float | None) -> None:
-    """Refuse numbers that cannot be flown."""
+    """Reject numbers of flights and widths of intervals that cannot be flown."""
     if flights < 1:
         raise InputError("--flights", expected="at least 1", found=str(flights), remedy="fly at least one")
     if until is not None and not 0.0 < until < 1.0:
         raise InputError("--until", expected="above 0 and below 1", found=str(until), remedy="0.01 is one percent")
 
 
-def fly_chunks(
+def fly_batches(
     flights: int,
     until: float | None,
     fly: Callable[[np.ndarray], list[PhaseFlight]],
     progress: Callable[[int, int], None] | None = None,
 ) -> list[PhaseFlight]:
-    """Chunk after chunk, up to `flights`, or until the success interval is narrow enough.
+    """Fly batch after batch, up to `flights`, or until the success interval is narrow enough.
 
-    The rule looks at whole chunks only, so where a run was interrupted changes nothing.
+    The rule looks at whole batches only, so an interruption changes nothing.
 
     Args:
-      flights: at most so many.
+      flights: largest number of flights.
       until: half-width of the 95 % Wilson interval of the whole chain's success at which to stop.
-      fly: flies the flights of the numbers it is given, one record a phase.
+      fly: flies the flights whose numbers it is given; returns one record per phase.
       progress: called with (flights done, flights).
     """
     parts: list[list[PhaseFlight]] = []
     succeeded = flown = 0
-    for numbers in chunks(flights):
+    for numbers in batches(flights):
         parts.append(fly(numbers))
         succeeded, flown = succeeded + int(parts[-1][-1].success.sum()), flown + len(numbers)
         if progress is not None:

@@ -1,4 +1,4 @@
-"""The mission file's models: strict, frozen, units in names. Reading the file is `loading.py`."""
+"""The models of a mission file: strict, frozen, with units in the names. `reading.py` reads the file itself."""
 
 from __future__ import annotations
 
@@ -9,53 +9,27 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, StringConstraints, model_validator
 
-from mission.sac.config import Count, Fraction01, StrictModel
+from mission.gate import Gate
+from mission.strict import Count, Fraction01, StrictModel
 
-Z95 = 1.959963984540054  # two-sided 95 % of a normal
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
+Location = tuple[str | int, ...]  # a place in the document, such as ("phases", 0, "plugin")
 
 
 class Budget(StrictModel):
     """How long a phase may train."""
 
-    env_steps: Count = Field(1_000_000, le=10**12, description="Vehicle steps, the fill included.")
-
-
-class ChannelGate(StrictModel):
-    """Bounds on a telemetry channel at the end of the successful gate flights."""
-
-    mean_min: float | None = Field(None, description="Lower bound of the mean.")
-    mean_max: float | None = Field(None, description="Upper bound of the mean.")
-    p05_min: float | None = Field(None, description="Lower bound of the 5th percentile.")
-    p95_max: float | None = Field(None, description="Upper bound of the 95th percentile.")
-
-
-class Gate(StrictModel):
-    """What a phase must show on held-out starts before the next one is trained."""
-
-    success_low: Fraction01 = Field(0.9, description="Lower 95 % Wilson bound of the success rate.")
-    flights: int = Field(1024, ge=1, le=1_000_000, description="Gate flights.")
-    channels: dict[str, ChannelGate] = Field(default_factory=dict, description="Bounds by telemetry channel.")
-    stop: bool = Field(True, description="End training when it is passed; false: use the whole budget.")
-
-    @model_validator(mode="after")
-    def _can_be_passed(self) -> Gate:
-        best = self.flights / (self.flights + Z95**2)
-        if self.success_low > best:
-            raise ValueError(
-                f"success_low of at most {math.floor(1e4 * best) / 1e4}: {self.flights} successes in {self.flights} flights show no more"
-            )
-        return self
+    env_steps: Count = Field(1_000_000, le=10**12, description="Vehicle steps, including the fill.")
 
 
 class Restart(StrictModel):
-    """Where training vehicles start when there is a bank: fractions that sum to 1."""
+    """The restart mixture: where training vehicles start if there is a bank; fractions that sum to 1."""
 
     stored: Fraction01 = Field(0.7, description="Stored successes of the previous phase.")
     noisy: Fraction01 = Field(0.1, description="Stored rows with covariance-scaled noise.")
     nominal: Fraction01 = Field(0.2, description="The phase's own start.")
     noise_scale: Annotated[float, Field(ge=0)] = Field(
-        0.3, description="Noise std in units of the bank's fitted covariance."
+        0.3, description="Standard deviation of the noise, in units of the bank's fitted covariance."
     )
 
     @model_validator(mode="after")
@@ -70,7 +44,7 @@ class Bank(StrictModel):
 
     flights: int = Field(5120, ge=1, le=10**6, description="Flights that fill the bank.")
     held_out: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.2, description="Share kept for the next phase's gate, never trained on."
+        0.2, description="Fraction that is kept for the next phase's gate and never trained on."
     )
     minimum: int = Field(64, ge=2, description="Fewer successes than this are an error.")
 
@@ -82,9 +56,9 @@ class Bank(StrictModel):
 
 
 class Evaluation(StrictModel):
-    """Flights with the mean action during training; they choose the policy that ships."""
+    """Flights with the mean action during training; they select the policy that is stored."""
 
-    every_env_steps: Count = Field(100_000, description="Rounded to whole chunks, at least one.")
+    every_env_steps: Count = Field(100_000, description="Vehicle steps between evaluations, rounded to whole chunks.")
     flights: int = Field(1000, ge=1, le=1_000_000, description="Flights of one evaluation.")
 
 
@@ -95,28 +69,28 @@ class PhaseEntry(StrictModel):
     plugin: Annotated[str, StringConstraints(min_length=1)] = Field(
         description='Entry point, "distribution:entry_point", or ./file.py with --allow-local-plugins.'
     )
-    params: dict[str, Any] = Field(default_factory=dict, description="Validated by the plugin.")
+    params: dict[str, Any] = Field(default_factory=dict, description="Parameters, validated by the plugin.")
     sac: dict[str, Any] = Field(
-        default_factory=dict, description="Overrides of the plugin's SAC defaults; preset: seed."
+        default_factory=dict, description="Overrides of the plugin's learner settings; `preset: seed` replaces them."
     )
-    budget: Budget = Field(default_factory=Budget, description="How long it may train.")
+    budget: Budget = Field(default_factory=Budget, description="How long the phase may train.")
     policy: Literal["agent", "guide"] = Field("agent", description="Who flies this phase.")
-    gate: Gate | None = Field(None, description="None: trains its whole budget, passes always.")
+    gate: Gate | None = Field(None, description="Without a gate the phase trains its whole budget and always passes.")
     restart: Restart = Field(default_factory=Restart, description="Where training vehicles start.")
-    bank: Bank = Field(default_factory=Bank, description="End states stored for the next phase.")
-    evaluation: Evaluation = Field(default_factory=Evaluation, description="Flights that choose the policy.")
+    bank: Bank = Field(default_factory=Bank, description="End states that are stored for the next phase.")
+    evaluation: Evaluation = Field(default_factory=Evaluation, description="Flights that select the policy.")
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Path, key positions and phase names of a mission file, for messages that point at a line."""
+    """The path, the key positions and the phase names of a mission file, for messages that point at a line."""
 
     path: Path
-    positions: dict[tuple[str | int, ...], tuple[int, int] | str]
+    positions: dict[Location, tuple[int, int] | str]
     names: dict[int, str]
 
-    def where(self, location: tuple[str | int, ...]) -> str:
-        """`mission.yaml:6:7: phases[1] "landing": params.x` for a location in the document."""
+    def where(self, location: Location) -> str:
+        """Return `mission.yaml:6:7: phases[1] "landing": params.x` for a location in the document."""
         place = self.path.name
         for length in range(len(location), -1, -1):
             at = self.positions.get(location[:length])
@@ -132,14 +106,14 @@ class Source:
 
 
 class MissionFile(StrictModel):
-    """A whole mission: phases in the order of flight."""
+    """A whole mission: its phases in the order of flight."""
 
     name: Name = Field(description="Name of the mission, and of its folder of checkpoints.")
     seed: int = Field(0, ge=0, le=2**32 - 1, description="Seed of training and of flights.")
-    observers: tuple[str, ...] = Field((), strict=False, description="Entry points that watch.")
+    observers: tuple[str, ...] = Field((), strict=False, description="Entry points of the observers.")
     params: dict[str, Any] = Field(default_factory=dict, description="For every phase that declares the parameter.")
     phases: tuple[PhaseEntry, ...] = Field(
-        strict=False, min_length=1, max_length=100, description="In the order of flight."
+        strict=False, min_length=1, max_length=100, description="The phases in the order of flight."
     )
 
     _source: Source | None = PrivateAttr(None)
@@ -154,17 +128,27 @@ class MissionFile(StrictModel):
 
     @property
     def source(self) -> Source:
-        """The file behind the model; a made-up one for missions built in Python."""
+        """The file behind the model; a placeholder for missions that are built in Python."""
         return self._source or Source(Path("mission.yaml"), {}, {i: phase.name for i, phase in enumerate(self.phases)})
+
+    def read_from(self, source: Source) -> MissionFile:
+        """Return this mission with the file that it was read from."""
+        self._source = source
+        return self
 
     @property
     def folder(self) -> Path:
-        """Folder that relative paths in parameters start from."""
+        """The folder that relative paths in parameters start from."""
         return self.source.path.parent
 
+    def all_guides(self) -> MissionFile:
+        """Return the mission with every phase flown by its classical guidance law."""
+        entries = tuple(entry.model_copy(update={"policy": "guide"}) for entry in self.phases)
+        return self.model_copy(update={"phases": entries})
 
-def dotted(location: tuple[str | int, ...]) -> str:
-    """`a.b[0]` for ("a", "b", 0)."""
+
+def dotted(location: Location) -> str:
+    """Return `a.b[0]` for ("a", "b", 0)."""
     text = ""
     for part in location:
         text += f"[{part}]" if isinstance(part, int) else (f".{part}" if text else str(part))

@@ -17,7 +17,7 @@ from typing import Any
 
 import pluggy
 
-from mission.errors import InputError, PluginError, guard
+from mission.errors import InputError, PluginError, run_plugin_code
 from mission.hooks import OBSERVER_GROUP, PHASE_GROUP, PROJECT, ObserverHooks
 
 log = logging.getLogger("mission")
@@ -104,7 +104,7 @@ def find_plugin(reference: str, where: str, group: str = PHASE_GROUP) -> Listing
 def load_module(listing: Listing, where: str) -> ModuleType:
     """Import an entry point; any failure, SystemExit too, becomes a PluginError."""
     expected = f'entry point "{listing.name}" of {listing} to import'
-    return guard(where, expected, listing.entry_point.load, "mend or uninstall that distribution")
+    return run_plugin_code(where, expected, listing.entry_point.load, "fix or uninstall that distribution")
 
 
 def load_local(path: Path, where: str) -> ModuleType:
@@ -120,7 +120,7 @@ def load_local(path: Path, where: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up there
     try:
-        guard(where, f"{path.name} to import", partial(spec.loader.exec_module, module), "mend the file")
+        run_plugin_code(where, f"{path.name} to import", partial(spec.loader.exec_module, module), "fix the file")
     except BaseException:
         del sys.modules[spec.name]
         raise

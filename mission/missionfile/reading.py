@@ -11,12 +11,11 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from mission.errors import InputError, MissionError
-from mission.missionfile.models import MissionFile, Source, dotted
+from mission.missionfile.models import Location, MissionFile, Source, dotted
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
 _MAX_INTEGER = 2**63 - 1  # either way
-Location = tuple[str | int, ...]
 _SCALARS = {f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "bool", "null", "str")}
 
 
@@ -39,8 +38,7 @@ def load_mission(path: str | Path, overrides: Sequence[str] = ()) -> MissionFile
         mission = MissionFile.model_validate(data)
     except ValidationError as error:
         raise explain(error, source, (), MissionFile) from None
-    mission._source = source
-    return mission
+    return mission.read_from(source)
 
 
 def _read(path: Path) -> str:

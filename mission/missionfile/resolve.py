@@ -1,8 +1,7 @@
-"""From a mission file to checked phases: plugin, parameters, SAC settings, contract, links, digest."""
+"""From a mission file to checked phases: plugin, parameters, learner settings, contract, links, digest."""
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Collection, Sequence
@@ -11,41 +10,38 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from mission.errors import InputError, MissionError, PluginError, guard
+from mission.errors import InputError, MissionError, PluginError, run_plugin_code
 from mission.hooks import PhaseHooks
+from mission.learner import LEARNERS, LearnerConfig, learner_name
 from mission.missionfile.contract import check_contract, check_links
-from mission.missionfile.models import MissionFile
+from mission.missionfile.models import Location, MissionFile, PhaseEntry
+from mission.missionfile.phases import Phase, PhaseConfiguration, TrainedPhase
 from mission.missionfile.plugins import find_plugin, hook_caller, load_local, load_module, local_path
-from mission.missionfile.reading import Location, explain, unknown_key
+from mission.missionfile.reading import explain, unknown_key
 from mission.missionfile.sources import source_hash
-from mission.phase import Environment, Phase, PhaseSpec, PluginOrigin
-from mission.sac.config import PRESETS, SacConfig
+from mission.phase import Environment, PhaseSpec, PluginOrigin
 
 
 def resolve_mission(mission: MissionFile, *, allow_local_plugins: bool = False) -> tuple[Phase, ...]:
-    """Load every plugin, validate its parameters, check its shapes and the links; nothing compiles.
+    """Load every plugin, validate its parameters, and check its shapes and the links; nothing is compiled.
 
     Raises:
       MissionError: the first thing that is wrong, with its position in the mission file.
     """
     specs = [load_spec(mission, i, allow_local_plugins) for i in range(len(mission.phases))]
     _check_shared_params(mission, [spec for _, spec in specs])
-    phases = tuple(_build(mission, i, origin, spec) for i, (origin, spec) in enumerate(specs))
-    shapes = [check_contract(phase) for phase in phases]
-    for i, (phase, found) in enumerate(zip(phases, shapes, strict=True)):
+    phases = tuple(_resolve_phase(mission, i, origin, spec) for i, (origin, spec) in enumerate(specs))
+    for i, phase in enumerate(phases):
         for channel in phase.entry.gate.channels if phase.entry.gate else ():
-            if channel not in found.telemetry:
+            if channel not in phase.channels:
                 where = mission.source.where(("phases", i, "gate", "channels", channel))
-                raise unknown_key(where, channel, list(found.telemetry))
-    check_links(phases, shapes)
-    pairs = zip(phases, shapes, strict=True)
-    return tuple(
-        dataclasses.replace(phase, channels=tuple(found.telemetry), leaves=found.leave) for phase, found in pairs
-    )
+                raise unknown_key(where, channel, list(phase.channels))
+    check_links(phases)
+    return phases
 
 
 def load_spec(mission: MissionFile, index: int, allow_local: bool = False) -> tuple[PluginOrigin, PhaseSpec]:
-    """The record of the plugin that phase `index` names, and where it came from."""
+    """Return the record of the plugin that phase `index` names, and where it comes from."""
     entry = mission.phases[index]
     where = mission.source.where(("phases", index, "plugin"))
     path = local_path(entry.plugin, mission.folder, allow_local, where)
@@ -56,7 +52,7 @@ def load_spec(mission: MissionFile, index: int, allow_local: bool = False) -> tu
 
 
 def load_installed(reference: str, where: str) -> tuple[PluginOrigin, PhaseSpec]:
-    """The record of an installed plugin, and where it came from."""
+    """Return the record of an installed plugin, and where it comes from."""
     listing = find_plugin(reference, where)
     module = load_module(listing, where)
     return _spec(module, PluginOrigin(listing.name, listing.distribution, listing.version, source_hash(module)), where)
@@ -64,7 +60,7 @@ def load_installed(reference: str, where: str) -> tuple[PluginOrigin, PhaseSpec]
 
 def _spec(module: Any, origin: PluginOrigin, where: str) -> tuple[PluginOrigin, PhaseSpec]:
     hook = hook_caller(module, PhaseHooks, "mission_phase", str(origin), where)
-    specs = guard(where, f"{origin}: mission_phase to work", hook)
+    specs = run_plugin_code(where, f"{origin}: mission_phase to work", hook)
     spec = specs[0] if specs else None
     if not isinstance(spec, PhaseSpec):
         raise PluginError(
@@ -78,21 +74,21 @@ def _spec(module: Any, origin: PluginOrigin, where: str) -> tuple[PluginOrigin, 
 
 
 def check_record(origin: PluginOrigin, spec: PhaseSpec, where: str) -> None:
-    """Refuse a PhaseSpec whose fields are not what they should be."""
+    """Reject a PhaseSpec whose fields have the wrong types."""
 
-    def refuse(expected: str, found: object) -> PluginError:
+    def error(expected: str, found: object) -> PluginError:
         return PluginError(where, expected=f"{origin}: {expected}", found=repr(found), remedy="correct the PhaseSpec")
 
     if not (isinstance(spec.params, type) and issubclass(spec.params, BaseModel)):
-        raise refuse("params to be a pydantic model class", spec.params)
-    if spec.sac is not None and not isinstance(spec.sac, SacConfig):
-        raise refuse("sac to be a SacConfig or None", spec.sac)
+        raise error("params to be a pydantic model class", spec.params)
+    if spec.sac is not None and not (isinstance(spec.sac, LearnerConfig) and learner_name(spec.sac)):
+        raise error(f"sac to hold the settings of a learner ({', '.join(LEARNERS)}), or None", spec.sac)
     if not callable(spec.environment) or not callable(spec.limits):
-        raise refuse("environment and limits to be functions of the parameters", spec.environment)
+        raise error("environment and limits to be functions of the parameters", spec.environment)
     if spec.report is not None and not callable(spec.report):
-        raise refuse("report to be a function of the records, or None", spec.report)
+        raise error("report to be a function of the records, or None", spec.report)
     if spec.sac is not None and not callable(spec.reward):
-        raise refuse("reward to be a function of the parameters, since sac is given", spec.reward)
+        raise error("reward to be a function of the parameters, since sac is given", spec.reward)
 
 
 def _check_shared_params(mission: MissionFile, specs: Sequence[PhaseSpec]) -> None:
@@ -102,12 +98,37 @@ def _check_shared_params(mission: MissionFile, specs: Sequence[PhaseSpec]) -> No
             raise unknown_key(mission.source.where(("params", key)), key, declared)
 
 
-def _build(mission: MissionFile, index: int, origin: PluginOrigin, spec: PhaseSpec) -> Phase:
+def _resolve_phase(mission: MissionFile, index: int, origin: PluginOrigin, spec: PhaseSpec) -> Phase:
     entry, at = mission.phases[index], ("phases", index)
     where = mission.source.where((*at, "plugin"))
     shared = {k: v for k, v in mission.params.items() if k in spec.params.model_fields and k not in entry.params}
     params = _validate(mission, spec.params, shared | entry.params, (*at, "params"), str(origin), shared)
-    environment = guard(where, f"{origin}: environment to work", lambda: spec.environment(params))
+    learner = _learner(mission, index, spec)
+    return build_phase(entry, origin, spec, params, learner, where, mission.source.where((*at, "policy")))
+
+
+def build_phase(
+    entry: PhaseEntry,
+    origin: PluginOrigin,
+    spec: PhaseSpec,
+    params: BaseModel,
+    learner: LearnerConfig | None,
+    where: str,
+    where_policy: str,
+) -> Phase:
+    """Return the resolved phase of a plugin's record, after checking its contract.
+
+    Args:
+      entry: the phase in the mission file.
+      origin, spec: the plugin's record and where it comes from.
+      params: validated parameters.
+      learner: settings of the agent; None if the plugin has none.
+      where, where_policy: places of the plugin and of the policy in the mission file, for messages.
+
+    Raises:
+      PluginError: the plugin does not work, violates the contract, or has no guide although one is to fly.
+    """
+    environment = run_plugin_code(where, f"{origin}: environment to work", lambda: spec.environment(params))
     if not isinstance(environment, Environment):
         raise PluginError(
             where,
@@ -115,24 +136,37 @@ def _build(mission: MissionFile, index: int, origin: PluginOrigin, spec: PhaseSp
             found=type(environment).__name__,
             remedy="derive it from mission.Environment",
         )
-    reward = guard(where, f"{origin}: reward to work", partial(spec.reward, params)) if spec.reward else None
-    limits = guard(where, f"{origin}: limits to work", lambda: tuple(spec.limits(params)))
-    guard(where, f"{origin}: parameters that can be kept as JSON", params.model_dump_json)
-    phase = Phase(
-        entry.name, origin, params, environment, reward, limits, _sac(mission, index, spec), entry, spec.report
-    )
-    if not phase.trained and environment.guide is None and len(environment.action_names) > 0:
+    reward = run_plugin_code(where, f"{origin}: reward to work", partial(spec.reward, params)) if spec.reward else None
+    limits = run_plugin_code(where, f"{origin}: limits to work", lambda: tuple(spec.limits(params)))
+    run_plugin_code(where, f"{origin}: parameters that can be kept as JSON", params.model_dump_json)
+    trained = entry.policy == "agent" and learner is not None
+    if not trained and environment.guide is None and len(environment.action_names) > 0:
         raise PluginError(
-            mission.source.where((*at, "policy")),
+            where_policy,
             expected=f"{origin} to offer a guide",
             found="no guide(state) on its environment",
             remedy="set policy: agent",
         )
-    return phase
+    shapes = check_contract(entry.name, origin, environment, reward, limits, learner)
+    common: dict[str, Any] = {
+        "name": entry.name,
+        "origin": origin,
+        "params": params,
+        "environment": environment,
+        "limits": limits,
+        "entry": entry,
+        "report": spec.report,
+        "channels": tuple(shapes.telemetry),
+        "accepts": shapes.start,
+        "leaves": shapes.leave,
+    }
+    if trained and reward is not None:
+        return TrainedPhase(reward=reward, learner=learner, **common)
+    return Phase(reward=reward, learner=learner, **common)
 
 
-def _sac(mission: MissionFile, index: int, spec: PhaseSpec) -> SacConfig | None:
-    """The plugin's defaults (or a preset) under the mission file's overrides."""
+def _learner(mission: MissionFile, index: int, spec: PhaseSpec) -> LearnerConfig | None:
+    """Return the plugin's settings (or a preset) under the mission file's overrides."""
     overrides = dict(mission.phases[index].sac)
     at: Location = ("phases", index, "sac")
     where = mission.source.where(at)
@@ -142,16 +176,16 @@ def _sac(mission: MissionFile, index: int, spec: PhaseSpec) -> SacConfig | None:
                 where, expected="no sac settings: this phase is flown by its guide", found="some", remedy="remove sac:"
             )
         return None
-    preset = overrides.pop("preset", None)
-    if preset is not None and (not isinstance(preset, str) or preset not in PRESETS):
+    presets, preset = spec.sac.presets, overrides.pop("preset", None)
+    if preset is not None and (not isinstance(preset, str) or preset not in presets):
         raise InputError(
             mission.source.where((*at, "preset")),
-            expected=f"one of {', '.join(PRESETS)}",
+            expected=f"one of {', '.join(presets) or '(none)'}",
             found=repr(preset),
             remedy="name a preset",
         )
-    base = PRESETS[preset] if preset is not None else spec.sac.model_dump()
-    return _validate(mission, SacConfig, _merge(base, overrides), at, "the engine")
+    base = presets[preset] if preset is not None else spec.sac.model_dump()
+    return _validate(mission, type(spec.sac), _merge(base, overrides), at, "the engine")
 
 
 def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -170,7 +204,7 @@ def _validate(
     owner: str,
     shared: Collection[str] = (),
 ) -> Any:
-    """`data` as the model, with the place of what is wrong: in `at`, or in the mission's own parameters (`shared`)."""
+    """Validate `data` as the model; an error names its place in `at`, or in the mission's own parameters (`shared`)."""
     if model.model_config.get("extra") != "allow":  # unknown keys are errors, whatever the plugin's model says
         known = {f.alias or name for name, f in model.model_fields.items()} | set(model.model_fields)
         for key in data:
@@ -193,14 +227,15 @@ def _validate(
         ) from error
 
 
-def digest(configuration: Sequence[dict[str, Any]]) -> str:
-    """SHA-256 of the validated configuration of a chain of phases."""
-    text = json.dumps(list(configuration), sort_keys=True, separators=(",", ":"), allow_nan=False)
+def digest(configuration: Sequence[PhaseConfiguration]) -> str:
+    """Return the SHA-256 of the validated configuration of a chain of phases."""
+    data = [phase.model_dump(mode="json") for phase in configuration]
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def first_change(stored: Any, current: Any, at: str = "") -> str:
-    """Path and both values of the first difference between two configurations; empty if none."""
+    """Return the path and both values of the first difference between two configurations; empty if none."""
     if isinstance(stored, dict) and isinstance(current, dict):
         for key in [*stored, *[k for k in current if k not in stored]]:
             change = first_change(stored.get(key), current.get(key), f"{at}.{key}" if at else key)

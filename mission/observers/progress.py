@@ -1,4 +1,4 @@
-"""Progress on the terminal: a live line where there is one, plain lines where there is not."""
+"""Progress of training: a live line on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PLAIN_EVERY_S = 5.0
 
 
 class _Display:
-    """State of one run's display."""
+    """The display of one run."""
 
     def __init__(self) -> None:
         self.console = Console(stderr=True)
@@ -28,16 +28,17 @@ class _Display:
         self.began, self.first_step, self.printed, self.success = time.monotonic(), env_steps, 0.0, "-"
         self.task = self.bar.add_task(phase, total=budget, completed=env_steps, text="compiling")
         if self.bar.disable:
-            self.say(f"{phase}: begins at vehicle step {env_steps:,} of at most {budget:,}")
+            self.say(f"{phase}: starts at vehicle step {env_steps:,} of at most {budget:,}")
 
     def chunk(self, event: Event) -> None:
         s, budget = event.scalars, event.data["budget"]
         rate = (event.env_steps - self.first_step) / max(time.monotonic() - self.began, 1e-6)
         left = max(budget - event.env_steps, 0) / max(rate, 1e-6)
         value = s.get("Episode/Return")
+        shown = "".join(f"{label} {number:.3g}, " for label, number in event.data["shown"].items())
         text = (
-            f"{event.env_steps:,}/{budget:,} steps, {s['Speed/UpdatesPerSecond']:.0f} updates/s, return {'-' if value is None else f'{value:.2f}'}, "
-            f"success {self.success}, temperature {s['Temperature/Value']:.3g}, at most {left:.0f} s left"
+            f"{event.env_steps:,}/{budget:,} steps, {s['Speed/UpdatesPerSecond']:.0f} updates/s, "
+            f"return {'-' if value is None else f'{value:.2f}'}, success {self.success}, {shown}at most {left:.0f} s left"
         )
         self.bar.update(self.task, completed=event.env_steps, text=text)
         if self.bar.disable and time.monotonic() - self.printed >= _PLAIN_EVERY_S:
@@ -53,7 +54,7 @@ _display: _Display | None = None
 
 @hookimpl
 def mission_event(event: Event) -> None:
-    """Show chunks, evaluations, gates and ends of phases."""
+    """Show chunks, evaluations, gates and the ends of phases."""
     global _display
     if event.kind == "mission_start":
         _display = _Display()
@@ -83,7 +84,7 @@ def mission_event(event: Event) -> None:
 
 @contextlib.contextmanager
 def flight_bar(flights: int) -> Generator[Callable[[int, int], None]]:
-    """A progress bar over flights, on standard error; silent where that is not a terminal."""
+    """Yield a progress callback for flights, on standard error; silent if that is not a terminal."""
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("compiling", total=flights)
         yield lambda done, total: bar.update(task, completed=done, description="flying")

@@ -1,7 +1,6 @@
-"""TensorBoard scalars and histograms, under `<log-dir>/<mission>/<phase>`.
+"""TensorBoard scalars and histograms, in `<log-dir>/<mission>/<phase>`; the names are those of docs/sac.md.
 
-Names are those of `docs/sac.md`; `CriticWarmUp/Loss` is the seed's. A resumed phase purges what it
-will write again.
+A resumed phase purges what it will write again.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ _writer: Any = None
 
 @hookimpl
 def mission_event(event: Event) -> None:
-    """Write what the event carries."""
+    """Write the scalars, histograms and series of an event."""
     global _writer
     if event.kind == "phase_start":
         from tensorboardX import SummaryWriter
@@ -31,9 +30,9 @@ def mission_event(event: Event) -> None:
         _writer.add_scalar(name, value, event.env_steps)
     for name, values in event.histograms.items():
         _writer.add_histogram(name, np.asarray(values), event.env_steps)
-    if event.kind == "warm_up":
-        for step, loss in enumerate(event.data["CriticWarmUp/Loss"]):
-            _writer.add_scalar("CriticWarmUp/Loss", float(loss), step)
+    for name, values in event.series.items():
+        for step, value in enumerate(values):
+            _writer.add_scalar(name, float(value), step)
     if event.kind in ("phase_end", "mission_end"):
         _writer.close()
         _writer = None

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from mission.flight.fly import PhaseFlight
-from mission.phase import Limit, Phase
+from mission.missionfile.phases import Phase, TrainedPhase
+from mission.phase import Limit
 from mission.report.records import Bands, ChosenFlight, FlightRecords, Flights, PhaseFlights, Starts, Track
 from mission.report.summary import durations
 
@@ -29,7 +30,7 @@ def describe_phase(phase: Phase) -> dict[str, Any]:
         "distribution": phase.origin.distribution,
         "version": phase.origin.version,
         "source_sha256": phase.origin.source_sha256,
-        "flown_by": "agent" if phase.trained else "guide",
+        "flown_by": "agent" if isinstance(phase, TrainedPhase) else "guide",
         "params": json.loads(phase.params.model_dump_json()),
         "causes": list(phase.causes),
         "channels": list(phase.channels),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mission.flight.batches import CHUNK
+from mission.flight.batches import BATCH
 from mission.report.records import Flights
 
 EACH_CAUSE = 2
@@ -31,7 +31,7 @@ def ordinary_flights(flights: Flights) -> list[tuple[int, str]]:
     and least ordinarily.
     """
     first, last = flights.phases[0], flights.phases[-1]
-    pool = np.arange(min(CHUNK, flights.count))
+    pool = np.arange(min(BATCH, flights.count))
     landed = pool[flights.success[pool]]
     chosen: list[tuple[int, str]] = []
     for role, numbers, table, sign in (

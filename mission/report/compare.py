@@ -6,20 +6,67 @@ Shapes: N flights.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from mission.errors import InputError
-from mission.flight.chain import Chain, check_flights, fly_chunks, prepare_chain
+from mission.flight.chain import Chain, check_flights, fly_batches, prepare_chain
 from mission.flight.fly import PhaseFlight
-from mission.missionfile.models import Z95, MissionFile
+from mission.missionfile.models import MissionFile
 from mission.missionfile.reading import load_mission
-from mission.report.summary import MissionReport, mission_report
-from mission.statistics import distribution, paired_difference
+from mission.report.summary import mission_summary
+from mission.statistics import Z95, PairedDifference, Rate, distribution, paired_difference
+from mission.strict import StrictModel
+
+
+class Side(StrictModel):
+    """One of the two that are compared."""
+
+    name: str
+    mission: str
+    digest: str
+    success: Rate
+
+
+class CauseCounts(StrictModel):
+    """How many flights each side lost to one cause."""
+
+    first: int
+    second: int
+
+
+class PairedMean(StrictModel):
+    """The second minus the first over flights that succeeded in both: mean with its 95 % interval, and spread."""
+
+    flights: int
+    mean: float | None
+    low: float | None
+    high: float | None
+    sd: float | None
+
+
+class PhaseComparison(StrictModel):
+    """One phase that both missions have, paired over the flights that entered it in both."""
+
+    name: str
+    success: PairedDifference
+    causes: dict[str, CauseCounts]
+    end: dict[str, PairedMean]
+
+
+class Comparison(StrictModel):
+    """Two sets of policies on the same flights; the fields are those of `mission compare --json`."""
+
+    first: Side
+    second: Side
+    flights: int
+    seed: int
+    success: PairedDifference
+    phases: tuple[PhaseComparison, ...]
 
 
 def compare_missions(
@@ -33,7 +80,7 @@ def compare_missions(
     allow_stale: bool = False,
     allow_local_plugins: bool = False,
     progress: Callable[[int, int], None] | None = None,
-) -> dict[str, Any]:
+) -> Comparison:
     """Fly both and pair them, flight by flight.
 
     Args:
@@ -42,32 +89,33 @@ def compare_missions(
       checkpoints: folder of the policies of mission files, as of `fly_mission`.
       flights, seed, allow_stale, allow_local_plugins, progress: as of `fly_mission`; one seed for both.
 
-    Returns:
-      JSON: success of each and of the pair, then by phase the pair, causes, and differences at its end.
-
     Raises:
       MissionError: wrong input or a stale policy (2), no readable policy (3).
     """
     check_flights(flights, None)
-    sides = [_side(side, mission, checkpoints) for side in (first, second)]
+    sides = [_locate(side, mission, checkpoints) for side in (first, second)]
     seed = sides[0][0].seed if seed is None else seed
-    options: dict[str, Any] = {"allow_stale": allow_stale, "allow_local_plugins": allow_local_plugins, "seed": seed}
-    chains = [prepare_chain(file, checkpoints=folder, **options) for file, folder in sides]
-    flown = [fly_chunks(flights, None, chain.fly, progress) for chain in chains]
-    reports = [mission_report(chain, results) for chain, results in zip(chains, flown, strict=True)]
-    return {
-        "first": _name(first, chains[0], reports[0]),
-        "second": _name(second, chains[1], reports[1]),
-        "flights": flights,
-        "seed": seed,
-        "success": paired_difference(flown[0][-1].success, flown[1][-1].success),
-        "phases": _phases(chains, flown, reports),
-    }
+    chains = [
+        prepare_chain(
+            file, checkpoints=folder, seed=seed, allow_stale=allow_stale, allow_local_plugins=allow_local_plugins
+        )
+        for file, folder in sides
+    ]
+    flown = [fly_batches(flights, None, chain.fly, progress) for chain in chains]
+    return Comparison(
+        first=_side(first, chains[0], flown[0]),
+        second=_side(second, chains[1], flown[1]),
+        flights=flights,
+        seed=seed,
+        success=paired_difference(flown[0][-1].success, flown[1][-1].success),
+        phases=tuple(_compare_phases(chains, flown)),
+    )
 
 
-def _side(
+def _locate(
     side: str | Path, mission: MissionFile | None, checkpoints: str | Path | None
 ) -> tuple[MissionFile, str | Path | None]:
+    """Return the mission of one side and the folder of its policies."""
     path = Path(side)
     if not path.is_dir():
         return load_mission(path), checkpoints
@@ -78,45 +126,51 @@ def _side(
     return mission, path
 
 
-def _name(side: str | Path, chain: Chain, report: MissionReport) -> dict[str, Any]:
-    return {"name": os.fspath(side), "mission": chain.mission.name, "digest": report.digest, "success": report.success}
+def _side(side: str | Path, chain: Chain, flown: list[PhaseFlight]) -> Side:
+    summary = mission_summary(chain, flown)
+    return Side(name=os.fspath(side), mission=chain.mission.name, digest=summary.digest, success=summary.success)
 
 
-def _phases(chains: list[Chain], flown: list[list[PhaseFlight]], reports: list[MissionReport]) -> list[dict[str, Any]]:
-    """Phases that both missions have, by name; paired over the flights that entered them in both."""
+def _compare_phases(chains: list[Chain], flown: list[list[PhaseFlight]]) -> list[PhaseComparison]:
+    """Compare the phases that both missions have, by name."""
     tables = [
-        {phase.name: (result, record) for phase, result, record in zip(c.phases, f, r.phases, strict=True)}
-        for c, f, r in zip(chains, flown, reports, strict=True)
+        {phase.name: result for phase, result in zip(chain.phases, results, strict=True)}
+        for chain, results in zip(chains, flown, strict=True)
+    ]
+    causes = [
+        {phase.name: phase.causes for phase in mission_summary(chain, results).phases}
+        for chain, results in zip(chains, flown, strict=True)
     ]
     entered = [
-        dict(zip(tables[k], [np.ones_like(f[0].success), *(r.success for r in f)], strict=False))
-        for k, f in enumerate(flown)
+        dict(zip(table, [np.ones_like(results[0].success), *(r.success for r in results)], strict=False))
+        for table, results in zip(tables, flown, strict=True)
     ]
     rows = []
     for name in [name for name in tables[0] if name in tables[1]]:
-        (a, a_record), (b, b_record) = tables[0][name], tables[1][name]
+        a, b = tables[0][name], tables[1][name]
         both = entered[0][name] & entered[1][name]
         landed = both & a.success & b.success
         shared = [channel for channel in a.telemetry if channel in b.telemetry]
         rows.append(
-            {
-                "name": name,
-                "success": paired_difference(a.success[both], b.success[both]),
-                "causes": {
-                    cause: {"first": a_record.causes.get(cause, 0), "second": b_record.causes.get(cause, 0)}
-                    for cause in dict.fromkeys([*a_record.causes, *b_record.causes])
+            PhaseComparison(
+                name=name,
+                success=paired_difference(a.success[both], b.success[both]),
+                causes={
+                    cause: CauseCounts(first=causes[0][name].get(cause, 0), second=causes[1][name].get(cause, 0))
+                    for cause in dict.fromkeys([*causes[0][name], *causes[1][name]])
                 },
-                "end": {c: _paired_mean(a.telemetry[c][landed], b.telemetry[c][landed]) for c in shared},
-            }
+                end={c: _paired_mean(a.telemetry[c][landed], b.telemetry[c][landed]) for c in shared},
+            )
         )
     return rows
 
 
-def _paired_mean(first: np.ndarray, second: np.ndarray) -> dict[str, float | int | None]:
-    """Second minus first over flights that succeeded in both: mean with its 95 % interval, and spread."""
+def _paired_mean(first: np.ndarray, second: np.ndarray) -> PairedMean:
     difference = np.asarray(second, np.float64) - first
     difference = difference[np.isfinite(difference)]
     seen = distribution(difference)
-    half = None if seen["sd"] is None else Z95 * seen["sd"] / np.sqrt(len(difference))
-    low, high = (None, None) if half is None or seen["mean"] is None else (seen["mean"] - half, seen["mean"] + half)
-    return {"flights": len(difference), "mean": seen["mean"], "low": low, "high": high, "sd": seen["sd"]}
+    low = high = None
+    if seen.sd is not None and seen.mean is not None:
+        half = Z95 * seen.sd / math.sqrt(len(difference))
+        low, high = seen.mean - half, seen.mean + half
+    return PairedMean(flights=len(difference), mean=seen.mean, low=low, high=high, sd=seen.sd)

@@ -6,14 +6,14 @@ Shapes: G lines of a metrics file.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from mission.errors import InputError, machine_errors
-from mission.observers import read_metrics
+from mission.observers.metrics import MetricsLine, read_metrics
 from mission.report.charts import Chart, span
 from mission.report.folder import SUMMARY, write_file
 from mission.report.page import document
@@ -75,9 +75,10 @@ def learning_page(folder: Path, output: Path | None = None) -> Path:
     return output
 
 
-def series(lines: list[dict[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:
+def series(lines: Sequence[MetricsLine], name: str) -> tuple[np.ndarray, np.ndarray]:
     """(vehicle steps, values) of one metric, [G] each."""
-    pairs = [(line["env_steps"], line[name]) for line in lines if isinstance(line.get(name), int | float)]
+    found = ((line.env_steps, line.scalar(name)) for line in lines)
+    pairs = [(step, value) for step, value in found if value is not None]
     table = np.array(pairs, float).reshape(-1, 2)
     return table[:, 0], table[:, 1]
 
@@ -85,16 +86,16 @@ def series(lines: list[dict[str, Any]], name: str) -> tuple[np.ndarray, np.ndarr
 def _phase(path: Path) -> str:
     lines = read_metrics(path)
     charts = "".join(_chart(lines, *chart) for chart in CHARTS)
-    gates = [line for line in lines if line.get("kind") == "gate"]
+    gates = [line for line in lines if line.kind == "gate"]
     note = ""
     if gates:
         last = gates[-1]
-        verdict = "passed" if last.get("passed") else "missed"
-        note = f"gate {verdict} at vehicle step {last['env_steps']:,}: {last.get('count')} of {last.get('flights')} flights"
+        verdict = "passed" if last.passed else "missed"
+        note = f"gate {verdict} at vehicle step {last.env_steps:,}: {last.count} of {last.flights} flights"
     return f'<p class="soft">{escape(note)}</p><div class="charts">{charts}</div>' if charts else ""
 
 
-def _chart(lines: list[dict[str, Any]], title: str, names: tuple[str, ...], logarithmic: bool) -> str:
+def _chart(lines: Sequence[MetricsLine], title: str, names: tuple[str, ...], logarithmic: bool) -> str:
     curves = [(name, *series(lines, name)) for name in names]
     curves = [
         (name, steps, np.log10(np.maximum(v, 1e-12)) if logarithmic else v) for name, steps, v in curves if len(v)

@@ -12,14 +12,14 @@ import jax
 import numpy as np
 
 from mission.errors import MachineError
-from mission.flight.batches import CHUNK, flight_keys, name_key, nominal_starts, to_host
+from mission.flight.batches import BATCH, flight_keys, name_key, nominal_starts, to_host
 from mission.flight.chain import Chain
+from mission.flight.trees import count
 from mission.report.records import FlightRecords, Starts
 from mission.report.tracks import Recorder
 from mission.statistics import two_sample
-from mission.storage.policies import load_bank
 from mission.storage.steps import PhaseFolder
-from mission.training.bank import count
+from mission.training.bank import load_bank
 
 log = logging.getLogger("mission")
 _FAR = 0.1  # a distance that matters
@@ -44,15 +44,15 @@ def training_starts(chain: Chain, index: int, recorder: Recorder) -> Starts:
     folder = PhaseFolder(chain.root / before.name)
     rows, source = None, f"the own starts of {phase.name}, since no bank of {before.name} is stored"
     try:
-        meta = folder.policy_meta()
-        bank = load_bank(folder, before, meta) if meta is not None else None
+        record = folder.policy_record()
+        bank = load_bank(folder, before, record) if record is not None else None
         if bank is not None:
-            rows = jax.tree.map(lambda leaf: leaf[:CHUNK], to_host(bank.rows))
+            rows = jax.tree.map(lambda leaf: leaf[:BATCH], to_host(bank.rows))
             source = f"{count(rows):,} of the {count(bank.rows):,} stored end states of {before.name}"
     except MachineError as error:
         log.warning("no training starts of %s: %s", phase.name, error.found)
     if rows is None:
-        rows = nominal_starts(phase, flight_keys(key, np.arange(CHUNK)))
+        rows = nominal_starts(phase, flight_keys(key, np.arange(BATCH)))
     return Starts(source, recorder.entering(index, rows, flight_keys(key, np.arange(count(rows)))))
 
 

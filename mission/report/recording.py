@@ -15,9 +15,10 @@ import numpy as np
 
 from mission import __version__
 from mission.devices import describe
-from mission.flight.batches import CHUNK
-from mission.flight.chain import Chain, fly_chunks, guide_chain, has_agents_and_guides
+from mission.flight.batches import BATCH
+from mission.flight.chain import Chain, fly_batches
 from mission.flight.fly import PhaseFlight
+from mission.missionfile.phases import TrainedPhase
 from mission.report.arrays import (
     describe_phase,
     flights_from,
@@ -30,12 +31,12 @@ from mission.report.arrays import (
 from mission.report.choosing import choose_flights, lost_flights, ordinary_flights
 from mission.report.folder import FORMAT, Unfinished, check_target, write_folder
 from mission.report.handovers import compare_handovers, training_starts
-from mission.report.summary import MissionReport, mission_report
+from mission.report.summary import MissionSummary, mission_summary
 from mission.report.tracks import Recorder, bands_of, tracks_of
 from mission.storage.lock import folder_lock
 
 log = logging.getLogger("mission")
-Progress = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 BENCHMARK = "benchmark.json"
 
 
@@ -87,32 +88,34 @@ class _Watcher:
 
 
 def report_flights(
-    chain: Chain, folder: Path, flights: int, until: float | None, progress: Progress | None
-) -> MissionReport:
+    chain: Chain, folder: Path, flights: int, until: float | None, progress: ProgressCallback | None
+) -> MissionSummary:
     """Fly a chain, and its guides on the same seeds, and write the report folder (docs/reports.md).
 
     Args:
       chain: who flies; the guides fly as many beside it where an agent flies some phase and each has a guide.
       folder: of the report; only a report of the same mission is replaced.
-      flights, until, progress: as of `fly_chunks`.
+      flights, until, progress: as of `fly_batches`.
     """
     check_target(folder, chain.mission.name)
     with folder_lock(folder, "--report"):
         return _report(chain, folder, flights, until, progress)
 
 
-def _report(chain: Chain, folder: Path, flights: int, until: float | None, progress: Progress | None) -> MissionReport:
+def _report(
+    chain: Chain, folder: Path, flights: int, until: float | None, progress: ProgressCallback | None
+) -> MissionSummary:
     from mission.report.page import render_page
 
     unfinished = Unfinished(folder, _key(chain))
     recorder = Recorder(chain)
     watcher = _Watcher(chain, unfinished, recorder)
-    report = mission_report(chain, fly_chunks(flights, until, watcher.fly, progress))
+    report = mission_summary(chain, fly_batches(flights, until, watcher.fly, progress))
     arrays, beside = watcher.arrays(), None
-    if has_agents_and_guides(chain):
-        guide = guide_chain(chain)
+    if chain.has_agents_and_guides():
+        guide = chain.guided()
         other = _Watcher(guide, unfinished)
-        beside = mission_report(guide, fly_chunks(report.flights, None, other.fly, progress))
+        beside = mission_summary(guide, fly_batches(report.flights, None, other.fly, progress))
         arrays |= other.arrays()
     starts = {phase.name: training_starts(chain, k, recorder) for k, phase in enumerate(chain.phases) if k > 0}
     arrays |= {f"starts/{name}": s.values for name, s in starts.items()}
@@ -121,15 +124,16 @@ def _report(chain: Chain, folder: Path, flights: int, until: float | None, progr
     arrays = _only_chosen(arrays, [number for number, _ in chosen])
     summary: dict[str, Any] = {
         "mission": chain.mission.name,
-        "report": dataclasses.asdict(report),
-        "guide": dataclasses.asdict(beside) if beside is not None else None,
+        "report": report.model_dump(mode="json"),
+        "guide": beside.model_dump(mode="json") if beside is not None else None,
         "phases": [
-            described | {"benchmark": stored_benchmark(chain.root / phase.name) if phase.trained else None}
+            described
+            | {"benchmark": stored_benchmark(chain.root / phase.name) if isinstance(phase, TrainedPhase) else None}
             for phase, described in zip(chain.phases, watcher.phases, strict=True)
         ],
         "provenance": _provenance(chain, folder, flights, until),
         "starts": {name: s.source for name, s in starts.items()},
-        "bands": {"flights": min(CHUNK, report.flights), "channels": list(chain.channels)},
+        "bands": {"flights": min(BATCH, report.flights), "channels": list(chain.channels)},
         "chosen": [{"number": n, "role": role, "outcome": flown.outcome(n)} for n, role in chosen],
     }
     records = records_from(summary, arrays)
@@ -190,5 +194,5 @@ def _provenance(chain: Chain, folder: Path, flights: int, until: float | None) -
         "training_seed": chain.mission.seed,
         "python": platform.python_version(),
         "numpy": np.__version__,
-        **describe(),
+        **describe().model_dump(),
     }

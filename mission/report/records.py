@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mission.phase import Limit
-from mission.statistics import rate
+from mission.statistics import Rate, rate
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,8 +64,8 @@ class Flights:
         """bool [N], of the whole chain."""
         return self.phases[-1].success & self.phases[-1].entered
 
-    def rate(self) -> dict[str, Any]:
-        """`{count, rate, low, high}` with the 95 % Wilson interval."""
+    def rate(self) -> Rate:
+        """Return the proportion of successes with its 95 % Wilson interval."""
         return rate(int(self.success.sum()), self.count)
 
     def outcome(self, number: int) -> str:

@@ -1,23 +1,29 @@
-"""Plain records of training and flying, and their JSON."""
+"""The summary of a flown mission: success, causes of failure, durations, end states and limits, phase by phase."""
 
 from __future__ import annotations
-
-import dataclasses
-import json
-from typing import Any
 
 import numpy as np
 
 from mission.flight.batches import loss_causes
 from mission.flight.chain import Chain
 from mission.flight.fly import PhaseFlight
-from mission.phase import Limit, Phase
-from mission.statistics import distribution, rate
+from mission.missionfile.phases import Phase
+from mission.phase import Limit
+from mission.statistics import Distribution, Rate, distribution, rate
+from mission.strict import StrictModel
 
 
-@dataclasses.dataclass(frozen=True)
-class PhaseRecord:
-    """One phase of a flown mission; fields as in `mission fly --json`."""
+class Margin(StrictModel):
+    """A limit and how flights kept it: the value closest to or furthest beyond it, and how many flights passed it."""
+
+    minimum: float | None
+    maximum: float | None
+    worst: float | None
+    violated: int
+
+
+class PhaseSummary(StrictModel):
+    """One phase of a flown mission; the fields are those of `mission fly --json`."""
 
     name: str
     plugin: str
@@ -27,13 +33,12 @@ class PhaseRecord:
     low: float
     high: float
     causes: dict[str, int]
-    duration_s: dict[str, float | None]
-    end: dict[str, dict[str, float | None]]
-    limits: dict[str, dict[str, float | int | None]]
+    duration_s: Distribution
+    end: dict[str, Distribution]
+    limits: dict[str, Margin]
 
 
-@dataclasses.dataclass(frozen=True)
-class MissionReport:
+class MissionSummary(StrictModel):
     """N flights through a whole chain."""
 
     mission: str
@@ -41,63 +46,60 @@ class MissionReport:
     flights: int
     seed: int
     policy: str
-    success: dict[str, Any]
-    phases: tuple[PhaseRecord, ...]
+    success: Rate
+    phases: tuple[PhaseSummary, ...]
 
     def to_json(self) -> str:
-        """JSON without NaN, the same for the same policies, flights and seed."""
-        return json.dumps(dataclasses.asdict(self), indent=2, allow_nan=False)
+        """Return JSON without NaN, identical for the same policies, flights and seed."""
+        return self.model_dump_json(indent=2)
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainingRecord:
-    """One phase of a training run."""
-
-    name: str
-    status: str  # "trained", "already trained", "flown by its guide"
-    env_steps: int
-    success: float | None
-    gate: dict[str, Any] | None
-    seconds: float
-
-
-def mission_report(chain: Chain, results: list[PhaseFlight]) -> MissionReport:
-    """Statistics of N flights through a whole chain, one record of N flights a phase."""
+def mission_summary(chain: Chain, results: list[PhaseFlight]) -> MissionSummary:
+    """Summarise N flights through a whole chain, given one record of N flights per phase."""
     flights = len(results[0].success)
     entered = np.ones(flights, bool)
-    records: list[PhaseRecord] = []
+    phases: list[PhaseSummary] = []
     for phase, result in zip(chain.phases, results, strict=True):
-        records.append(phase_record(phase, result, entered))
+        phases.append(phase_summary(phase, result, entered))
         entered = entered & result.success
-    whole = rate(int(entered.sum()), flights)
-    return MissionReport(chain.mission.name, chain.digest, flights, chain.seed, chain.policy, whole, tuple(records))
+    return MissionSummary(
+        mission=chain.mission.name,
+        digest=chain.digest,
+        flights=flights,
+        seed=chain.seed,
+        policy=chain.policy,
+        success=rate(int(entered.sum()), flights),
+        phases=tuple(phases),
+    )
 
 
-def phase_record(phase: Phase, result: PhaseFlight, entered: np.ndarray) -> PhaseRecord:
-    """Statistics of one phase over the flights that entered it (bool [N])."""
+def phase_summary(phase: Phase, result: PhaseFlight, entered: np.ndarray) -> PhaseSummary:
+    """Summarise one phase over the flights that entered it (bool [N])."""
     success = result.success & entered
     proportion = rate(int(success.sum()), int(entered.sum()))
     seconds = durations(phase, result)
-    return PhaseRecord(
+    return PhaseSummary(
         name=phase.name,
         plugin=phase.entry.plugin,
         entered=int(entered.sum()),
-        succeeded=proportion.pop("count"),
-        **proportion,
+        succeeded=proportion.count,
+        rate=proportion.rate,
+        low=proportion.low,
+        high=proportion.high,
         causes=loss_causes(phase, result, entered),
-        duration_s=distribution(seconds[success], extremes=False),
+        duration_s=distribution(seconds[success]),
         end={name: distribution(values[success]) for name, values in result.telemetry.items()},
         limits={limit.channel: _margin(limit, result, entered) for limit in phase.limits},
     )
 
 
 def durations(phase: Phase, result: PhaseFlight) -> np.ndarray:
-    """Seconds [N] that each flight spent in a phase; exact where it reports `phase_time_s`."""
+    """Return the seconds [N] that each flight spent in a phase; exact if the phase reports `phase_time_s`."""
     return result.telemetry.get("phase_time_s", result.steps * phase.environment.control_period_s)
 
 
-def _margin(limit: Limit, result: PhaseFlight, entered: np.ndarray) -> dict[str, float | int | None]:
-    """The value that comes closest to its limit, or passes it furthest, and how many flights pass it."""
+def _margin(limit: Limit, result: PhaseFlight, entered: np.ndarray) -> Margin:
+    """Return how the flights that entered (bool [N]) kept a limit."""
     minimum, maximum = limit.minimum, limit.maximum
     lowest, highest = (side[limit.channel][entered] for side in (result.lowest, result.highest))
     below = (minimum - lowest) if minimum is not None else np.full(lowest.shape, -np.inf)
@@ -109,4 +111,4 @@ def _margin(limit: Limit, result: PhaseFlight, entered: np.ndarray) -> dict[str,
         at = int(np.argmax(np.where(finite, excess, -np.inf)))
         worst = float(lowest[at] if below[at] >= above[at] else highest[at])
     violated = int(((excess > 0) | ~finite).sum())
-    return {"minimum": minimum, "maximum": maximum, "worst": worst, "violated": violated}
+    return Margin(minimum=minimum, maximum=maximum, worst=worst, violated=violated)

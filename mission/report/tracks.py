@@ -15,17 +15,18 @@ from jax import Array, lax
 from jax.sharding import PartitionSpec
 
 from mission.devices import AXIS, REPLICATED, SPLIT, mesh
-from mission.flight.batches import CHUNK, agent_controller, first_rows, pad, to_devices
+from mission.flight.batches import BATCH, first_rows, pad, to_devices
 from mission.flight.chain import Chain
 from mission.flight.fly import (
     Flying,
     PhaseFlight,
     advance_flights,
+    agent_controller,
     begin_flights,
     guide_controller,
     telemetry_table,
 )
-from mission.phase import Phase
+from mission.missionfile.phases import Phase, TrainedPhase
 from mission.report.records import Bands, Track
 
 BLOCK = 64
@@ -53,7 +54,7 @@ class Frames(NamedTuple):
         table = np.repeat(self.flight.enter[None, lanes], len(steps), axis=0)
         for number, devices in enumerate(self.blocks):
             row = flown - 1 - number * BLOCK
-            here, share = (row >= 0) & (row < BLOCK), CHUNK // len(devices)
+            here, share = (row >= 0) & (row < BLOCK), BATCH // len(devices)
             for device, written in enumerate(devices):
                 at = np.nonzero(here & (lanes // share == device))
                 table[at] = written[row[at], lanes[at[1]] % share]
@@ -79,16 +80,16 @@ class Recorder:
         return [part._replace(flight=result) for part, result in zip(frames, results, strict=True)]
 
     def entering(self, index: int, rows: Any, keys: Array) -> np.ndarray:
-        """Telemetry [M, C] of phase `index` on entering it from at most CHUNK rows."""
+        """Telemetry [M, C] of phase `index` on entering it from at most BATCH rows."""
         count = len(keys)
-        _, first = self.programs[index][0](*to_devices((pad(rows, count), pad(keys, count), np.zeros(CHUNK, bool))))
+        _, first = self.programs[index][0](*to_devices((pad(rows, count), pad(keys, count), np.zeros(BATCH, bool))))
         return np.asarray(first)[:count]
 
     def fly_one(self, index: int, handoff: Any, keys: Any, alive: np.ndarray) -> Frames:
         """One phase of one chunk; arguments as of `Chain.fly_one`."""
         phase, (begin, block) = self.chain.phases[index], self.programs[index]
         rows = len(alive)
-        lanes = np.pad(alive, (0, CHUNK - rows))
+        lanes = np.pad(alive, (0, BATCH - rows))
         handoff, keys, lanes = to_devices((pad(handoff, rows), pad(keys, rows), lanes))
         now, enter = begin(handoff, keys, lanes)
         blocks, last, over = [], enter, False
@@ -106,7 +107,7 @@ class Recorder:
 
 def _programs(phase: Phase) -> tuple[Any, Any]:
     """(begin, block), jitted and split over the devices as the flight itself is."""
-    control = agent_controller(phase) if phase.trained else guide_controller(phase)
+    control = agent_controller(phase) if isinstance(phase, TrainedPhase) else guide_controller(phase)
 
     def block(params: Any, keys: Array, now: Flying, last: Array) -> tuple[Flying, Array, Array, Any]:
         """BLOCK steps, or fewer where all have ended: (vehicles, telemetry [N, C], table [B, N, C], hand-over).

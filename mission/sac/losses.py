@@ -36,7 +36,7 @@ class Agent(NamedTuple):
     updates: Array  # int32 [], joint updates so far
 
 
-class Batch(NamedTuple):
+class Minibatch(NamedTuple):
     """n-step transitions as the losses need them."""
 
     obs: Array  # [B, O]
@@ -90,7 +90,7 @@ def create_agent(config: SacConfig, networks: Networks, key: Array, observations
     )
 
 
-def td_target(config: SacConfig, networks: Networks, agent: Agent, batch: Batch, noise: Array) -> Array:
+def td_target(config: SacConfig, networks: Networks, agent: Agent, batch: Minibatch, noise: Array) -> Array:
     """y = r + gamma^n (min_i Q'_i(s', a') - alpha log pi(a' | s')), [B] ([2], eq. 5 and 6)."""
     action, log_density = sample_action(config.actor.head, networks.normal(agent.actor, batch.next_obs), noise)
     q = networks.q(agent.target_critic, batch.next_obs, action).min(axis=0)
@@ -98,7 +98,7 @@ def td_target(config: SacConfig, networks: Networks, agent: Agent, batch: Batch,
     return lax.stop_gradient(batch.reward + batch.discount * value)
 
 
-def critic_loss(networks: Networks, params: Any, batch: Batch, target: Array) -> tuple[Array, tuple[Array, Array]]:
+def critic_loss(networks: Networks, params: Any, batch: Minibatch, target: Array) -> tuple[Array, tuple[Array, Array]]:
     """J_Q = mean of w 1/2 sum_i (Q_i(s, a) - y)^2 ([2], eq. 5); also |td| [B], the mean over both, and Q."""
     q = networks.q(params, batch.obs, batch.action)
     error = q - target[None, :]
@@ -133,7 +133,7 @@ def update_critic(
     config: SacConfig,
     networks: Networks,
     agent: Agent,
-    batch: Batch,
+    batch: Minibatch,
     noise: Array,
     axis: str,
     optimiser: optax.GradientTransformation,
@@ -154,14 +154,14 @@ def update_targets(config: SacConfig, agent: Agent) -> Agent:
 
 
 def update_agent(
-    config: SacConfig, networks: Networks, agent: Agent, batch: Batch, noise: Array, axis: str
+    config: SacConfig, networks: Networks, agent: Agent, batch: Minibatch, noise: Array, axis: str
 ) -> tuple[Agent, Array, dict[str, Array]]:
     """Critic, actor, temperature, targets, in this order ([2], algorithm 1).
 
     Args:
       config, networks: of the agent.
       agent: Agent.
-      batch: Batch, leaves [B, ...]: this device's share of the whole batch.
+      batch: Minibatch, leaves [B, ...]: this device's share of the minibatch.
       noise: standard normal [2, B, A], for next and current actions.
       axis: mesh axis over which gradients are averaged.
 

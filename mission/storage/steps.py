@@ -21,8 +21,8 @@ from orbax.checkpoint import v1 as ocp
 
 from mission.devices import REPLICATED, mesh
 from mission.errors import MachineError, machine_errors
+from mission.storage.records import PolicyRecord, R, StepRecord, StoredRecord, read_record
 
-FORMAT = 1
 log = logging.getLogger("mission")
 
 
@@ -46,7 +46,7 @@ def content_hash(tree: Any) -> str:
     return digest.hexdigest()
 
 
-def write_step(final: Path, tree: dict[str, Any], meta: dict[str, Any]) -> None:
+def write_step(final: Path, tree: dict[str, Any], record: StoredRecord) -> None:
     """Write one step folder, atomically; each entry of `tree` can be read alone, None is left out.
 
     Raises:
@@ -62,7 +62,7 @@ def write_step(final: Path, tree: dict[str, Any], meta: dict[str, Any]) -> None:
                 ocp.save(str((temporary / name).resolve()), part)
         for note in temporary.rglob("commit_success.txt"):  # Orbax names this machine's folder in it
             note.write_text("committed\n")
-        (temporary / "meta.json").write_text(json.dumps(meta, indent=1, allow_nan=False))
+        (temporary / "meta.json").write_text(record.model_dump_json(indent=1))
         manifest = {str(p.relative_to(temporary)): _sha256(p) for p in _files(temporary)}
         with (temporary / "manifest.json").open("w") as stream:
             json.dump(manifest, stream, indent=1)
@@ -94,11 +94,12 @@ def _mapping(path: Path) -> dict[str, Any]:
     return found
 
 
-def verify_step(folder: Path) -> dict[str, Any]:
-    """Check a step's files against its manifest and return its meta.
+def verify_step(folder: Path, model: type[R]) -> R:
+    """Check a step's files against its manifest and return its record.
 
     Raises:
       ValueError: says what is missing or altered.
+      FormatError: the record has a format that this version does not read.
     """
     try:
         manifest = _mapping(folder / "manifest.json")
@@ -108,12 +109,9 @@ def verify_step(folder: Path) -> dict[str, Any]:
         for name, digest in manifest.items():
             if _sha256(folder / name) != digest:
                 raise ValueError(f"{name} was altered")
-        meta = _mapping(folder / "meta.json")
+        return read_record(model, (folder / "meta.json").read_text(encoding="utf-8"), str(folder))
     except OSError as error:
         raise ValueError(f"incomplete: {error.strerror or error}") from None
-    if meta.get("format") != FORMAT:
-        raise ValueError(f"format {meta.get('format')}, this version reads {FORMAT}")
-    return meta
 
 
 def read_tree(folder: Path, target: dict[str, Any]) -> dict[str, Any]:
@@ -171,19 +169,23 @@ class PhaseFolder:
         found = [p for p in self.training.glob("*") if p.is_dir() and p.name.isdigit()]
         return sorted(found, key=lambda p: int(p.name), reverse=True)
 
-    def save_training(self, step: int, tree: Any, meta: dict[str, Any]) -> None:
+    def save_training(self, step: int, tree: Any, record: StepRecord) -> None:
         """Write a training step and drop all but it and the newest readable one before it."""
-        write_step(self.training / str(step), tree, {"format": FORMAT, **meta})
+        write_step(self.training / str(step), tree, record)
         for old in self.steps()[2:]:
             shutil.rmtree(old, ignore_errors=True)
 
-    def newest_training(self) -> tuple[Path, dict[str, Any]] | None:
-        """The newest step that can be read, and its meta; a warning for each newer one that cannot."""
+    def newest_training(self) -> tuple[Path, StepRecord] | None:
+        """Return the newest readable step and its record, with a warning for each newer one that is damaged.
+
+        Raises:
+          FormatError: the newest sound step has a format that this version does not read.
+        """
         for leftover in self.training.glob(".tmp-*"):
             shutil.rmtree(leftover, ignore_errors=True)
         for folder in self.steps():
             try:
-                return folder, verify_step(folder)
+                return folder, verify_step(folder, StepRecord)
             except ValueError as error:
                 self.skip(folder, error)
         return None
@@ -195,20 +197,21 @@ class PhaseFolder:
         step.rename(aside)
         log.warning("%s skipped: %s; it is now %s", step, error, aside.name)
 
-    def save_policy(self, tree: Any, meta: dict[str, Any]) -> None:
-        """Write actor, bank and meta."""
-        write_step(self.policy, tree, {"format": FORMAT, **meta})
+    def save_policy(self, tree: Any, record: PolicyRecord) -> None:
+        """Write actor, bank and record."""
+        write_step(self.policy, tree, record)
 
-    def policy_meta(self) -> dict[str, Any] | None:
-        """Meta of the stored policy; None where there is none.
+    def policy_record(self) -> PolicyRecord | None:
+        """Return the record of the stored policy; None if there is no policy.
 
         Raises:
-          MachineError: there is one and it cannot be trusted.
+          MachineError: there is a policy and it is damaged.
+          FormatError: its record has a format that this version does not read.
         """
         if not self.policy.is_dir():
             return None
         try:
-            return verify_step(self.policy)
+            return verify_step(self.policy, PolicyRecord)
         except ValueError as error:
             raise MachineError(
                 str(self.policy),

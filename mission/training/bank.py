@@ -1,11 +1,11 @@
-"""Terminal-state bank: where the previous phase really ended, and how training restarts from there.
+"""The bank of a phase: its stored end states, from which the next phase trains.
 
 Shapes: M training rows, K held-out rows, D float entries of one row.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -13,15 +13,20 @@ import numpy as np
 from jax import Array
 
 from mission.errors import GateError
-from mission.missionfile.models import Bank, Restart
-from mission.phase import Phase
+from mission.flight.batches import FlightProgram, concatenate, fly_rows, to_host
+from mission.flight.fly import PhaseFlight
+from mission.flight.trees import count, is_float
+from mission.missionfile.models import Bank
+from mission.missionfile.phases import Phase
+from mission.storage.records import PolicyRecord
+from mission.storage.steps import PhaseFolder
 
 
 class TerminalBank(NamedTuple):
-    """Successful end states of a phase and the Gaussian fitted to them.
+    """The successful end states of a phase and the Gaussian that is fitted to them.
 
-    `rows` leaves [M, ...], `held_out` leaves [K, ...]: never trained on. `mean` [D] and `factor`
-    [D, D] describe the float leaves of all training rows: covariance = factor @ factor.T.
+    `rows` leaves [M, ...], `held_out` leaves [K, ...]: never trained on. `mean` [D] and `factor` [D, D] describe the
+    float leaves of all training rows: covariance = factor @ factor.T.
     """
 
     rows: Any
@@ -30,9 +35,22 @@ class TerminalBank(NamedTuple):
     factor: Array
 
 
-def count(rows: Any) -> int:
-    """Number of rows of a batched pytree."""
-    return jax.tree.leaves(rows)[0].shape[0]
+def bank_flights(
+    phase: Phase, flight: FlightProgram, params: Any, upstream: TerminalBank | None, key: Array
+) -> tuple[PhaseFlight, np.ndarray]:
+    """Fly the flights that fill a phase's bank; also return which of them started from held-out rows.
+
+    Held-out rows lead to held-out rows, so that no gate down the chain sees an ancestor that was trained on.
+    """
+    settings = phase.entry.bank
+    kept = max(1, round(settings.flights * settings.held_out))
+    held_out = np.arange(settings.flights) < kept
+    if upstream is None:
+        return fly_rows(phase, flight, params, None, np.arange(settings.flights), key), held_out
+    rows = jax.tree.map(concatenate, to_host(upstream.held_out), to_host(upstream.rows))
+    held, train = count(upstream.held_out), count(upstream.rows)
+    index = np.where(held_out, np.arange(settings.flights) % held, held + (np.arange(settings.flights) - kept) % train)
+    return fly_rows(phase, flight, params, rows, index, key), held_out
 
 
 def build_bank(
@@ -44,7 +62,7 @@ def build_bank(
       handoffs: leaves [N, ...], what the phase left.
       success: bool [N].
       held_out: bool [N], flights whose start was held out upstream (or drawn so).
-      settings: minimum size.
+      settings: smallest size.
       where, losses: for the message.
 
     Raises:
@@ -56,23 +74,29 @@ def build_bank(
         raise GateError(
             where,
             expected=f"at least {settings.minimum} successes for the next phase to start from (bank.minimum)",
-            found=f"{len(train)} + {len(kept)} held out, of {len(success)} flights; losses: {causes}",
-            remedy="raise budget.env_steps: training goes on; or fly more (bank.flights), which needs --fresh",
+            found=f"{len(train)} + {len(kept)} held out, of {len(success)} flights; failures: {causes}",
+            remedy="raise budget.env_steps: training resumes; or fly more (bank.flights), which needs --fresh",
         )
     rows, held = (jax.tree.map(lambda leaf, i=i: leaf[i], handoffs) for i in (train, kept))
     mean, factor = fit_density(rows)
     return TerminalBank(rows, held, jnp.asarray(mean), jnp.asarray(factor))
 
 
-def is_float(leaf: Array) -> bool:
-    """Whether a leaf takes part in the density."""
-    return jnp.issubdtype(leaf.dtype, jnp.floating)
+def bank_shapes(phase: Phase, rows: int, held_out: int) -> TerminalBank:
+    """Return the shapes of a stored bank of M rows and K held-out rows, to load it."""
+    trees = (
+        jax.tree.map(lambda leaf, n=n: jax.ShapeDtypeStruct((n, *leaf.shape), leaf.dtype), phase.leaves)
+        for n in (rows, held_out)
+    )
+    width = sum(leaf.size for leaf in jax.tree.leaves(phase.leaves) if is_float(leaf))
+    mean, factor = (cast(Array, jax.ShapeDtypeStruct((width,) * rank, jnp.float32)) for rank in (1, 2))
+    return TerminalBank(*trees, mean, factor)
 
 
 def fit_density(rows: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Mean [D] and a square root [D, D] of the covariance of the float leaves, float32.
+    """Return the mean [D] and a square root [D, D] of the covariance of the float leaves, float32.
 
-    The root is taken by eigenvalues, so that constant or dependent entries are no trouble.
+    The root is taken by eigenvalues, so that constant or dependent entries do no harm.
     """
     m = count(rows)
     columns = [np.asarray(leaf, np.float64).reshape(m, -1) for leaf in jax.tree.leaves(rows) if is_float(leaf)]
@@ -84,37 +108,8 @@ def fit_density(rows: Any) -> tuple[np.ndarray, np.ndarray]:
     return mean.astype(np.float32), factor.astype(np.float32)
 
 
-def add_noise(row: Any, factor: Array, scale: float, key: Array) -> Any:
-    """One row (leaves [...]) plus scale * N(0, factor factor^T) on its float leaves. Key consumed."""
-    noise = scale * (factor @ jax.random.normal(key, (factor.shape[1],)))
-    leaves, tree = jax.tree.flatten(row)
-    shifted, at = [], 0
-    for leaf in leaves:
-        if is_float(leaf):
-            leaf = leaf + noise[at : at + leaf.size].reshape(leaf.shape).astype(leaf.dtype)
-            at += leaf.size
-        shifted.append(leaf)
-    return jax.tree.unflatten(tree, shifted)
-
-
-def draw_start(phase: Phase, bank: TerminalBank | None, key: Array) -> Any:
-    """A fresh handoff for one training vehicle: stored, noisy, or the phase's own start.
-
-    Args:
-      phase: whose `start` and restart mix are used.
-      bank: of the previous phase; None draws from `start` alone.
-      key: consumed.
-    """
-    if bank is None:
-        return phase.environment.start(key)
-    mix: Restart = phase.entry.restart
-    pick, choose, shake, own = jax.random.split(key, 4)
-    row = jax.tree.map(lambda leaf: leaf[jax.random.randint(pick, (), 0, count(bank.rows))], bank.rows)
-    noisy = add_noise(row, bank.factor, mix.noise_scale, shake)
-    nominal = phase.environment.start(own)
-    u = jax.random.uniform(choose)
-
-    def select(stored: Array, moved: Array, fresh: Array) -> Array:
-        return jnp.where(u < mix.stored, stored, jnp.where(u < mix.stored + mix.noisy, moved, fresh))
-
-    return jax.tree.map(select, row, noisy, nominal)
+def load_bank(folder: PhaseFolder, phase: Phase, record: PolicyRecord) -> TerminalBank | None:
+    """Return the bank of a stored phase; None if too few flights succeeded for one."""
+    if record.bank is None:
+        return None
+    return folder.load_policy({"bank": bank_shapes(phase, record.bank.rows, record.bank.held_out)})["bank"]

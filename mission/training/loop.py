@@ -1,7 +1,7 @@
 """Training one phase on the host: chunks, evaluations, the gate, and when to save.
 
-Everything that decides a result depends on counters, with keys folded from counters; so an
-interrupted run continues to the same bits.
+Everything that decides a result depends on counters, with keys folded from counters; so an interrupted run resumes
+bit-identically.
 """
 
 from __future__ import annotations
@@ -18,171 +18,92 @@ import numpy as np
 from jax import Array
 
 from mission.devices import replicate
-from mission.errors import NonFiniteError
 from mission.flight.batches import fly_rows, name_key
-from mission.flight.fly import PhaseFlight, finite_leaves, state_leaf_names
-from mission.phase import Phase
-from mission.statistics import judge_gate
-from mission.training.bank import TerminalBank, count
+from mission.flight.fly import PhaseFlight
+from mission.flight.trees import count
+from mission.gate import GateVerdict, gate_verdict
+from mission.missionfile.phases import TrainedPhase
+from mission.storage.records import EvaluationRecord, RunProgress
+from mission.training.bank import TerminalBank
+from mission.training.checks import check_flights, check_metrics, check_networks, check_states
 from mission.training.programs import Programs, TrainState, compile_programs
 
 log = logging.getLogger("mission")
 
 
 @dataclasses.dataclass
-class Progress:
-    """The host's side of a training run; plain JSON in a checkpoint."""
-
-    env_steps: int = 0
-    chunks: int = 0
-    evaluations: int = 0
-    best_score: list[float] = dataclasses.field(default_factory=list)
-    best_env_steps: int = 0
-    finished: str = ""  # "", "gate" or "budget"
-    gate: dict[str, Any] | None = None
-    evaluation: dict[str, Any] | None = None
-
-
-@dataclasses.dataclass
 class Run:
     """A phase in training: what `train_phase` works on and a checkpoint stores."""
 
-    phase: Phase
+    phase: TrainedPhase
     bank: TerminalBank | None
     key: Array
     programs: Programs
     state: TrainState
     best_actor: Any
-    progress: Progress
+    progress: RunProgress
 
 
-def begin(phase: Phase, bank: TerminalBank | None, key: Array, initial: Any | None = None) -> Run:
-    """A run before its first step; `initial` actor parameters replace the random ones."""
+def begin(phase: TrainedPhase, bank: TerminalBank | None, key: Array, initial: Any | None = None) -> Run:
+    """Return a run before its first step; an `initial` policy replaces the random one."""
     programs = compile_programs(phase)
     key, bank = replicate(key), replicate(bank)
     state = programs.init(name_key(key, "init"), bank)
     if initial is not None:
-        state = state._replace(agent=state.agent._replace(actor=replicate(initial)))
-    return Run(phase, bank, key, programs, state, jax.tree.map(jnp.copy, state.agent.actor), Progress())
+        state = state._replace(agent=programs.learner.with_policy(state.agent, replicate(initial)))
+    best = jax.tree.map(jnp.copy, programs.learner.policy(state.agent))
+    return Run(phase=phase, bank=bank, key=key, programs=programs, state=state, best_actor=best, progress=RunProgress())
 
 
 def fill_and_warm_up(run: Run, emit: Callable[..., None]) -> None:
-    """First transitions and critic-only updates; both are short and not checkpointed in between."""
-    config = run.phase.sac
-    assert config is not None
+    """Collect the first transitions and warm the learner up; both are short and not checkpointed in between."""
+    config, learner = run.phase.learner, run.programs.learner
     run.state, finite = run.programs.fill(run.state, run.bank, name_key(run.key, "fill"))
-    _check_states(run, np.asarray(finite), 0)
+    check_states(run.phase, np.asarray(finite), 0)
     run.progress.env_steps = config.fill_iterations * config.vehicles
-    if config.warm_up.steps:
+    if learner.warm_up_steps:
         run.state, losses = run.programs.warm_up(run.state, name_key(run.key, "warm_up"))
-        losses = np.asarray(losses)
-        _check_losses(run, {"CriticWarmUp/Loss": losses})
-        emit("warm_up", env_steps=run.progress.env_steps, data={"CriticWarmUp/Loss": losses})
+        series = {learner.warm_up_metric: np.asarray(losses)}
+        check_metrics(run.phase, learner, series, run.progress.env_steps)
+        emit("warm_up", env_steps=run.progress.env_steps, series=series)
 
 
 def train_chunk(run: Run, emit: Callable[..., None]) -> None:
-    """One compiled chunk, its finiteness check and its event."""
-    config, progress = run.phase.sac, run.progress
-    assert config is not None
+    """Run one compiled chunk, check that its values are finite, and emit its event."""
+    config, learner, progress = run.phase.learner, run.programs.learner, run.progress
     began = time.perf_counter()
-    run.state, (report, metrics, samples) = run.programs.chunk(run.state, run.bank, name_key(run.key, "chunk"))
-    report, metrics, samples = jax.tree.map(np.asarray, (report, metrics, samples))
+    run.state, (stats, metrics, samples) = run.programs.chunk(run.state, run.bank, name_key(run.key, "chunk"))
+    stats, metrics, samples = jax.tree.map(np.asarray, (stats, metrics, samples))
     seconds = time.perf_counter() - began
     # A broken network breaks the vehicles that it flies in the next cycle: name what came first.
     broken = ~np.all([np.isfinite(values).all(axis=1) for values in metrics.values()], axis=0)
     until = int(broken.argmax()) + 1 if broken.any() else len(broken)
-    _check_states(run, report["finite"][:until].reshape(-1, report["finite"].shape[-1]), progress.env_steps)
-    _check_losses(run, metrics)
-    _check_networks(run)
+    check_states(run.phase, stats["finite"][:until].reshape(-1, stats["finite"].shape[-1]), progress.env_steps)
+    check_metrics(run.phase, learner, metrics, progress.env_steps)
+    check_networks(run.phase, learner, run.state.agent, progress.env_steps)
     progress.env_steps += config.chunk_steps
     progress.chunks += 1
-    episodes = int(report["ended"].sum())
-    updates = config.chunk_cycles * config.update_cycle[1]
     scalars = {name: float(values.mean()) for name, values in metrics.items()}
-    scalars |= {f"Reward/{name}": float(values.mean()) for name, values in report["terms"].items()}
+    scalars |= {f"Reward/{name}": float(values.mean()) for name, values in stats["terms"].items()}
     scalars |= {
-        "Episode/Count": float(episodes),
-        "Speed/UpdatesPerSecond": updates / seconds,
+        "Episode/Count": float(stats["ended"].sum()),
+        "Speed/UpdatesPerSecond": config.chunk_cycles * config.update_cycle[1] / seconds,
         "Speed/EnvStepsPerSecond": config.chunk_steps / seconds,
     }
+    episodes = int(stats["ended"].sum())
     if episodes:
         scalars |= {
-            "Episode/Return": float(report["return"].sum()) / episodes,
-            "Episode/Success": float(report["success"].sum()) / episodes,
-            "Episode/Length": float(report["length"].sum()) / episodes,
+            "Episode/Return": float(stats["return"].sum()) / episodes,
+            "Episode/Success": float(stats["success"].sum()) / episodes,
+            "Episode/Length": float(stats["length"].sum()) / episodes,
         }
-    emit(
-        "chunk",
-        env_steps=progress.env_steps,
-        scalars=scalars,
-        histograms=samples,
-        data={"budget": run.phase.entry.budget.env_steps},
-    )
-
-
-def _check_states(run: Run, finite: np.ndarray, env_steps: int) -> None:
-    if finite.all():
-        return
-    assert run.phase.sac is not None
-    row, leaf = np.argwhere(~finite)[0]
-    names = [*state_leaf_names(run.phase), "observation", "reward"]
-    raise NonFiniteError(
-        f'phase "{run.phase.name}"',
-        expected="finite states, observations and rewards",
-        found=f"{names[leaf]} not finite at vehicle step {env_steps + (row + 1) * run.phase.sac.vehicles}",
-        remedy="mend the plugin's physics, scales or reward; the last checkpoint is kept",
-    )
-
-
-def _check_flights(run: Run, result: PhaseFlight) -> None:
-    """An evaluation flight that broke the vehicle is not one more loss: its return is no number."""
-    broken = (result.cause == len(run.phase.causes) - 1) | ~np.isfinite(result.returns)
-    if not broken.any():
-        return
-    leaves = jax.tree_util.tree_flatten_with_path(result.handoff)[0]
-    names = [jax.tree_util.keystr(path) for path, leaf in leaves if not finite_leaves({"": leaf}, 0).all()]
-    raise NonFiniteError(
-        f'phase "{run.phase.name}"',
-        expected="finite states and rewards in its evaluation flights",
-        found=f"{int(broken.sum())} of {len(broken)} not finite after vehicle step {run.progress.env_steps}"
-        + (f"; of what they hand over: {', '.join(names)}" if names else ""),
-        remedy="mend the plugin's physics or reward; the last checkpoint is kept",
-    )
-
-
-def _check_losses(run: Run, metrics: dict[str, np.ndarray]) -> None:
-    """The earliest update counts; of one update, the loss that is computed first."""
-    first = {
-        name: int(np.isfinite(values.reshape(-1)).argmin())
-        for name, values in metrics.items()
-        if not np.isfinite(values).all()
-    }
-    if not first:
-        return
-    order = ("Critic/Loss", "Actor/Loss", "Temperature/Loss")
-    name = min(first, key=lambda name: (first[name], order.index(name) if name in order else len(order)))
-    raise NonFiniteError(
-        f'phase "{run.phase.name}"',
-        expected="finite losses",
-        found=f"{name.split('/')[0]} network: {name} not finite at update {first[name]} after vehicle step {run.progress.env_steps}",
-        remedy="lower its learning rate, or clip its gradient (*_grad_max_norm); the last checkpoint is kept",
-    )
-
-
-def _check_networks(run: Run) -> None:
-    """After the last update of a chunk, whose losses were of the networks before it."""
-    for name, network in (("Actor", run.state.agent.actor), ("Critic", run.state.agent.critic)):
-        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(network)):
-            raise NonFiniteError(
-                f'phase "{run.phase.name}"',
-                expected="finite networks",
-                found=f"{name} network: parameters not finite at the end of the chunk after vehicle step {run.progress.env_steps}",
-                remedy="lower its learning rate, or clip its gradient (*_grad_max_norm); the last checkpoint is kept",
-            )
+    shown = {label: scalars[name] for label, name in learner.shown.items() if name in scalars}
+    data = {"budget": run.phase.entry.budget.env_steps, "shown": shown}
+    emit("chunk", env_steps=progress.env_steps, scalars=scalars, histograms=samples, data=data)
 
 
 def fly_evaluation(run: Run, actor: Any, held_out: bool) -> PhaseFlight:
-    """Flights of a policy on stored starts: rows that were trained on, or held-out rows for the gate."""
+    """Fly a policy from stored starts: rows that were trained on, or held-out rows for the gate."""
     entry, number = run.phase.entry, run.progress.evaluations
     key = jax.random.fold_in(name_key(run.key, "gate" if held_out else "evaluation"), number)
     flights = entry.gate.flights if held_out and entry.gate is not None else entry.evaluation.flights
@@ -191,8 +112,8 @@ def fly_evaluation(run: Run, actor: Any, held_out: bool) -> PhaseFlight:
     rows = run.bank.held_out if held_out else run.bank.rows
     if held_out and flights > count(rows):
         log.warning(
-            'phase "%s": %d gate flights begin at %d held-out rows, so the interval of their success is too narrow; '
-            "raise bank.flights of the phase before, or lower gate.flights",
+            'phase "%s": %d gate flights start from %d held-out rows, so the interval of their success is too narrow; '
+            "raise bank.flights of the previous phase, or lower gate.flights",
             run.phase.name,
             flights,
             count(rows),
@@ -204,33 +125,36 @@ def fly_evaluation(run: Run, actor: Any, held_out: bool) -> PhaseFlight:
 
 def evaluate(run: Run, emit: Callable[..., None]) -> None:
     """Fly the mean action; keep the policy if it is the best so far; stop early at the gate."""
-    entry, progress = run.phase.entry, run.progress
+    gate, progress = run.phase.entry.gate, run.progress
     progress.evaluations += 1
-    result = fly_evaluation(run, run.state.agent.actor, held_out=False)
-    _check_flights(run, result)
-    verdict = judge_gate(entry.gate, result.success, result.telemetry)
+    policy = run.programs.learner.policy(run.state.agent)
+    result = fly_evaluation(run, policy, held_out=False)
+    check_flights(run.phase, result, progress.env_steps)
+    verdict = gate_verdict(gate, result.success, result.telemetry)
     success, returned = float(result.success.mean()), float(result.returns.mean())
-    # once successes suffice, their number is noise of the draw: the return tells more
-    passed = entry.gate is not None and verdict["passed"]
+    # Once the successes suffice, their number is noise of the draw: the return says more.
+    passed = gate is not None and verdict.passed
     score = [1.0, returned, success] if passed else [0.0, success, returned]
-    if not progress.best_score or score > progress.best_score:
+    if progress.evaluation is None or score > progress.best_score:
         progress.best_score, progress.best_env_steps = score, progress.env_steps
-        progress.evaluation = {"success": success, "return": returned, "flights": len(result.success)}
-        run.best_actor = jax.tree.map(jnp.copy, run.state.agent.actor)
-    assert progress.evaluation is not None
-    best = progress.evaluation["success"]
-    scalars = {"Evaluation/Success": success, "Evaluation/Return": returned, "Evaluation/Best": best}
-    emit("evaluation", env_steps=progress.env_steps, scalars=scalars, data={"failures": verdict["failures"]})
-    if entry.gate is not None and entry.gate.stop and passed and fly_gate(run, emit)["passed"]:
+        progress.evaluation = EvaluationRecord(success=success, returns=returned, flights=len(result.success))
+        run.best_actor = jax.tree.map(jnp.copy, policy)
+    scalars = {
+        "Evaluation/Success": success,
+        "Evaluation/Return": returned,
+        "Evaluation/Best": progress.evaluation.success,
+    }
+    emit("evaluation", env_steps=progress.env_steps, scalars=scalars, data={"failures": list(verdict.failures)})
+    if gate is not None and gate.stop and passed and fly_gate(run, emit).passed:
         progress.finished = "gate"
 
 
-def fly_gate(run: Run, emit: Callable[..., None]) -> dict[str, Any]:
-    """The gate: the best policy so far on held-out starts."""
+def fly_gate(run: Run, emit: Callable[..., None]) -> GateVerdict:
+    """Test the best policy so far against the gate, on held-out starts."""
     progress = run.progress
     result = fly_evaluation(run, run.best_actor, held_out=True)
-    progress.gate = judge_gate(run.phase.entry.gate, result.success, result.telemetry)
-    emit("gate", env_steps=progress.env_steps, data=progress.gate)
+    progress.gate = gate_verdict(run.phase.entry.gate, result.success, result.telemetry)
+    emit("gate", env_steps=progress.env_steps, data=progress.gate.model_dump(mode="json"))
     return progress.gate
 
 
@@ -241,26 +165,25 @@ def train_phase(
     interrupted: Callable[[], bool],
     checkpoint_every_s: float,
 ) -> None:
-    """Train until the gate is passed, the budget spent, or a signal seen; each of them is saved.
+    """Train until the gate is passed, the budget is spent, or a signal arrives; each of them is saved.
 
     Args:
       run: new from `begin`, or restored.
-      emit: kind, env_steps, scalars, histograms, data -> observers.
+      emit: kind, env_steps, scalars, histograms, series, data -> observers.
       save: writes a checkpoint of the run.
-      interrupted: asked after each chunk.
-      checkpoint_every_s: seconds between checkpoints. It decides when to write, never what.
+      interrupted: called after each chunk.
+      checkpoint_every_s: seconds between checkpoints. It decides when something is written, never what.
     """
-    entry, progress, config = run.phase.entry, run.progress, run.phase.sac
-    assert config is not None
+    entry, progress, config = run.phase.entry, run.progress, run.phase.learner
     if progress.env_steps == 0:
         fill_and_warm_up(run, emit)
-    asked = progress.gate["asked"] if progress.gate is not None else None
-    if progress.finished and entry.gate is not None and asked != entry.gate.model_dump():  # changed since
-        passed = fly_gate(run, emit)["passed"]
+    tested = progress.gate.settings if progress.gate is not None else None
+    if progress.finished and entry.gate is not None and tested != entry.gate:  # changed since
+        passed = fly_gate(run, emit).passed
         progress.finished = "gate" if passed and entry.gate.stop else "budget"
         save(run)
     if progress.finished == "budget" and progress.env_steps < entry.budget.env_steps:
-        progress.finished = ""  # some of it is left
+        progress.finished = ""  # the budget was raised
     every = max(1, round(entry.evaluation.every_env_steps / config.chunk_steps))
     written = time.monotonic()
     while not progress.finished:

@@ -34,13 +34,13 @@ def headline(records: FlightRecords) -> str:
 
 def _card(flights: Flights, who: str) -> str:
     rate = flights.rate()
-    bar = f'<i style="left:{100 * rate["low"]:.2f}%;right:{100 - 100 * rate["high"]:.2f}%"></i>'
-    bar += f'<b style="left:{100 * (rate["rate"] or 0):.2f}%"></b>'
+    bar = f'<i style="left:{100 * rate.low:.2f}%;right:{100 - 100 * rate.high:.2f}%"></i>'
+    bar += f'<b style="left:{100 * (rate.rate or 0):.2f}%"></b>'
     return (
-        f'<div class="card"><p class="soft">{who}</p><p class="big">{percent(rate["rate"])}</p>'
-        f"<p>{rate['count']:,} of {flights.count:,} flights succeeded</p>"
+        f'<div class="card"><p class="soft">{who}</p><p class="big">{percent(rate.rate)}</p>'
+        f"<p>{rate.count:,} of {flights.count:,} flights succeeded</p>"
         f'<div class="scale">{bar}</div>'
-        f'<p class="soft">95 % Wilson interval {percent(rate["low"])} to {percent(rate["high"])}</p></div>'
+        f'<p class="soft">95 % Wilson interval {percent(rate.low)} to {percent(rate.high)}</p></div>'
     )
 
 
@@ -50,10 +50,10 @@ def _paired(flights: Flights, guide: Flights) -> str:
     pair = paired_difference(guide.success, flights.success)
     return (
         f'<div class="card"><p class="soft">agents against guides, flight by flight</p>'
-        f'<p class="big">{100 * pair["difference"]:+.2f} points</p>'
-        f"<p>won by the agents alone {pair['only_second']:,}, by the guides alone {pair['only_first']:,}</p>"
-        f'<p class="soft">95 % interval {100 * pair["low"]:+.2f} to {100 * pair["high"]:+.2f} points, '
-        f"McNemar's p {pair['p_value']:.2g}</p></div>"
+        f'<p class="big">{100 * (pair.difference or 0.0):+.2f} points</p>'
+        f"<p>won by the agents alone {pair.only_second:,}, by the guides alone {pair.only_first:,}</p>"
+        f'<p class="soft">95 % interval {100 * pair.low:+.2f} to {100 * pair.high:+.2f} points, '
+        f"McNemar's p {pair.p_value:.2g}</p></div>"
     )
 
 

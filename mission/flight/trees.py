@@ -1,0 +1,61 @@
+"""Pytrees of many vehicles: counting rows, finite values, typed keys, weak types."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from mission.phase import Environment
+
+
+def count(rows: Any) -> int:
+    """Return the number of rows of a batched pytree."""
+    return jax.tree.leaves(rows)[0].shape[0]
+
+
+def is_key(leaf: Any) -> bool:
+    """Return whether a leaf holds typed keys."""
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def is_float(leaf: Any) -> bool:
+    """Return whether a leaf holds floating-point numbers."""
+    return jnp.issubdtype(leaf.dtype, jnp.floating)
+
+
+def drop_weak_types(tree: Any) -> Any:
+    """Give every leaf a strong type, so that a loop carries the types that it was given."""
+    return jax.tree.map(
+        lambda leaf: leaf if is_key(leaf) else lax.convert_element_type(leaf, jnp.asarray(leaf).dtype), tree
+    )
+
+
+def where_rows(condition: Array, chosen: Any, other: Any) -> Any:
+    """Select rows [N, ...] of two pytrees by a condition [N]."""
+    return jax.tree.map(lambda a, b: jnp.where(condition.reshape((-1,) + (1,) * (b.ndim - 1)), a, b), chosen, other)
+
+
+def state_leaf_names(environment: Environment) -> tuple[str, ...]:
+    """Return the names of the float leaves of a phase's state, in the order of `finite_leaves`."""
+    state = jax.eval_shape(lambda key: environment.enter(key, environment.start(key)), jax.random.key(0))
+    names = tuple(
+        "state" + jax.tree_util.keystr(path)
+        for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]
+        if is_float(leaf)
+    )
+    return names or ("state",)
+
+
+def finite_leaves(state: Any, batch_axes: int) -> Array:
+    """Return which float leaves of a state are finite, bool [..., L]; `batch_axes` leading axes are kept."""
+    flags = [
+        jnp.isfinite(leaf).all(axis=tuple(range(batch_axes, leaf.ndim)))
+        for leaf in jax.tree.leaves(state)
+        if is_float(leaf)
+    ]
+    if not flags:
+        return jnp.ones((*jax.tree.leaves(state)[0].shape[:batch_axes], 1), bool)
+    return jnp.stack(flags, axis=-1)

@@ -1,0 +1,190 @@
+"""What the engine asks of a learning algorithm. Soft Actor-Critic, in `mission/sac/`, is the one that ships.
+
+A learner is a subclass of `LearnerConfig` and an implementation of `Learner` that the configuration builds. It lives in
+a folder of its own and is entered in `LEARNERS`; nothing else in the engine names it.
+
+Shapes: E training vehicles, O observation, A action. Everything that takes arrays is traced: pure functions of JAX,
+run on every device of the mesh at once (`mission.devices.AXIS`) with equal arguments.
+"""
+
+from __future__ import annotations
+
+import abc
+import importlib
+import math
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+
+from pydantic import Field, model_validator
+
+from mission.strict import Count, Positive, StrictModel
+
+if TYPE_CHECKING:
+    from jax import Array
+
+# name -> "module:class" of its configuration
+LEARNERS: dict[str, str] = {"sac": "mission.sac.config:SacConfig"}
+
+_MOST_ITERATIONS = 1024  # steps of all vehicles between two updates
+
+
+class Transition(NamedTuple):
+    """One control step of E vehicles, as a learner remembers it."""
+
+    obs: Array  # [E, O]
+    action: Array  # [E, A] as sampled, before the vehicle's clip
+    reward: Array  # [E]
+    next_obs: Array  # [E, O] before any restart
+    terminated: Array  # float32 [E], time-outs excluded
+    ended: Array  # float32 [E], terminated or timed out
+
+
+class FillConfig(StrictModel):
+    """Transitions that are collected before the first update."""
+
+    env_steps: Count = Field(5000, le=10**9, description="Vehicle steps, rounded up to whole iterations.")
+    policy: Literal["random", "guide"] = Field(
+        "random", description="Uniform actions, or those of the phase's classical guidance law."
+    )
+
+
+class LearnerConfig(StrictModel):
+    """The settings that every learner has, because the engine collects the experience for it.
+
+    One iteration is one control step of every vehicle; `update_cycle` states how iterations and updates alternate.
+    """
+
+    # Variants of the settings by name; `sac: {preset: NAME}` in a mission file starts from one.
+    presets: ClassVar[dict[str, dict[str, Any]]] = {}
+
+    vehicles: Count = Field(64, le=65536, description="Vehicles flown side by side.")
+    fill: FillConfig = Field(default_factory=FillConfig, description="Transitions before the first update.")
+    updates_per_step: Positive = Field(
+        0.0625,
+        le=1024,
+        description="Gradient updates per vehicle step: 64 vehicles at 1/16 make 4 updates per iteration.",
+    )
+    chunk_env_steps: Count = Field(
+        16_384, le=10**9, description="Vehicle steps of one compiled chunk, rounded up to whole iterations."
+    )
+
+    @model_validator(mode="after")
+    def _updates_often_enough(self) -> LearnerConfig:
+        if self.updates_per_step * self.vehicles < 1.0 / _MOST_ITERATIONS:
+            raise ValueError(
+                f"updates_per_step must give at least 1 update in {_MOST_ITERATIONS} steps of all vehicles"
+            )
+        return self
+
+    @property
+    def update_cycle(self) -> tuple[int, int]:
+        """(iterations, updates) in smallest numbers: that many updates follow that many iterations."""
+        ratio = Fraction(self.updates_per_step * self.vehicles).limit_denominator(_MOST_ITERATIONS)
+        return ratio.denominator, ratio.numerator
+
+    @property
+    def fill_iterations(self) -> int:
+        """Number of iterations of the fill."""
+        return math.ceil(self.fill.env_steps / self.vehicles)
+
+    @property
+    def chunk_cycles(self) -> int:
+        """Number of update cycles in one chunk."""
+        return math.ceil(self.chunk_env_steps / (self.vehicles * self.update_cycle[0]))
+
+    @property
+    def chunk_steps(self) -> int:
+        """Number of vehicle steps that one chunk really takes."""
+        return self.chunk_cycles * self.update_cycle[0] * self.vehicles
+
+    def build(self, observations: int, actions: int) -> Learner:
+        """Return the learner of these settings for O observations and A actions."""
+        raise NotImplementedError(f"{type(self).__name__} does not build a learner")
+
+
+class Learner(abc.ABC):
+    """A learning algorithm with its settings, for one phase.
+
+    Its state has two parts, both pytrees of its choosing: `agent` (parameters, optimisers, counters) and `replay`
+    (the experience that it remembers). Every `key` is consumed.
+
+    Attributes:
+      metrics: names of the scalars that `update` returns, in the order in which it computes them.
+      shown: label -> name of a metric that the progress display shows.
+      warm_up_steps: number of updates that `warm_up` makes; 0: there is no warm-up.
+      warm_up_metric: name of the loss that `warm_up` returns.
+    """
+
+    metrics: ClassVar[tuple[str, ...]] = ()
+    shown: ClassVar[dict[str, str]] = {}
+    warm_up_steps: int = 0
+    warm_up_metric: ClassVar[str] = "WarmUp/Loss"
+
+    @abc.abstractmethod
+    def init(self, key: Array) -> Any:
+        """Return a fresh agent."""
+
+    @abc.abstractmethod
+    def empty_replay(self) -> Any:
+        """Return a replay without any experience."""
+
+    @abc.abstractmethod
+    def act(self, agent: Any, obs: Array, key: Array) -> Array:
+        """Return exploring actions [E, A] for observations [E, O]."""
+
+    def explore(self, action: Array, key: Array) -> Array:
+        """Perturb actions [E, A] while collecting, those of the fill too."""
+        return action
+
+    @abc.abstractmethod
+    def remember(self, replay: Any, transition: Transition) -> Any:
+        """Return the replay with E more transitions."""
+
+    @abc.abstractmethod
+    def update(self, agent: Any, replay: Any, key: Array) -> tuple[Any, Any, dict[str, Array], dict[str, Array]]:
+        """Make one update.
+
+        Returns:
+          agent, replay: after the update.
+          metrics: scalars by the names in `metrics`.
+          samples: arrays for histograms; those of a chunk's last update are logged.
+        """
+
+    def warm_up(self, agent: Any, replay: Any, key: Array) -> tuple[Any, Any, Array]:
+        """Prepare the agent between the fill and the first update; also returns the losses [warm_up_steps]."""
+        raise NotImplementedError
+
+    @abc.abstractmethod
+    def policy(self, agent: Any) -> Any:
+        """Return the part of the agent that flies: what a policy stores and `mean_action` takes."""
+
+    @abc.abstractmethod
+    def with_policy(self, agent: Any, policy: Any) -> Any:
+        """Return the agent with another policy, as `--init` gives it."""
+
+    @abc.abstractmethod
+    def mean_action(self, policy: Any, obs: Array) -> Array:
+        """Return the actions [N, A] that the trained policy flies, without exploration."""
+
+    def networks(self, agent: Any) -> dict[str, Any]:
+        """Return the parameters of each network by its name, to check that they are finite."""
+        return {"Policy": self.policy(agent)}
+
+    def replay_samples(self, replay: Any, key: Array) -> dict[str, Array]:
+        """Return arrays of the replay for histograms, once per chunk."""
+        return {}
+
+    def describe_policy(self) -> dict[str, Any]:
+        """Return what a reader of `actor.safetensors` needs to evaluate the policy, as JSON."""
+        return {}
+
+
+def config_class(name: str) -> type[LearnerConfig]:
+    """Return the configuration class of a learner of `LEARNERS`."""
+    module, _, attribute = LEARNERS[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def learner_name(config: LearnerConfig) -> str | None:
+    """Return the name of a configuration's learner in `LEARNERS`; None if it is not entered there."""
+    return next((name for name in LEARNERS if type(config) is config_class(name)), None)

@@ -1,0 +1,105 @@
+"""The phases of a mission once they are resolved: plugin loaded, parameters validated, contract checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import BaseModel, JsonValue
+
+from mission.learner import Learner, LearnerConfig
+from mission.missionfile.models import Bank, Evaluation, PhaseEntry, Restart
+from mission.phase import NON_FINITE, TIME_OUT, Environment, Limit, PluginOrigin, Reward
+from mission.strict import StrictModel
+
+
+class PhaseConfiguration(StrictModel):
+    """What decides the trained result of a phase, as records store it; budget, gate, observers and seed do not.
+
+    `params` and `sac` are those models as JSON: their classes belong to the plugin and the learner.
+    """
+
+    name: str
+    plugin: str
+    policy: str
+    params: dict[str, JsonValue]
+    sac: dict[str, JsonValue] | None
+    restart: Restart
+    bank: Bank
+    evaluation: Evaluation
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Phase:
+    """A phase that its guide flies. It is hashed by identity, so it can be a static argument of compiled functions.
+
+    Attributes:
+      name: label in the mission file.
+      origin: where the plugin comes from.
+      params: validated parameters of the plugin.
+      environment: the phase itself.
+      reward: its terms; None if the plugin gives none.
+      limits: bounds on telemetry channels.
+      learner: settings that an agent of this phase would have; None if the plugin gives none.
+      entry: its entry in the mission file.
+      report: what the plugin adds to the report page, or None.
+      channels: names of its telemetry.
+      accepts, leaves: shapes and dtypes of what it starts from and of what it hands over, as trees.
+    """
+
+    name: str
+    origin: PluginOrigin
+    params: BaseModel
+    environment: Environment
+    reward: Reward | None
+    limits: tuple[Limit, ...]
+    learner: LearnerConfig | None
+    entry: PhaseEntry
+    report: Callable[[Any], tuple[Any, ...]] | None
+    channels: tuple[str, ...]
+    accepts: Any
+    leaves: Any
+
+    @property
+    def causes(self) -> tuple[str, ...]:
+        """The causes of the environment and the two of the engine."""
+        return (*self.environment.causes, TIME_OUT, NON_FINITE)
+
+    def configuration(self) -> PhaseConfiguration:
+        """Return what decides the trained result."""
+        entry = self.entry
+        return PhaseConfiguration(
+            name=self.name,
+            plugin=entry.plugin.rpartition(":")[2],  # the distribution is part of the origin
+            policy="agent" if isinstance(self, TrainedPhase) else "guide",
+            params=json_of(self.params),
+            sac=json_of(self.learner) if self.learner is not None else None,
+            restart=entry.restart,
+            bank=entry.bank,
+            evaluation=entry.evaluation,
+        )
+
+    def guided(self) -> Phase:
+        """Return the same phase, flown by its guide."""
+        fields: dict[str, Any] = {field.name: getattr(self, field.name) for field in dataclasses.fields(Phase)}
+        fields["entry"] = self.entry.model_copy(update={"policy": "guide"})
+        return Phase(**fields)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainedPhase(Phase):
+    """A phase that an agent learns and flies: it always has a reward and a learner."""
+
+    reward: Reward
+    learner: LearnerConfig
+
+    def build_learner(self) -> Learner:
+        """Return the learning algorithm, with its settings, for the sizes of this phase."""
+        return self.learner.build(len(self.environment.observation_names), len(self.environment.action_names))
+
+
+def json_of(model: BaseModel) -> dict[str, JsonValue]:
+    """Return a model as plain JSON data."""
+    return json.loads(model.model_dump_json())

@@ -1,0 +1,205 @@
+"""Soft Actor-Critic as the engine's learner: replay, minibatches, updates and critic warm-up.
+
+Shapes: E vehicles, C replay capacity, B minibatch, O observation, A action. A minibatch is drawn equally on every
+device; each device takes its share of it (`device_share`).
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array, lax
+
+from mission.devices import AXIS
+from mission.learner import Learner, Transition
+from mission.sac import replay as store
+from mission.sac.config import SacConfig
+from mission.sac.losses import (
+    Agent,
+    Minibatch,
+    all_mean,
+    create_agent,
+    critic_loss,
+    optimisers,
+    td_target,
+    update_agent,
+    update_targets,
+)
+from mission.sac.networks import make_networks, mean_action, sample_action
+from mission.sac.replay import Replay
+
+_TD_BLOCK = 4096  # rows whose TD error is computed at once
+_LOOKED_AT = 512  # priorities in a histogram
+
+# Weights of shape [B] against errors of shape [B, 1] would broadcast to [B, B] without a message. The learner's code
+# rejects that while it is traced; plugins may broadcast as they like.
+_strict = jax.numpy_rank_promotion("raise")
+
+
+def device_share(rows: Array, axis: int = 0) -> Array:
+    """Return this device's part of a minibatch; the whole of it if it does not divide evenly."""
+    devices = lax.axis_size(AXIS)
+    if rows.shape[axis] % devices:
+        return rows
+    size = rows.shape[axis] // devices
+    return lax.dynamic_slice_in_dim(rows, lax.axis_index(AXIS) * size, size, axis)
+
+
+class Sac(Learner):
+    """Soft Actor-Critic with prioritised n-step replay (docs/sac.md)."""
+
+    metrics: ClassVar[tuple[str, ...]] = (
+        "Critic/Loss",
+        "Actor/Loss",
+        "Temperature/Loss",
+        "Critic/Q",
+        "Critic/TDError",
+        "Actor/Entropy",
+        "Actor/Std",
+        "Temperature/Value",
+    )
+    shown: ClassVar[dict[str, str]] = {"temperature": "Temperature/Value"}
+    warm_up_metric: ClassVar[str] = "CriticWarmUp/Loss"
+
+    def __init__(self, config: SacConfig, observations: int, actions: int) -> None:
+        self.config, self.observations, self.actions = config, observations, actions
+        self.networks_of = make_networks(config, actions)
+        self.warm_up_steps = config.warm_up.steps
+        obs, action, zero = jnp.zeros(observations), jnp.zeros(actions), jnp.zeros(())
+        self.example = Transition(obs=obs, action=action, reward=zero, next_obs=obs, terminated=zero, ended=zero)
+
+    def init(self, key: Array) -> Agent:
+        """Return fresh networks, optimisers and temperature."""
+        return create_agent(self.config, self.networks_of, key, self.observations)
+
+    def empty_replay(self) -> Replay:
+        """Return a replay of `buffer_size` rows, rounded down to whole iterations."""
+        config = self.config
+        capacity = config.buffer_size // config.vehicles * config.vehicles
+        return store.create(capacity, store.row_width(self.example), config.prioritised)
+
+    def act(self, agent: Agent, obs: Array, key: Array) -> Array:
+        """Sample the policy."""
+        normal = self.networks_of.normal(agent.actor, obs)
+        noise = jax.random.normal(key, (obs.shape[0], self.actions))
+        return sample_action(self.config.actor.head, normal, noise)[0]
+
+    def explore(self, action: Array, key: Array) -> Array:
+        """Add the exploration noise; clip where the policy's distribution is bounded too."""
+        if self.config.exploration_noise > 0:
+            action = action + self.config.exploration_noise * jax.random.normal(key, action.shape)
+        return jnp.clip(action, -1.0, 1.0) if self.config.actor.head == "squashed" else action
+
+    def remember(self, replay: Replay, transition: Transition) -> Replay:
+        """Append E rows."""
+        return store.append(replay, transition)
+
+    @_strict
+    def update(
+        self, agent: Agent, replay: Replay, key: Array
+    ) -> tuple[Agent, Replay, dict[str, Array], dict[str, Array]]:
+        """Draw one minibatch and update critics, actor, temperature, targets and priorities."""
+        config = self.config
+        sample_key, noise_key = jax.random.split(jax.random.fold_in(key, agent.updates))
+        batch, index = self._draw_minibatch(replay, sample_key, config.batch_size, agent.updates)
+        noise = device_share(jax.random.normal(noise_key, (2, config.batch_size, self.actions)), axis=1)
+        agent, td, metrics = update_agent(config, self.networks_of, agent, batch, noise, AXIS)
+        td = td[: config.batch_size]
+        replay = store.update_priorities(replay, index, td, config.alpha, config.priority_epsilon)
+        return agent, replay, metrics, {"Critic/TDError": td}
+
+    @_strict
+    def warm_up(self, agent: Agent, replay: Replay, key: Array) -> tuple[Agent, Replay, Array]:
+        """Update only the critics, at their own rate and minibatch; then set the priority of every row."""
+        config, settings = self.config, self.config.warm_up
+        size = settings.batch_size or config.batch_size
+        rate = settings.learning_rate or config.critic_learning_rate
+        optimiser = optimisers(config.model_copy(update={"critic_learning_rate": rate}))[1]
+
+        def step(carry: tuple[Agent, Any], number: Array) -> tuple[tuple[Agent, Any], Array]:
+            agent, optimiser_state = carry
+            sample_key, noise_key = jax.random.split(jax.random.fold_in(key, number))
+            batch, _ = self._draw_minibatch(replay, sample_key, size, jnp.int32(0))
+            noise = device_share(jax.random.normal(noise_key, (size, self.actions)))
+            target = td_target(config, self.networks_of, agent, batch, noise)
+            loss, grads = jax.value_and_grad(lambda p: critic_loss(self.networks_of, p, batch, target)[0])(agent.critic)
+            grads, loss = all_mean((grads, loss), AXIS)
+            changes, optimiser_state = optimiser.update(grads, optimiser_state)
+            agent = update_targets(config, agent._replace(critic=optax.apply_updates(agent.critic, changes)))
+            return (agent, optimiser_state), loss
+
+        steps = jnp.arange(settings.steps)
+        (agent, _), losses = lax.scan(step, (agent, optimiser.init(agent.critic)), steps)
+        td = self._all_td_errors(agent, replay, jax.random.fold_in(key, settings.steps))
+        return agent, store.rebuild_priorities(replay, td, config.alpha, config.priority_epsilon), losses
+
+    def policy(self, agent: Agent) -> Any:
+        """Return the actor's parameters."""
+        return agent.actor
+
+    def with_policy(self, agent: Agent, policy: Any) -> Agent:
+        """Return the agent with other parameters of the actor."""
+        return agent._replace(actor=policy)
+
+    def mean_action(self, policy: Any, obs: Array) -> Array:
+        """Return the mean of the policy's distribution, squashed if the head is."""
+        return mean_action(self.config.actor.head, self.networks_of.normal(policy, obs))
+
+    def networks(self, agent: Agent) -> dict[str, Any]:
+        """Return the parameters of actor and critics."""
+        return {"Actor": agent.actor, "Critic": agent.critic}
+
+    def replay_samples(self, replay: Replay, key: Array) -> dict[str, Array]:
+        """Return some priorities."""
+        if not replay.tree:
+            return {}
+        rows = jax.random.randint(key, (_LOOKED_AT,), 0, replay.size)
+        return {"Replay/Priority": replay.tree[-1].reshape(-1)[rows]}
+
+    def describe_policy(self) -> dict[str, Any]:
+        """Return the actor's architecture and the meaning of its outputs."""
+        actor = self.config.actor
+        return {
+            "algorithm": "sac",
+            "head": actor.head,
+            "hidden_sizes": list(actor.sizes),
+            "activation": actor.activation,
+            "layer_norm": actor.layer_norm,
+            "layer_norm_epsilon": 1e-6,
+            "mean_action": "tanh(output[:A])" if actor.head in ("squashed", "bounded") else "output[:A]",
+        }
+
+    def _draw_minibatch(self, replay: Replay, key: Array, size: int, updates: Array) -> tuple[Minibatch, Array]:
+        """Return this device's share of a minibatch of n-step transitions, and the indices [size] of all of it."""
+        beta = 1.0 - (1.0 - self.config.beta) * self.config.beta_decay ** updates.astype(jnp.float32)
+        index, weight = store.sample(replay, key, size, beta)
+        return self._minibatch(replay, device_share(index), device_share(weight)), index
+
+    def _minibatch(self, replay: Replay, index: Array, weight: Array) -> Minibatch:
+        """Return the n-step transitions that begin at rows [B]."""
+        config = self.config
+        window = store.gather_n_step(replay, index, self.example, config.n_step, config.gamma, config.vehicles)
+        return Minibatch(
+            obs=window.first.obs,
+            action=window.first.action,
+            reward=window.reward,
+            next_obs=window.last.next_obs,
+            discount=window.discount * (1.0 - window.last.terminated),
+            weight=weight,
+        )
+
+    def _all_td_errors(self, agent: Agent, replay: Replay, key: Array) -> Array:
+        """Return |TD error| [C] of every row, in blocks."""
+        capacity = replay.rows.shape[0]
+
+        def block(number: Array) -> Array:
+            index = jnp.minimum(number * _TD_BLOCK + jnp.arange(_TD_BLOCK), capacity - 1)
+            batch = self._minibatch(replay, index, jnp.ones(_TD_BLOCK))
+            noise = jax.random.normal(jax.random.fold_in(key, number), (_TD_BLOCK, self.actions))
+            target = td_target(self.config, self.networks_of, agent, batch, noise)
+            return critic_loss(self.networks_of, agent.critic, batch, target)[1][0]
+
+        return lax.map(block, jnp.arange(-(-capacity // _TD_BLOCK))).reshape(-1)[:capacity]

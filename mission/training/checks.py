@@ -1,0 +1,77 @@
+"""Finite values in training: the first state, loss or network that is not finite stops the phase with its name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from mission.errors import NonFiniteError
+from mission.flight.fly import PhaseFlight
+from mission.flight.trees import finite_leaves, state_leaf_names
+from mission.learner import Learner
+from mission.missionfile.phases import TrainedPhase
+
+_REMEDY_NETWORK = "lower its learning rate, or clip its gradient (*_grad_max_norm); the last checkpoint is kept"
+
+
+def check_states(phase: TrainedPhase, finite: np.ndarray, env_steps: int) -> None:
+    """Check collected steps: `finite` bool [iterations, L + 2], beginning after vehicle step `env_steps`."""
+    if finite.all():
+        return
+    row, leaf = np.argwhere(~finite)[0]
+    names = [*state_leaf_names(phase.environment), "observation", "reward"]
+    raise NonFiniteError(
+        f'phase "{phase.name}"',
+        expected="finite states, observations and rewards",
+        found=f"{names[leaf]} not finite at vehicle step {env_steps + (row + 1) * phase.learner.vehicles}",
+        remedy="fix the plugin's physics, scales or reward; the last checkpoint is kept",
+    )
+
+
+def check_flights(phase: TrainedPhase, result: PhaseFlight, env_steps: int) -> None:
+    """Check evaluation flights: a broken vehicle is not one more failure, because its return is no number."""
+    broken = (result.cause == len(phase.causes) - 1) | ~np.isfinite(result.returns)
+    if not broken.any():
+        return
+    leaves = jax.tree_util.tree_flatten_with_path(result.handoff)[0]
+    names = [jax.tree_util.keystr(path) for path, leaf in leaves if not finite_leaves({"": leaf}, 0).all()]
+    raise NonFiniteError(
+        f'phase "{phase.name}"',
+        expected="finite states and rewards in its evaluation flights",
+        found=f"{int(broken.sum())} of {len(broken)} not finite after vehicle step {env_steps}"
+        + (f"; of what they hand over: {', '.join(names)}" if names else ""),
+        remedy="fix the plugin's physics or reward; the last checkpoint is kept",
+    )
+
+
+def check_metrics(phase: TrainedPhase, learner: Learner, metrics: dict[str, np.ndarray], env_steps: int) -> None:
+    """Check metrics of updates: the earliest update counts; of one update, the metric that is computed first."""
+    first = {
+        name: int(np.isfinite(values.reshape(-1)).argmin())
+        for name, values in metrics.items()
+        if not np.isfinite(values).all()
+    }
+    if not first:
+        return
+    order = learner.metrics
+    name = min(first, key=lambda name: (first[name], order.index(name) if name in order else len(order)))
+    raise NonFiniteError(
+        f'phase "{phase.name}"',
+        expected="finite losses",
+        found=f"{name.split('/')[0]} network: {name} not finite at update {first[name]} after vehicle step {env_steps}",
+        remedy=_REMEDY_NETWORK,
+    )
+
+
+def check_networks(phase: TrainedPhase, learner: Learner, agent: Any, env_steps: int) -> None:
+    """Check the networks after the last update of a chunk, whose losses were those of the networks before it."""
+    for name, network in learner.networks(agent).items():
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(network)):
+            raise NonFiniteError(
+                f'phase "{phase.name}"',
+                expected="finite networks",
+                found=f"{name} network: parameters not finite at the end of the chunk after vehicle step {env_steps}",
+                remedy=_REMEDY_NETWORK,
+            )

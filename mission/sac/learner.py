@@ -104,7 +104,7 @@ class Sac(Learner):
         """Draw one minibatch and update critics, actor, temperature, targets and priorities."""
         config = self.config
         sample_key, noise_key = jax.random.split(jax.random.fold_in(key, agent.updates))
-        batch, index = self._draw_minibatch(replay, sample_key, config.batch_size, agent.updates)
+        batch, index = self.draw_minibatch(replay, sample_key, config.batch_size, agent.updates)
         noise = device_share(jax.random.normal(noise_key, (2, config.batch_size, self.actions)), axis=1)
         agent, td, metrics = update_agent(config, self.networks_of, agent, batch, noise, AXIS)
         td = td[: config.batch_size]
@@ -122,7 +122,7 @@ class Sac(Learner):
         def step(carry: tuple[Agent, Any], number: Array) -> tuple[tuple[Agent, Any], Array]:
             agent, optimiser_state = carry
             sample_key, noise_key = jax.random.split(jax.random.fold_in(key, number))
-            batch, _ = self._draw_minibatch(replay, sample_key, size, jnp.int32(0))
+            batch, _ = self.draw_minibatch(replay, sample_key, size, jnp.int32(0))
             noise = device_share(jax.random.normal(noise_key, (size, self.actions)))
             target = td_target(config, self.networks_of, agent, batch, noise)
             loss, grads = jax.value_and_grad(lambda p: critic_loss(self.networks_of, p, batch, target)[0])(agent.critic)
@@ -172,7 +172,7 @@ class Sac(Learner):
             "mean_action": "tanh(output[:A])" if actor.head in ("squashed", "bounded") else "output[:A]",
         }
 
-    def _draw_minibatch(self, replay: Replay, key: Array, size: int, updates: Array) -> tuple[Minibatch, Array]:
+    def draw_minibatch(self, replay: Replay, key: Array, size: int, updates: Array) -> tuple[Minibatch, Array]:
         """Return this device's share of a minibatch of n-step transitions, and the indices [size] of all of it."""
         beta = 1.0 - (1.0 - self.config.beta) * self.config.beta_decay ** updates.astype(jnp.float32)
         index, weight = store.sample(replay, key, size, beta)

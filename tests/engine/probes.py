@@ -241,8 +241,7 @@ CASES = {
 
 def largest_errors(case: Case, run: Run) -> tuple[float, float | None]:
     """Largest relative errors of both critics, and of the actor where its best action is known."""
-    config = run.phase.sac
-    assert config is not None
+    config = run.phase.learner
     networks, obs = make_networks(config, 1), np.array(case.obs, np.float32)
     chosen = np.asarray(mean_action(config.actor.head, networks.normal(run.state.agent.actor, obs)))
     best = chosen if case.actions is None else np.array(case.actions, np.float32)[:, None]

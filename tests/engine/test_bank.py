@@ -12,11 +12,13 @@ import pytest
 from probes import Drift
 
 from mission.errors import GateError
-from mission.flight.batches import bank_flights, compile_flight, loss_causes
+from mission.flight.batches import compile_flight, loss_causes
+from mission.flight.trees import count
 from mission.missionfile.models import Bank
-from mission.phase import Phase
+from mission.missionfile.phases import Phase
 from mission.testing import make_phase
-from mission.training.bank import TerminalBank, add_noise, build_bank, count, fit_density
+from mission.training.bank import TerminalBank, bank_flights, build_bank, fit_density
+from mission.training.restart import add_noise
 
 COVARIANCE = np.array([[4.0, -1.0, 0.0], [-1.0, 1.0, 0.3], [0.0, 0.3, 0.5]])
 
@@ -135,7 +137,7 @@ def test_held_out_rows_lead_to_held_out_rows() -> None:
     )
     for until in (5, 9):
         phase = settled(until, 200)
-        result, held_out = bank_flights(phase, compile_flight(phase, agent=False), None, bank, jax.random.key(0))
+        result, held_out = bank_flights(phase, compile_flight(phase), None, bank, jax.random.key(0))
         assert held_out.sum() == 50
         began = np.asarray(result.handoff.label)
         assert set(began[held_out]) <= set(range(10))
@@ -150,7 +152,7 @@ def test_held_out_rows_lead_to_held_out_rows() -> None:
 
 def test_first_bank_holds_out_flights() -> None:
     phase = settled(5, 80)
-    result, held_out = bank_flights(phase, compile_flight(phase, agent=False), None, None, jax.random.key(0))
+    result, held_out = bank_flights(phase, compile_flight(phase), None, None, jax.random.key(0))
     bank = build_bank(result.handoff, result.success, held_out, phase.entry.bank, "here", {})
     one, other = ({tuple(row) for row in np.asarray(part.position)} for part in (bank.rows, bank.held_out))
     assert (len(one), len(other)) == (60, 20)

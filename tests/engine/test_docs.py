@@ -18,8 +18,9 @@ from pydantic import BaseModel
 from mission import Event, fly_mission, load_mission, train_mission
 from mission.cli import app
 from mission.errors import MissionError
+from mission.gate import ChannelGate, Gate
 from mission.hooks import ObserverHooks, PhaseHooks
-from mission.missionfile.models import Bank, Budget, ChannelGate, Evaluation, Gate, MissionFile, PhaseEntry, Restart
+from mission.missionfile.models import Bank, Budget, Evaluation, MissionFile, PhaseEntry, Restart
 from mission.missionfile.plugins import hook_caller
 from mission.missionfile.schema import mission_schema
 from mission.testing import check_phase

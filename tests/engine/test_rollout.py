@@ -16,12 +16,15 @@ from jax import Array
 from probes import Drift
 
 from mission.devices import configure
-from mission.flight.batches import CHUNK, compile_flight, flight_keys, fly_chunk, fly_rows, nominal_starts
-from mission.flight.fly import EnvBatch, fly_phase, guide_controller, start_envs, state_leaf_names, step_envs
+from mission.flight.batches import BATCH, compile_flight, flight_keys, fly_batch, fly_rows, nominal_starts
+from mission.flight.fly import fly_phase, guide_controller
+from mission.flight.trees import state_leaf_names
 from mission.missionfile.models import Restart
-from mission.phase import Phase
+from mission.missionfile.phases import Phase
 from mission.testing import make_phase
-from mission.training.bank import TerminalBank, draw_start, fit_density
+from mission.training.bank import TerminalBank, fit_density
+from mission.training.restart import draw_start
+from mission.training.step import EnvBatch, start_envs, step_envs
 
 E = 64
 
@@ -152,9 +155,7 @@ def test_training_restarts_from_the_bank() -> None:
 def fly(phase: Phase, handoff: Any, alive: np.ndarray | None = None, key: int = 0) -> Any:
     count = handoff.label.shape[0]
     alive = np.ones(count, bool) if alive is None else alive
-    return fly_chunk(
-        compile_flight(phase, agent=False), None, handoff, flight_keys(jax.random.key(key), np.arange(count)), alive
-    )
+    return fly_batch(compile_flight(phase), None, handoff, flight_keys(jax.random.key(key), np.arange(count)), alive)
 
 
 def test_causes_and_frozen_vehicles() -> None:
@@ -171,7 +172,7 @@ def test_causes_and_frozen_vehicles() -> None:
     np.testing.assert_array_equal(result.handoff.position[4], starts.position[4])
     assert np.isnan(result.handoff.position[2]).any()
     assert np.isfinite(np.asarray(result.handoff.position)[[0, 1, 3, 4, 5]]).all()
-    assert state_leaf_names(phase) == ("state.position", "state.velocity")
+    assert state_leaf_names(phase.environment) == ("state.position", "state.velocity")
 
 
 def track(starts: Drift, steps: int) -> np.ndarray:
@@ -214,17 +215,17 @@ def test_a_chain_is_the_uncut_flight() -> None:
 
 
 def test_a_flight_does_not_depend_on_how_many_fly() -> None:
-    """Random starts and winds; 1,500 flights are two chunks, 700 are part of one."""
+    """Random starts and winds; 1,500 flights are two batches, 700 are part of one."""
     phase = drift_phase(wind=0.2)
-    flight = compile_flight(phase, agent=False)
+    flight = compile_flight(phase)
     key = jax.random.key(3)
     many, few = (fly_rows(phase, flight, None, None, np.arange(count), key) for count in (1500, 700))
-    assert len(many.success) == 1500 > CHUNK
+    assert len(many.success) == 1500 > BATCH
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[:700], b), many, few)
     assert len(np.unique(np.asarray(many.handoff.position[:, 0]))) > 1490
     alone = np.array([1200])
     keys = flight_keys(key, alone)
-    one = fly_chunk(flight, None, nominal_starts(phase, keys), keys, np.ones(1, bool))
+    one = fly_batch(flight, None, nominal_starts(phase, keys), keys, np.ones(1, bool))
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[1200:1201], b), many, one)
     # no program runs for them between two flights (docs/decisions/0008-rows-on-the-host.md)
     assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(one))
@@ -241,9 +242,9 @@ def test_compiled_flight_is_fly_phase() -> None:
 def test_a_flight_is_one_kernel() -> None:
     """XLA would otherwise call its small kernels one by one (docs/decisions/0010-loops-as-one-kernel.md)."""
     phase = drift_phase(until=5)
-    keys = flight_keys(jax.random.key(0), np.arange(CHUNK))
-    arguments = (None, drifts(CHUNK), keys, np.ones(CHUNK, bool))
-    compiled = compile_flight(phase, agent=False).lower(*arguments).compile().as_text()
+    keys = flight_keys(jax.random.key(0), np.arange(BATCH))
+    arguments = (None, drifts(BATCH), keys, np.ones(BATCH, bool))
+    compiled = compile_flight(phase).lower(*arguments).compile().as_text()
     entry = compiled[compiled.index("\nENTRY") :]
     assert " while(" not in entry
     assert 'xla_cpu_small_call="true"' in entry

@@ -17,12 +17,12 @@ from jax.sharding import PartitionSpec
 
 from mission import ActorConfig, NetworkConfig, SacConfig
 from mission.devices import AXIS, REPLICATED, SPLIT, mesh
-from mission.flight.fly import Transition
+from mission.learner import Transition
 from mission.sac import replay as store
 from mission.sac.config import PRESETS
 from mission.sac.losses import (
     Agent,
-    Batch,
+    Minibatch,
     actor_loss,
     create_agent,
     critic_loss,
@@ -36,7 +36,6 @@ from mission.sac.losses import (
 from mission.sac.networks import make_networks
 from mission.testing import make_phase
 from mission.training.loop import begin, fill_and_warm_up, train_chunk
-from mission.training.programs import sample_batch
 
 OBS, ACT, SIZE = 3, 2, 8
 TINY: dict[str, Any] = {"width": 3, "depth": 1, "activation": "tanh"}
@@ -56,12 +55,12 @@ def config(**changes: Any) -> SacConfig:
     return SacConfig(**(settings | changes))
 
 
-def make_batch(seed: int) -> tuple[Batch, Array]:
+def make_batch(seed: int) -> tuple[Minibatch, Array]:
     rng = np.random.default_rng(seed)
     obs, next_obs = rng.normal(size=(2, SIZE, OBS))
     action = rng.uniform(-1.0, 1.0, (SIZE, ACT))
     reward, discount, weight = rng.normal(size=SIZE), 0.9 * (rng.random(SIZE) > 0.3), rng.uniform(0.2, 1.0, SIZE)
-    batch = Batch(*(jnp.asarray(leaf, jnp.float32) for leaf in (obs, action, reward, next_obs, discount, weight)))
+    batch = Minibatch(*(jnp.asarray(leaf, jnp.float32) for leaf in (obs, action, reward, next_obs, discount, weight)))
     return batch, jnp.asarray(rng.normal(size=(2, SIZE, ACT)), jnp.float32)
 
 
@@ -139,7 +138,7 @@ class Adam:
 
 
 def reference_losses(
-    settings: SacConfig, agent: Tree, batch: Batch, noise: np.ndarray
+    settings: SacConfig, agent: Tree, batch: Minibatch, noise: np.ndarray
 ) -> tuple[Callable, Callable, np.ndarray]:
     """Critic loss of critics, actor loss of (actor, critics), and the target."""
     head, temperature = settings.actor.head, math.exp(agent["log_temperature"])
@@ -199,11 +198,11 @@ def test_temperature_loss() -> None:
     np.testing.assert_allclose([loss, grad], [2.0 * (1.5 - 4.0), -(1.5 - 4.0)])
 
 
-def updater(settings: SacConfig) -> Callable[[Agent, Batch, Array], tuple[Agent, Array, dict[str, Array]]]:
+def updater(settings: SacConfig) -> Callable[[Agent, Minibatch, Array], tuple[Agent, Array, dict[str, Array]]]:
     """`update_agent` on the devices, the batch split between them."""
     networks = make_networks(settings, ACT)
 
-    def update(agent: Agent, batch: Batch, noise: Array) -> Any:
+    def update(agent: Agent, batch: Minibatch, noise: Array) -> Any:
         return update_agent(settings, networks, agent, batch, noise, AXIS)
 
     specs = (REPLICATED, SPLIT, PartitionSpec(None, AXIS))
@@ -333,7 +332,7 @@ def test_seed_preset_trains() -> None:
     run = begin(make_phase(probes.drift(settings)), None, jax.random.key(0))
     seen: dict[str, Any] = {}
     warm: list[np.ndarray] = []
-    fill_and_warm_up(run, lambda kind, **parts: warm.append(parts["data"]["CriticWarmUp/Loss"]))
+    fill_and_warm_up(run, lambda kind, **parts: warm.append(parts["series"]["CriticWarmUp/Loss"]))
     assert len(warm[0]) == 20
     assert np.isfinite(warm[0]).all()
     train_chunk(run, lambda kind, **parts: seen.update(parts["scalars"]))  # raises at the first loss that is not finite
@@ -347,7 +346,7 @@ def test_seed_preset_trains() -> None:
 @pytest.mark.parametrize(("updates", "beta"), [(0, 0.4), (693, 0.7), (100_000, 1.0)])
 def test_beta_is_annealed_to_one(updates: int, beta: float) -> None:
     """1 - beta shrinks by beta_decay an update: half of it is gone after ln 2 / 0.001 of them."""
-    settings = config(beta=0.4, beta_decay=0.999, vehicles=1, buffer_size=64)
+    sac = Sac(config(beta=0.4, beta_decay=0.999, vehicles=1, buffer_size=64), OBS, ACT)
     example = Transition(*(jnp.zeros(n) if n else jnp.zeros(()) for n in (OBS, ACT, 0, OBS, 0, 0)))
     rows = Transition(*(jnp.zeros((64, *leaf.shape)) for leaf in example))
     replay = store.append(store.create(64, store.row_width(example)), rows)
@@ -355,7 +354,7 @@ def test_beta_is_annealed_to_one(updates: int, beta: float) -> None:
     replay = store.rebuild_priorities(replay, errors, 1.0, 1e-3)
 
     def draw(key: Array) -> tuple[Array, Array]:
-        batch, index = sample_batch(settings, example, replay, key, 32, jnp.int32(updates))
+        batch, index = sac.draw_minibatch(replay, key, 32, jnp.int32(updates))
         return batch.weight, index[None]
 
     mapped = jax.shard_map(draw, mesh=mesh(), in_specs=REPLICATED, out_specs=SPLIT, check_vma=False)
@@ -380,7 +379,7 @@ def test_warm_up_trains_critics_only_and_sets_every_priority() -> None:
     jax.tree.map(np.testing.assert_array_equal, before.envs, state.envs)
     np.testing.assert_array_equal(before.replay["rows"], state.replay.rows)
 
-    settings, size = run.phase.sac, int(state.replay.size)
+    settings, size = run.phase.learner, int(state.replay.size)
     assert settings is not None
     assert size == 512
     obs, action, reward = np.split(np.asarray(state.replay.rows[:size, :4]), [2, 3], axis=1)

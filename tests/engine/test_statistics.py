@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mission.missionfile.models import ChannelGate, Gate
-from mission.statistics import distribution, judge_gate, rate, wilson
+from mission.gate import ChannelGate, Gate, gate_verdict
+from mission.statistics import distribution, rate, wilson
 
 
 @pytest.mark.parametrize(
@@ -38,28 +38,27 @@ def test_wilson_at_the_edges() -> None:
 
 
 def test_rate() -> None:
-    assert rate(3, 4) == {
+    assert rate(3, 4).model_dump() == {
         "count": 3,
         "rate": 0.75,
         "low": pytest.approx(0.3006, abs=5e-5),
         "high": pytest.approx(0.9544, abs=5e-5),
     }
-    assert rate(0, 0) == {"count": 0, "rate": None, "low": 0.0, "high": 1.0}
+    assert rate(0, 0).model_dump() == {"count": 0, "rate": None, "low": 0.0, "high": 1.0}
 
 
 def test_distribution() -> None:
-    assert distribution(np.arange(1.0, 102.0)) == pytest.approx(
+    assert distribution(np.arange(1.0, 102.0)).model_dump() == pytest.approx(
         {"mean": 51.0, "sd": np.sqrt(101 * 102 / 12), "p05": 6.0, "p50": 51.0, "p95": 96.0, "min": 1.0, "max": 101.0}
     )
-    assert set(distribution(np.arange(3.0), extremes=False)) == {"mean", "p05", "p50", "p95"}
-    assert distribution(np.array([4.0]))["sd"] is None
-    assert distribution(np.array([1.0, np.nan, 3.0, np.inf]))["mean"] == 2.0
-    assert all(type(value) is float for value in distribution(np.arange(3, dtype=np.float32)).values())
+    assert distribution(np.array([4.0])).sd is None
+    assert distribution(np.array([1.0, np.nan, 3.0, np.inf])).mean == 2.0
+    assert all(type(value) is float for value in distribution(np.arange(3, dtype=np.float32)).model_dump().values())
 
 
 @pytest.mark.parametrize("values", [np.array([]), np.array([np.nan, np.inf])])
 def test_distribution_of_nothing(values: np.ndarray) -> None:
-    assert distribution(values) == dict.fromkeys(("mean", "sd", "p05", "p50", "p95", "min", "max"))
+    assert distribution(values).model_dump() == dict.fromkeys(("mean", "sd", "p05", "p50", "p95", "min", "max"))
 
 
 SUCCESS = np.arange(100) < 90
@@ -71,17 +70,17 @@ def gate(low: float = 0.5, **bounds: float) -> Gate:
 
 
 def test_no_gate_passes() -> None:
-    verdict = judge_gate(None, np.zeros(10, bool), {})
-    assert (verdict["passed"], verdict["count"], verdict["flights"], verdict["failures"]) == (True, 0, 10, [])
+    verdict = gate_verdict(None, np.zeros(10, bool), {})
+    assert (verdict.passed, verdict.count, verdict.flights, verdict.failures) == (True, 0, 10, ())
 
 
 def test_gate_judges_the_lower_bound() -> None:
     low = wilson(90, 100)[0]
-    assert judge_gate(gate(low), SUCCESS, CHANNELS)["passed"]
-    verdict = judge_gate(gate(low + 1e-4), SUCCESS, CHANNELS)
-    assert not verdict["passed"]
-    assert "90 of 100" in verdict["failures"][0]
-    assert (verdict["low"], verdict["high"]) == wilson(90, 100)
+    assert gate_verdict(gate(low), SUCCESS, CHANNELS).passed
+    verdict = gate_verdict(gate(low + 1e-4), SUCCESS, CHANNELS)
+    assert not verdict.passed
+    assert "90 of 100" in verdict.failures[0]
+    assert (verdict.low, verdict.high) == wilson(90, 100)
 
 
 @pytest.mark.parametrize(
@@ -97,14 +96,14 @@ def test_gate_judges_the_lower_bound() -> None:
     ],
 )
 def test_gate_judges_channels_over_the_successes(bounds: dict[str, float], failing: list[str]) -> None:
-    verdict = judge_gate(gate(**bounds), SUCCESS, CHANNELS)
-    assert verdict["passed"] == (not failing)
-    assert len(verdict["failures"]) == len(failing)
-    for text, statistic in zip(verdict["failures"], failing, strict=True):
+    verdict = gate_verdict(gate(**bounds), SUCCESS, CHANNELS)
+    assert verdict.passed == (not failing)
+    assert len(verdict.failures) == len(failing)
+    for text, statistic in zip(verdict.failures, failing, strict=True):
         assert text.startswith(f"x_m: {statistic} ")
-    assert verdict["channels"]["x_m"]["mean"] == 44.5
+    assert verdict.channels["x_m"].mean == 44.5
 
 
 def test_gate_without_successes_fails_its_channels() -> None:
-    verdict = judge_gate(gate(0.0, mean_max=5.0), np.zeros(100, bool), CHANNELS)
-    assert verdict["failures"] == ["x_m: mean None, max 5.0"]
+    verdict = gate_verdict(gate(0.0, mean_max=5.0), np.zeros(100, bool), CHANNELS)
+    assert verdict.failures == ("x_m: mean None, max 5.0",)

@@ -13,9 +13,7 @@ from mission_rocket import vertical
 from mission_rocket.phases import vertical_burn, vertical_coast
 
 from mission import fly_mission, load_mission, resolve_mission
-from mission.flight.batches import compile_flight, flight_keys, fly_chunk, name_key, nominal_starts
-from mission.sac.losses import create_agent
-from mission.sac.networks import make_networks
+from mission.flight.batches import compile_flight, flight_keys, fly_batch, name_key, nominal_starts
 from mission.testing import check_phase
 
 MISSION = Path(__file__).parents[2] / "missions" / "vertical.yaml"
@@ -133,27 +131,21 @@ def test_guides_fly_the_mission() -> None:
     assert over["min"] > -0.1  # nobody beats the optimum
     assert over["mean"] < 4.5
     for phase in report.phases:
-        assert all(limit["violated"] == 0 for limit in phase.limits.values())
+        assert all(limit.violated == 0 for limit in phase.limits.values())
 
 
 def test_untrained_policies_do_not_land() -> None:
     """Fresh networks, through the chain."""
     phases = resolve_mission(load_mission(MISSION))
-    flights = [compile_flight(phase, agent=True) for phase in phases]
+    flights = [compile_flight(phase) for phase in phases]
     keys = flight_keys(jax.random.key(1), np.arange(500))
     for seed in range(3):
         handoff, alive = nominal_starts(phases[0], keys), np.ones(500, bool)
         for phase, flight in zip(phases, flights, strict=True):
-            assert phase.sac is not None
-            env = phase.environment
-            networks = make_networks(phase.sac, len(env.action_names))
-            actor = create_agent(
-                phase.sac,
-                networks,
-                jax.random.fold_in(name_key(jax.random.key(2), phase.name), seed),
-                len(env.observation_names),
-            ).actor
-            result = fly_chunk(flight, actor, handoff, jax.vmap(name_key, (0, None))(keys, phase.name), alive)
+            learner = phase.build_learner()
+            key = jax.random.fold_in(name_key(jax.random.key(2), phase.name), seed)
+            actor = learner.policy(learner.init(key))
+            result = fly_batch(flight, actor, handoff, jax.vmap(name_key, (0, None))(keys, phase.name), alive)
             handoff, alive = result.handoff, alive & result.success
         assert alive.mean() < 0.05
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mission.errors import MissionError
     from mission.hooks import Event, hookimpl
-    from mission.learner import FillConfig
+    from mission.learner import FillConfig, Learner, LearnerConfig
     from mission.missionfile.models import MissionFile
     from mission.missionfile.phases import Phase
     from mission.missionfile.reading import load_mission
@@ -34,6 +34,8 @@ _HOME = {
     "Event": "hooks",
     "FillConfig": "learner",
     "FlightRecords": "report.records",
+    "Learner": "learner",
+    "LearnerConfig": "learner",
     "Limit": "phase",
     "MissionError": "errors",
     "MissionFile": "missionfile.models",
@@ -63,6 +65,8 @@ __all__ = [
     "Event",
     "FillConfig",
     "FlightRecords",
+    "Learner",
+    "LearnerConfig",
     "Limit",
     "MissionError",
     "MissionFile",

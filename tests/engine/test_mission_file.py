@@ -200,7 +200,7 @@ def test_shared_parameters_and_presets(tmp_path):
     )
     first, second = resolve_mission(mission, allow_local_plugins=True)
     assert (first.params.seconds, second.params.seconds) == (1.5, 2.0)
-    assert (first.sac.gamma, first.sac.actor.sizes, first.sac.critic.sizes, first.sac.n_step) == (
+    assert (first.learner.gamma, first.learner.actor.sizes, first.learner.critic.sizes, first.learner.n_step) == (
         0.5,
         (50,) * 15,
         (50,) * 19,

@@ -20,6 +20,7 @@ from mission.devices import AXIS, REPLICATED, SPLIT, mesh
 from mission.learner import Transition
 from mission.sac import replay as store
 from mission.sac.config import PRESETS
+from mission.sac.learner import Sac
 from mission.sac.losses import (
     Agent,
     Minibatch,

@@ -1,7 +1,7 @@
 """What the engine asks of a learning algorithm. Soft Actor-Critic, in `mission/sac/`, is the one that ships.
 
-A learner is a subclass of `LearnerConfig` and an implementation of `Learner` that the configuration builds. It lives in
-a folder of its own and is entered in `LEARNERS`; nothing else in the engine names it.
+A learner is a subclass of `LearnerConfig` and an implementation of `Learner`. It lives in a folder of its own and is
+entered in `LEARNERS`; nothing else in the engine names it.
 
 Shapes: E training vehicles, O observation, A action. Everything that takes arrays is traced: pure functions of JAX,
 run on every device of the mesh at once (`mission.devices.AXIS`) with equal arguments.
@@ -22,8 +22,15 @@ from mission.strict import Count, Positive, StrictModel
 if TYPE_CHECKING:
     from jax import Array
 
-# name -> "module:class" of its configuration
-LEARNERS: dict[str, str] = {"sac": "mission.sac.config:SacConfig"}
+
+class Entry(NamedTuple):
+    """Where a learner is found, as "module:class": its configuration, and its implementation."""
+
+    config: str
+    learner: str
+
+
+LEARNERS: dict[str, Entry] = {"sac": Entry("mission.sac.config:SacConfig", "mission.sac.learner:Sac")}
 
 _MOST_ITERATIONS = 1024  # steps of all vehicles between two updates
 
@@ -97,13 +104,9 @@ class LearnerConfig(StrictModel):
         """Number of vehicle steps that one chunk really takes."""
         return self.chunk_cycles * self.update_cycle[0] * self.vehicles
 
-    def build(self, observations: int, actions: int) -> Learner:
-        """Return the learner of these settings for O observations and A actions."""
-        raise NotImplementedError(f"{type(self).__name__} does not build a learner")
-
 
 class Learner(abc.ABC):
-    """A learning algorithm with its settings, for one phase.
+    """A learning algorithm for one phase; made from (its configuration, O observations, A actions).
 
     Its state has two parts, both pytrees of its choosing: `agent` (parameters, optimisers, counters) and `replay`
     (the experience that it remembers). Every `key` is consumed.
@@ -179,12 +182,28 @@ class Learner(abc.ABC):
         return {}
 
 
+def _load(place: str) -> Any:
+    module, _, attribute = place.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
 def config_class(name: str) -> type[LearnerConfig]:
     """Return the configuration class of a learner of `LEARNERS`."""
-    module, _, attribute = LEARNERS[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    return _load(LEARNERS[name].config)
 
 
 def learner_name(config: LearnerConfig) -> str | None:
     """Return the name of a configuration's learner in `LEARNERS`; None if it is not entered there."""
     return next((name for name in LEARNERS if type(config) is config_class(name)), None)
+
+
+def build_learner(config: LearnerConfig, observations: int, actions: int) -> Learner:
+    """Return the learner of a configuration for O observations and A actions.
+
+    Raises:
+      KeyError: no learner of this configuration is entered in `LEARNERS`.
+    """
+    name = learner_name(config)
+    if name is None:
+        raise KeyError(f"{type(config).__name__} is the configuration of no learner in mission.learner.LEARNERS")
+    return _load(LEARNERS[name].learner)(config, observations, actions)

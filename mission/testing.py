@@ -1,27 +1,28 @@
-"""Conformance check for authors of phases: `check_phase(mission_phase())` in a test is enough."""
+"""The conformance check for authors of phases: `check_phase(mission_phase())` in a test is enough."""
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mission.errors import PluginError
-from mission.flight.trees import finite_leaves, state_leaf_names
+from mission.flight.trees import finite_leaves, state_leaf_names, where_rows
 from mission.missionfile.contract import first_difference
 from mission.missionfile.models import PhaseEntry
 from mission.missionfile.phases import Phase
 from mission.missionfile.resolve import build_phase, check_record
-from mission.phase import PhaseSpec, PluginOrigin
+from mission.phase import Outcome, PhaseSpec, PluginOrigin
 
 VEHICLES = 64
 
 
 def make_phase(spec: PhaseSpec, params: Any = None, name: str = "phase") -> Phase:
-    """A phase from a record, without a plugin or a mission file.
+    """Return a phase from a record, without a plugin or a mission file.
 
     Args:
       spec: what `mission_phase()` returns.
@@ -37,37 +38,55 @@ def make_phase(spec: PhaseSpec, params: Any = None, name: str = "phase") -> Phas
 def check_phase(
     spec: PhaseSpec, params: Any = None, *, steps: int = 200, largest_reward: float = 1e3, seed: int = 0
 ) -> None:
-    """Check a phase against the contract; returns nothing, or raises with the reason.
+    """Check a phase against the contract; return nothing, or raise with the reason.
 
-    Shapes, dtypes and names; finiteness of state, observation, reward and telemetry under random
-    actions until each vehicle has ended; success implies termination; causes in range; rewards
-    within `largest_reward`; the same keys give the same flight; `step` is traced once; what it
-    leaves can be entered again where the trees agree; the guide's actions lie in [-1, 1].
+    It checks shapes, dtypes and names; that state, observation, reward and telemetry are finite under random actions
+    until each vehicle has ended; that success implies termination and causes are in range; that rewards stay within
+    `largest_reward` and the guide's actions within [-1, 1]; that the same keys give the same flight; that `step` is
+    traced once; and that what the phase leaves can be entered again if the trees agree.
 
     Args:
       spec: what `mission_phase()` returns.
       params: an instance of `spec.params`; None takes its defaults.
       steps: control steps to fly.
-      largest_reward: bound on the sum of reward terms of a step.
+      largest_reward: bound on the sum of the reward terms of a step.
       seed: of keys and actions.
 
     Raises:
-      PluginError: names what broke the contract.
+      PluginError: names what violates the contract.
     """
-    phase = make_phase(spec, params)
+    check = _Check(make_phase(spec, params), largest_reward)
+    frames, handoff, final = _fly(check.phase, steps, seed, check.traced)
+    if len(check.traces) != 1:
+        found = f"{len(check.traces)} traces: a shape, dtype or weak type changes after a step"
+        raise check.error("step to be traced once", found)
+    for number, frame in enumerate(frames, 1):
+        check.frame(frame, f"step {number} under random actions")
+    check.entered_again(handoff, final, seed)
+    again = _fly(check.phase, steps, seed, lambda: None)[0]
+    for first, second in zip(jax.tree.leaves(frames[-1]), jax.tree.leaves(again[-1]), strict=True):
+        if not np.array_equal(np.asarray(first), np.asarray(second), equal_nan=True):
+            raise check.error("the same flight from the same keys", "another one: is there hidden state?")
+
+
+class _Frame(NamedTuple):
+    """One control step of VEHICLES vehicles; `live` are those that had not ended before it."""
+
+    finite: Any  # bool [VEHICLES, L]
+    obs: Any  # [VEHICLES, O]
+    outcome: Outcome  # [VEHICLES]
+    reward: Any  # [VEHICLES]
+    telemetry: Any  # [VEHICLES, C]
+    guided: Any  # [VEHICLES, A]
+    live: Any  # bool [VEHICLES]
+
+
+def _fly(phase: Phase, steps: int, seed: int, traced: Callable[[], None]) -> tuple[list[_Frame], Any, Any]:
+    """Fly VEHICLES vehicles under random actions; return the frames, the starts and the final states."""
     env = phase.environment
-    traces = 0
 
-    def refuse(expected: str, found: object) -> PluginError:
-        return PluginError(
-            f"check_phase({type(env).__name__})", expected=expected, found=str(found), remedy="mend the phase"
-        )
-
-    @jax.jit
-    def advance(carry: Any, key: Any) -> tuple[Any, Any]:
-        nonlocal traces
-        traces += 1
-        state, ended = carry
+    def advance(state: Any, live: Any, key: Any) -> tuple[Any, Any, _Frame]:
+        traced()
         act_key, step_key = jax.random.split(key)
         action = jax.random.uniform(act_key, (VEHICLES, len(env.action_names)), minval=-1.0, maxval=1.0)
         after = jax.vmap(env.step)(jax.random.split(step_key, VEHICLES), state, action)
@@ -75,56 +94,79 @@ def check_phase(
         reward = jnp.zeros(VEHICLES)
         if phase.reward is not None:
             reward = sum(jax.vmap(phase.reward)(state, action, after, outcome).values())
-        guided = jax.vmap(env.guide)(after) if env.guide is not None else action
-        telemetry = jnp.stack(list(jax.vmap(env.telemetry)(after).values()))
-        seen = (finite_leaves(after, 1), jax.vmap(env.observe)(after), outcome, reward, telemetry, guided)
-        hold = partial(jax.tree.map, lambda new, old: jnp.where(ended.reshape((-1,) + (1,) * (new.ndim - 1)), old, new))
-        return (hold(after, state), ended | outcome.terminated), (seen, ended)
+        frame = _Frame(
+            finite=finite_leaves(after, 1),
+            obs=jax.vmap(env.observe)(after),
+            outcome=outcome,
+            reward=reward,
+            telemetry=jnp.stack(list(jax.vmap(env.telemetry)(after).values()), axis=-1),
+            guided=jax.vmap(env.guide)(after) if env.guide is not None else action,
+            live=live,
+        )
+        return where_rows(live, after, state), live & ~outcome.terminated, frame
 
-    def fly() -> tuple[list[Any], Any, Any]:
-        start_key, enter_key, key = jax.random.split(jax.random.key(seed), 3)
-        handoff = jax.vmap(env.start)(jax.random.split(start_key, VEHICLES))
-        state = jax.vmap(env.enter)(jax.random.split(enter_key, VEHICLES), handoff)
-        carry: Any = (jax.tree.map(jnp.asarray, state), jnp.zeros(VEHICLES, bool))
-        frames = []
-        for step in range(min(steps, env.max_steps)):
-            carry, frame = advance(carry, jax.random.fold_in(key, step))
-            frames.append(frame)
-            if carry[1].all():
-                break
-        return frames, handoff, carry[0]
+    program = jax.jit(advance)
+    start_key, enter_key, key = jax.random.split(jax.random.key(seed), 3)
+    handoff = jax.vmap(env.start)(jax.random.split(start_key, VEHICLES))
+    state = jax.tree.map(jnp.asarray, jax.vmap(env.enter)(jax.random.split(enter_key, VEHICLES), handoff))
+    live, frames = jnp.ones(VEHICLES, bool), []
+    for step in range(min(steps, env.max_steps)):
+        state, live, frame = program(state, live, jax.random.fold_in(key, step))
+        frames.append(jax.tree.map(np.asarray, frame))
+        if not live.any():
+            break
+    return frames, handoff, state
 
-    frames, handoff, final = fly()
-    if traces != 1:
-        raise refuse("step to be traced once", f"{traces} traces: a shape, dtype or weak type changes after a step")
-    names = [*state_leaf_names(phase.environment), "state"]
-    for number, ((finite, obs, outcome, reward, telemetry, guided), ended) in enumerate(frames):
-        live = ~np.asarray(ended)
-        when = f"step {number + 1} under random actions"
-        for leaf in np.flatnonzero(~np.asarray(finite)[live].all(axis=0)):
-            raise refuse("a finite state", f"{names[leaf]} at {when}")
-        for part, values in (("observation", obs), ("reward", reward), ("guide", guided), ("telemetry", telemetry.T)):
-            if not np.isfinite(np.asarray(values)[live]).all():
-                raise refuse(f"a finite {part}", f"a non-finite one at {when}")
-        if (np.asarray(outcome.success) & ~np.asarray(outcome.terminated))[live].any():
-            raise refuse("success only where terminated", f"success of a flight that goes on, at {when}")
-        causes = np.asarray(outcome.cause)[live & np.asarray(outcome.terminated)]
-        if causes.size and not (causes.min() >= 0 and causes.max() < len(env.causes)):
-            raise refuse(f"causes from 0 to {len(env.causes) - 1}", f"{causes.min()} to {causes.max()} at {when}")
-        if ((np.asarray(outcome.cause) == 0) & np.asarray(outcome.terminated) & ~np.asarray(outcome.success))[
-            live
-        ].any():
-            raise refuse("cause 0 for successes only", f"a failure of cause 0 at {when}")
-        if np.abs(np.asarray(reward)[live]).max(initial=0.0) > largest_reward:
-            raise refuse(
-                f"rewards within {largest_reward:g} a step", f"{np.abs(np.asarray(reward)[live]).max():g} at {when}"
-            )
-        if env.guide is not None and np.abs(np.asarray(guided)[live]).max(initial=0.0) > 1.0 + 1e-6:
-            raise refuse("a guide within [-1, 1]", f"{np.abs(np.asarray(guided)[live]).max():g} at {when}")
-    if not first_difference(jax.eval_shape(jax.vmap(env.leave), final), handoff):
+
+@dataclasses.dataclass
+class _Check:
+    """The phase that is checked, and how often its step was traced in the first flight."""
+
+    phase: Phase
+    largest_reward: float
+    traces: list[str] = dataclasses.field(default_factory=list)
+
+    def traced(self) -> None:
+        self.traces.append("step")
+
+    def error(self, expected: str, found: object) -> PluginError:
+        where = f"check_phase({type(self.phase.environment).__name__})"
+        return PluginError(where, expected=expected, found=str(found), remedy="fix the phase")
+
+    def frame(self, frame: _Frame, when: str) -> None:
+        """Check the vehicles of one step that had not ended before it."""
+        env, live = self.phase.environment, frame.live
+        names = [*state_leaf_names(env), "state"]
+        for leaf in np.flatnonzero(~frame.finite[live].all(axis=0)):
+            raise self.error("a finite state", f"{names[leaf]} at {when}")
+        parts = {"observation": frame.obs, "reward": frame.reward, "guide": frame.guided, "telemetry": frame.telemetry}
+        for name, values in parts.items():
+            if not np.isfinite(values[live]).all():
+                raise self.error(f"a finite {name}", f"a non-finite one at {when}")
+        self._outcome(frame, when)
+        largest = np.abs(frame.reward[live]).max(initial=0.0)
+        if largest > self.largest_reward:
+            raise self.error(f"rewards within {self.largest_reward:g} per step", f"{largest:g} at {when}")
+        largest = np.abs(frame.guided[live]).max(initial=0.0)
+        if env.guide is not None and largest > 1.0 + 1e-6:
+            raise self.error("a guide within [-1, 1]", f"{largest:g} at {when}")
+
+    def _outcome(self, frame: _Frame, when: str) -> None:
+        live, causes = frame.live, self.phase.environment.causes
+        terminated, success, cause = (values[live] for values in frame.outcome)
+        if (success & ~terminated).any():
+            raise self.error("success only where terminated", f"success of a flight that has not ended, at {when}")
+        found = cause[terminated]
+        if found.size and not (found.min() >= 0 and found.max() < len(causes)):
+            raise self.error(f"causes from 0 to {len(causes) - 1}", f"{found.min()} to {found.max()} at {when}")
+        if ((cause == 0) & terminated & ~success).any():
+            raise self.error("cause 0 for successes only", f"a failure of cause 0 at {when}")
+
+    def entered_again(self, handoff: Any, final: Any, seed: int) -> None:
+        """Check that the phase accepts what it leaves, if both have the same tree."""
+        env = self.phase.environment
+        if first_difference(jax.eval_shape(jax.vmap(env.leave), final), handoff):
+            return
         again = jax.vmap(env.enter)(jax.random.split(jax.random.key(seed), VEHICLES), jax.vmap(env.leave)(final))
         if not bool(finite_leaves(again, 1).all()):
-            raise refuse("enter to accept what leave gives", "a non-finite state")
-    for first, second in zip(jax.tree.leaves(frames[-1]), jax.tree.leaves(fly()[0][-1]), strict=True):
-        if not np.array_equal(np.asarray(first), np.asarray(second), equal_nan=True):
-            raise refuse("the same flight from the same keys", "another one: is there hidden state?")
+            raise self.error("enter to accept what leave gives", "a non-finite state")

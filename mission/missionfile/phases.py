@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, JsonValue
 
-from mission.learner import Learner, LearnerConfig
+from mission.learner import Learner, LearnerConfig, build_learner
 from mission.missionfile.models import Bank, Evaluation, PhaseEntry, Restart
 from mission.phase import NON_FINITE, TIME_OUT, Environment, Limit, PluginOrigin, Reward
 from mission.strict import StrictModel
@@ -97,7 +97,8 @@ class TrainedPhase(Phase):
 
     def build_learner(self) -> Learner:
         """Return the learning algorithm, with its settings, for the sizes of this phase."""
-        return self.learner.build(len(self.environment.observation_names), len(self.environment.action_names))
+        env = self.environment
+        return build_learner(self.learner, len(env.observation_names), len(env.action_names))
 
 
 def json_of(model: BaseModel) -> dict[str, JsonValue]:

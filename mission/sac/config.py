@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from mission.learner import Learner, LearnerConfig
+from mission.learner import LearnerConfig
 from mission.strict import Count, Fraction01, Positive, StrictModel
 
 
@@ -163,9 +163,3 @@ class SacConfig(LearnerConfig):
         if self.fill_iterations * self.vehicles < self.batch_size:
             raise ValueError("fill.env_steps must give at least batch_size transitions")
         return self
-
-    def build(self, observations: int, actions: int) -> Learner:
-        """Return Soft Actor-Critic for O observations and A actions."""
-        from mission.sac.learner import Sac
-
-        return Sac(self, observations, actions)

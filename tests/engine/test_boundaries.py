@@ -15,16 +15,18 @@ import mission
 
 ROOT = Path(__file__).parents[2]
 ENGINE = ROOT / "mission"
+PLUGIN = ROOT / "plugins" / "rocket" / "mission_rocket"
 SOURCES = sorted(ENGINE.rglob("*.py"))
-LAYERS = (
-    ("errors", "config", "phase", "hooks", "registry"),
-    ("networks", "sac", "train"),
-    ("phase", "bank", "rollout", "flying", "runner", "cli"),
-)
+# Families and files of the engine, from the bottom up: each imports only those before it, and itself.
+ORDER = (
+    "strict", "errors", "statistics", "learner", "phase", "gate", "hooks", "missionfile", "devices", "sac", "storage",
+    "flight", "observers", "training", "report", "testing", "cli",
+)  # fmt: skip
 
 
 def module_name(path: Path) -> str:
-    parts = path.relative_to(ROOT).with_suffix("").parts
+    base = ROOT if path.is_relative_to(ENGINE) else PLUGIN.parent
+    parts = path.relative_to(base).with_suffix("").parts
     return ".".join(part for part in parts if part != "__init__")
 
 
@@ -57,10 +59,14 @@ def imported(path: Path, everywhere: bool = True) -> set[str]:
     return names
 
 
-def graph() -> dict[str, set[str]]:
-    """Engine module -> engine modules that importing it imports; `mission` itself is lazy and left out."""
-    modules = {module_name(path): path for path in SOURCES}
-    return {name: (imported(path, everywhere=False) & set(modules)) - {"mission"} for name, path in modules.items()}
+def graph(sources: list[Path] = SOURCES, package: str = "mission") -> dict[str, set[str]]:
+    """Module -> modules that it imports, also in functions and for type checkers; the lazy package is left out."""
+    modules = {module_name(path): path for path in sources}
+    return {name: (imported(path) & set(modules)) - {package} for name, path in modules.items() if name != package}
+
+
+def family(module: str) -> str:
+    return module.split(".")[1]
 
 
 def reachable(start: str, edges: dict[str, set[str]]) -> set[str]:
@@ -76,36 +82,94 @@ def reachable(start: str, edges: dict[str, set[str]]) -> set[str]:
 
 def test_the_reader_sees_imports() -> None:
     assert "mission.errors" in graph()["mission.missionfile.plugins"]
-    assert "mission.sac.config" not in graph()["mission.phase"]  # for type checkers only
-    assert "mission.sac.config" in imported(ENGINE / "phase.py")
+    assert "mission.learner" in graph()["mission.phase"]  # for type checkers
+    assert "mission.report.terminal" in graph()["mission.cli"]  # in a function
 
 
-def test_only_checkpoint_knows_orbax() -> None:
-    users = {path.name for path in SOURCES if any(name.split(".")[0] == "orbax" for name in imported(path))}
-    assert users == {"checkpoint.py"}
+def test_only_steps_knows_orbax() -> None:
+    users = {module_name(path) for path in SOURCES if any(name.split(".")[0] == "orbax" for name in imported(path))}
+    assert users == {"mission.storage.steps"}
 
 
 def test_replay_knows_nothing_of_the_engine() -> None:
-    assert not [name for name in imported(ENGINE / "replay.py") if name.split(".")[0] == "mission"]
+    assert not [name for name in imported(ENGINE / "sac" / "replay.py") if name.split(".")[0] == "mission"]
 
 
-@pytest.mark.parametrize("layers", LAYERS, ids=lambda layers: " < ".join(layers))
-def test_imports_go_one_way(layers: tuple[str, ...]) -> None:
-    edges = graph()
-    for at, lower in enumerate(layers):
-        above = {f"mission.{name}" for name in layers[at + 1 :]}
-        assert not reachable(f"mission.{lower}", edges) & above, f"{lower} reaches up"
+def test_the_top_of_the_engine_fits_on_a_screen() -> None:
+    entries = {path.stem for path in ENGINE.iterdir() if not path.name.startswith((".", "__pycache__"))}
+    assert len(entries) <= 18
+    assert entries == {*ORDER, "__init__"}
 
 
-def test_no_import_cycles() -> None:
-    edges = graph()
+def test_imports_run_downwards() -> None:
+    wrong = [
+        f"{module} imports {used}"
+        for module, uses in graph().items()
+        for used in uses
+        if ORDER.index(family(used)) > ORDER.index(family(module))
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    ("sources", "package"),
+    [(SOURCES, "mission"), (sorted(PLUGIN.rglob("*.py")), "mission_rocket")],
+    ids=["mission", "mission_rocket"],
+)
+def test_no_import_cycles(sources: list[Path], package: str) -> None:
+    edges = graph(sources, package)
     assert not [name for name in edges if name in reachable(name, edges)]
 
 
+def test_only_sac_knows_sac() -> None:
+    """The name stands in the table of learners, in the public API, and for the settings in `PhaseSpec.sac`."""
+    users = {name for name, uses in graph().items() if any(family(used) == "sac" for used in uses)}
+    assert {family(user) for user in users} == {"sac"}, sorted(users)
+    words = re.compile(r"\b(critic|actor_loss|temperature|entropy|twin)", re.IGNORECASE)
+    for path in SOURCES:
+        if path.is_relative_to(ENGINE / "sac") or path.parent.name == "templates":
+            continue
+        hits = [line for line in path.read_text(encoding="utf-8").splitlines() if words.search(line)]
+        assert not hits, f"{path.relative_to(ROOT)}: {hits[0]}"
+
+
 def test_training_and_flying_do_without_reports() -> None:
-    users = {name for name, uses in graph().items() if any(used.startswith("mission.reports") for used in uses)}
+    below = ("flight", "storage", "observers", "training")
+    users = {name for name, uses in graph().items() if any(family(used) == "report" for used in uses)}
     assert users
-    assert all(name.startswith("mission.reports") for name in users), sorted(users)
+    assert not [name for name in users if family(name) in below]
+
+
+@pytest.mark.parametrize("path", [*SOURCES, *sorted(PLUGIN.rglob("*.py"))], ids=lambda path: module_name(path))
+def test_private_names_stay_in_their_file(path: Path) -> None:
+    """Nobody imports `_name` or reads `module._name`; a name that begins so and is reached by `self` is the class's."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    own |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    own |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and _is_self(node.value)}
+    public = {"_replace", "_fields", "_asdict", "_make"}  # of named tuples
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            assert not [alias.name for alias in node.names if re.match(r"_[a-z]", alias.name)], ast.unparse(node)
+        if isinstance(node, ast.Attribute) and re.match(r"_[a-zA-Z]", node.attr) and node.attr not in public:
+            assert _is_self(node.value) or node.attr in own, ast.unparse(node)
+
+
+def _is_self(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) and node.id in ("self", "cls")
+
+
+def test_types_are_not_narrowed_by_assertions() -> None:
+    for path in [*SOURCES, *PLUGIN.rglob("*.py")]:
+        found = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Assert)]
+        assert not found, f"{path.relative_to(ROOT)}: {ast.unparse(found[0])}"
+
+
+def test_functions_are_short() -> None:
+    for path in [*SOURCES, *PLUGIN.rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno is not None:
+                assert node.end_lineno - node.lineno < 60, f"{path.relative_to(ROOT)}: {node.name}"
 
 
 def test_the_engine_knows_no_vehicle() -> None:
@@ -122,15 +186,14 @@ def test_the_engine_knows_no_vehicle() -> None:
 
 def test_plugins_import_the_public_surface_only() -> None:
     public = {"mission", "mission.testing", *(f"mission.{name}" for name in mission.__all__)}
-    for path in (ROOT / "plugins").rglob("*.py"):
+    for path in PLUGIN.rglob("*.py"):
         names = {name for name in imported(path) if name.split(".")[0] == "mission"}
         allowed = public | {name for name in names if name.startswith("mission.testing.")}
         assert names <= allowed, f"{path.relative_to(ROOT)} imports {', '.join(sorted(names - allowed))}"
 
 
 def test_physics_imports_jax_only() -> None:
-    physics = ROOT / "plugins" / "rocket" / "mission_rocket" / "physics"
-    files = sorted(physics.glob("*.py"))
+    files = sorted((PLUGIN / "physics").glob("*.py"))
     assert len(files) > 10
     for path in files:
         others = {name for name in imported(path) if not name.startswith("mission_rocket.physics")}

@@ -31,7 +31,7 @@ def test_sound_phase_passes(tmp_path):
             "state.cart.position_m",
         ),
         ("return jnp.stack([state.cart.position_m, ", "return jnp.stack([jnp.log(state.time_s - 9.0), ", "observation"),
-        (OUTCOME, OUTCOME.replace("over, held", "over & False, held"), "success of a flight that goes on"),
+        (OUTCOME, OUTCOME.replace("over, held", "over & False, held"), "success of a flight that has not ended"),
         (OUTCOME, "return Outcome(over, over & False, jnp.where(over, 2, 2).astype(jnp.int32))", "2 to 2"),
         ("jnp.where(outcome.success, 5.0, 0.0)", "1e6 * after.time_s", "at step"),
         ("-1.0, 1.0)[None]", "-9.0, 9.0)[None] * 9.0", "at step"),

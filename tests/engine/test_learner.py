@@ -11,7 +11,7 @@ import pytest
 from factory import write_mission
 
 from mission import MissionError, fly_mission, load_mission, train_mission
-from mission.learner import LEARNERS
+from mission.learner import LEARNERS, Entry
 from mission.observers.metrics import read_metrics
 from mission.training import loop
 
@@ -24,8 +24,6 @@ from mission import Learner, LearnerConfig
 class SearchConfig(LearnerConfig):
     width: int = 16
     spread: float = 1.0
-    def build(self, observations, actions):
-        return Search(self, observations, actions)
 
 class Agent(NamedTuple):
     hidden: Any
@@ -150,7 +148,8 @@ def second_learner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     package.mkdir(parents=True)
     (package / "__init__.py").write_text(SEARCH)
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    monkeypatch.setitem(LEARNERS, "search", "mission_second_learner:SearchConfig")
+    entry = Entry("mission_second_learner:SearchConfig", "mission_second_learner:Search")
+    monkeypatch.setitem(LEARNERS, "search", entry)
     write_mission(tmp_path, MISSION)
     (tmp_path / "probe.py").write_text(PROBE)
     yield tmp_path

@@ -230,14 +230,15 @@ def _items(body: str) -> str:
 def _error_table() -> str:
     rows = [
         f"| `{error.__name__}` | {error.exit_code} | {_cell((inspect.getdoc(error) or '').partition(chr(10) * 2)[0])} |"
-        for error in _children(MissionError)
+        for error in error_classes()
     ]
     head = ["Its children; the exit code is that of the command line.", "", "| error | exit code | meaning |"]
     return "\n".join([*head, "|---|---|---|", *rows])
 
 
-def _children(error: type[MissionError]) -> list[type[MissionError]]:
-    return [found for child in error.__subclasses__() for found in (child, *_children(child))]
+def error_classes(error: type[MissionError] = MissionError) -> list[type[MissionError]]:
+    """Return every child of an error, grandchildren too."""
+    return [found for child in error.__subclasses__() for found in (child, *error_classes(child))]
 
 
 def main() -> None:

@@ -33,13 +33,28 @@ END = "<!-- end of options -->"
 _SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("Load", "Read a mission file and check it.", ("missionfile",)),
     ("Train", "Train the phases of a mission.", ("training",)),
-    ("Fly", "Fly a mission and read its summary.", ("report.summary", "report.fly", "report.compare")),
+    (
+        "Fly",
+        "Fly a mission and read its summary.",
+        ("report.summary", "report.fly", "report.compare", "flight", "storage", "statistics"),
+    ),
     ("Report", "Add sections to the page of a report.", ("report",)),
-    ("Write a phase", "What a phase plugin builds on.", ("phase", "hooks", "learner", "gate")),
-    ("Configure the agent", "Settings of the learner; [sac.md](sac.md) explains every option.", ("sac",)),
+    ("Write a phase", "What a phase plugin builds on.", ("phase", "hooks", "gate")),
+    (
+        "Configure the agent",
+        "Settings of the learner; [Soft Actor-Critic](sac.md) explains each option.",
+        ("sac", "learner", "strict"),
+    ),
     ("Errors", "Every error that a caller can expect is a `MissionError`.", ("errors",)),
 )
-_NAMED = {"train_mission": "Train", "fly_mission": "Fly", "TrainingSummary": "Train", "TrainingRecord": "Train"}
+_NAMED = {
+    "train_mission": "Train",
+    "fly_mission": "Fly",
+    "TrainingSummary": "Train",
+    "TrainingRecord": "Train",
+    "hookimpl": "Write a phase",
+    "Phase": "Write a phase",
+}
 _OBJECTS = {"hookimpl": "Decorator that marks a function as the implementation of a hook: `mission_phase` of a phase "
             "plugin, or `mission_event` of an observer."}  # fmt: skip
 _HEADS = ("Args", "Returns", "Raises", "Attributes")
@@ -138,7 +153,7 @@ def python_api() -> str:
 def _section(name: str) -> str:
     if name in _NAMED:
         return _NAMED[name]
-    home = "mission." + mission._HOME[name]  # the map of lazy imports knows where each name lives
+    home = getattr(mission, name).__module__
     fits = [
         (len(family), title)
         for title, _, families in _SECTIONS

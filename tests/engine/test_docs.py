@@ -206,7 +206,7 @@ def test_every_exit_code_is_documented() -> None:
 
 
 def commands() -> list[tuple[str, str]]:
-    """(page, command line) for every `mission ...` in code of the pages."""
+    """(page, command line) for each `mission ...` in code of the pages."""
     names = "|".join(typer.main.get_command(app).commands)  # ty: ignore[unresolved-attribute]
     found = []
     shorthand = (ROOT / "CHANGELOG.md", DOCS / "python-api.md")  # they name options without a value

@@ -1,6 +1,6 @@
 UV = python3 -m uv run
 
-.PHONY: test lint types bench docs
+.PHONY: test lint types bench docs site
 
 test:
 	$(UV) pytest
@@ -17,3 +17,6 @@ bench:
 
 docs:
 	$(UV) python docs/generate.py
+
+site:
+	$(UV) --group docs zensical build --clean --strict

@@ -1,9 +1,9 @@
-"""Make the pictures of README.md and docs/phases from a report and from the shipped policies' metrics.
+"""Draw the pictures of README.md and docs/ from a report and from the metrics of the shipped policies.
 
 Command: mission fly missions/return_to_launch_site.yaml --flights 10000 --report reports/return_to_launch_site
          python docs/pictures.py reports/return_to_launch_site
 
-Needs a Chromium (tests/browser.py).
+Needs a Chromium (tests/engine/browser.py).
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from mission.report.curves import learning_page
 
 DOCS = Path(__file__).resolve().parent
 SHIPPED = DOCS.parent / "checkpoints" / "shipped" / "return_to_launch_site"
-REPLAY_S = 0.985  # share of the flight at which the replay is shown: the landing burn
+REPLAY_S = 0.985  # fraction of the flight at which the replay is shown: the landing burn
 sys.path.insert(0, str(DOCS.parent / "tests" / "engine"))
 from browser import READY, Page, chromium  # noqa: E402
 
 
 def clip(page: Page, element: str, path: Path) -> None:
-    """A picture of what the JavaScript expression `element` gives."""
+    """Save a picture of the element that a JavaScript expression returns."""
     page.run(f"{element}.scrollIntoView({{block: 'center'}})")
     page.run("new Promise(done => setTimeout(done, 600))")
     box = page.run(

@@ -1,33 +1,38 @@
-"""Documentation says what the code does: keys, options, metrics, hooks, commands and code blocks."""
+"""Documentation agrees with the code: keys, options, metrics, hooks, commands, links and code blocks."""
 
 from __future__ import annotations
 
 import ast
 import importlib.util
+import inspect
 import json
 import re
 import shlex
+import subprocess
 import sys
+import tomllib
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any, get_args
 
 import pytest
 import typer
 from pydantic import BaseModel
 
+import mission
 from mission import Event, fly_mission, load_mission, train_mission
 from mission.cli import app
 from mission.errors import MissionError
-from mission.gate import ChannelGate, Gate
 from mission.hooks import ObserverHooks, PhaseHooks
-from mission.missionfile.models import Bank, Budget, Evaluation, MissionFile, PhaseEntry, Restart
+from mission.missionfile.models import MissionFile, PhaseEntry
 from mission.missionfile.plugins import hook_caller
 from mission.missionfile.schema import mission_schema
 from mission.testing import check_phase
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS.rglob("*.md")])
+SITE_PAGES = sorted(DOCS.rglob("*.md"))
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *SITE_PAGES]
 
 
 def read(name: str) -> str:
@@ -44,22 +49,39 @@ def load_file(path: Path) -> ModuleType:
     return module
 
 
-def blocks(page: str, kind: str) -> list[str]:
-    """Contents of the fenced blocks whose info string is `kind`."""
-    return re.findall(rf"^```{re.escape(kind)}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+def blocks(page: str, language: str, title: str = "") -> list[str]:
+    """Return the contents of the fenced blocks of a language, with or without a title."""
+    info = language + (f' title="{title}"' if title else "")
+    return re.findall(rf"^```{re.escape(info)}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+
+
+def models_in(annotation: Any) -> list[type[BaseModel]]:
+    """Return the pydantic models inside an annotation such as `tuple[PhaseEntry, ...]` or `Gate | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation, *(m for f in annotation.model_fields.values() for m in models_in(f.annotation))]
+    return [model for argument in get_args(annotation) for model in models_in(argument)]
+
+
+MODELS = list(dict.fromkeys(models_in(MissionFile)))
+SETTINGS = [model for model in MODELS if model not in (MissionFile, PhaseEntry) and model.__name__ != "ChannelGate"]
 
 
 # The mission file
 
 
-@pytest.mark.parametrize("model", [MissionFile, PhaseEntry, Budget, Gate, ChannelGate, Restart, Bank, Evaluation])
+def test_the_models_of_a_mission_file_are_found() -> None:
+    names = {model.__name__ for model in MODELS}
+    assert {"MissionFile", "PhaseEntry", "Budget", "Gate", "ChannelGate", "Restart", "Bank", "Evaluation"} <= names
+
+
+@pytest.mark.parametrize("model", MODELS)
 def test_every_key_is_documented(model: type[BaseModel]) -> None:
     page = read("mission-file.md")
     rows = dict(re.findall(r"^\| `(\w+)` \| (\S.*?) \|", page, re.MULTILINE))
     assert set(model.model_fields) <= set(rows)
 
 
-@pytest.mark.parametrize("model", [Budget, Gate, Restart, Bank, Evaluation])
+@pytest.mark.parametrize("model", SETTINGS)
 def test_documented_defaults_are_the_code_s(model: type[BaseModel]) -> None:
     rows = re.findall(r"^\| `(\w+)` \| (\S.*?) \|", read("mission-file.md"), re.MULTILINE)
     for name, field in model.model_fields.items():
@@ -68,11 +90,25 @@ def test_documented_defaults_are_the_code_s(model: type[BaseModel]) -> None:
 
 
 def test_schema_is_current() -> None:
-    assert json.loads(read("mission.missionfile.schema.json")) == mission_schema(), "run `make docs`"
+    assert json.loads(read("mission.schema.json")) == mission_schema(), "run `make docs`"
 
 
 def test_command_line_page_is_current() -> None:
     assert load_file(DOCS / "generate.py").command_line() == read("command-line.md"), "run `make docs`"
+
+
+def test_python_api_page_is_current() -> None:
+    page = read("python-api.md")
+    assert load_file(DOCS / "generate.py").python_api() == page, "run `make docs`"
+    described = set(re.findall(r"^### `(\w+)`$", page, re.MULTILINE))
+    assert described == set(mission.__all__)
+
+
+def test_every_public_name_has_a_docstring() -> None:
+    for name in mission.__all__:
+        value = getattr(mission, name)
+        if inspect.isclass(value) or inspect.isfunction(value):
+            assert value.__doc__, name
 
 
 # SAC
@@ -82,16 +118,30 @@ def test_option_table_is_current() -> None:
     generate = load_file(DOCS / "generate.py")
     page = read("sac.md")
     assert generate.with_options(page) == page, "run `make docs`"
-    assert all(meaning for _, _, meaning, _ in generate.options(generate.SacConfig())), (
-        "an option without a meaning and a seed"
-    )
+    options = generate.options(generate.SacConfig())
+    assert len(options) > 40
+    assert all(meaning for _, _, meaning in options), "an option without a meaning"
+    assert not any("Seed:" in meaning for _, _, meaning in options)
+
+
+def test_the_table_of_source_names_names_options() -> None:
+    """The mapping to the source document is written by hand: every option in it exists, none twice."""
+    page = read("sac.md").partition("## Names in the source document")[2]
+    mapped = [
+        name for cell in re.findall(r"^\| (`.*?`) \|", page, re.MULTILINE) for name in re.findall(r"`([\w.]+)`", cell)
+    ]
+    generate = load_file(DOCS / "generate.py")
+    assert len(mapped) > 25
+    assert len(mapped) == len(set(mapped))
+    assert set(mapped) <= {name for name, _, _ in generate.options(generate.SacConfig())}
 
 
 def emitted_metrics() -> set[str]:
     """Names of scalars and histograms: capitalised keys and subscripts, and prefixes such as `Reward/`."""
     names: set[str] = set()
-    for file in ("sac.py", "train.py", "programs.py"):
-        for node in ast.walk(ast.parse((ROOT / "mission" / file).read_text(encoding="utf-8"))):
+    files = (path for family in ("sac", "training", "observers") for path in (ROOT / "mission" / family).glob("*.py"))
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             found: list[ast.expr | None] = []
             if isinstance(node, ast.Dict):
                 found = list(node.keys)
@@ -128,16 +178,11 @@ def test_every_metric_is_explained() -> None:
 
 
 def test_every_hook_is_documented() -> None:
-    page = read("writing-a-phase.md")
-    hooks = [
-        name
-        for group in (PhaseHooks, ObserverHooks)
-        for name, value in vars(group).items()
-        if hasattr(value, "mission_spec")
-    ]
-    assert len(hooks) >= 2
-    for name in hooks:
-        assert re.search(rf"^## .*`{name}`", page, re.MULTILINE), f"no section on {name}"
+    for group, page in ((PhaseHooks, "writing-a-phase.md"), (ObserverHooks, "observers.md")):
+        hooks = [name for name, value in vars(group).items() if hasattr(value, "mission_spec")]
+        assert hooks
+        for name in hooks:
+            assert re.search(rf"^## .*`{name}`", read(page), re.MULTILINE), f"{page} has no section on {name}"
 
 
 def test_every_event_is_documented() -> None:
@@ -145,7 +190,7 @@ def test_every_event_is_documented() -> None:
     for path in (ROOT / "mission").rglob("*.py"):
         text = path.read_text(encoding="utf-8")
         sent |= set(re.findall(r"""emit\(\s*"(\w+)\"""", text))
-    documented = set(re.findall(r"^\| `(\w+)` \|", read("writing-a-phase.md"), re.MULTILINE))
+    documented = set(re.findall(r"^\| `(\w+)` \|", read("observers.md"), re.MULTILINE))
     assert sent == documented
     assert Event.__doc__ is not None
     assert all(kind in Event.__doc__ for kind in sent)
@@ -153,23 +198,24 @@ def test_every_event_is_documented() -> None:
 
 def test_every_exit_code_is_documented() -> None:
     documented = {int(code) for code in re.findall(r"^\| (\d+) \|", read("checkpoints.md"), re.MULTILINE)}
-    assert {MissionError.exit_code, *(child.exit_code for child in MissionError.__subclasses__())} | {0} == documented
+    generate = load_file(DOCS / "generate.py")
+    assert {error.exit_code for error in (MissionError, *generate.error_classes())} | {0} == documented
 
 
 # Commands and links
 
 
 def commands() -> list[tuple[str, str]]:
-    """(page, command line) for every `mission ...` in code of the pages."""
+    """(page, command line) for each `mission ...` in code of the pages."""
+    names = "|".join(typer.main.get_command(app).commands)  # ty: ignore[unresolved-attribute]
     found = []
-    for page in PAGES:
+    shorthand = (ROOT / "CHANGELOG.md", DOCS / "python-api.md")  # they name options without a value
+    for page in (page for page in PAGES if page not in shorthand):
         text = page.read_text(encoding="utf-8")
         lines = re.findall(r"^    (\S.*)$", text, re.MULTILINE) + re.findall(r"`([^`\n]+)`", text)
         for part in (part.strip() for line in lines for part in line.split("&&")):
             words = part.removeprefix("python3 -m uv run ")
-            if re.match(r"mission (train|fly|check|plugins|schema|new|report|compare)\b", words) or (
-                words.startswith("mission ") and part != words
-            ):
+            if re.match(rf"mission ({names})\b", words) or (words.startswith("mission ") and part != words):
                 found.append((page.name, words))
     return sorted(set(found))
 
@@ -190,15 +236,44 @@ def test_commands_parse(page: str, line: str) -> None:
         assert (ROOT / path).is_dir()
 
 
-def test_the_first_screen_has_three_commands() -> None:
-    screen = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## ")[0]
+def test_the_readme_is_one_screen() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 120
+    screen = text.partition("\n## ")[0]
     lines = re.findall(r"^    (\S.*)$", screen, re.MULTILINE)
     assert len(lines) == 3
     assert all(line.startswith("python3 -m pip install -q uv && python3 -m uv run ") for line in lines)
+    assert len(re.findall(r"^ *python3 -m pip install .* run pytest$", text, re.MULTILINE)) == 1  # .ci/run runs it
 
 
-def test_the_readme_s_phase_keeps_the_contract(tmp_path: Path) -> None:
-    (block,) = blocks((ROOT / "README.md").read_text(encoding="utf-8"), "python rail.py")
+def test_the_readme_s_mission_is_valid(tmp_path: Path) -> None:
+    (block,) = blocks((ROOT / "README.md").read_text(encoding="utf-8"), "yaml")
+    (tmp_path / "mission.yaml").write_text(block, encoding="utf-8")
+    phases = mission.resolve_mission(load_mission(tmp_path / "mission.yaml"))
+    assert [phase.name for phase in phases] == ["coast", "burn"]
+
+
+def test_the_readme_s_python_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = blocks((ROOT / "README.md").read_text(encoding="utf-8"), "python")
+
+    def trained(*arguments: Any, **options: Any) -> list[Any]:
+        inspect.signature(train_mission).bind(*arguments, **options)
+        return [SimpleNamespace(name="coast", status="trained", success=1.0)]
+
+    def flown(*arguments: Any, **options: Any) -> Any:
+        return fly_mission(*arguments, **{**options, "flights": 20})
+
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(mission, "train_mission", trained, raising=False)
+    monkeypatch.setattr(mission, "fly_mission", flown, raising=False)
+    exec(compile(block, "README.md", "exec"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "coast trained 1.0"
+    assert [line.split()[0] for line in lines[2:]] == ["coast", "burn"]
+
+
+def test_the_page_s_whole_phase_keeps_the_contract(tmp_path: Path) -> None:
+    (block,) = blocks(read("writing-a-phase.md"), "python", "rail.py")
     head = "import dataclasses\nimport jax\nimport jax.numpy as jnp\nfrom typing import NamedTuple\nfrom pydantic import BaseModel\n"
     head += "from mission import Environment, Outcome, PhaseSpec, SacConfig, hookimpl\n\n\n"
     (tmp_path / "rail.py").write_text(head + block, encoding="utf-8")
@@ -207,10 +282,74 @@ def test_the_readme_s_phase_keeps_the_contract(tmp_path: Path) -> None:
     assert len(code) <= 36, "a page of it is enough"
 
 
-def test_the_map_names_every_engine_file() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for path in (ROOT / "mission").glob("*.py"):
-        assert re.search(rf"`(mission/)?{path.name}`", text), f"{path.name} is not on the map"
+def test_the_architecture_page_names_every_family() -> None:
+    rows = set(re.findall(r"^\| `([\w./]+)` \|", read("architecture.md"), re.MULTILINE))
+    for path in (ROOT / "mission").iterdir():
+        if path.suffix == ".py" or (path.is_dir() and (path / "__init__.py").is_file()):
+            name = path.name if path.suffix else f"{path.name}/"
+            assert name in rows, f"{name} is not in the table of architecture.md"
+
+
+# Pages, links and navigation
+
+
+def test_every_page_is_reached_from_the_index() -> None:
+    reached, waiting = set(), [DOCS / "index.md"]
+    while waiting:
+        page = waiting.pop()
+        if page in reached:
+            continue
+        reached.add(page)
+        for target in re.findall(r"\]\(([^)#\s]+\.md)[^)]*\)", page.read_text(encoding="utf-8")):
+            waiting.append((page.parent / target).resolve())
+    assert set(SITE_PAGES) <= reached
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    def pages(entries: Any) -> list[str]:
+        if isinstance(entries, str):
+            return [entries]
+        children = entries.values() if isinstance(entries, dict) else entries
+        return [page for child in children for page in pages(child)]
+
+    listed = pages(tomllib.loads((ROOT / "zensical.toml").read_text(encoding="utf-8"))["project"]["nav"])
+    assert len(listed) == len(set(listed))
+    assert set(listed) == {str(page.relative_to(DOCS)) for page in SITE_PAGES}
+
+
+@pytest.mark.parametrize("page", SITE_PAGES, ids=lambda page: page.name)
+def test_pages_of_the_site_link_inside_it(page: Path) -> None:
+    """The site is built from docs/ alone, so a link to a file outside would be broken there."""
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        assert target.startswith("https://") or (page.parent / target).resolve().is_relative_to(DOCS), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_named_files_exist(page: Path) -> None:
+    """Tests, benchmarks and missions that a page names in code."""
+    text = page.read_text(encoding="utf-8")
+    named = re.findall(r"(?<![\w/])((?:tests|benchmarks|missions|plugins/rocket/tests)/[\w/]+\.(?:py|yaml))\b", text)
+    for name in named:
+        assert (ROOT / name).is_file(), name
+
+
+def test_decisions_follow_one_template() -> None:
+    index = read("decisions/index.md")
+    decisions = sorted((DOCS / "decisions").glob("0*.md"))
+    assert len(decisions) >= 12
+    for number, path in enumerate(decisions, start=1):
+        text = path.read_text(encoding="utf-8")
+        assert text.startswith(f"# {number}. "), path.name
+        assert re.search(r"^Status: (accepted|replaced|rejected)", text, re.MULTILINE), path.name
+        assert re.findall(r"^## (.*)$", text, re.MULTILINE) == ["Context", "Decision", "Consequences"], path.name
+        assert f"| [{number}]({path.name}) |" in index, path.name
+
+
+def test_results_begin_with_one_table() -> None:
+    first = read("results.md").partition("\n## ")[0]
+    rows = re.findall(r"^\| (?!result |---)(.*) \|$", first, re.MULTILINE)
+    assert 10 <= len(rows) <= 15
+    assert all(len(row.split(" | ")) == 3 for row in rows)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -226,13 +365,8 @@ def test_links_lead_somewhere(page: Path) -> None:
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("writing")
     page = read("writing-a-phase.md")
-    for kind, name in (
-        ("python", "descent.py"),
-        ("python", "test_descent.py"),
-        ("python", "watch.py"),
-        ("yaml", "descent.yaml"),
-    ):
-        parts = blocks(page, f"{kind} {name}")
+    for kind, name in (("python", "descent.py"), ("python", "test_descent.py"), ("yaml", "descent.yaml")):
+        parts = blocks(page, kind, name)
         assert parts, f"no block {name}"
         (folder / name).write_text("\n\n".join(parts), encoding="utf-8")
     return folder
@@ -264,7 +398,72 @@ def test_the_written_mission_trains(written: Path, tmp_path: Path) -> None:
     assert report.phases[0].succeeded == report.phases[1].entered == 50
 
 
-def test_the_written_observer_takes_events(written: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    hook = hook_caller(load_file(written / "watch.py"), ObserverHooks, "mission_event", "watch", "here")
+# The observers of docs/observers.md, the script of docs/cluster.md
+
+
+def observer_hook(folder: Path, name: str) -> Any:
+    (block,) = blocks(read("observers.md"), "python", name)
+    (folder / name).write_text(block, encoding="utf-8")
+    return hook_caller(load_file(folder / name), ObserverHooks, "mission_event", name, "here")
+
+
+def test_the_written_observer_takes_events(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hook = observer_hook(tmp_path, "watch.py")
     hook(event=Event("evaluation", "descent", "brake", 4096, {"Evaluation/Success": 0.5}))
     assert capsys.readouterr().out == "brake at 4096: 50.0 %\n"
+
+
+class FakeRun:
+    def __init__(self, **options: Any) -> None:
+        self.options, self.logged, self.axes, self.finished = options, [], [], False
+        self.summary: dict[str, Any] = {}
+
+    def define_metric(self, name: str, step_metric: str) -> None:
+        self.axes.append((name, step_metric))
+
+    def log(self, values: dict[str, Any]) -> None:
+        self.logged.append(values)
+
+    def finish(self) -> None:
+        self.finished = True
+
+
+def test_the_written_wandb_observer_logs_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[FakeRun] = []
+    fake = ModuleType("wandb")
+    fake.__dict__.update(init=lambda **options: runs.append(FakeRun(**options)) or runs[-1], Histogram=list)
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    hook = observer_hook(tmp_path, "wandb_observer.py")
+    start = {"phases": ["brake"], "checkpoints": "c", "seed": 3, "log_dir": "runs"}
+    hook(event=Event("mission_start", "descent", data=start))
+    hook(event=Event("chunk", "descent", "brake", 64, {"Critic/Loss": 0.5}, {"Action": (0.1, 0.2)}, {"budget": 100}))
+    hook(event=Event("gate", "descent", "brake", 64, data={"passed": True}))
+    hook(event=Event("mission_end", "descent", data={"records": []}))
+    (run,) = runs
+    assert (run.options["id"], run.options["resume"]) == ("descent-seed-3", "allow")
+    assert run.axes == [("brake/*", "brake/env_steps")]
+    assert run.logged == [{"brake/env_steps": 64, "brake/Critic/Loss": 0.5, "brake/Histogram/Action": [0.1, 0.2]}]
+    assert run.summary == {"brake/gate_passed": True}
+    assert run.finished
+
+
+@pytest.mark.parametrize(("code", "requeued"), [(0, False), (1, False), (130, True)])
+def test_the_sbatch_script_requeues_what_was_interrupted(tmp_path: Path, code: int, requeued: bool) -> None:
+    (block,) = blocks(read("cluster.md"), "bash", "train.sbatch")
+    (tmp_path / "train.sbatch").write_text(block, encoding="utf-8")
+    for name, text in (("srun", f'echo "$@" > srun.txt; exit {code}'), ("scontrol", 'echo "$@" > scontrol.txt')):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
+        (tmp_path / name).chmod(0o755)
+    ids = {"SLURM_ARRAY_TASK_ID": "5", "SLURM_ARRAY_JOB_ID": "77"}
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", **ids}
+    done = subprocess.run(["bash", "train.sbatch"], cwd=tmp_path, env=environment, check=False, timeout=30)
+    assert done.returncode == code
+    assert (tmp_path / "scontrol.txt").exists() == requeued
+    if requeued:
+        assert (tmp_path / "scontrol.txt").read_text(encoding="utf-8") == "requeue 77_5\n"
+    words = shlex.split((tmp_path / "srun.txt").read_text(encoding="utf-8"))
+    assert words[:2] == [".venv/bin/mission", "train"]
+    command = typer.main.get_command(app).commands["train"]  # ty: ignore[unresolved-attribute]
+    context = command.make_context("train", words[2:])
+    assert context.params["seed"] == 5
+    assert str(context.params["checkpoints"]) == "checkpoints/seed-5"

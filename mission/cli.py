@@ -1,4 +1,4 @@
-"""The command line. Heavy imports happen inside commands, so that `--help` answers at once."""
+"""The command line: parsing only. Heavy imports happen inside the commands, so that `--help` answers at once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 
 app = typer.Typer(
     name="mission",
-    help="Train and fly chains of flight phases, one Soft Actor-Critic agent a phase.\n\n"
+    help="Train and fly chains of flight phases, one Soft Actor-Critic agent per phase.\n\n"
     "Begin with: mission train missions/vertical.yaml, then mission fly missions/vertical.yaml",
     no_args_is_help=True,
     add_completion=False,
@@ -37,10 +37,10 @@ Local = Annotated[
     bool,
     typer.Option("--allow-local-plugins", help="Permit `plugin: ./file.py` in the mission file; it runs that code."),
 ]
-Stale = Annotated[bool, typer.Option("--allow-stale", help="Fly policies made under another configuration.")]
+Stale = Annotated[bool, typer.Option("--allow-stale", help="Fly policies that were made under another configuration.")]
 Seed = Annotated[
     int | None,
-    typer.Option("--seed", metavar="N", min=0, max=2**32 - 1, help="Instead of the mission file's seed."),
+    typer.Option("--seed", metavar="N", min=0, max=2**32 - 1, help="Replaces the mission file's seed."),
 ]
 
 
@@ -64,7 +64,7 @@ def options(
 
 @app.command()
 def plugins(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """List installed phase plugins and observers, from metadata, importing none of them."""
+    """List the installed phase plugins and observers from their metadata; none is imported."""
     import json
 
     from mission.hooks import OBSERVER_GROUP, PHASE_GROUP
@@ -85,7 +85,7 @@ def plugins(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @app.command()
 def check(file: File, overrides: Set = None, local: Local = False) -> None:
-    """Parse, resolve and link a mission; print what would run. Trains nothing."""
+    """Parse, resolve and link a mission, and print what would run; nothing is trained."""
     from mission.missionfile.phases import TrainedPhase
     from mission.missionfile.reading import load_mission
     from mission.missionfile.resolve import digest, resolve_mission
@@ -138,20 +138,21 @@ def train(
         ),
     ] = None,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Begin the phases anew; what is stored of them is removed.")
+        bool, typer.Option("--fresh", help="Discard what is stored of the phases and restart them.")
     ] = False,
     seed: Seed = None,
     overrides: Set = None,
     log_dir: Annotated[
         Path | None,
-        typer.Option("--log-dir", metavar="DIR", help="For observers that write. [default: runs]"),
+        typer.Option("--log-dir", metavar="DIR", help="Folder for observers that write. [default: runs]"),
     ] = None,
     local: Local = False,
     checkpoint_every: Annotated[
-        float, typer.Option("--checkpoint-every", metavar="SECONDS", min=0, help="Between training checkpoints.")
+        float,
+        typer.Option("--checkpoint-every", metavar="SECONDS", min=0, help="Seconds between training checkpoints."),
     ] = 30.0,
 ) -> None:
-    """Train every phase in order; goes on where an earlier run stopped, and ends the same to the bit."""
+    """Train every phase in order; resume what an earlier run left, bit-identically."""
     from mission.errors import InputError
     from mission.missionfile.reading import load_mission
 
@@ -200,7 +201,7 @@ def fly(
     ] = None,
     seed: Seed = None,
     policy: Annotated[
-        str, typer.Option("--policy", metavar="agent|guide", help="guide: every phase by its classical controller.")
+        str, typer.Option("--policy", metavar="agent|guide", help="guide: every phase by its classical guidance law.")
     ] = "agent",
     allow_stale: Stale = False,
     json_file: Annotated[
@@ -216,32 +217,24 @@ def fly(
         typer.Option(
             "--report",
             metavar="DIR",
-            help="Write summary.json, flights.npz and index.html; an interrupted run goes on.",
+            help="Write summary.json, flights.npz and index.html; an interrupted run is resumed.",
         ),
     ] = None,
     overrides: Set = None,
     local: Local = False,
 ) -> None:
     """Fly N vehicles through the whole chain and report success with 95 % Wilson intervals."""
-    from mission.errors import InputError, MachineError
     from mission.missionfile.reading import load_mission
+    from mission.observers.progress import flight_bar
 
     if policy not in ("agent", "guide"):
-        raise InputError("--policy", expected="agent or guide", found=policy, remedy="name one of the two")
+        raise _input_error("--policy", "agent or guide", policy, "name one of the two")
     mission = load_mission(file, overrides or [])
-    output = Path(json_file) if json_file not in (None, "-") else None
-    if output is not None and (output.is_dir() or not output.parent.is_dir()):
-        raise MachineError(
-            f"--json {output}",
-            expected="a file in a folder that exists",
-            found="a folder" if output.is_dir() else f"no folder {output.parent}",
-            remedy="choose another path",
-        )
-    from mission.observers.progress import flight_bar
+    output = _json_path(json_file)
     from mission.report.fly import fly_mission
 
     with flight_bar(flights) as bar:
-        report = fly_mission(
+        summary = fly_mission(
             mission,
             checkpoints=checkpoints,
             flights=flights,
@@ -254,13 +247,13 @@ def fly(
             progress=bar,
         )
     if json_file == "-":
-        typer.echo(report.to_json())
+        typer.echo(summary.to_json())
         return
     from mission.report.terminal import print_summary
 
-    print_summary(report)
+    print_summary(summary)
     if output is not None:
-        _write(report.to_json() + "\n", output)
+        _write(summary.to_json() + "\n", output)
     if report_dir is not None:
         typer.echo(f"report: {report_dir / 'index.html'}")
 
@@ -284,7 +277,7 @@ def report(
     overrides: Set = None,
     local: Local = False,
 ) -> None:
-    """Draw a report's page again from its records, or the learning curves of a training run."""
+    """Redraw a report's page from its records, or draw the learning curves of a training run."""
     from mission.missionfile.reading import load_mission
     from mission.report.curves import is_training, learning_page
 
@@ -357,6 +350,29 @@ def new(
     )
 
 
+def _input_error(where: str, expected: str, found: str, remedy: str) -> Exception:
+    from mission.errors import InputError
+
+    return InputError(where, expected=expected, found=found, remedy=remedy)
+
+
+def _json_path(json_file: str | None) -> Path | None:
+    """Return the file that --json names; None for standard output or no JSON at all."""
+    if json_file in (None, "-"):
+        return None
+    from mission.errors import MachineError
+
+    output = Path(json_file)
+    if output.is_dir() or not output.parent.is_dir():
+        raise MachineError(
+            f"--json {output}",
+            expected="a file in a folder that exists",
+            found="a folder" if output.is_dir() else f"no folder {output.parent}",
+            remedy="choose another path",
+        )
+    return output
+
+
 def _write(text: str, output: Path | None) -> None:
     from mission.errors import machine_errors
 
@@ -368,7 +384,7 @@ def _write(text: str, output: Path | None) -> None:
 
 
 def main() -> None:
-    """Entry point: one paragraph and an exit code for every error that a person can cause."""
+    """Run the command line: one paragraph and an exit code for every error that a person can cause."""
     from mission.errors import MissionError
 
     debug = "--debug" in sys.argv[1:]
@@ -382,7 +398,7 @@ def main() -> None:
         app()
     except SystemExit as end:
         if end.code == 130:  # typer's own, for a KeyboardInterrupt
-            print("stopped; what was saved before is still there", file=sys.stderr)
+            print("stopped; what was saved before is kept", file=sys.stderr)
         raise
     except MissionError as error:
         if debug:
@@ -393,7 +409,7 @@ def main() -> None:
         # JAX has no class for a device's memory that is full
         if debug or (isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error)):
             raise
-        print(f"error: the machine refused: {str(error) or 'no memory left'}", file=sys.stderr)
+        print(f"error: the system could not do it: {str(error) or 'no memory left'}", file=sys.stderr)
         sys.exit(3)
 
 

@@ -18,8 +18,10 @@ import pytest
 from factory import CART, MISSION, fake_distribution, run_cli, write_mission
 
 from mission import fly_mission, load_mission, train_mission
+from mission.devices import describe
 from mission.errors import GateError, InputError, MachineError, NonFiniteError, StaleError
 from mission.hooks import PHASE_GROUP
+from mission.storage.records import RunProgress, StepRecord
 from mission.storage.steps import PhaseFolder, verify_step
 
 TRAIN = ("--allow-local-plugins", "--checkpoint-every", "0")
@@ -110,7 +112,7 @@ def test_signal_saves_and_says_where(reference, tmp_path, number, more):
     _, stderr = process.communicate(timeout=120)
     assert process.returncode == 130, stderr
     assert "state saved in" in stderr
-    assert "the same command goes on" in stderr
+    assert "the same command resumes" in stderr
     assert ("without --fresh" in stderr) == bool(more)
     train_mission(load_mission(reference / "mission.yaml"), checkpoints=tmp_path / "ck", allow_local_plugins=True)
     assert hashes(tmp_path / "ck") == hashes(reference / "ck")
@@ -282,7 +284,7 @@ def test_missed_gate_is_exit_1_and_a_raised_budget_goes_on(tmp_path, caplog):
     caplog.clear()
     with pytest.raises(GateError):
         train(tmp_path, FAR, "phases.second.budget.env_steps=3500")
-    assert any("goes on from vehicle step 2560" in record.message for record in caplog.records)
+    assert any("resumes from vehicle step 2560" in record.message for record in caplog.records)
     records = train(tmp_path, "phases.second.budget.env_steps=3500")
     assert [record.status for record in records] == ["already trained", "trained"]
 
@@ -305,7 +307,7 @@ def test_a_gate_that_is_passed_ends_training_unless_told_not_to(tmp_path, stop):
     write_mission(tmp_path)
     easy = ("phases.first.gate.success_low=0.0", "phases.first.budget.env_steps=4000")
     (record,) = train(tmp_path, *easy, f"phases.first.gate.stop={str(stop).lower()}", only=["first"])
-    assert record.gate["passed"]
+    assert record.gate.passed
     assert (record.env_steps < 4000) == stop
 
 
@@ -382,15 +384,28 @@ def test_refused_write_is_exit_3_and_the_last_checkpoint_stays(reference, tmp_pa
 
 def test_failed_save_keeps_the_step_before(tmp_path, monkeypatch):
     folder = PhaseFolder(tmp_path / "phase")
-    folder.save_training(1, {"x": jnp.arange(3)}, {"phase": "p"})
+    record = StepRecord(
+        mission="m",
+        phase="p",
+        seed=0,
+        digest="",
+        configuration=(),
+        plugins=(),
+        upstream="start",
+        init=None,
+        engine="0",
+        machine=describe(),
+        progress=RunProgress(),
+    )
+    folder.save_training(1, {"x": jnp.arange(3)}, record)
     monkeypatch.setattr(
         "mission.storage.steps._sha256", lambda path: (_ for _ in ()).throw(OSError(28, "No space left on device"))
     )
     with pytest.raises(MachineError, match="No space left"):
-        folder.save_training(2, {"x": jnp.arange(3)}, {"phase": "p"})
+        folder.save_training(2, {"x": jnp.arange(3)}, record)
     monkeypatch.undo()
     assert [step.name for step in folder.steps()] == ["1"]
-    assert verify_step(folder.steps()[0])["phase"] == "p"
+    assert verify_step(folder.steps()[0], StepRecord).phase == "p"
 
 
 def test_shipped_policies_are_read_only(tmp_path):

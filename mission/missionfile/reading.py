@@ -23,7 +23,7 @@ def load_mission(path: str | Path, overrides: Sequence[str] = ()) -> MissionFile
     """Read and validate a mission file; plugins' own parameters are validated by `resolve_mission`.
 
     Args:
-      path: YAML 1.2 file, UTF-8, at most 1 MiB.
+      path: a YAML 1.2 file in UTF-8, at most 1 MiB.
       overrides: "KEY=VALUE" strings, e.g. "phases.landing.sac.gamma=0.99".
 
     Raises:
@@ -68,7 +68,7 @@ def _read(path: Path) -> str:
 
 
 def parse_yaml(text: str, name: str) -> tuple[Any, dict[Location, tuple[int, int] | str]]:
-    """Plain data and the (line, column) of every key and item, both counted from 1.
+    """Return plain data and the (line, column) of every key and item, both counted from 1.
 
     Raises:
       InputError: bad syntax, aliases, tags, duplicate keys, non-finite numbers, too deep.
@@ -96,7 +96,7 @@ def parse_yaml(text: str, name: str) -> tuple[Any, dict[Location, tuple[int, int
 
 
 def _check_events(events: Iterable[Any], name: str) -> None:
-    """Refuse what a mission file must not use before any of it is built in memory."""
+    """Reject what a mission file must not use before any of it is built in memory."""
     depth = 0
     for event in events:
         kind = type(event).__name__
@@ -197,7 +197,7 @@ def _apply_override(data: Any, positions: dict[Location, Any], override: str) ->
 
 
 def explain(error: ValidationError, source: Source, prefix: Location, model: type[BaseModel]) -> MissionError:
-    """The first pydantic error as a four-part message with its position in the file."""
+    """Return the first pydantic error as a four-part message with its position in the file."""
     errors = error.errors()
     first, location = errors[0], _in_document(source, prefix, errors[0]["loc"])
     where = source.where(location)
@@ -219,7 +219,7 @@ def explain(error: ValidationError, source: Source, prefix: Location, model: typ
 
 
 def _in_document(source: Source, prefix: Location, location: Sequence[str | int]) -> Location:
-    """A place of pydantic's without what names a branch of a union: `float`, `constrained-int`, `literal['a','b']`."""
+    """Return a place of pydantic's without the names of union branches: `float`, `constrained-int`, `literal['a']`."""
     place = prefix
     for part in location:
         label = isinstance(part, str) and ("[" in part or part.rpartition("-")[2] in ("float", "int", "str", "bool"))
@@ -229,7 +229,7 @@ def _in_document(source: Source, prefix: Location, location: Sequence[str | int]
 
 
 def unknown_key(where: str, key: str, known: Sequence[str]) -> InputError:
-    """The error for a key that no model declares, with the nearest one that exists."""
+    """Return the error for a key that no model declares, with the nearest one that exists."""
     near = difflib.get_close_matches(key, known, 1, 0.5)
     return InputError(
         where,
@@ -249,7 +249,7 @@ def _known_keys(model: type[BaseModel], location: Sequence[str | int]) -> list[s
 
 
 def _model_in(annotation: Any) -> Any:
-    """The pydantic model inside an annotation such as `tuple[PhaseEntry, ...]` or `Gate | None`."""
+    """Return the pydantic model inside an annotation such as `tuple[PhaseEntry, ...]` or `Gate | None`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     for argument in getattr(annotation, "__args__", ()):

@@ -1,8 +1,8 @@
-"""Soft Actor-Critic: the losses, each with its equation, and one update of an agent.
+"""The losses of Soft Actor-Critic, each with its equation, and one update of an agent.
 
 Papers: [1] Haarnoja et al. 2018, arXiv:1801.01290; [2] Haarnoja et al. 2018, arXiv:1812.05905.
-Shapes: B batch (of this device), O observation, A action. Strict rank promotion is on: weights,
-errors and log-densities are all [B].
+Shapes: B minibatch (of this device), O observation, A action. Strict rank promotion is on: weights, errors and
+log-densities are all [B].
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _REDUCE_FLOATS = 60_000
 
 
 class Agent(NamedTuple):
-    """Everything of one learner that changes."""
+    """The networks, optimisers and counters of one learner."""
 
     actor: Any
     critic: Any
@@ -48,7 +48,7 @@ class Minibatch(NamedTuple):
 
 
 def target_entropy(config: SacConfig, actions: int) -> float:
-    """The entropy that the temperature aims at: -A ([2], section 5), a Gaussian's, or a number."""
+    """Return the target entropy: -A ([2], section 5), that of a Gaussian, or a number."""
     if config.target_entropy == "action_dim":
         return -float(actions)
     if config.target_entropy == "max_std":
@@ -62,7 +62,7 @@ def _optimiser(learning_rate: float, max_norm: float | None) -> optax.GradientTr
 
 
 def optimisers(config: SacConfig) -> tuple[optax.GradientTransformation, ...]:
-    """(actor, critic, temperature), each with its own clip."""
+    """Return the optimisers of actor, critic and temperature, each with its own clip."""
     return (
         _optimiser(config.actor_learning_rate, config.actor_grad_max_norm),
         _optimiser(config.critic_learning_rate, config.critic_grad_max_norm),
@@ -71,7 +71,7 @@ def optimisers(config: SacConfig) -> tuple[optax.GradientTransformation, ...]:
 
 
 def create_agent(config: SacConfig, networks: Networks, key: Array, observations: int) -> Agent:
-    """Fresh parameters; targets are copies of the critics. Key consumed."""
+    """Return fresh parameters; the targets are copies of the critics. Key consumed."""
     actor_key, critic_key = jax.random.split(key)
     obs, action = jnp.zeros((1, observations)), jnp.zeros((1, networks.actor.actions))
     actor = networks.actor.init(actor_key, obs)
@@ -91,7 +91,7 @@ def create_agent(config: SacConfig, networks: Networks, key: Array, observations
 
 
 def td_target(config: SacConfig, networks: Networks, agent: Agent, batch: Minibatch, noise: Array) -> Array:
-    """y = r + gamma^n (min_i Q'_i(s', a') - alpha log pi(a' | s')), [B] ([2], eq. 5 and 6)."""
+    """Return y = r + gamma^n (min_i Q'_i(s', a') - alpha log pi(a' | s')), [B] ([2], eq. 5 and 6)."""
     action, log_density = sample_action(config.actor.head, networks.normal(agent.actor, batch.next_obs), noise)
     q = networks.q(agent.target_critic, batch.next_obs, action).min(axis=0)
     value = q - jnp.exp(agent.log_temperature) * log_density
@@ -99,7 +99,7 @@ def td_target(config: SacConfig, networks: Networks, agent: Agent, batch: Miniba
 
 
 def critic_loss(networks: Networks, params: Any, batch: Minibatch, target: Array) -> tuple[Array, tuple[Array, Array]]:
-    """J_Q = mean of w 1/2 sum_i (Q_i(s, a) - y)^2 ([2], eq. 5); also |td| [B], the mean over both, and Q."""
+    """Return J_Q = mean of w 1/2 sum_i (Q_i(s, a) - y)^2 ([2], eq. 5), |td| [B] (mean of both critics) and mean Q."""
     q = networks.q(params, batch.obs, batch.action)
     error = q - target[None, :]
     loss = (batch.weight * 0.5 * (error**2).sum(axis=0)).mean()
@@ -109,7 +109,7 @@ def critic_loss(networks: Networks, params: Any, batch: Minibatch, target: Array
 def actor_loss(
     config: SacConfig, networks: Networks, params: Any, critic: Any, log_temperature: Array, obs: Array, noise: Array
 ) -> tuple[Array, tuple[Array, Array]]:
-    """J_pi = mean of alpha log pi(a | s) - min_i Q_i(s, a) ([2], eq. 9); also mean log pi and mean std."""
+    """Return J_pi = mean of alpha log pi(a | s) - min_i Q_i(s, a) ([2], eq. 9), mean log pi and mean std."""
     normal = networks.normal(params, obs)
     action, log_density = sample_action(config.actor.head, normal, noise)
     q = networks.q(critic, obs, action).min(axis=0)
@@ -118,12 +118,12 @@ def actor_loss(
 
 
 def temperature_loss(log_temperature: Array, mean_log_density: Array, entropy: float) -> Array:
-    """J(alpha) = -log alpha (mean log pi + target entropy) ([2], eq. 18, in log space)."""
+    """Return J(alpha) = -log alpha (mean log pi + target entropy) ([2], eq. 18, in log space)."""
     return -log_temperature * lax.stop_gradient(mean_log_density + entropy)
 
 
 def all_mean(tree: Any, axis: str) -> Any:
-    """Mean over devices of a pytree, in a few large all-reduces instead of one a leaf."""
+    """Return the mean over devices of a pytree, in a few large all-reduces instead of one per leaf."""
     flat, unravel = ravel_pytree(tree)
     pieces = [lax.pmean(flat[at : at + _REDUCE_FLOATS], axis) for at in range(0, flat.size, _REDUCE_FLOATS)]
     return unravel(jnp.concatenate(pieces))
@@ -138,7 +138,7 @@ def update_critic(
     axis: str,
     optimiser: optax.GradientTransformation,
 ) -> tuple[Agent, Array, Array, Array]:
-    """One step of both critics; returns the agent, loss, local |td| [B] and mean Q."""
+    """Make one step of both critics; return the agent, the loss, the local |td| [B] and mean Q."""
     target = td_target(config, networks, agent, batch, noise)
     (loss, (td, q)), grads = jax.value_and_grad(lambda p: critic_loss(networks, p, batch, target), has_aux=True)(
         agent.critic
@@ -149,14 +149,14 @@ def update_critic(
 
 
 def update_targets(config: SacConfig, agent: Agent) -> Agent:
-    """Q' <- tau Q + (1 - tau) Q' ([1], algorithm 1)."""
+    """Move the target critics: Q' <- tau Q + (1 - tau) Q' ([1], algorithm 1)."""
     return agent._replace(target_critic=optax.incremental_update(agent.critic, agent.target_critic, config.tau))
 
 
 def update_agent(
     config: SacConfig, networks: Networks, agent: Agent, batch: Minibatch, noise: Array, axis: str
 ) -> tuple[Agent, Array, dict[str, Array]]:
-    """Critic, actor, temperature, targets, in this order ([2], algorithm 1).
+    """Update critics, actor, temperature and targets, in this order ([2], algorithm 1).
 
     Args:
       config, networks: of the agent.
@@ -168,7 +168,7 @@ def update_agent(
     Returns:
       agent: Agent after one update, equal on every device.
       td: |TD error| [B * devices] of the whole batch, for its priorities.
-      metrics: scalars by their names in `docs/sac.md`.
+      metrics: scalars by their names in docs/sac.md.
     """
     of_actor, of_critic, of_temperature = optimisers(config)
     agent, loss_q, td, q = update_critic(config, networks, agent, batch, noise[0], axis, of_critic)

@@ -1,7 +1,7 @@
 """Actor and twin critics in flax.linen, and the actor's three distributions.
 
-Shapes: B batch, O observation, A action. Sampler and density of a head are one distribution: every
-sample is mean + std * noise, and its log-density is computed from that same noise.
+Shapes: B minibatch, O observation, A action. The sampler and the density of a head are one distribution: every sample
+is mean + std * noise, and its log-density is computed from the same noise.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _ACTIVATIONS = {"relu": nn.relu, "tanh": jnp.tanh, "elu": nn.elu, "silu": nn.sil
 
 @jax.custom_vjp
 def layer_norm(x: Array, scale: Array, bias: Array) -> Array:
-    """LayerNorm over the last axis of [B, W] (Ba et al. 2016), with its gradient by hand.
+    """Apply LayerNorm over the last axis of [B, W] (Ba et al. 2016), with a gradient that is written out.
 
-    The derivative that JAX finds makes five passes over [B, W] on a CPU; this one makes two
-    (`benchmarks/updates.py` has the ratio).
+    The derivative that JAX finds makes five passes over [B, W] on a CPU; this one makes two (`benchmarks/updates.py`
+    measures the ratio).
     """
     return _layer_norm_forward(x, scale, bias)[0]
 
@@ -55,7 +55,7 @@ class LayerNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """[B, W] -> [B, W]."""
+        """Normalise [B, W] -> [B, W]."""
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
         return layer_norm(x, scale, bias)
@@ -70,7 +70,7 @@ class Perceptron(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """[B, inputs] -> [B, outputs]."""
+        """Evaluate [B, inputs] -> [B, outputs]."""
         xavier = nn.initializers.xavier_uniform()
 
         def last(*arguments: Any) -> Array:
@@ -100,7 +100,7 @@ class Actor(nn.Module):
 
     @nn.compact
     def __call__(self, obs: Array) -> Normal:
-        """[B, O] -> Normal [B, A]."""
+        """Evaluate [B, O] -> Normal [B, A]."""
         out = Perceptron(self.config, 2 * self.actions, self.config.output_scale, name="body")(obs)
         mean, raw = out[:, : self.actions], out[:, self.actions :]
         if self.config.head == "squashed":
@@ -118,19 +118,19 @@ class TwinCritic(nn.Module):
 
     @nn.compact
     def __call__(self, obs: Array, action: Array) -> Array:
-        """[B, O], [B, A] -> [2, B]."""
+        """Evaluate [B, O], [B, A] -> [2, B]."""
         x = jnp.concatenate([obs, action], axis=-1)
         return jnp.stack([Perceptron(self.config, 1, name=name)(x)[:, 0] for name in ("q1", "q2")])
 
 
 class Networks(NamedTuple):
-    """The modules of one agent; parameters are kept apart."""
+    """The modules of one agent, without their parameters."""
 
     actor: Actor
     critic: TwinCritic
 
     def normal(self, params: Any, obs: Array) -> Normal:
-        """The actor's distribution at [B, O]."""
+        """Return the actor's distribution at [B, O]."""
         return cast(Normal, self.actor.apply(params, obs))
 
     def q(self, params: Any, obs: Array, action: Array) -> Array:
@@ -139,15 +139,15 @@ class Networks(NamedTuple):
 
 
 def make_networks(config: SacConfig, actions: int) -> Networks:
-    """Modules for `actions` commands under a configuration."""
+    """Return the modules for A actions under a configuration."""
     return Networks(Actor(config.actor, actions, config.max_std), TwinCritic(config.critic))
 
 
 def sample_action(head: str, normal: Normal, noise: Array) -> tuple[Array, Array]:
-    """Reparameterised sample [B, A] and its log-density [B], for standard normal noise [B, A].
+    """Return a reparameterised sample [B, A] and its log-density [B], for standard normal noise [B, A].
 
-    squashed: a = tanh(u), log pi = log N(u) - sum log(1 - tanh(u)^2) (1812.05905, appendix C), the
-    last in the form 2 (log 2 - u - softplus(-2 u)), which does not underflow.
+    squashed: a = tanh(u), log pi = log N(u) - sum log(1 - tanh(u)^2) (1812.05905, appendix C); the last term has the
+    form 2 (log 2 - u - softplus(-2 u)), which does not underflow.
     """
     u = normal.mean + jnp.exp(normal.log_std) * noise
     log_density = (-0.5 * noise**2 - normal.log_std - HALF_LOG_2_PI).sum(axis=-1)
@@ -157,5 +157,5 @@ def sample_action(head: str, normal: Normal, noise: Array) -> tuple[Array, Array
 
 
 def mean_action(head: str, normal: Normal) -> Array:
-    """What the policy flies once trained [B, A]."""
+    """Return the action [B, A] that the trained policy flies."""
     return jnp.tanh(normal.mean) if head == "squashed" else normal.mean

@@ -1,11 +1,11 @@
 """Replay over any pytree of float32 rows: uniform or prioritised, n-step, all inside jit.
 
-Rows sit packed in one [C, W] float32 array, so a batch is one gather. Priorities sit in a tree of
-fan-out 16; the prefix sums of a row are its product with a triangular matrix. Touched rows are
-re-summed, not corrected by differences, so that the tree does not drift.
+Rows are packed in one [C, W] float32 array, so a minibatch is one gather. Priorities form a tree of fan-out 16; the
+prefix sums of a row are its product with a triangular matrix. Rows that change are summed again, not corrected by
+differences, so that the tree does not drift.
 
-PER: Schaul et al. 2016, arXiv:1511.05952. Shapes: C capacity, W width of a row, E rows appended at
-once (one per vehicle), B batch, K = 16.
+PER: Schaul et al. 2016, arXiv:1511.05952. Shapes: C capacity, W width of a row, E rows appended at once (one per
+vehicle), B minibatch, K = 16.
 """
 
 from __future__ import annotations
@@ -19,34 +19,34 @@ import numpy as np
 from jax import Array, lax
 
 FAN_OUT = 16
-_TOP = 128  # entries of the top level, at most
-_DENSE = 65_536  # a level over at most so many entries is re-summed whole: cheaper than by its touched rows
+_TOP = 128  # largest number of entries of the top level
+_DENSE = 65_536  # a level over at most this many entries is summed again as a whole, which is cheaper
 
 
 class Replay(NamedTuple):
     """Rows and their priorities."""
 
     rows: Array  # float32 [C, W]
-    tree: tuple[Array, ...]  # float32 [rows, K] a level, top first; leaves hold (|td| + eps)^alpha
-    largest: Array  # float32 [], the running maximum of the leaves ever set
-    cursor: Array  # int32 [], next row to write; a multiple of E
+    tree: tuple[Array, ...]  # float32 [rows, K] per level, top first; leaves hold (|td| + eps)^alpha
+    largest: Array  # float32 [], the maximum of all leaves set so far
+    cursor: Array  # int32 [], the next row to write; a multiple of E
     size: Array  # int32 [], rows filled
 
 
 def row_width(example: Any) -> int:
-    """Width W of the packed row of one example pytree."""
+    """Return the width W of the packed row of one example pytree."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(example))
 
 
 def pack(batch: Any) -> Array:
-    """Pytree of float32 leaves [B, ...] -> [B, W]."""
+    """Pack a pytree of float32 leaves [B, ...] -> [B, W]."""
     return jnp.concatenate(
         [leaf.reshape(leaf.shape[0], -1).astype(jnp.float32) for leaf in jax.tree.leaves(batch)], axis=1
     )
 
 
 def unpack(rows: Array, example: Any) -> Any:
-    """[..., W] -> pytree of leaves [..., *shape of the example's leaf]."""
+    """Unpack [..., W] -> pytree of leaves [..., *shape of the example's leaf]."""
     leaves, tree = jax.tree.flatten(example)
     split = np.cumsum([math.prod(leaf.shape) for leaf in leaves])[:-1]
     parts = jnp.split(rows, split, axis=-1)
@@ -56,7 +56,7 @@ def unpack(rows: Array, example: Any) -> Any:
 
 
 def create(capacity: int, width: int, prioritised: bool = True) -> Replay:
-    """An empty replay of C rows; without priorities the tree is empty."""
+    """Return an empty replay of C rows; without priorities the tree is empty."""
     levels: list[Array] = []
     entries = capacity
     while prioritised and (not levels or entries > FAN_OUT):
@@ -69,7 +69,7 @@ def create(capacity: int, width: int, prioritised: bool = True) -> Replay:
 
 
 def append(replay: Replay, batch: Any) -> Replay:
-    """Write E rows at the cursor, oldest overwritten; new rows get the largest priority so far."""
+    """Write E rows at the cursor, over the oldest; new rows get the largest priority so far."""
     rows = pack(batch)
     capacity, e = replay.rows.shape[0], rows.shape[0]
     if capacity % e:
@@ -82,7 +82,7 @@ def append(replay: Replay, batch: Any) -> Replay:
 
 
 def _set_leaves(tree: tuple[Array, ...], index: Array, value: Array) -> tuple[Array, ...]:
-    """Set leaves [B]; of equal indices the largest value counts. Then re-sum the rows above."""
+    """Set leaves [B]; of equal indices the largest value counts. Then sum the rows above again."""
     row = index // FAN_OUT
     leaves = tree[-1].reshape(-1).at[index].set(0.0).at[index].max(value)
     levels = [leaves.reshape(tree[-1].shape)]
@@ -97,27 +97,27 @@ def _set_leaves(tree: tuple[Array, ...], index: Array, value: Array) -> tuple[Ar
 
 
 def _sums(below: Array, level: Array) -> Array:
-    """A level from all rows of the one below it, in the shape of `level`."""
+    """Return a level from all rows of the level below it, in the shape of `level`."""
     return jnp.zeros(level.size).at[: below.shape[0]].set(below @ np.ones(FAN_OUT, np.float32)).reshape(level.shape)
 
 
 def _prefix(rows: Array) -> Array:
-    """Inclusive sums along rows [R, n], as a product: a reduction in XLA on the CPU is ten times slower."""
+    """Return inclusive sums along rows [R, n], as a product: XLA's reduction on the CPU is ten times slower."""
     return jnp.matmul(rows, np.triu(np.ones((rows.shape[1],) * 2, np.float32)), precision=lax.Precision.HIGHEST)
 
 
 def _prefix_flat(values: Array) -> Array:
-    """Inclusive sums over all of [N], N a multiple of K: within rows of K, and over the rows before."""
+    """Return inclusive sums over all of [N], N a multiple of K: within rows of K, and over the rows before."""
     within = _prefix(values.reshape(-1, FAN_OUT))
     before = jnp.concatenate([jnp.zeros(1), _prefix(within[None, :, -1])[0, :-1]])
     return (within + before[:, None]).reshape(-1)
 
 
 def _search_top(entries: Array, u: Array, stratum: Array) -> tuple[Array, Array]:
-    """The entry of [N] in which each u falls, and the rest of u in it; u [B] holds one of each stratum.
+    """Return the entry of [N] in which each u falls, and the rest of u in it; u [B] holds one value per stratum.
 
-    The other way round it needs no search: the stratum of a sum says at once how many u lie below it,
-    and an entry's index is the number of sums that are not above u.
+    Inverted, this needs no search: the stratum of a sum gives the number of u below it, and the index of an entry is
+    the number of sums that are not above u.
     """
     batch, prefix = u.shape[0], _prefix_flat(entries)
     u = jnp.minimum(u, prefix[-1] * (1.0 - 1e-6))  # rounding must not run off the end
@@ -129,10 +129,10 @@ def _search_top(entries: Array, u: Array, stratum: Array) -> tuple[Array, Array]
 
 
 def _search_row(rows: Array, index: Array, u: Array) -> tuple[Array, Array, Array]:
-    """The child of each row [B, K] in which u [B] falls, as its index in the level; the rest of u, and its mass.
+    """Return the child of each row [B, K] in which u [B] falls, as an index in the level; the rest of u; its mass.
 
-    The halving is a loop of its own, so that its result is an array: XLA would work the index out
-    again for every element of the gather that follows.
+    The bisection is a loop of its own, so that its result is an array: otherwise XLA computes the index again for
+    every element of the gather that follows.
     """
     prefix, first = _prefix(rows), index * FAN_OUT
     here = jnp.arange(u.shape[0], dtype=jnp.int32) * FAN_OUT - first  # from the level to these rows
@@ -151,20 +151,20 @@ def _search_row(rows: Array, index: Array, u: Array) -> tuple[Array, Array, Arra
 
 
 def sample(replay: Replay, key: Array, batch: int, beta: Array | float) -> tuple[Array, Array]:
-    """Row indices int32 [B] and importance weights float32 [B].
+    """Return row indices int32 [B] and importance weights float32 [B].
 
-    Prioritised: stratified over the total (PER, appendix B.2.1); weights (size * P(i))^-beta over
-    their maximum in the batch (PER, section 3.4). Without priorities: uniform, weights 1. Key consumed.
+    Prioritised: stratified over the total (PER, appendix B.2.1), with weights (size * P(i))^-beta over their maximum in
+    the minibatch (PER, section 3.4). Without priorities: uniform, with weights of 1. Key consumed.
     """
     if not replay.tree:
         return jax.random.randint(key, (batch,), 0, replay.size), jnp.ones(batch)
-    # Searched at once: the lowest level with no more entries than there are strata.
+    # The lowest level with no more entries than there are strata is searched at once.
     first = max((k for k, level in enumerate(replay.tree) if level.size <= batch), default=0)
     top = replay.tree[first].reshape(-1)
     total = top.sum()
     stratum = total / batch
     u = (jnp.arange(batch) + jax.random.uniform(key, (batch,))) * stratum
-    # Every read comes before the update's writes, and the mass with it: XLA would copy the tree else.
+    # All reads, the mass included, come before the update's writes: otherwise XLA copies the tree.
     index, u = _search_top(top, u, stratum)
     leaf = top[index]
     for level in replay.tree[first + 1 :]:
@@ -186,7 +186,7 @@ def update_priorities(replay: Replay, index: Array, td_error: Array, alpha: floa
 
 
 def rebuild_priorities(replay: Replay, td_error: Array, alpha: float, epsilon: float) -> Replay:
-    """Set the priority of every filled row from td_error [C] at once; the largest starts anew."""
+    """Set the priority of every filled row from td_error [C] at once, and reset the largest."""
     if not replay.tree:
         return replay
     value = jnp.where(jnp.arange(td_error.shape[0]) < replay.size, (jnp.abs(td_error) + epsilon) ** alpha, 0.0)
@@ -198,7 +198,7 @@ def rebuild_priorities(replay: Replay, td_error: Array, alpha: float, epsilon: f
 
 
 class NStep(NamedTuple):
-    """n-step windows of a batch: what a one-step target needs, with its own discount."""
+    """n-step windows of a minibatch: what a one-step target needs, with its own discount."""
 
     first: Any  # transition at the window's start, leaves [B, ...]
     last: Any  # transition at its end
@@ -207,10 +207,10 @@ class NStep(NamedTuple):
 
 
 def gather_n_step(replay: Replay, index: Array, example: Any, n: int, gamma: float, stride: int) -> NStep:
-    """Windows of up to n steps that start at rows [B] (Sutton and Barto 2018, section 7.1).
+    """Return windows of up to n steps that start at rows [B] (Sutton and Barto 2018, section 7.1).
 
-    A window ends at the end of its episode, or at the newest row of its vehicle. The example's
-    fields `reward` and `ended` are used; `stride` = E rows lie between two steps of one vehicle.
+    A window ends at the end of its episode, or at the newest row of its vehicle. The example's fields `reward` and
+    `ended` are used; `stride` = E rows lie between two steps of one vehicle.
     """
     first = unpack(replay.rows[index], example)
     if n == 1:

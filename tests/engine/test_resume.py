@@ -58,6 +58,22 @@ def train(folder: Path, *overrides: str, **options):
     )
 
 
+def step_record() -> StepRecord:
+    return StepRecord(
+        mission="m",
+        phase="p",
+        seed=0,
+        digest="",
+        configuration=(),
+        plugins=(),
+        upstream="start",
+        init=None,
+        engine="0",
+        machine=describe(),
+        progress=RunProgress(),
+    )
+
+
 def start(folder: Path, checkpoints: Path, *more: str) -> subprocess.Popen:
     command = [
         sys.executable,
@@ -164,7 +180,7 @@ def test_damaged_newest_step_is_skipped_with_a_warning(reference, copy, caplog, 
 
 def test_a_new_step_outlives_damaged_ones_with_larger_numbers(tmp_path):
     folder = PhaseFolder(tmp_path)
-    save = lambda step: folder.save_training(step, {"x": jnp.arange(3)}, {"phase": "p"})  # noqa: E731
+    save = lambda step: folder.save_training(step, {"x": jnp.arange(3)}, step_record())  # noqa: E731
     for step in (9000, 9500):
         save(step)
         (folder.training / str(step) / "manifest.json").write_text("3")
@@ -268,7 +284,7 @@ def test_two_writers(copy):
 def test_retrained_upstream_makes_the_next_phase_stale(copy):
     shutil.rmtree(copy / "ck" / "trial" / "first")
     train(copy, "phases.first.budget.env_steps=1000", only=["first"])
-    with pytest.raises(StaleError, match="trained anew"):
+    with pytest.raises(StaleError, match="trained again"):
         train(copy)
 
 
@@ -384,25 +400,12 @@ def test_refused_write_is_exit_3_and_the_last_checkpoint_stays(reference, tmp_pa
 
 def test_failed_save_keeps_the_step_before(tmp_path, monkeypatch):
     folder = PhaseFolder(tmp_path / "phase")
-    record = StepRecord(
-        mission="m",
-        phase="p",
-        seed=0,
-        digest="",
-        configuration=(),
-        plugins=(),
-        upstream="start",
-        init=None,
-        engine="0",
-        machine=describe(),
-        progress=RunProgress(),
-    )
-    folder.save_training(1, {"x": jnp.arange(3)}, record)
+    folder.save_training(1, {"x": jnp.arange(3)}, step_record())
     monkeypatch.setattr(
         "mission.storage.steps._sha256", lambda path: (_ for _ in ()).throw(OSError(28, "No space left on device"))
     )
     with pytest.raises(MachineError, match="No space left"):
-        folder.save_training(2, {"x": jnp.arange(3)}, record)
+        folder.save_training(2, {"x": jnp.arange(3)}, step_record())
     monkeypatch.undo()
     assert [step.name for step in folder.steps()] == ["1"]
     assert verify_step(folder.steps()[0], StepRecord).phase == "p"

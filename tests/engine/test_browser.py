@@ -55,7 +55,7 @@ def picture(page) -> str:
 
 
 def booster(page) -> list[float]:
-    return page.run("mission.sac.replay.booster.position.toArray()")
+    return page.run("mission.replay.booster.position.toArray()")
 
 
 def test_it_is_small_and_gets_ready(page, path):
@@ -134,7 +134,7 @@ def test_cameras(page, view):
         f"(v => {{ v.value = '{view}'; v.dispatchEvent(new Event('change')) }})(document.getElementById('replay-view'))"
     )
     page.run(choose)
-    away = "mission.sac.replay.camera.position.distanceTo(mission.sac.replay.booster.getWorldPosition(mission.sac.replay.camera.position.clone()))"
+    away = "mission.replay.camera.position.distanceTo(mission.replay.booster.getWorldPosition(mission.replay.camera.position.clone()))"
     first = page.run(away)
     page.run("mission.seek(mission.end() / 2)")
     second = page.run(away)
@@ -185,10 +185,10 @@ def test_the_vertical_mission_is_replayed(tab, tmp_path):
     assert tab.run(READY) > 0
     tab.run("mission.seek(0)")
     assert booster(tab)[2] == pytest.approx(flown.chosen[0].tracks[0].channels["height_m"][0], rel=1e-4)
-    assert not tab.run("mission.sac.replay.booster.children.at(-1).visible"), "no flame while it coasts"
+    assert not tab.run("mission.replay.booster.children.at(-1).visible"), "no flame while it coasts"
     tab.run("mission.seek(mission.end() - 1)")
     assert booster(tab)[2] < 100.0
-    assert tab.run("mission.sac.replay.booster.children.at(-1).visible"), "its mass falls: it burns"
+    assert tab.run("mission.replay.booster.children.at(-1).visible"), "its mass falls: it burns"
     assert tab.complaints == []
 
 

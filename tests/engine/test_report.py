@@ -19,7 +19,7 @@ from mission import FlightRecords, MissionError, Section, fly_mission, load_miss
 from mission.errors import MachineError
 from mission.flight.batches import flight_keys, nominal_starts
 from mission.flight.chain import Chain, prepare_chain
-from mission.observers import read_metrics
+from mission.observers.metrics import read_metrics
 from mission.report.compare import compare_missions
 from mission.report.curves import is_training, learning_page
 from mission.report.folder import read_summary
@@ -60,12 +60,12 @@ def test_the_records_are_the_report(flown):
     report, summary, records = flown
     assert summary["report"] == json.loads(report.to_json())
     assert records.flights.count == FLIGHTS
-    assert int(records.flights.success.sum()) == report.success["count"]
+    assert int(records.flights.success.sum()) == report.success.count
     for phase, record in zip(records.flights.phases, report.phases, strict=True):
         assert int(phase.entered.sum()) == record.entered
         assert phase.losses() == record.causes
         assert phase.limits[0].maximum == 1.2
-    assert 0 < report.success["count"] < FLIGHTS
+    assert 0 < report.success.count < FLIGHTS
 
 
 def test_every_array_is_documented(flown, folder):
@@ -336,11 +336,11 @@ def test_paired_difference():
     first = np.array([True] * 80 + [True] * 4 + [False] * 16)
     second = np.array([True] * 80 + [False] * 4 + [True] * 11 + [False] * 5)
     pair = paired_difference(first, second)
-    assert (pair["both"], pair["only_first"], pair["only_second"], pair["neither"]) == (80, 4, 11, 5)
-    assert pair["difference"] == pytest.approx(0.07)
-    assert pair["p_value"] == pytest.approx(0.11847, abs=1e-4)  # 2 P(X <= 4), X of 15 fair coins
-    assert pair["low"] == pytest.approx(-0.0076, abs=1e-3)
-    assert paired_difference(first, first)["p_value"] == 1.0
+    assert (pair.both, pair.only_first, pair.only_second, pair.neither) == (80, 4, 11, 5)
+    assert pair.difference == pytest.approx(0.07)
+    assert pair.p_value == pytest.approx(0.11847, abs=1e-4)  # 2 P(X <= 4), X of 15 fair coins
+    assert pair.low == pytest.approx(-0.0076, abs=1e-3)
+    assert paired_difference(first, first).p_value == 1.0
 
 
 def test_compare_pairs_flights(folder, tmp_path):
@@ -355,12 +355,12 @@ def test_compare_pairs_flights(folder, tmp_path):
     for path in (strict, loose):
         path.write_text(path.read_text().replace("    plugin: ./cart.py", "    plugin: ./cart.py\n    policy: guide"))
     result = compare_missions(loose, strict, flights=300, allow_local_plugins=True)
-    assert result["success"]["only_second"] == 0
-    assert result["success"]["only_first"] == result["phases"][1]["causes"]["missed"]["second"] > 0
-    assert result["phases"][0]["success"]["difference"] == 0.0
-    assert result["phases"][1]["end"]["position_m"]["mean"] == 0.0, "the same flights, judged otherwise"
+    assert result.success.only_second == 0
+    assert result.success.only_first == result.phases[1].causes["missed"].second > 0
+    assert result.phases[0].success.difference == 0.0
+    assert result.phases[1].end["position_m"].mean == 0.0, "the same flights, judged otherwise"
     done = run_cli("compare", loose, strict, "--allow-local-plugins", "--flights", 300, "--json")
-    assert json.loads(done.stdout)["success"] == result["success"]
+    assert json.loads(done.stdout)["success"] == result.success.model_dump()
     assert "only second" in run_cli("compare", loose, strict, "--allow-local-plugins", "--flights", 50).stdout
 
 

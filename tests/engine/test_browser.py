@@ -29,7 +29,9 @@ def records():
 @pytest.fixture(scope="module")
 def path(records, tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "index.html"
-    path.write_text(render_page(records, compare_handovers(records), {"landing_burn": sections}))
+    path.write_text(
+        render_page(records, compare_handovers(records.flights, records.starts), {"landing_burn": sections})
+    )
     return path
 
 
@@ -162,7 +164,7 @@ def test_text_from_others_does_nothing(tab, records, tmp_path):
         starts={name: next(iter(records.starts.values()))},
     )
     path = tmp_path / "evil.html"
-    path.write_text(render_page(evil, compare_handovers(evil), {"x": sections}))
+    path.write_text(render_page(evil, compare_handovers(evil.flights, evil.starts), {"x": sections}))
     tab.complaints.clear()
     tab.open(path)
     tab.run("mission.seek(mission.end()); document.querySelectorAll('details').forEach(d => (d.open = true))")
@@ -178,7 +180,7 @@ def test_the_vertical_mission_is_replayed(tab, tmp_path):
     _, flown = read_records(tmp_path / "out")
     assert [section.title for section in sections(flown)] == ["Replay", "Flight", "Touchdown", "Propellant"]
     path = tmp_path / "vertical.html"
-    path.write_text(render_page(flown, compare_handovers(flown), {"burn": sections}))
+    path.write_text(render_page(flown, compare_handovers(flown.flights, flown.starts), {"burn": sections}))
     tab.complaints.clear()
     tab.look(1280)
     tab.open(path)

@@ -21,7 +21,7 @@ from mission.report.page import document
 from mission.storage.policies import SHIPPED
 
 PAGE = "learning.html"
-_ENGINE = ("Episode", "Evaluation")  # families of metrics that the engine logs for any learner
+_ENGINE = ("Episode", "Evaluation")  # families of metrics that the engine logs, whatever the learner
 _DECADE = 10.0  # an axis is logarithmic if all values are positive and span more than this factor
 
 
@@ -31,8 +31,8 @@ def is_training(folder: Path) -> bool:
 
 
 def _phases(folder: Path) -> list[Path]:
-    found = [path for path in folder.glob("*/metrics.jsonl") if path.is_file()]
-    return sorted(found, key=lambda path: (path.stat().st_mtime, path))  # in the order of training
+    files = [path for path in folder.glob("*/metrics.jsonl") if path.is_file()]
+    return sorted(files, key=lambda path: (path.stat().st_mtime, path))  # in the order of training
 
 
 def learning_page(folder: Path, output: Path | None = None) -> Path:
@@ -76,17 +76,27 @@ def series(lines: Sequence[MetricsLine], name: str) -> tuple[np.ndarray, np.ndar
 
 
 def chart_groups(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Return title -> metrics of each chart: first what the engine logs, then everything that the learner logs.
+    """Return title -> metrics of each chart: first those of episodes and evaluations, then all others.
 
-    `Episode/X` and `Evaluation/X` share a chart, and so do quantiles of one quantity (`Replay/PriorityP50`,
+    `Episode/X` and `Evaluation/X` share a chart, and so do quantiles of one quantity (`Replay/PriorityP50` and
     `Replay/PriorityP95`); every other metric has a chart of its own, under its name.
     """
-    groups: dict[str, list[str]] = {}
-    for name in sorted(names, key=lambda name: name.partition("/")[0] not in _ENGINE):
+    pairs: dict[str, list[str]] = {}
+    single: dict[str, list[str]] = {}
+    others: dict[str, list[str]] = {}
+    for name in names:
         family, _, quantity = name.partition("/")
-        shared = family in _ENGINE and {f"{engine}/{quantity}" for engine in _ENGINE} <= set(names)
-        groups.setdefault(quantity if shared else re.sub(r"P\d+$", "", name), []).append(name)
-    return {(metrics[0] if len(metrics) == 1 else title): tuple(sorted(metrics)) for title, metrics in groups.items()}
+        if family not in _ENGINE:
+            others.setdefault(re.sub(r"P\d+$", "", name), []).append(name)
+        elif {f"{other}/{quantity}" for other in _ENGINE} <= set(names):
+            pairs.setdefault(quantity, []).append(name)
+        else:
+            single[name] = [name]
+    return {
+        title if len(metrics) > 1 else metrics[0]: tuple(sorted(metrics))
+        for groups in (pairs, single, others)
+        for title, metrics in groups.items()
+    }
 
 
 def _phase(path: Path) -> str:
@@ -104,7 +114,7 @@ def _phase(path: Path) -> str:
 
 
 def _is_logarithmic(names: Sequence[str], values: np.ndarray) -> bool:
-    """Return whether a chart has a logarithmic axis; what the engine logs never has one."""
+    """Return whether a chart has a logarithmic axis; those of episodes and evaluations never have one."""
     if any(name.partition("/")[0] in _ENGINE for name in names):
         return False
     return bool(values.min() > 0.0 and values.max() > _DECADE * values.min())

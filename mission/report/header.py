@@ -58,7 +58,7 @@ class Provenance(Machine):
 
 
 class BandsHeader(StrictModel):
-    """How many flights the bands are made of, and the channels of their columns."""
+    """The number of flights that the bands are made of, and the channels of their columns."""
 
     flights: int
     channels: tuple[str, ...]

@@ -98,7 +98,7 @@ class TelemetryRecorder:
             now, last, table, left = block(self.chain.actors[index], keys, now, last)
             blocks.append(tuple(np.asarray(shard.data) for shard in table.addressable_shards))
             over = bool(now.ended.all())
-        whole = PhaseFlight(
+        flight = PhaseFlight(
             handoff=left,
             success=np.asarray(now.success) & np.asarray(lanes),
             cause=now.cause,
@@ -109,7 +109,7 @@ class TelemetryRecorder:
             lowest=now.lowest,
             highest=now.highest,
         )
-        return BatchTelemetry(blocks, first_rows(whole, rows), alive)
+        return BatchTelemetry(blocks, first_rows(flight, rows), alive)
 
 
 def _programs(phase: Phase) -> tuple[Any, Any]:

@@ -1,4 +1,4 @@
-"""Reports: records, bands, chosen flights, resuming, refusals, escaping, comparison, learning curves."""
+"""Reports: records, bands, chosen flights, resuming, errors, formats, escaping, comparison, learning curves."""
 
 from __future__ import annotations
 
@@ -101,8 +101,8 @@ def test_a_chosen_flight_begins_and_ends_as_the_flights_say(flown):
         assert flight.tracks[0].time_s[[0, -1]] == pytest.approx([0.0, 3.0])
 
 
-def test_a_recorded_flight_is_the_plain_one():
-    """Half of the vehicles, all of one device, never fly; the others end at different steps, in different blocks."""
+def test_a_recorded_flight_is_the_unrecorded_one():
+    """Half of the vehicles, all on one device, never fly; the others end at different steps, in different blocks."""
     chain = prepare_chain(load_mission(Path(__file__).parents[2] / "missions" / "vertical.yaml"), policy="guide")
     phase, alive = chain.phases[1], np.arange(1000) >= 500
     keys = flight_keys(jax.random.key(5), np.arange(1000))
@@ -141,7 +141,7 @@ def test_bands_are_quantiles_of_the_first_thousand(flown):
     assert bands.of("nothing_m") is None
 
 
-def test_handovers_compare_with_own_starts_and_warn(flown):
+def test_handovers_are_compared_with_the_phase_s_own_starts(flown):
     _, stored, records = flown
     assert "own starts of second" in records.starts["second"].source
     shifts = {shift.channel: shift for shift in stored.handovers}
@@ -161,9 +161,9 @@ def test_an_interrupted_report_is_resumed(folder, tmp_path, monkeypatch):
         fly(folder, tmp_path / "out", progress=stop)
     assert not (tmp_path / "out" / "index.html").exists()
     flown: list[int] = []
-    whole = Chain.fly
+    original = Chain.fly
     monkeypatch.setattr(
-        Chain, "fly", lambda self, numbers, *rest: flown.append(len(numbers)) or whole(self, numbers, *rest)
+        Chain, "fly", lambda self, numbers, *rest: flown.append(len(numbers)) or original(self, numbers, *rest)
     )
     report = fly(folder, tmp_path / "out")
     assert flown[0] == 300, "the first batch was stored"
@@ -217,7 +217,7 @@ def contents(folder: Path) -> dict[str, str]:
         ("summary that does not fit", "a summary that fits"),
     ],
 )
-def test_bad_records_are_refused_and_stay(flown, folder, tmp_path, how, part):
+def test_damaged_records_are_an_error_and_stay(flown, folder, tmp_path, how, part):
     out = tmp_path / "out"
     out.mkdir()
     for path in (folder / "out").iterdir():
@@ -372,25 +372,25 @@ def test_flights_that_become_nan_are_drawn(tmp_path):
     assert not [drawing for drawing in drawings if re.search(r"\b(nan|inf)\b", drawing)]
 
 
-def test_a_page_asks_nobody_for_anything(flown, folder):
+def test_a_page_requests_nothing(flown, folder):
     page = (folder / "out" / "index.html").read_text()
     assert not re.findall(r"""(?:src|href)=["']?(?!["'#]|data:)""", page)
     assert "default-src 'none'" in page
 
 
-def test_plugin_sections_once_each_and_failures_left_out(flown, caplog):
+def test_plugin_sections_are_drawn_once_and_failures_are_left_out(flown, caplog):
     _, _, records = flown
-    asked = []
+    calls = []
 
     def good(records: FlightRecords):
-        asked.append(records)
+        calls.append(records)
         return (Section("Mine", "<b>here</b>", scripts=("one();",), notices=("LICENCE <x>",)),)
 
     def bad(records: FlightRecords):
         raise RuntimeError("broken drawing")
 
     page = render_page(records, (), {"a": good, "b": good, "c": bad, "d": None, "e": lambda records: ("no section",)})
-    assert len(asked) == 1
+    assert len(calls) == 1
     assert page.count("<b>here</b>") == page.count("one();") == 1
     assert "LICENCE &lt;x&gt;" in page
     assert "broken drawing" in caplog.text
@@ -405,7 +405,7 @@ def test_the_page_stays_small():
     assert whole > 750_000, "this flight has to be thinned"
 
 
-def test_synthetic_handover_that_was_moved_is_found():
+def test_a_synthetic_handover_that_was_moved_differs():
     records = make_records(300)
     far = {shift.phase for shift in compare_handovers(records.flights, records.starts) if shift.differs}
     assert far == {"landing_burn"}
@@ -447,7 +447,7 @@ def test_compare_pairs_flights(folder, tmp_path):
     assert result.success.only_second == 0
     assert result.success.only_first == result.phases[1].causes["missed"].second > 0
     assert result.phases[0].success.difference == 0.0
-    assert result.phases[1].end["position_m"].mean == 0.0, "the same flights, judged otherwise"
+    assert result.phases[1].end["position_m"].mean == 0.0, "the same flights, under another success criterion"
     done = run_cli("compare", loose, strict, "--allow-local-plugins", "--flights", 300, "--json")
     assert json.loads(done.stdout)["success"] == result.success.model_dump()
     assert "only second" in run_cli("compare", loose, strict, "--allow-local-plugins", "--flights", 50).stdout

@@ -55,20 +55,21 @@ def _paired(flights: Flights, guide: Flights) -> str:
 
 
 def losses(flights: Flights) -> str:
-    """Return a waterfall: how many flights each phase leaves, and what the others were failed by."""
+    """Return a waterfall: how many flights succeed in each phase, and the causes that failed the others."""
     rows, total = [], flights.count
     for phase in flights.phases:
-        entered, left = int(phase.entered.sum()), int((phase.entered & phase.success).sum())
-        lost = {cause: n for cause, n in phase.losses().items() if n}
+        entered, succeeded = int(phase.entered.sum()), int((phase.entered & phase.success).sum())
+        failures = {cause: n for cause, n in phase.losses().items() if n}
         parts = "".join(
-            f'<b style="width:{100 * n / total:.3f}%" title="{escape(cause)}: {n:,}"></b>' for cause, n in lost.items()
+            f'<b style="width:{100 * n / total:.3f}%" title="{escape(cause)}: {n:,}"></b>'
+            for cause, n in failures.items()
         )
-        words = ", ".join(f"{escape(cause)} {n:,}" for cause, n in lost.items())
-        share = f" ({percent(left / entered)})" if entered else ""
+        words = ", ".join(f"{escape(cause)} {n:,}" for cause, n in failures.items())
+        share = f" ({percent(succeeded / entered)})" if entered else ""
         rows.append(
             f"<div><span>{escape(phase.name)}</span>"
-            f'<span class="bar"><i style="width:{100 * left / total:.3f}%"></i>{parts}</span>'
-            f"<span>{left:,} of {entered:,}{share}</span>"
+            f'<span class="bar"><i style="width:{100 * succeeded / total:.3f}%"></i>{parts}</span>'
+            f"<span>{succeeded:,} of {entered:,}{share}</span>"
             + (f"<small>failed by {words}</small>" if words else "")
             + "</div>"
         )
@@ -88,8 +89,8 @@ def margins(records: FlightRecords) -> str:
                 finite = extremes[np.isfinite(extremes)]
                 if value is None or not finite.size:
                     continue
-                passed = extremes < value if bound == "at least" else extremes > value
-                beyond = int((~np.isfinite(extremes) | passed).sum())
+                outside = extremes < value if bound == "at least" else extremes > value
+                beyond = int((~np.isfinite(extremes) | outside).sum())
                 p05, p95 = np.percentile(finite, (5, 95))
                 verdict = f'<span class="{"bad" if beyond else "good"}">{beyond:,}</span>'
                 rows.append(
@@ -110,7 +111,7 @@ def handovers(records: FlightRecords, shifts: Sequence[ChannelShift]) -> str:
         if phase.name in records.starts and rows:
             parts.append(_handover(records, phase, rows))
     if not parts:
-        return '<p class="soft">A mission of one phase has no hand-over.</p>'
+        return '<p class="soft">There is no hand-over to compare.</p>'
     note = (
         "For each phase except the first, the telemetry of the flights that entered it is compared with that of its "
         "training starts. The distance (Kolmogorov-Smirnov) is the largest difference between the two distribution "

@@ -50,7 +50,9 @@ def main() -> None:
         clip(page, scatter, DOCS / "touchdown.png")
         page.open(learning_page(SHIPPED, Path(folder) / "learning.html"))
         title = "f.querySelector('figcaption').firstChild.textContent"
-        page.run(f"document.querySelectorAll('figure').forEach(f => {json.dumps(CURVES)}.includes({title}) || f.remove())")
+        page.run(
+            f"document.querySelectorAll('figure').forEach(f => {json.dumps(CURVES)}.includes({title}) || f.remove())"
+        )
         for phase in sorted(path.parent.name for path in SHIPPED.glob("*/metrics.jsonl")):
             section = f"[...document.querySelectorAll('section')].find(s => s.querySelector('h2').textContent.trim() === '{phase}')"
             clip(page, section, DOCS / "phases" / f"{phase}.png")

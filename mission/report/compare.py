@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +20,6 @@ from mission.flight.chain import Chain, check_flights, fly_batches, prepare_chai
 from mission.flight.fly import PhaseFlight
 from mission.missionfile.models import MissionFile
 from mission.missionfile.reading import load_mission
-from mission.report.recording import ProgressCallback
 from mission.report.summary import mission_summary
 from mission.statistics import Z95, PairedDifference, Rate, distribution, paired_difference
 from mission.strict import StrictModel
@@ -81,7 +81,7 @@ def compare_missions(
     seed: int | None = None,
     allow_stale: bool = False,
     allow_local_plugins: bool = False,
-    progress: ProgressCallback | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Comparison:
     """Fly both sides and compare them flight by flight.
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from mission.flight.chain import check_flights, fly_batches, prepare_chain
 from mission.missionfile.models import MissionFile
-from mission.report.recording import ProgressCallback, report_flights
+from mission.report.recording import report_flights
 from mission.report.summary import MissionSummary, mission_summary
 
 
@@ -21,7 +22,7 @@ def fly_mission(
     report: str | Path | None = None,
     allow_stale: bool = False,
     allow_local_plugins: bool = False,
-    progress: ProgressCallback | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> MissionSummary:
     """Fly N vehicles from the first phase to the last; the end states of each phase enter the next one.
 

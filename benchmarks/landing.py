@@ -4,7 +4,7 @@ Claim: guide and agent land for a few per cent more propellant than any controll
 
 Command: python benchmarks/landing.py [--states N] [--seed N] [--checkpoints DIR/mission/phase] [--store] [--json FILE]
 
-Starts of the landing phase of `missions/return_to_launch_site.yaml` are flown without errors of the day and without wind, by the guide and, given its
+Starts of the landing phase of `missions/return_to_launch_site.yaml` are flown without dispersions and without wind, by the guide and, given its
 folder, by the agent. For each start, `optimum.py` finds the least propellant from that state to rest on the pad. Read
 the mean of (flown - least) / least over the flights that landed; a negative one would be a mistake. With `--store`
 reports of the mission show it.

@@ -4,7 +4,7 @@ Claim: guide and agent land for a few per cent more propellant than any controll
 
 Command: python benchmarks/landing.py [--states N] [--seed N] [--checkpoints DIR/mission/phase] [--store] [--json FILE]
 
-Starts of the landing phase of `missions/return_to_launch_site.yaml` are flown without errors of the day and without wind, by the guide and, given its
+Starts of the landing phase of `missions/return_to_launch_site.yaml` are flown without dispersions and without wind, by the guide and, given its
 folder, by the agent. For each start, `optimum.py` finds the least propellant from that state to rest on the pad. Read
 the mean of (flown - least) / least over the flights that landed; a negative one would be a mistake. With `--store`
 reports of the mission show it.
@@ -31,7 +31,7 @@ from mission.devices import configure
 from mission.missionfile.models import MissionFile
 from mission.missionfile.reading import load_mission
 from mission.missionfile.resolve import resolve_mission
-from mission.report.recording import BENCHMARK
+from mission.report.benchmark import Benchmark, write_benchmark
 from mission.sac.networks import make_networks, mean_action
 from mission.storage.policies import load_actor
 from mission.storage.steps import PhaseFolder
@@ -148,13 +148,14 @@ def main() -> None:
             f"{np.percentile(over, 95):.2f} % at the 95th percentile, {over.min():.2f} % at least"
         )
     if options.store and options.checkpoints:
-        stored = {
-            "channel": "propellant_over_optimum_percent",
-            "note": f"{options.states} starts of the landing, flown without errors of the day",
-            "command": f"python benchmarks/landing.py --states {options.states} --seed {options.seed} --checkpoints DIR",
-            "values": over_all,
-        }
-        (options.checkpoints / BENCHMARK).write_text(json.dumps(stored) + "\n")
+        command = f"python benchmarks/landing.py --states {options.states} --seed {options.seed} --checkpoints DIR"
+        benchmark = Benchmark(
+            channel="propellant_over_optimum_percent",
+            note=f"{options.states} starts of the landing, flown without dispersions",
+            command=command,
+            values={who: tuple(over) for who, over in over_all.items()},
+        )
+        write_benchmark(options.checkpoints, benchmark)
     if options.json:
         options.json.write_text(json.dumps(report, indent=2) + "\n")
 

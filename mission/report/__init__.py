@@ -1,1 +1,1 @@
-"""Statistics of flown missions, report folders and their page."""
+"""Flying a mission, the statistics of it, report folders and their page, and learning curves."""

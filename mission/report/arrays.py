@@ -1,45 +1,26 @@
-"""Flights as named arrays: the same names in `flights.npz` and in the chunks of an unfinished run.
+"""Flights as named arrays, packed and unpacked: the same names in `flights.npz` and in batches of an unfinished run.
 
 Shapes: N flights, C channels of a phase, L limits of it, T samples of a flight.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from mission.flight.fly import PhaseFlight
-from mission.missionfile.phases import Phase, TrainedPhase
-from mission.phase import Limit
-from mission.report.records import Bands, ChosenFlight, FlightRecords, Flights, PhaseFlights, Starts, Track
+from mission.missionfile.phases import Phase
+from mission.report.header import PhaseHeader, ReportHeader
+from mission.report.records import Bands, ChosenFlight, FlightRecords, Flights, FlownPhase, Track, TrainingStarts
 from mission.report.summary import durations
 
-FIELDS = ("success", "cause", "duration_s", "enter", "end", "lowest", "highest")
 Arrays = dict[str, np.ndarray]
-
-
-def describe_phase(phase: Phase) -> dict[str, Any]:
-    """What a reader needs to know of a phase, as JSON."""
-    return {
-        "name": phase.name,
-        "plugin": phase.origin.name,
-        "distribution": phase.origin.distribution,
-        "version": phase.origin.version,
-        "source_sha256": phase.origin.source_sha256,
-        "flown_by": "agent" if isinstance(phase, TrainedPhase) else "guide",
-        "params": json.loads(phase.params.model_dump_json()),
-        "causes": list(phase.causes),
-        "channels": list(phase.channels),
-        "limits": [dataclasses.asdict(limit) for limit in phase.limits],
-    }
+_FIELDS = ("success", "cause", "duration_s", "enter", "end", "lowest", "highest")
 
 
 def pack_flight(phase: Phase, result: PhaseFlight, prefix: str) -> Arrays:
-    """N flights of one phase as arrays."""
+    """Return N flights of one phase as arrays."""
 
     def table(values: Mapping[str, np.ndarray], names: Sequence[str]) -> np.ndarray:
         columns = [np.asarray(values[name], np.float32) for name in names]
@@ -61,36 +42,49 @@ def pack_flight(phase: Phase, result: PhaseFlight, prefix: str) -> Arrays:
 
 
 def unpack_flight(phase: Phase, arrays: Arrays, prefix: str) -> PhaseFlight:
-    """The inverse, without hand-over."""
-    get = {name: arrays[f"{prefix}/{phase.name}/{name}"] for name in (*FIELDS, "steps", "returns")}
-    telemetry = {name: get["end"][:, i] for i, name in enumerate(phase.channels)}
-    lowest, highest = (
-        {limit.channel: get[side][:, i] for i, limit in enumerate(phase.limits)} for side in ("lowest", "highest")
-    )
+    """Return N flights of one phase from arrays; their hand-over is not stored."""
+    get = {name: arrays[f"{prefix}/{phase.name}/{name}"] for name in (*_FIELDS, "steps", "returns")}
     return PhaseFlight(
-        (), get["success"], get["cause"], get["steps"], get["returns"], get["enter"], telemetry, lowest, highest
-    )  # fmt: skip
+        handoff=(),
+        success=get["success"],
+        cause=get["cause"],
+        steps=get["steps"],
+        returns=get["returns"],
+        enter=get["enter"],
+        telemetry={name: get["end"][:, i] for i, name in enumerate(phase.channels)},
+        lowest={limit.channel: get["lowest"][:, i] for i, limit in enumerate(phase.limits)},
+        highest={limit.channel: get["highest"][:, i] for i, limit in enumerate(phase.limits)},
+    )
 
 
-def flights_from(phases: Sequence[dict[str, Any]], arrays: Arrays, prefix: str) -> Flights:
-    """Flights of one set of policies out of the arrays of a report."""
-    rows: list[PhaseFlights] = []
-    for phase in phases:
-        get = {name: arrays[f"{prefix}/{phase['name']}/{name}"] for name in FIELDS}
-        entered = rows[-1].entered & rows[-1].success if rows else np.ones(len(get["success"]), bool)
-        limits = tuple(Limit(**limit) for limit in phase["limits"])
-        names = (phase["name"], phase["plugin"], phase["params"], tuple(phase["causes"]), tuple(phase["channels"]))
-        rows.append(PhaseFlights(*names, limits, entered, **get))
-    return Flights(prefix, tuple(rows))
+def flights_from(headers: Sequence[PhaseHeader], arrays: Arrays, prefix: str) -> Flights:
+    """Return the flights by one set of policies, from the arrays of a report."""
+    phases: list[FlownPhase] = []
+    for header in headers:
+        get = {name: arrays[f"{prefix}/{header.name}/{name}"] for name in _FIELDS}
+        entered = phases[-1].entered & phases[-1].success if phases else np.ones(len(get["success"]), bool)
+        phases.append(
+            FlownPhase(
+                name=header.name,
+                plugin=header.plugin,
+                params=header.params,
+                causes=header.causes,
+                channels=header.channels,
+                limits=header.limits,
+                entered=entered,
+                **get,
+            )
+        )
+    return Flights(prefix, tuple(phases))
 
 
 def pack_bands(bands: Bands) -> Arrays:
-    """Bands as arrays."""
+    """Return bands as arrays."""
     return {f"bands/{name}": getattr(bands, name) for name in ("time_s", "count", "p05", "p50", "p95")}
 
 
 def pack_tracks(number: int, tracks: Sequence[Track]) -> Arrays:
-    """A whole flight as arrays: time [T] and the phase's channels [T, C]."""
+    """Return a whole flight as arrays: time [T] and the phase's channels [T, C]."""
     return {
         f"flight/{number}/{track.phase}/{name}": values
         for track in tracks
@@ -98,37 +92,39 @@ def pack_tracks(number: int, tracks: Sequence[Track]) -> Arrays:
     }
 
 
-def _chosen_from(summary: dict[str, Any], arrays: Arrays) -> tuple[ChosenFlight, ...]:
-    channels = {phase["name"]: phase["channels"] for phase in summary["phases"]}
-    flights = []
-    for entry in summary["chosen"]:
-        tracks = []
-        for name, columns in channels.items():
-            at = f"flight/{entry['number']}/{name}"
-            if f"{at}/time_s" in arrays:
-                table = arrays[f"{at}/channels"]
-                values = {channel: table[:, i] for i, channel in enumerate(columns)}
-                tracks.append(Track(name, arrays[f"{at}/time_s"], values))
-        flights.append(ChosenFlight(**entry, tracks=tuple(tracks)))
-    return tuple(flights)
+def _tracks_from(header: ReportHeader, arrays: Arrays, number: int) -> tuple[Track, ...]:
+    tracks = []
+    for phase in header.phases:
+        at = f"flight/{number}/{phase.name}"
+        if f"{at}/time_s" in arrays:
+            table = arrays[f"{at}/channels"]
+            values = {channel: table[:, i] for i, channel in enumerate(phase.channels)}
+            tracks.append(Track(phase.name, arrays[f"{at}/time_s"], values))
+    return tuple(tracks)
 
 
-def records_from(summary: dict[str, Any], arrays: Arrays) -> FlightRecords:
-    """The records of a report folder, from its header and arrays."""
-    phases = summary["phases"]
-    bands = Bands(
-        summary["bands"]["flights"], arrays["bands/time_s"], arrays["bands/count"], tuple(summary["bands"]["channels"]),
-        arrays["bands/p05"], arrays["bands/p50"], arrays["bands/p95"],
-    )  # fmt: skip
-    policy = summary["report"]["policy"]
+def records_from(header: ReportHeader, arrays: Arrays) -> FlightRecords:
+    """Return the records of a report folder, from its header and arrays."""
     return FlightRecords(
-        summary["mission"],
-        summary["report"]["digest"],
-        summary["report"]["seed"],
-        flights_from(phases, arrays, policy),
-        flights_from(phases, arrays, "guide") if summary["guide"] is not None else None,
-        {name: Starts(source, arrays[f"starts/{name}"]) for name, source in summary["starts"].items()},
-        bands,
-        _chosen_from(summary, arrays),
-        {**summary["provenance"], "phases": phases},
+        mission=header.mission,
+        digest=header.report.digest,
+        seed=header.report.seed,
+        headers=header.phases,
+        flights=flights_from(header.phases, arrays, header.report.policy),
+        guide=flights_from(header.phases, arrays, "guide") if header.guide is not None else None,
+        starts={name: TrainingStarts(source, arrays[f"starts/{name}"]) for name, source in header.starts.items()},
+        bands=Bands(
+            flights=header.bands.flights,
+            time_s=arrays["bands/time_s"],
+            count=arrays["bands/count"],
+            channels=header.bands.channels,
+            p05=arrays["bands/p05"],
+            p50=arrays["bands/p50"],
+            p95=arrays["bands/p95"],
+        ),
+        chosen=tuple(
+            ChosenFlight(entry.number, entry.role, entry.outcome, _tracks_from(header, arrays, entry.number))
+            for entry in header.chosen
+        ),
+        provenance=header.provenance,
     )

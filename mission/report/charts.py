@@ -1,4 +1,4 @@
-"""Small SVG charts that follow the page's colours, light or dark, and need no library in the browser.
+"""SVG charts that follow the colours of the page, light or dark, and need no library in the browser.
 
 A chart with a time axis gets the chosen flight and a cursor from the page's script (`data-` attributes).
 Shapes: G points.
@@ -9,21 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from html import escape
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mission.report.records import phase_ends
-
-if TYPE_CHECKING:
-    from mission.report.records import FlightRecords
+from mission.report.records import FlightRecords, phase_ends
 
 WIDTH, HEIGHT = 420, 230
 LEFT, RIGHT, TOP, BOTTOM = 58, 10, 22, 34
 
 
 def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
-    """Round numbers in [low, high], at most `most` of them."""
+    """Return round numbers in [low, high], at most `most` of them."""
     raw = (high - low) / max(most - 1, 1)
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(power * m for m in (1.0, 2.0, 2.5, 5.0, 10.0) if power * m >= raw * 0.999)
@@ -32,7 +28,7 @@ def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
 
 
 def span(*values: object, pad: float = 0.05) -> tuple[float, float]:
-    """A range that holds all finite values of arrays and numbers, a little wider; never empty."""
+    """Return a range a little wider than all finite values of arrays and numbers; it is never empty."""
     flat = np.concatenate([np.ravel(np.asarray(v, np.float64)) for v in values]) if values else np.zeros(0)
     flat = flat[np.isfinite(flat)]
     if flat.size == 0:
@@ -43,12 +39,12 @@ def span(*values: object, pad: float = 0.05) -> tuple[float, float]:
 
 
 def number(value: float) -> str:
-    """A number as a person reads it."""
+    """Return a number as a person reads it."""
     return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
 
 
 class Chart:
-    """One chart; methods add to it, `html()` gives the SVG in a figure."""
+    """One chart; its methods add to it and return it, and `html` returns the SVG in a figure."""
 
     def __init__(
         self,
@@ -59,7 +55,7 @@ class Chart:
         y: tuple[float, float],
         equal: bool = False,
     ) -> None:
-        """Ranges in data units; `equal`: the same scale on both axes, by widening one range."""
+        """Set up axes with ranges in data units; `equal` gives both the same scale by widening one range."""
         if equal:
             x, y = _equal(x, y)
         self.title, self.x_label, self.y_label, self.x, self.y = title, x_label, y_label, x, y
@@ -67,23 +63,23 @@ class Chart:
         self.legend: list[tuple[str, str]] = []
 
     def px(self, value: np.ndarray | float) -> np.ndarray:
-        """Horizontal place on the drawing."""
+        """Return the horizontal place on the drawing."""
         share = (np.asarray(value, np.float64) - self.x[0]) / (self.x[1] - self.x[0])
         return LEFT + share * (WIDTH - LEFT - RIGHT)
 
     def py(self, value: np.ndarray | float) -> np.ndarray:
-        """Vertical place on the drawing."""
+        """Return the vertical place on the drawing."""
         share = (np.asarray(value, np.float64) - self.y[0]) / (self.y[1] - self.y[0])
         return HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
 
     def line(self, x: np.ndarray, y: np.ndarray, css: str = "c0", label: str = "") -> Chart:
-        """A line through [G] points, broken at NaN."""
+        """Add a line through [G] points, broken at NaN."""
         path = "".join("M" + "L".join(part) for part in self._runs(x, y))
         self.parts.append(f'<path class="line {css}" d="{path}"/>')
         return self.named(css, label)
 
     def band(self, x: np.ndarray, low: np.ndarray, high: np.ndarray, css: str = "c0", label: str = "") -> Chart:
-        """The area between two lines [G]."""
+        """Add the area between two lines [G]."""
         keep = np.isfinite(low) & np.isfinite(high)
         for run in np.split(np.flatnonzero(keep), np.flatnonzero(np.diff(np.flatnonzero(keep)) > 1) + 1):
             if run.size > 1:
@@ -92,13 +88,13 @@ class Chart:
         return self.named(css, label)
 
     def points(self, x: np.ndarray, y: np.ndarray, css: str = "c0", label: str = "") -> Chart:
-        """Dots, as one path."""
+        """Add dots, as one path."""
         dots = "".join(f"M{a:.1f} {b:.1f}h0" for a, b in zip(self.px(x), self.py(y), strict=True))
         self.parts.append(f'<path class="dots {css}" d="{dots}"/>')
         return self.named(css, label)
 
     def bars(self, edges: np.ndarray, heights: np.ndarray, css: str = "c0", label: str = "") -> Chart:
-        """A histogram: edges [G + 1], heights [G]."""
+        """Add a histogram: edges [G + 1], heights [G]."""
         path = f"M{self.px(edges[0]):.1f} {self.py(0):.1f}"
         for left, right, height in zip(edges[:-1], edges[1:], heights, strict=True):
             path += f"L{self.px(left):.1f} {self.py(height):.1f}L{self.px(right):.1f} {self.py(height):.1f}"
@@ -106,7 +102,7 @@ class Chart:
         return self.named(css, label)
 
     def rule_x(self, value: float, label: str = "", css: str = "boundary", row: int = 0) -> Chart:
-        """A vertical line over the whole height, with a word at its top."""
+        """Add a vertical line over the whole height, with a label at its top."""
         if self.x[0] <= value <= self.x[1]:
             x, right = float(self.px(value)), float(self.px(value)) > WIDTH * 0.8
             self.parts.append(f'<path class="rule {css}" d="M{x:.1f} {TOP}V{HEIGHT - BOTTOM}"/>')
@@ -119,7 +115,7 @@ class Chart:
         return self
 
     def name_x(self, low: float, high: float, label: str) -> Chart:
-        """A word over a stretch of the horizontal axis; left out where it does not fit."""
+        """Add a label above a range of the horizontal axis; it is left out if it does not fit."""
         a, b = (float(v) for v in self.px(np.clip([low, high], *self.x)))
         if b - a > 5.4 * len(label):
             self.parts.append(
@@ -128,7 +124,7 @@ class Chart:
         return self
 
     def rule_y(self, value: float, label: str = "", css: str = "limit") -> Chart:
-        """A horizontal line over the whole width."""
+        """Add a horizontal line over the whole width."""
         if self.y[0] <= value <= self.y[1]:
             y = float(self.py(value))
             above = y - 3 if y > TOP + 14 else y + 10
@@ -139,7 +135,7 @@ class Chart:
         return self
 
     def mark(self, x: float, y: float, label: str, css: str = "mark") -> Chart:
-        """A small cross with a tooltip."""
+        """Add a small cross with a tooltip."""
         if self.x[0] <= x <= self.x[1] and self.y[0] <= y <= self.y[1]:
             a, b = float(self.px(x)), float(self.py(y))
             self.parts.append(
@@ -148,13 +144,13 @@ class Chart:
         return self
 
     def named(self, css: str, label: str) -> Chart:
-        """An entry of the legend for something drawn otherwise."""
+        """Add an entry to the legend."""
         if label and (css, label) not in self.legend:
             self.legend.append((css, label))
         return self
 
     def html(self, channels: Sequence[str] = (), x_channel: str = "time") -> str:
-        """The figure; with `channels` the page draws the chosen flight over it, against time or another channel."""
+        """Return the figure; with `channels` the page draws the chosen flight over it, against time or another channel."""
         axes = [f'<path class="axis" d="M{LEFT} {TOP}V{HEIGHT - BOTTOM}H{WIDTH - RIGHT}"/>']
         for tick in nice_ticks(*self.x):
             x = float(self.px(tick))
@@ -204,13 +200,13 @@ def _equal(x: tuple[float, float], y: tuple[float, float]) -> tuple[tuple[float,
 
 
 def time_chart(records: FlightRecords, channels: Sequence[str], title: str = "", y_label: str = "") -> str:
-    """Channels over time: bands of all flights, phase boundaries, limits, and the chosen flight on top.
+    """Return a chart of channels over time: bands, phase boundaries, limits, and the chosen flight on top.
 
     Args:
       records: of the report.
-      channels: those that no phase has are left out; an empty string comes back where none is left.
-      title: default the first channel's name; it should name the unit.
-      y_label: beside the axis, where the title does not say it.
+      channels: those that no phase has are left out; the result is empty if none is left.
+      title: by default the name of the first channel; it should name the unit.
+      y_label: above the axis, if the title does not say it.
     """
     bands = records.bands
     known = [name for name in channels if name in bands.channels]
@@ -251,7 +247,7 @@ def time_chart(records: FlightRecords, channels: Sequence[str], title: str = "",
 def histogram(
     title: str, x_label: str, samples: Sequence[tuple[str, np.ndarray]], limits: Sequence[float] = (), bins: int = 40
 ) -> str:
-    """Distributions over each other, each as its share of flights a bin; limits as lines."""
+    """Return a chart of distributions, each as its share of flights per bin, with limits as lines."""
     finite = [(label, values[np.isfinite(values)]) for label, values in samples]
     kept = [(label, values) for label, values in finite if values.size]
     if not kept:

@@ -1,6 +1,6 @@
-"""`mission compare A B`: two sets of policies, or two missions, on the same flights.
+"""Comparing two sets of policies, or two missions, on the same flights: `mission compare A B`.
 
-Flight n of both has the same key in every phase of the same name, so starts and disturbances are common.
+Flight n of both has the same key in every phase of the same name, so starts and disturbances are the same.
 Shapes: N flights.
 """
 
@@ -10,10 +10,12 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from mission.errors import InputError
+from mission.flight.batches import loss_causes
 from mission.flight.chain import Chain, check_flights, fly_batches, prepare_chain
 from mission.flight.fly import PhaseFlight
 from mission.missionfile.models import MissionFile
@@ -24,7 +26,7 @@ from mission.strict import StrictModel
 
 
 class Side(StrictModel):
-    """One of the two that are compared."""
+    """One of the two missions or sets of policies that are compared."""
 
     name: str
     mission: str
@@ -33,14 +35,14 @@ class Side(StrictModel):
 
 
 class CauseCounts(StrictModel):
-    """How many flights each side lost to one cause."""
+    """The number of flights of each side that one cause failed."""
 
     first: int
     second: int
 
 
 class PairedMean(StrictModel):
-    """The second minus the first over flights that succeeded in both: mean with its 95 % interval, and spread."""
+    """The second minus the first over flights that succeeded in both: mean, 95 % interval and standard deviation."""
 
     flights: int
     mean: float | None
@@ -50,7 +52,7 @@ class PairedMean(StrictModel):
 
 
 class PhaseComparison(StrictModel):
-    """One phase that both missions have, paired over the flights that entered it in both."""
+    """A phase that both missions have, paired over the flights that entered it in both."""
 
     name: str
     success: PairedDifference
@@ -81,13 +83,13 @@ def compare_missions(
     allow_local_plugins: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Comparison:
-    """Fly both and pair them, flight by flight.
+    """Fly both sides and compare them flight by flight.
 
     Args:
-      first, second: mission files; or folders of checkpoints, which then need `mission`.
-      mission: what the folders hold policies of.
+      first, second: mission files, or folders of checkpoints, which need `mission`.
+      mission: the mission of the policies in the folders.
       checkpoints: folder of the policies of mission files, as of `fly_mission`.
-      flights, seed, allow_stale, allow_local_plugins, progress: as of `fly_mission`; one seed for both.
+      flights, seed, allow_stale, allow_local_plugins, progress: as of `fly_mission`; both sides fly the same seed.
 
     Raises:
       MissionError: wrong input or a stale policy (2), no readable policy (3).
@@ -133,44 +135,50 @@ def _side(side: str | Path, chain: Chain, flown: list[PhaseFlight]) -> Side:
 
 def _compare_phases(chains: list[Chain], flown: list[list[PhaseFlight]]) -> list[PhaseComparison]:
     """Compare the phases that both missions have, by name."""
-    tables = [
-        {phase.name: result for phase, result in zip(chain.phases, results, strict=True)}
-        for chain, results in zip(chains, flown, strict=True)
-    ]
-    causes = [
-        {phase.name: phase.causes for phase in mission_summary(chain, results).phases}
-        for chain, results in zip(chains, flown, strict=True)
-    ]
-    entered = [
-        dict(zip(table, [np.ones_like(results[0].success), *(r.success for r in results)], strict=False))
-        for table, results in zip(tables, flown, strict=True)
-    ]
+    sides = [_phase_flights(chain, results) for chain, results in zip(chains, flown, strict=True)]
     rows = []
-    for name in [name for name in tables[0] if name in tables[1]]:
-        a, b = tables[0][name], tables[1][name]
-        both = entered[0][name] & entered[1][name]
-        landed = both & a.success & b.success
-        shared = [channel for channel in a.telemetry if channel in b.telemetry]
+    for name in [name for name in sides[0] if name in sides[1]]:
+        first, second = sides[0][name], sides[1][name]
+        entered = first.entered & second.entered
+        succeeded = entered & first.flight.success & second.flight.success
+        a, b = first.flight.telemetry, second.flight.telemetry
         rows.append(
             PhaseComparison(
                 name=name,
-                success=paired_difference(a.success[both], b.success[both]),
+                success=paired_difference(first.flight.success[entered], second.flight.success[entered]),
                 causes={
-                    cause: CauseCounts(first=causes[0][name].get(cause, 0), second=causes[1][name].get(cause, 0))
-                    for cause in dict.fromkeys([*causes[0][name], *causes[1][name]])
+                    cause: CauseCounts(first=first.causes.get(cause, 0), second=second.causes.get(cause, 0))
+                    for cause in dict.fromkeys([*first.causes, *second.causes])
                 },
-                end={c: _paired_mean(a.telemetry[c][landed], b.telemetry[c][landed]) for c in shared},
+                end={name: _paired_mean(a[name][succeeded], b[name][succeeded]) for name in a if name in b},
             )
         )
     return rows
 
 
+class _PhaseSide(NamedTuple):
+    """One phase of one side: which flights entered it (bool [N]), how they flew, and failures by cause."""
+
+    entered: np.ndarray
+    flight: PhaseFlight
+    causes: dict[str, int]
+
+
+def _phase_flights(chain: Chain, results: list[PhaseFlight]) -> dict[str, _PhaseSide]:
+    entered, sides = np.ones_like(results[0].success), {}
+    for phase, flight in zip(chain.phases, results, strict=True):
+        sides[phase.name] = _PhaseSide(entered, flight, loss_causes(phase, flight, entered))
+        entered = flight.success
+    return sides
+
+
 def _paired_mean(first: np.ndarray, second: np.ndarray) -> PairedMean:
+    """Return the mean of the second minus the first, [M] each, with its interval."""
     difference = np.asarray(second, np.float64) - first
     difference = difference[np.isfinite(difference)]
-    seen = distribution(difference)
+    spread = distribution(difference)
     low = high = None
-    if seen.sd is not None and seen.mean is not None:
-        half = Z95 * seen.sd / math.sqrt(len(difference))
-        low, high = seen.mean - half, seen.mean + half
-    return PairedMean(flights=len(difference), mean=seen.mean, low=low, high=high, sd=seen.sd)
+    if spread.sd is not None and spread.mean is not None:
+        half = Z95 * spread.sd / math.sqrt(len(difference))
+        low, high = spread.mean - half, spread.mean + half
+    return PairedMean(flights=len(difference), mean=spread.mean, low=low, high=high, sd=spread.sd)

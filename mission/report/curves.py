@@ -6,6 +6,7 @@ Shapes: G lines of a metrics file.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -20,27 +21,18 @@ from mission.report.page import document
 from mission.storage.policies import SHIPPED
 
 PAGE = "learning.html"
-# title, metrics of one chart, whether its axis is logarithmic
-CHARTS: tuple[tuple[str, tuple[str, ...], bool], ...] = (
-    ("return", ("Episode/Return", "Evaluation/Return"), False),
-    ("success", ("Episode/Success", "Evaluation/Success"), False),
-    ("critic loss", ("Critic/Loss",), True),
-    ("actor loss", ("Actor/Loss",), False),
-    ("temperature", ("Temperature/Value",), True),
-    ("TD error", ("Critic/TDError",), True),
-    ("action standard deviation", ("Actor/Std",), False),
-    ("buffer priorities", ("Replay/PriorityP50", "Replay/PriorityP95"), True),
-)
+_ENGINE = ("Episode", "Evaluation")  # families of metrics that the engine logs, whatever the learner
+_DECADE = 10.0  # an axis is logarithmic if all values are positive and span more than this factor
 
 
 def is_training(folder: Path) -> bool:
-    """Whether a folder is a training run's: phases' folders with `metrics.jsonl`, and no report."""
+    """Return whether a folder is that of a training run: it holds phases with `metrics.jsonl`, and no report."""
     return folder.is_dir() and not (folder / SUMMARY).exists() and bool(_phases(folder))
 
 
 def _phases(folder: Path) -> list[Path]:
-    found = [path for path in folder.glob("*/metrics.jsonl") if path.is_file()]
-    return sorted(found, key=lambda path: (path.stat().st_mtime, path))  # in the order of training
+    files = [path for path in folder.glob("*/metrics.jsonl") if path.is_file()]
+    return sorted(files, key=lambda path: (path.stat().st_mtime, path))  # in the order of training
 
 
 def learning_page(folder: Path, output: Path | None = None) -> Path:
@@ -48,10 +40,10 @@ def learning_page(folder: Path, output: Path | None = None) -> Path:
 
     Args:
       folder: holds `<phase>/metrics.jsonl`.
-      output: the page; default `learning.html` in the folder.
+      output: the page; by default `learning.html` in the folder.
 
     Raises:
-      InputError: no metrics, or the default place is read-only to the tool.
+      InputError: there are no metrics, or the default place is among the shipped policies.
       MachineError: the page cannot be written.
     """
     files = _phases(folder)
@@ -61,7 +53,7 @@ def learning_page(folder: Path, output: Path | None = None) -> Path:
             str(folder),
             expected="<phase>/metrics.jsonl of a training run",
             found="no readable metrics" if files else "none",
-            remedy="give checkpoints/MISSION",
+            remedy="name the folder checkpoints/MISSION",
         )
     if output is None and folder.resolve().is_relative_to(SHIPPED.resolve()):
         raise InputError(
@@ -76,16 +68,42 @@ def learning_page(folder: Path, output: Path | None = None) -> Path:
 
 
 def series(lines: Sequence[MetricsLine], name: str) -> tuple[np.ndarray, np.ndarray]:
-    """(vehicle steps, values) of one metric, [G] each."""
-    found = ((line.env_steps, line.scalar(name)) for line in lines)
-    pairs = [(step, value) for step, value in found if value is not None]
+    """Return (vehicle steps, values) of one metric, [G] each; values that are not finite are left out."""
+    values = ((line.env_steps, line.scalar(name)) for line in lines)
+    pairs = [(step, value) for step, value in values if value is not None and math.isfinite(value)]
     table = np.array(pairs, float).reshape(-1, 2)
     return table[:, 0], table[:, 1]
 
 
+def chart_groups(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Return title -> metrics of each chart: first those of episodes and evaluations, then all others.
+
+    `Episode/X` and `Evaluation/X` share a chart, and so do quantiles of one quantity (`Replay/PriorityP50` and
+    `Replay/PriorityP95`); every other metric has a chart of its own, under its name.
+    """
+    pairs: dict[str, list[str]] = {}
+    single: dict[str, list[str]] = {}
+    others: dict[str, list[str]] = {}
+    for name in names:
+        family, _, quantity = name.partition("/")
+        if family not in _ENGINE:
+            others.setdefault(re.sub(r"P\d+$", "", name), []).append(name)
+        elif {f"{other}/{quantity}" for other in _ENGINE} <= set(names):
+            pairs.setdefault(quantity, []).append(name)
+        else:
+            single[name] = [name]
+    return {
+        title if len(metrics) > 1 else metrics[0]: tuple(sorted(metrics))
+        for groups in (pairs, single, others)
+        for title, metrics in groups.items()
+    }
+
+
 def _phase(path: Path) -> str:
+    """Return the charts of one phase; empty if its file has no metrics."""
     lines = read_metrics(path)
-    charts = "".join(_chart(lines, *chart) for chart in CHARTS)
+    names = list(dict.fromkeys(name for line in lines for name in line.model_extra or ()))
+    charts = "".join(_chart(lines, title, metrics) for title, metrics in chart_groups(names).items())
     gates = [line for line in lines if line.kind == "gate"]
     note = ""
     if gates:
@@ -95,20 +113,28 @@ def _phase(path: Path) -> str:
     return f'<p class="soft">{escape(note)}</p><div class="charts">{charts}</div>' if charts else ""
 
 
-def _chart(lines: Sequence[MetricsLine], title: str, names: tuple[str, ...], logarithmic: bool) -> str:
+def _is_logarithmic(names: Sequence[str], values: np.ndarray) -> bool:
+    """Return whether a chart has a logarithmic axis; those of episodes and evaluations never have one."""
+    if any(name.partition("/")[0] in _ENGINE for name in names):
+        return False
+    return bool(values.min() > 0.0 and values.max() > _DECADE * values.min())
+
+
+def _chart(lines: Sequence[MetricsLine], title: str, names: Sequence[str]) -> str:
     curves = [(name, *series(lines, name)) for name in names]
-    curves = [
-        (name, steps, np.log10(np.maximum(v, 1e-12)) if logarithmic else v) for name, steps, v in curves if len(v)
-    ]
-    if not curves or not any(math.isfinite(v) for _, _, values in curves for v in values):
+    curves = [(name, steps, values) for name, steps, values in curves if len(values)]
+    if not curves:
         return ""
-    steps = [steps for _, steps, _ in curves]
-    y = span(*[values for _, _, values in curves])
-    chart = Chart(
-        title, "vehicle steps", f"log10 of {title}" if logarithmic else "", (0.0, span(0.0, *steps, pad=0.02)[1]), y
-    )
+    logarithmic = _is_logarithmic(names, np.concatenate([values for _, _, values in curves]))
+    if logarithmic:
+        curves = [(name, steps, np.log10(values)) for name, steps, values in curves]
+    right = span(0.0, *[steps for _, steps, _ in curves], pad=0.02)[1]
+    y_label = f"log10 of {title}" if logarithmic else ""
+    chart = Chart(title, "vehicle steps", y_label, (0.0, right), span(*[values for _, _, values in curves]))
     for i, (name, steps, values) in enumerate(curves):
-        chart.line(steps, values, f"c{i}", name)
+        label = name if len(curves) > 1 else ""
+        colour = f"c{i % 4}"
+        chart.line(steps, values, colour, label)
         if len(values) < 40:
-            chart.points(steps, values, f"c{i} few")
+            chart.points(steps, values, f"{colour} few")
     return chart.html()

@@ -1,4 +1,4 @@
-"""Fly a mission and summarise it: what the command line and a notebook call."""
+"""`fly_mission`: fly a mission and summarise it, with a report if a folder is named."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mission.flight.chain import check_flights, fly_batches, prepare_chain
 from mission.missionfile.models import MissionFile
+from mission.report.recording import report_flights
 from mission.report.summary import MissionSummary, mission_summary
 
 
@@ -31,14 +32,14 @@ def fly_mission(
       flights: N.
       until: stop before N once the half-width of the success interval is at most this.
       seed: of the flights; replaces the mission file's. Training is not affected.
-      policy: "agent" as the mission file says, or "guide" for every phase.
-      report: folder for records and page (docs/reports.md); an unfinished one is resumed.
-      allow_stale: fly policies that were made under another configuration, with a warning.
+      policy: "agent" to fly as the mission file says, or "guide" to fly every phase by its guide.
+      report: folder for records and page (docs/reports.md); an unfinished report is resumed.
+      allow_stale: fly policies that were trained under another configuration, with a warning.
       allow_local_plugins: permit `plugin: ./file.py`.
       progress: called with (flights done, flights).
 
     Raises:
-      MissionError: wrong input or a stale policy (2), no readable policy (3).
+      MissionError: wrong input or a stale policy (2); no readable policy, or a report of another format (3).
     """
     check_flights(flights, until)
     chain = prepare_chain(
@@ -50,7 +51,5 @@ def fly_mission(
         allow_local_plugins=allow_local_plugins,
     )
     if report is not None:
-        from mission.report.recording import report_flights
-
         return report_flights(chain, Path(report), flights, until, progress)
     return mission_summary(chain, fly_batches(flights, until, chain.fly, progress))

@@ -1,7 +1,7 @@
-"""A report folder on disk: `summary.json`, `flights.npz`, and chunks of an unfinished run under `.flights`.
+"""A report folder on disk: `summary.json`, `flights.npz`, the page, and batches of an unfinished run in `.flights`.
 
-`summary.json` is written last and holds the SHA-256 of `flights.npz`, so a folder is whole or noticed.
-Array names are in docs/reports.md.
+`summary.json` is written last and holds the SHA-256 of `flights.npz`, so a folder is complete or noticed.
+The names of the arrays are in docs/reports.md.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import logging
 import os
 import shutil
 import zipfile
@@ -18,66 +19,63 @@ from typing import Any
 import numpy as np
 
 from mission.errors import InputError, machine_errors
+from mission.report.arrays import Arrays
+from mission.report.header import KIND, ReportHeader, UnfinishedKey, upgrade
+from mission.report.stored import parse_record
 from mission.storage.lock import LOCK
 
-FORMAT = 2
-KIND = "mission report"
-SUMMARY, ARRAYS, PAGE, UNFINISHED = "summary.json", "flights.npz", "index.html", ".flights"
+log = logging.getLogger("mission")
+SUMMARY, ARRAYS, PAGE, UNFINISHED, KEY = "summary.json", "flights.npz", "index.html", ".flights", "key.json"
+_AGAIN = "write the report again with `mission fly FILE --report DIR`"
 
 
-def _refuse(folder: Path, expected: str, found: str, remedy: str) -> InputError:
-    return InputError(str(folder), expected=expected, found=found, remedy=remedy)
-
-
-def read_summary(folder: Path) -> dict[str, Any]:
-    """The header of a report.
+def read_header(folder: Path) -> ReportHeader:
+    """Return the header of a report.
 
     Raises:
-      InputError: no folder, empty, something else, damaged, or of another version.
+      InputError: there is no folder, it is empty, it is something else, or the header is damaged.
+      FormatError: the report has a format that this version does not read.
     """
-    wanted, again = f"a report folder with {SUMMARY} and {ARRAYS}", "make one with `mission fly FILE --report DIR`"
+    wanted = f"a report folder with {SUMMARY} and {ARRAYS}"
     if not folder.is_dir():
-        raise _refuse(folder, wanted, "a file" if folder.exists() else "no such folder", again)
+        found = "a file" if folder.exists() else "no such folder"
+        raise InputError(str(folder), expected=wanted, found=found, remedy=_AGAIN)
     path = folder / SUMMARY
     if not path.is_file():
-        listing = ", ".join(sorted(p.name for p in folder.iterdir())[:5])
+        listing = ", ".join(sorted(entry.name for entry in folder.iterdir())[:5])
         found = f"no {SUMMARY}, only {listing}" if listing else "an empty folder"
-        raise _refuse(folder, wanted, found, again)
-    try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise _refuse(path, "the summary of a report", f"damaged JSON: {str(error)[:200]}", again) from None
-    if not isinstance(summary, dict) or summary.get("kind") != KIND:
-        raise _refuse(path, f'"kind": "{KIND}"', "something else", "choose a folder that this tool wrote")
-    if summary.get("format") != FORMAT:
-        found = f"format {str(summary.get('format'))[:40]}"
-        raise _refuse(
-            path,
-            f"format {FORMAT}, which this version reads",
-            found,
-            "make the report again in a new folder, or use the version that wrote it",
-        )
-    return summary
+        raise InputError(str(folder), expected=wanted, found=found, remedy=_AGAIN)
+    text = path.read_text(encoding="utf-8", errors="replace")
+    what = "the summary of a report"
+    return parse_record(ReportHeader, text, str(path), what=what, upgrade=_upgrade_report, remedy=_AGAIN)
 
 
-def read_arrays(folder: Path, summary: dict[str, Any]) -> dict[str, np.ndarray]:
-    """All arrays of a report, checked against the hash in its summary.
+def _upgrade_report(data: dict[str, Any], where: str) -> dict[str, Any]:
+    if data.get("kind") != KIND:
+        remedy = "choose a folder that mission wrote"
+        raise InputError(where, expected=f'"kind": "{KIND}"', found="something else", remedy=remedy)
+    return upgrade(data, where)
+
+
+def read_arrays(folder: Path, header: ReportHeader) -> Arrays:
+    """Return all arrays of a report, after checking the hash in its header.
 
     Raises:
-      InputError: missing, truncated or altered.
+      InputError: they are missing, truncated or altered.
     """
-    path, again = folder / ARRAYS, "make the report again with `mission fly FILE --report DIR`"
+    path = folder / ARRAYS
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise _refuse(path, "the arrays of the report", "no such file", again) from None
-    if hashlib.sha256(data).hexdigest() != summary.get("flights_sha256"):
-        expected = f"{summary.get('flights_bytes')} bytes, as the summary says"
-        raise _refuse(path, expected, f"{len(data)} bytes: truncated or altered", again)
+        raise InputError(str(path), expected="the arrays of the report", found="no such file", remedy=_AGAIN) from None
+    if hashlib.sha256(data).hexdigest() != header.flights_sha256:
+        expected = f"{header.flights_bytes} bytes, as the summary says"
+        found = f"{len(data)} bytes: truncated or altered"
+        raise InputError(str(path), expected=expected, found=found, remedy=_AGAIN)
     return _load(io.BytesIO(data))
 
 
-def _load(source: Any) -> dict[str, np.ndarray]:
+def _load(source: Any) -> Arrays:
     with np.load(source, allow_pickle=False) as stored:
         return {name: stored[name] for name in stored.files}
 
@@ -86,69 +84,98 @@ def check_target(folder: Path, mission: str) -> None:
     """Refuse a folder that must not be written to: only a report of the same mission is replaced.
 
     Raises:
-      InputError: it holds something else, a damaged report, or one of another version or mission.
+      InputError: it holds something else, a damaged report, or a report of another mission.
+      FormatError: it holds a report of a format that this version does not read.
     """
     if not folder.exists() or (folder.is_dir() and not any(path.name != LOCK for path in folder.iterdir())):
         return
-    if folder.is_dir() and not (folder / SUMMARY).exists() and (folder / UNFINISHED / "key.json").is_file():
+    if folder.is_dir() and not (folder / SUMMARY).exists() and (folder / UNFINISHED / KEY).is_file():
         return
-    summary = read_summary(folder)
-    if summary.get("mission") != mission:
-        found = f"a report of {str(summary.get('mission'))[:64]}"
-        raise _refuse(folder, f"a new folder, or a report of {mission}", found, "choose another folder")
+    header = read_header(folder)
+    if header.mission != mission:
+        raise InputError(
+            str(folder),
+            expected=f"a new folder, or a report of {mission}",
+            found=f"a report of {header.mission[:64]}",
+            remedy="choose another folder",
+        )
 
 
-def write_folder(folder: Path, summary: dict[str, Any], arrays: dict[str, np.ndarray], page: str) -> None:
-    """Write or replace a report's three files, the summary last.
+def encode_arrays(arrays: Arrays) -> bytes:
+    """Return the content of `flights.npz`."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # ty: ignore[invalid-argument-type]
+    return buffer.getvalue()
+
+
+def write_folder(folder: Path, header: ReportHeader, arrays: bytes, page: str) -> None:
+    """Write or replace the three files of a report, the header last; `arrays` is from `encode_arrays`.
 
     Raises:
       MachineError: disk full or no permission.
     """
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)  # ty: ignore[invalid-argument-type]
-    data = buffer.getvalue()
-    summary = {
-        "kind": KIND, "format": FORMAT, **summary,
-        "flights_bytes": len(data), "flights_sha256": hashlib.sha256(data).hexdigest(),
-    }  # fmt: skip
-    text = json.dumps(summary, indent=1, allow_nan=False) + "\n"
-    remedy = "free disk space or choose another folder; the same command goes on from the flights it has"
+    text = json.dumps(header.model_dump(mode="json"), indent=1, allow_nan=False) + "\n"
+    remedy = "free disk space or choose another folder; the same command resumes with the flights that are stored"
     with machine_errors(folder, "a report to be written", remedy):
         folder.mkdir(parents=True, exist_ok=True)
-        write_file(folder / ARRAYS, data)
+        write_file(folder / ARRAYS, arrays)
         write_file(folder / PAGE, page.encode())
         write_file(folder / SUMMARY, text.encode())
         shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Replace one file, whole or not at all."""
+    """Replace one file completely or not at all."""
     temporary = path.with_name(f".tmp-{path.name}")
     temporary.write_bytes(data)
     os.replace(temporary, path)
 
 
-class Unfinished:
-    """Chunks that were flown for a report that is not written yet; kept only under the same key."""
+class UnfinishedReport:
+    """Batches that were flown for a report that is not written yet; they are kept only under the same key."""
 
-    def __init__(self, folder: Path, key: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, key: UnfinishedKey) -> None:
+        """Open or create the store in a report folder; batches under another key are removed.
+
+        Raises:
+          FormatError: the stored batches have a format that this version does not read.
+          MachineError: the folder cannot be written.
+        """
         self.folder = folder / UNFINISHED
-        text = json.dumps(key, sort_keys=True)
         with machine_errors(folder, "a folder to write to", "choose another --report"):
-            if not (self.folder / "key.json").is_file() or (self.folder / "key.json").read_text() != text:
-                shutil.rmtree(self.folder, ignore_errors=True)
-                self.folder.mkdir(parents=True)
-                write_file(self.folder / "key.json", text.encode())
+            if self._stored_key() == key:
+                return
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.mkdir(parents=True)
+            write_file(self.folder / KEY, key.model_dump_json().encode())
 
-    def get(self, name: str) -> dict[str, np.ndarray] | None:
-        """The arrays of a stored chunk; None where it is missing or damaged."""
+    def _stored_key(self) -> UnfinishedKey | None:
+        """Return the key of the stored batches; None if there is none that can be used."""
+        path = self.folder / KEY
+        if not path.is_file():
+            return None
+        text = path.read_text(encoding="utf-8", errors="replace")
+        what, remedy = "the key of an unfinished report", "fly the batches again"
+        try:
+            return parse_record(UnfinishedKey, text, str(path), what=what, upgrade=upgrade, remedy=remedy)
+        except InputError as error:
+            log.warning("%s is damaged (%s): its batches are flown again", path, error.found)
+            return None
+
+    def get(self, name: str) -> Arrays | None:
+        """Return the arrays of a stored batch; None if it is missing or damaged."""
         try:
             return _load(self.folder / f"{name}.npz")
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return None
 
-    def put(self, name: str, arrays: dict[str, np.ndarray]) -> None:
-        """Store a chunk."""
+    def put(self, name: str, arrays: Arrays) -> None:
+        """Store a batch.
+
+        Raises:
+          MachineError: disk full or no permission.
+        """
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)  # ty: ignore[invalid-argument-type]
-        write_file(self.folder / f"{name}.npz", buffer.getvalue())
+        with machine_errors(self.folder, "a batch to be stored", "free disk space or choose another --report"):
+            write_file(self.folder / f"{name}.npz", buffer.getvalue())

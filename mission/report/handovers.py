@@ -1,44 +1,41 @@
-"""Where flights enter a phase, against where it was trained from.
+"""Hand-overs: the states in which flights enter a phase, compared with those from which it was trained.
 
-Shapes: N flights, M training starts, C channels.
+Shapes: M training starts, C channels.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import logging
+from collections.abc import Mapping
 
 import jax
 import numpy as np
 
-from mission.errors import MachineError
+from mission.errors import FormatError, MachineError
 from mission.flight.batches import BATCH, flight_keys, name_key, nominal_starts, to_host
 from mission.flight.chain import Chain
 from mission.flight.trees import count
-from mission.report.records import FlightRecords, Starts
-from mission.report.tracks import Recorder
+from mission.report.header import ChannelShift
+from mission.report.records import Flights, TrainingStarts
+from mission.report.tracks import TelemetryRecorder
 from mission.statistics import two_sample
 from mission.storage.steps import PhaseFolder
 from mission.training.bank import load_bank
 
 log = logging.getLogger("mission")
-_FAR = 0.1  # a distance that matters
-_SURE = 0.001  # and is not chance
+# A channel differs if the distance is large enough to matter and too improbable to be chance.
+_DISTANCE_MIN = 0.1
+_P_VALUE_MAX = 0.001
 
 
-@dataclasses.dataclass(frozen=True)
-class Handover:
-    """One channel on entering one phase: flights against training starts."""
+def training_starts(chain: Chain, index: int, recorder: TelemetryRecorder) -> TrainingStarts:
+    """Return the starts from which phase `index` was trained: the bank before it, else the phase's own starts.
 
-    phase: str
-    channel: str
-    distance: float  # Kolmogorov-Smirnov: largest difference of the two distribution functions
-    p_value: float
-    differs: bool
-
-
-def training_starts(chain: Chain, index: int, recorder: Recorder) -> Starts:
-    """What phase `index` (not the first) was trained from: the bank before it, or its own start."""
+    Args:
+      chain: the mission that flies.
+      index: of the phase; not the first.
+      recorder: of the chain.
+    """
     phase, before = chain.phases[index], chain.phases[index - 1]
     key = name_key(jax.random.key(chain.seed), f"starts of {phase.name}")
     folder = PhaseFolder(chain.root / before.name)
@@ -49,21 +46,32 @@ def training_starts(chain: Chain, index: int, recorder: Recorder) -> Starts:
         if bank is not None:
             rows = jax.tree.map(lambda leaf: leaf[:BATCH], to_host(bank.rows))
             source = f"{count(rows):,} of the {count(bank.rows):,} stored end states of {before.name}"
-    except MachineError as error:
+    except (MachineError, FormatError) as error:
         log.warning("no training starts of %s: %s", phase.name, error.found)
     if rows is None:
         rows = nominal_starts(phase, flight_keys(key, np.arange(BATCH)))
-    return Starts(source, recorder.entering(index, rows, flight_keys(key, np.arange(count(rows)))))
+    return TrainingStarts(source, recorder.entering(index, rows, flight_keys(key, np.arange(count(rows)))))
 
 
-def compare_handovers(records: FlightRecords) -> tuple[Handover, ...]:
-    """Every channel of every phase but the first; NaN does not count."""
-    found = []
-    for phase in records.flights.phases:
-        starts = records.starts.get(phase.name)
-        if starts is None or not phase.entered.any():
+def compare_handovers(flights: Flights, starts: Mapping[str, TrainingStarts]) -> tuple[ChannelShift, ...]:
+    """Compare every channel of every phase that flights entered and whose training starts are known.
+
+    Values that are not finite are left out.
+    """
+    shifts = []
+    for phase in flights.phases:
+        trained = starts.get(phase.name)
+        if trained is None or not phase.entered.any():
             continue
         for at, channel in enumerate(phase.channels):
-            distance, p_value = two_sample(phase.enter[phase.entered, at], starts.values[:, at])
-            found.append(Handover(phase.name, channel, distance, p_value, distance >= _FAR and p_value < _SURE))
-    return tuple(found)
+            distance, p_value = two_sample(phase.enter[phase.entered, at], trained.values[:, at])
+            shifts.append(
+                ChannelShift(
+                    phase=phase.name,
+                    channel=channel,
+                    distance=distance,
+                    p_value=p_value,
+                    differs=distance >= _DISTANCE_MIN and p_value < _P_VALUE_MAX,
+                )
+            )
+    return tuple(shifts)

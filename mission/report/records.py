@@ -1,27 +1,29 @@
-"""Records of flights: what a report folder holds (docs/reports.md), what its page is made of, what plugins draw.
+"""Flown missions in memory: what is read from a report folder, what its page is made of, and what plugins draw.
 
-Shapes: N flights, C channels of a phase, T samples of a flight, G points of the common time grid.
+Shapes: N flights, C channels of a phase, L limits of it, T samples of a flight, G points of the common time grid,
+K channels of the mission, M training starts.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import numpy as np
+from pydantic import JsonValue
 
 from mission.phase import Limit
+from mission.report.header import PhaseHeader, Provenance
 from mission.statistics import Rate, rate
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class PhaseFlights:
-    """One phase of N flights. Rows of flights that never entered it hold where they stood."""
+class FlownPhase:
+    """One phase of N flights. The rows of flights that never entered it hold the state in which they ended before."""
 
     name: str
     plugin: str
-    params: dict[str, Any]  # validated, as JSON
-    causes: tuple[str, ...]  # causes[0] names success
+    params: dict[str, JsonValue]  # validated
+    causes: tuple[str, ...]  # causes[0] names the success
     channels: tuple[str, ...]
     limits: tuple[Limit, ...]
     entered: np.ndarray  # bool [N]
@@ -34,15 +36,15 @@ class PhaseFlights:
     highest: np.ndarray  # [N, L]
 
     def at_end(self, channel: str) -> np.ndarray | None:
-        """A channel at the end [N]; None where the phase has no such channel."""
+        """Return a channel at the end [N]; None if the phase has no such channel."""
         return self.end[:, self.channels.index(channel)] if channel in self.channels else None
 
     def at_enter(self, channel: str) -> np.ndarray | None:
-        """A channel on entering [N]; None where the phase has no such channel."""
+        """Return a channel on entering [N]; None if the phase has no such channel."""
         return self.enter[:, self.channels.index(channel)] if channel in self.channels else None
 
     def losses(self) -> dict[str, int]:
-        """Number of losses by cause; every cause is listed."""
+        """Return the number of failures by cause; every cause is listed."""
         lost = self.entered & ~self.success
         return {name: int((lost & (self.cause == i)).sum()) for i, name in enumerate(self.causes) if i > 0}
 
@@ -52,11 +54,11 @@ class Flights:
     """N flights of a whole mission by one set of policies."""
 
     policy: str
-    phases: tuple[PhaseFlights, ...]
+    phases: tuple[FlownPhase, ...]
 
     @property
     def count(self) -> int:
-        """N."""
+        """The number of flights, N."""
         return len(self.phases[0].success)
 
     @property
@@ -69,7 +71,7 @@ class Flights:
         return rate(int(self.success.sum()), self.count)
 
     def outcome(self, number: int) -> str:
-        """How flight `number` ended, in words."""
+        """Return in words how flight `number` ended."""
         for phase in self.phases:
             if not phase.success[number]:
                 return f"lost in {phase.name}: {phase.causes[phase.cause[number]]}"
@@ -87,7 +89,7 @@ class Track:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ChosenFlight:
-    """A flight of which all is kept."""
+    """A flight that is kept whole."""
 
     number: int
     role: str  # nominal, median, worst or lost
@@ -97,18 +99,18 @@ class ChosenFlight:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Bands:
-    """Quantiles over the first flights, of those still flying, on a grid of 2 Hz since the mission began."""
+    """Quantiles over those of the first flights that are still flying, on a grid of 2 Hz since the mission began."""
 
     flights: int
     time_s: np.ndarray  # [G]
     count: np.ndarray  # [G] flights in the air
     channels: tuple[str, ...]
-    p05: np.ndarray  # [G, all channels]; NaN where too few flights have the channel
+    p05: np.ndarray  # [G, K]; NaN where too few flights have the channel
     p50: np.ndarray
     p95: np.ndarray
 
     def of(self, channel: str) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-        """(5 %, 50 %, 95 %) of a channel, each [G]; None where nothing has it."""
+        """Return (5 %, 50 %, 95 %) of a channel, each [G]; None if no phase has it."""
         if channel not in self.channels:
             return None
         at = self.channels.index(channel)
@@ -116,8 +118,8 @@ class Bands:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Starts:
-    """What a phase was trained from, as its own telemetry on entering."""
+class TrainingStarts:
+    """The states from which a phase was trained, as its own telemetry on entering."""
 
     source: str  # in words
     values: np.ndarray  # [M, C] of the phase's channels
@@ -130,27 +132,28 @@ class FlightRecords:
     mission: str
     digest: str
     seed: int
+    headers: tuple[PhaseHeader, ...]  # by phase: plugin and version, who flew it, stored benchmark
     flights: Flights
     guide: Flights | None
-    starts: dict[str, Starts]  # by phase; the first phase has none
+    starts: dict[str, TrainingStarts]  # by phase; the first phase has none
     bands: Bands
     chosen: tuple[ChosenFlight, ...]
-    provenance: dict[str, Any]
+    provenance: Provenance
 
     def channels(self) -> tuple[str, ...]:
-        """Every telemetry channel of the mission, in order of appearance."""
+        """Return every telemetry channel of the mission, in order of appearance."""
         return tuple(dict.fromkeys(name for phase in self.flights.phases for name in phase.channels))
 
     def limit(self, channel: str) -> tuple[tuple[str, Limit], ...]:
-        """(phase, limit) for each limit on a channel."""
+        """Return (phase, limit) for each limit on a channel."""
         return tuple((p.name, limit) for p in self.flights.phases for limit in p.limits if limit.channel == channel)
 
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """What a plugin adds to the page; the plugin escapes what it did not write itself (`html.escape`).
+    """A section that a plugin adds to the page; the plugin escapes what it did not write itself (`html.escape`).
 
-    `html` is a fragment, `style` CSS, `scripts` classic JavaScript, run once each after the page's own.
+    `html` is a fragment, `style` is CSS, `scripts` are classic JavaScript, each run once after the page's own.
     `notices` are licences of what the scripts contain, shown at the foot of the page.
     """
 
@@ -162,7 +165,7 @@ class Section:
 
 
 def phase_ends(flights: Flights) -> list[tuple[str, np.ndarray]]:
-    """(phase, seconds since the mission began at which it ended), the latter over the flights that went on."""
+    """Return, for each phase, its name and the seconds since the mission began at which its successes ended."""
     clock = np.zeros(flights.count)
     ends = []
     for phase in flights.phases:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from mission.flight.batches import loss_causes
-from mission.flight.chain import Chain
 from mission.flight.fly import PhaseFlight
 from mission.missionfile.phases import Phase
 from mission.phase import Limit
 from mission.statistics import Distribution, Rate, distribution, rate
 from mission.strict import StrictModel
 
+if TYPE_CHECKING:
+    from mission.flight.chain import Chain  # would load Orbax whenever a plugin imports `mission.FlightRecords`
+
 
 class Margin(StrictModel):
-    """A limit and how flights kept it: the value closest to or furthest beyond it, and how many flights passed it."""
+    """A limit, the value closest to it or furthest beyond it, and the number of flights that were beyond it."""
 
     minimum: float | None
     maximum: float | None
@@ -39,7 +43,7 @@ class PhaseSummary(StrictModel):
 
 
 class MissionSummary(StrictModel):
-    """N flights through a whole chain."""
+    """N flights of a whole mission."""
 
     mission: str
     digest: str
@@ -94,7 +98,7 @@ def phase_summary(phase: Phase, result: PhaseFlight, entered: np.ndarray) -> Pha
 
 
 def durations(phase: Phase, result: PhaseFlight) -> np.ndarray:
-    """Return the seconds [N] that each flight spent in a phase; exact if the phase reports `phase_time_s`."""
+    """Return the seconds [N] that each flight spent in a phase; they are exact if the phase reports `phase_time_s`."""
     return result.telemetry.get("phase_time_s", result.steps * phase.environment.control_period_s)
 
 

@@ -1,4 +1,4 @@
-"""Tables on the terminal: the summary of a flown mission, and the comparison of two."""
+"""Tables on the terminal: the summary of a flown mission, and the comparison of two sides."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mission.report.summary import MissionSummary
 
 
 def print_summary(report: MissionSummary) -> None:
-    """Print success by phase with intervals, failures by cause, and the worst values of limits."""
+    """Print success by phase with intervals, failures by cause, and the worst value of each limit."""
     console = Console(width=None if Console().is_terminal else 120)
     table = Table(
         box=SIMPLE_HEAD, title=f"{report.mission}: {report.flights:,} flights by {report.policy}, seed {report.seed}"
@@ -19,13 +19,18 @@ def print_summary(report: MissionSummary) -> None:
     for column in ("phase", "entered", "succeeded", "rate given alive", "95 % interval", "failed by", "duration p50"):
         table.add_column(column, justify="left" if column in ("phase", "failed by") else "right")
     for phase in report.phases:
-        lost = ", ".join(f"{cause} {n}" for cause, n in phase.causes.items() if n) or "-"
+        failures = ", ".join(f"{cause} {n}" for cause, n in phase.causes.items() if n) or "-"
         rate = "-" if phase.rate is None else f"{100 * phase.rate:.2f} %"
         seconds = phase.duration_s.p50
         table.add_row(
-            phase.name, str(phase.entered), str(phase.succeeded), rate, f"{100 * phase.low:.2f} to {100 * phase.high:.2f} %", lost,
+            phase.name,
+            str(phase.entered),
+            str(phase.succeeded),
+            rate,
+            f"{100 * phase.low:.2f} to {100 * phase.high:.2f} %",
+            failures,
             "-" if seconds is None else f"{seconds:.2f} s",
-        )  # fmt: skip
+        )
     console.print(table)
     for phase in report.phases:
         for name, limit in phase.limits.items():
@@ -48,9 +53,11 @@ def print_summary(report: MissionSummary) -> None:
 
 
 def print_comparison(result: Comparison) -> None:
-    """Print two sets of flights, paired: by mission and phase, then the causes that differ."""
+    """Print the paired success of the mission and of each phase, failures by cause, and the end of the last phase."""
     console = Console(width=None if Console().is_terminal else 120)
-    title = f"{result.second.name} against {result.first.name}: {result.flights:,} flights each, seed {result.seed}"
+    title = (
+        f"{result.second.name} compared with {result.first.name}: {result.flights:,} flights each, seed {result.seed}"
+    )
     table = Table(box=SIMPLE_HEAD, title=title)
     for column in ("", "flights", "both", "only first", "only second", "second - first", "95 % interval", "p"):
         table.add_column(column, justify="right" if column else "left")
@@ -65,9 +72,9 @@ def print_comparison(result: Comparison) -> None:
             if n.first or n.second:
                 console.print(f"{phase.name}: {cause}: first {n.first}, second {n.second}", highlight=False)
     for phase in result.phases[-1:]:
-        for channel, seen in phase.end.items():
-            if seen.low is not None and seen.high is not None and not seen.low <= 0.0 <= seen.high:
+        for channel, mean in phase.end.items():
+            if mean.low is not None and mean.high is not None and not mean.low <= 0.0 <= mean.high:
                 console.print(
-                    f"{phase.name}: {channel} at the end {seen.mean:+.4g} ({seen.low:+.4g} to {seen.high:+.4g})",
+                    f"{phase.name}: {channel} at the end {mean.mean:+.4g} ({mean.low:+.4g} to {mean.high:+.4g})",
                     highlight=False,
                 )

@@ -1,6 +1,7 @@
-"""Flying a chunk step by step, to keep what a plain flight throws away: its telemetry all the way.
+"""Telemetry at every control step: flying a batch while recording it, and the tracks and bands made from that.
 
-Shapes: N vehicles of a chunk (1,000), C channels, B control steps of a block, T instants, M vehicles that are looked at, S samples, G grid points.
+Shapes: N vehicles of a batch (at most 1,000), C channels of a phase, K channels of the mission, B control steps of a
+block, T instants, M vehicles that are read, S samples, G grid points.
 """
 
 from __future__ import annotations
@@ -29,22 +30,22 @@ from mission.flight.fly import (
 from mission.missionfile.phases import Phase, TrainedPhase
 from mission.report.records import Bands, Track
 
-BLOCK = 64
+BLOCK = 64  # control steps between two looks of the host at a batch
 GRID_S = 0.5
-_FEWEST = 0.05  # of the flights; bands end where fewer are left, or half of those that succeed
-_SPECS: list[Any] = [SPLIT] * 8 + [REPLICATED]
-_FLYING = Flying(*_SPECS)
+_LEAST_SHARE = 0.05  # of the flights; bands end where fewer are left, or fewer than half of those that succeed
+_SPECS: dict[str, Any] = dict.fromkeys(Flying._fields, SPLIT) | {"t": REPLICATED}
+_FLYING = Flying(**_SPECS)
 
 
-class Frames(NamedTuple):
-    """One phase of one chunk: what each device wrote, left where it is, since little of it is looked at."""
+class BatchTelemetry(NamedTuple):
+    """The telemetry of one phase of one batch, in the arrays that each device wrote, since little of it is read."""
 
     blocks: list[tuple[np.ndarray, ...]]  # by block, by device: float32 [B, N / devices, C] after each control step
     flight: PhaseFlight
     alive: np.ndarray  # bool [N]
 
     def at(self, steps: np.ndarray, lanes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What vehicles `lanes` (int [M]) were after `steps` (int [T]) control steps, or when they ended before.
+        """Return the telemetry of vehicles `lanes` (int [M]) after `steps` (int [T]) control steps, or at their end.
 
         Returns:
           table: float32 [T, M, C].
@@ -61,32 +62,32 @@ class Frames(NamedTuple):
         return table, flown
 
 
-class Recorder:
-    """Flies chunks of a chain and keeps their telemetry; one per chain, since it holds compiled programs."""
+class TelemetryRecorder:
+    """Flies batches of a chain and keeps their telemetry; one per chain, since it holds compiled programs."""
 
     def __init__(self, chain: Chain) -> None:
         self.chain = chain
         self.programs = [_programs(phase) for phase in chain.phases]
 
-    def fly(self, numbers: np.ndarray) -> list[Frames]:
-        """Flights `numbers` (int [N], one chunk) through every phase."""
-        frames: list[Frames] = []
+    def fly(self, numbers: np.ndarray) -> list[BatchTelemetry]:
+        """Fly flights `numbers` (int [N], one batch) through every phase."""
+        recorded: list[BatchTelemetry] = []
 
         def fly_one(index: int, handoff: Any, keys: Any, alive: np.ndarray) -> PhaseFlight:
-            frames.append(self.fly_one(index, handoff, keys, alive))
-            return frames[-1].flight
+            recorded.append(self.fly_one(index, handoff, keys, alive))
+            return recorded[-1].flight
 
         results = self.chain.fly(numbers, fly_one)
-        return [part._replace(flight=result) for part, result in zip(frames, results, strict=True)]
+        return [part._replace(flight=result) for part, result in zip(recorded, results, strict=True)]
 
     def entering(self, index: int, rows: Any, keys: Array) -> np.ndarray:
-        """Telemetry [M, C] of phase `index` on entering it from at most BATCH rows."""
+        """Return the telemetry [M, C] of phase `index` on entering it from at most BATCH rows."""
         count = len(keys)
         _, first = self.programs[index][0](*to_devices((pad(rows, count), pad(keys, count), np.zeros(BATCH, bool))))
         return np.asarray(first)[:count]
 
-    def fly_one(self, index: int, handoff: Any, keys: Any, alive: np.ndarray) -> Frames:
-        """One phase of one chunk; arguments as of `Chain.fly_one`."""
+    def fly_one(self, index: int, handoff: Any, keys: Any, alive: np.ndarray) -> BatchTelemetry:
+        """Fly one phase of one batch; arguments as of `Chain.fly_one`."""
         phase, (begin, block) = self.chain.phases[index], self.programs[index]
         rows = len(alive)
         lanes = np.pad(alive, (0, BATCH - rows))
@@ -97,22 +98,29 @@ class Recorder:
             now, last, table, left = block(self.chain.actors[index], keys, now, last)
             blocks.append(tuple(np.asarray(shard.data) for shard in table.addressable_shards))
             over = bool(now.ended.all())
-        end = dict(zip(phase.channels, np.asarray(last).T, strict=True))
-        success = np.asarray(now.success) & np.asarray(lanes)
-        whole = PhaseFlight(
-            left, success, now.cause, now.steps, now.returns, enter, end, now.lowest, now.highest
-        )  # fmt: skip
-        return Frames(blocks, first_rows(whole, rows), alive)
+        flight = PhaseFlight(
+            handoff=left,
+            success=np.asarray(now.success) & np.asarray(lanes),
+            cause=now.cause,
+            steps=now.steps,
+            returns=now.returns,
+            enter=enter,
+            telemetry=dict(zip(phase.channels, np.asarray(last).T, strict=True)),
+            lowest=now.lowest,
+            highest=now.highest,
+        )
+        return BatchTelemetry(blocks, first_rows(flight, rows), alive)
 
 
 def _programs(phase: Phase) -> tuple[Any, Any]:
-    """(begin, block), jitted and split over the devices as the flight itself is."""
+    """Return the programs (begin, block), jitted and split over the devices as the flight itself is."""
     control = agent_controller(phase) if isinstance(phase, TrainedPhase) else guide_controller(phase)
 
     def block(params: Any, keys: Array, now: Flying, last: Array) -> tuple[Flying, Array, Array, Any]:
-        """BLOCK steps, or fewer where all have ended: (vehicles, telemetry [N, C], table [B, N, C], hand-over).
+        """Advance by BLOCK steps, or fewer if all vehicles end before.
 
-        Rows of the table that were not flown hold nothing.
+        Returns the vehicles, their telemetry [N, C], the table [B, N, C] of the block (the rows of steps that were
+        not flown are zero), and the hand-over.
         """
 
         def step(carry: tuple[Array, Flying, Array, Array]) -> tuple[Array, Flying, Array, Array]:
@@ -124,7 +132,12 @@ def _programs(phase: Phase) -> tuple[Any, Any]:
         begun = (jnp.int32(0), now, last, jnp.zeros((BLOCK, *last.shape), jnp.float32))
         _, after, last, table = lax.while_loop(lambda c: (c[0] < BLOCK) & ~c[1].ended.all(), step, begun)
         left = jax.vmap(phase.environment.leave)(after.state)
-        return after._replace(t=now.t + BLOCK), last, table, left  # t is one for all devices, whoever stopped early
+        return (
+            after._replace(t=now.t + BLOCK),
+            last,
+            table,
+            left,
+        )  # t is the same on all devices, also if one stops early
 
     def split(function: Any, inputs: Any, outputs: Any) -> Any:
         return jax.jit(jax.shard_map(function, mesh=mesh(), in_specs=inputs, out_specs=outputs, check_vma=False))
@@ -136,16 +149,16 @@ def _programs(phase: Phase) -> tuple[Any, Any]:
 
 
 def _seconds(phase: Phase, table: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """Seconds since entering [T, M]: the phase's own clock, or control steps."""
+    """Return the seconds since entering [T, M], from the phase's own clock if it has one, else from control steps."""
     if "phase_time_s" in phase.channels:
         return table[..., phase.channels.index("phase_time_s")]
     return steps * phase.environment.control_period_s
 
 
-def tracks_of(chain: Chain, frames: list[Frames], lane: int) -> tuple[Track, ...]:
-    """The whole flight of one vehicle, phase after phase until it ended."""
+def tracks_of(chain: Chain, recorded: list[BatchTelemetry], lane: int) -> tuple[Track, ...]:
+    """Return the whole flight of one vehicle, phase after phase until it ended."""
     tracks, clock = [], 0.0
-    for phase, part in zip(chain.phases, frames, strict=True):
+    for phase, part in zip(chain.phases, recorded, strict=True):
         if not part.alive[lane]:
             break
         table, steps = part.at(np.arange(part.flight.steps[lane] + 1), np.array([lane]))
@@ -156,20 +169,20 @@ def tracks_of(chain: Chain, frames: list[Frames], lane: int) -> tuple[Track, ...
     return tuple(tracks)
 
 
-def bands_of(chain: Chain, frames: list[Frames]) -> Bands:
-    """Quantiles of every channel over the vehicles still flying, at 2 Hz since the mission began."""
-    flights = len(frames[0].alive)
-    sampled = [_sampled(phase, part) for phase, part in zip(chain.phases, frames, strict=True)]
+def bands_of(chain: Chain, recorded: list[BatchTelemetry]) -> Bands:
+    """Return quantiles of every channel over the vehicles that are still flying, at 2 Hz since the mission began."""
+    flights = len(recorded[0].alive)
+    sampled = [_sampled(phase, part) for phase, part in zip(chain.phases, recorded, strict=True)]
     begins, clock = [], np.zeros(flights)
-    for part, (_, time_s) in zip(frames, sampled, strict=True):
+    for part, (_, time_s) in zip(recorded, sampled, strict=True):
         begins.append(clock)
         clock = clock + np.where(part.alive, time_s[-1], 0.0)
     grid = np.arange(0.0, float(clock.max()) + GRID_S, GRID_S)
     places = [
         _places(grid, time_s, part.alive, begin)
-        for part, (_, time_s), begin in zip(frames, sampled, begins, strict=True)
+        for part, (_, time_s), begin in zip(recorded, sampled, begins, strict=True)
     ]
-    fewest = max(_FEWEST * flights, 0.5 * float(frames[-1].flight.success.sum()))
+    fewest = max(_LEAST_SHARE * flights, 0.5 * float(recorded[-1].flight.success.sum()))
     quantiles = np.full((3, len(grid), len(chain.channels)), np.nan, np.float32)
     for at, name in enumerate(chain.channels):
         cube = np.full((len(grid), flights), np.nan, np.float32)
@@ -182,11 +195,13 @@ def bands_of(chain: Chain, frames: list[Frames]) -> Bands:
     count = np.zeros(len(grid), np.int32)
     for rows, *_, inside in places:
         count[rows] += inside.sum(axis=1, dtype=np.int32)
-    return Bands(flights, grid, count, chain.channels, *quantiles)
+    p05, p50, p95 = quantiles
+    return Bands(flights=flights, time_s=grid, count=count, channels=chain.channels, p05=p05, p50=p50, p95=p95)
 
 
-def _sampled(phase: Phase, part: Frames) -> tuple[np.ndarray, np.ndarray]:
-    """Channels [C, S, N] and seconds since entering [S, N], every GRID_S (or control step, where that is longer) and at the end."""
+def _sampled(phase: Phase, part: BatchTelemetry) -> tuple[np.ndarray, np.ndarray]:
+    """Return channels [C, S, N] and seconds since entering [S, N]: every GRID_S, or every control step if that is
+    longer, and at the end."""
     stride, last = max(1, round(GRID_S / phase.environment.control_period_s)), int(part.flight.steps.max())
     table, steps = part.at(np.append(np.arange(0, last, stride), last), np.arange(len(part.alive)))
     return np.ascontiguousarray(table.transpose(2, 0, 1)), _seconds(phase, table, steps)
@@ -195,8 +210,20 @@ def _sampled(phase: Phase, part: Frames) -> tuple[np.ndarray, np.ndarray]:
 def _places(
     grid: np.ndarray, time_s: np.ndarray, alive: np.ndarray, begin: np.ndarray
 ) -> tuple[slice, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Rows of the grid that a phase touches; on them [., N]: flat index of the sample before and of the one after,
-    weight of the latter, whether inside."""
+    """Return where the grid falls between the samples of a phase.
+
+    Args:
+      grid: [G] seconds since the mission began.
+      time_s: [S, N] seconds since entering, of the samples.
+      alive: bool [N], those that entered.
+      begin: [N] seconds since the mission began, on entering.
+
+    Returns:
+      rows: of the grid, those that the phase touches; the others are [., N] on these rows.
+      low, high: flat index of the sample before and of the one after.
+      weight: of the latter.
+      inside: whether the vehicle is in this phase.
+    """
     begins, ends = begin[alive], (begin + time_s[-1])[alive]
     first, last = (float(begins.min()), float(ends.max())) if begins.size else (0.0, 0.0)
     rows = slice(int(np.searchsorted(grid, first)), int(np.searchsorted(grid, last, "right")))
@@ -213,7 +240,7 @@ def _places(
 
 
 def _quantiles(cube: np.ndarray, fewest: float) -> np.ndarray:
-    """5, 50 and 95 % along the last axis [3, G], NaN where fewer than `fewest` values are finite."""
+    """Return 5, 50 and 95 % along the last axis of [G, N] as [3, G], NaN where fewer than `fewest` are finite."""
     ordered = np.sort(cube, axis=1)  # NaN last
     n = np.isfinite(cube).sum(axis=1)
     rows = np.arange(len(cube))

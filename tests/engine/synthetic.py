@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from mission.phase import Limit
-from mission.report.records import Bands, ChosenFlight, FlightRecords, Flights, PhaseFlights, Starts, Track
+from mission.report.header import PhaseHeader, Provenance
+from mission.report.records import Bands, ChosenFlight, FlightRecords, Flights, FlownPhase, Track, TrainingStarts
 
 # plugin, seconds, then (altitude km, downrange km) at its end
 PHASES = (
@@ -120,11 +121,23 @@ def make_flights(count: int, policy: str, lost: float) -> Flights:
             end[:, CHANNELS.index("vertical_speed_m_s")] = -end[:, CHANNELS.index("speed_m_s")]
             end[:, CHANNELS.index("tilt_deg")] = np.abs(rng.normal(1.5, 0.8, count))
         phases.append(
-            PhaseFlights(
-                plugin, plugin, params, CAUSES, CHANNELS, limits, entered, success & entered, cause,
-                np.full(count, duration, np.float32), tables[:, k], end, 0 * pressure, pressure,
+            FlownPhase(
+                name=plugin,
+                plugin=plugin,
+                params=params,
+                causes=CAUSES,
+                channels=CHANNELS,
+                limits=limits,
+                entered=entered,
+                success=success & entered,
+                cause=cause,
+                duration_s=np.full(count, duration, np.float32),
+                enter=tables[:, k],
+                end=end,
+                lowest=0 * pressure,
+                highest=pressure,
             )
-        )  # fmt: skip
+        )
         entered = entered & success
     return Flights(policy, tuple(phases))
 
@@ -135,8 +148,10 @@ def make_records(count: int = 400, mission: str = "return") -> FlightRecords:
     seconds = _knots(1.0)[0]
     grid = np.arange(0.0, seconds[-1] + 0.5, 0.5)
     several = np.stack([history(grid, n) for n in range(60)])
-    quantiles = np.quantile(several, (0.05, 0.5, 0.95), axis=0).astype(np.float32)
-    bands = Bands(count, grid, np.full(len(grid), count), CHANNELS, *quantiles)
+    p05, p50, p95 = np.quantile(several, (0.05, 0.5, 0.95), axis=0).astype(np.float32)
+    bands = Bands(
+        flights=count, time_s=grid, count=np.full(len(grid), count), channels=CHANNELS, p05=p05, p50=p50, p95=p95
+    )
     lost = np.flatnonzero(~flights.success)[:3].tolist()
     numbers = [*np.flatnonzero(flights.success)[:3].tolist(), *lost]
     chosen = []
@@ -151,19 +166,52 @@ def make_records(count: int = 400, mission: str = "return") -> FlightRecords:
                 )
         chosen.append(ChosenFlight(number, role, flights.outcome(number), tuple(tracks)))
     starts = {
-        p.name: Starts("stored end states", p.enter[:200] * (1.3 if p.name == "landing_burn" else 1.0))
+        p.name: TrainingStarts("stored end states", p.enter[:200] * (1.3 if p.name == "landing_burn" else 1.0))
         for p in flights.phases[1:]
     }
-    header = [
-        {
-            "name": p.name,
-            "flown_by": "agent",
-            "plugin": p.plugin,
-            "distribution": "made-up",
-            "version": "0",
-            "source_sha256": "0" * 64,
-        }
-        for p in flights.phases
-    ]
-    provenance = {"phases": header, "policies_sha256": [None] * len(PHASES), "commands": ["mission fly made_up.yaml"]}
-    return FlightRecords(mission, "0" * 64, 7, flights, guide, starts, bands, tuple(chosen), provenance)
+    return FlightRecords(
+        mission=mission,
+        digest="0" * 64,
+        seed=7,
+        headers=tuple(phase_header(phase) for phase in flights.phases),
+        flights=flights,
+        guide=guide,
+        starts=starts,
+        bands=bands,
+        chosen=tuple(chosen),
+        provenance=PROVENANCE,
+    )
+
+
+PROVENANCE = Provenance(
+    commands=("mission fly made_up.yaml",),
+    mission_file="made_up.yaml",
+    engine="0",
+    policies_sha256=(None,) * len(PHASES),
+    training_seed=7,
+    python="3",
+    numpy="2",
+    platform="cpu",
+    devices=2,
+    cores=2,
+    jax="0",
+    jaxlib="0",
+    xla_flags="",
+)
+
+
+def phase_header(phase: FlownPhase) -> PhaseHeader:
+    """What the header of a report would say of a phase."""
+    return PhaseHeader(
+        name=phase.name,
+        plugin=phase.plugin,
+        distribution="made-up",
+        version="0",
+        source_sha256="0" * 64,
+        flown_by="agent",
+        params=phase.params,
+        causes=phase.causes,
+        channels=phase.channels,
+        limits=phase.limits,
+        benchmark=None,
+    )

@@ -1,4 +1,4 @@
-"""Reports: records, bands, chosen flights, resuming, refusals, escaping, comparison, learning curves."""
+"""Reports: records, bands, chosen flights, resuming, errors, formats, escaping, comparison, learning curves."""
 
 from __future__ import annotations
 
@@ -16,18 +16,21 @@ from mission_rocket.report.propellant import propellant
 from synthetic import make_records
 
 from mission import FlightRecords, MissionError, Section, fly_mission, load_mission
-from mission.errors import MachineError
+from mission.errors import FormatError, MachineError
 from mission.flight.batches import flight_keys, nominal_starts
 from mission.flight.chain import Chain, prepare_chain
-from mission.observers import read_metrics
+from mission.observers.metrics import read_metrics
+from mission.report import benchmark, header
+from mission.report.benchmark import Benchmark, read_benchmark, write_benchmark
 from mission.report.compare import compare_missions
-from mission.report.curves import is_training, learning_page
-from mission.report.folder import read_summary
+from mission.report.curves import chart_groups, is_training, learning_page
+from mission.report.folder import read_header
 from mission.report.handovers import compare_handovers
-from mission.report.page import inline_script, page_data, render_page
-from mission.report.recording import BENCHMARK, stored_benchmark
+from mission.report.header import ReportHeader, UnfinishedKey
+from mission.report.page import inline_script, render_page
+from mission.report.page.data import page_data
 from mission.report.redraw import read_records, report_again
-from mission.report.tracks import BLOCK, Recorder
+from mission.report.tracks import BLOCK, TelemetryRecorder
 from mission.statistics import paired_difference, two_sample
 from mission.storage.lock import LOCK, folder_lock
 
@@ -57,15 +60,16 @@ def flown(folder):
 
 
 def test_the_records_are_the_report(flown):
-    report, summary, records = flown
-    assert summary["report"] == json.loads(report.to_json())
+    report, stored, records = flown
+    assert stored.report == report
+    assert json.loads(stored.report.to_json()) == json.loads(report.to_json())
     assert records.flights.count == FLIGHTS
-    assert int(records.flights.success.sum()) == report.success["count"]
+    assert int(records.flights.success.sum()) == report.success.count
     for phase, record in zip(records.flights.phases, report.phases, strict=True):
         assert int(phase.entered.sum()) == record.entered
         assert phase.losses() == record.causes
         assert phase.limits[0].maximum == 1.2
-    assert 0 < report.success["count"] < FLIGHTS
+    assert 0 < report.success.count < FLIGHTS
 
 
 def test_every_array_is_documented(flown, folder):
@@ -97,20 +101,20 @@ def test_a_chosen_flight_begins_and_ends_as_the_flights_say(flown):
         assert flight.tracks[0].time_s[[0, -1]] == pytest.approx([0.0, 3.0])
 
 
-def test_a_recorded_flight_is_the_plain_one():
-    """Half of the vehicles, all of one device, never fly; the others end at different steps, in different blocks."""
+def test_a_recorded_flight_is_the_unrecorded_one():
+    """Half of the vehicles, all on one device, never fly; the others end at different steps, in different blocks."""
     chain = prepare_chain(load_mission(Path(__file__).parents[2] / "missions" / "vertical.yaml"), policy="guide")
     phase, alive = chain.phases[1], np.arange(1000) >= 500
     keys = flight_keys(jax.random.key(5), np.arange(1000))
     starts = nominal_starts(phase, keys)
-    frames, plain = Recorder(chain).fly_one(1, starts, keys, alive), chain.fly_one(1, starts, keys, alive)
+    recorded, plain = TelemetryRecorder(chain).fly_one(1, starts, keys, alive), chain.fly_one(1, starts, keys, alive)
     for name in ("success", "cause", "steps"):
-        np.testing.assert_array_equal(getattr(frames.flight, name), getattr(plain, name))
+        np.testing.assert_array_equal(getattr(recorded.flight, name), getattr(plain, name))
     steps = plain.steps
     assert steps[alive].min() < steps.max()
     assert steps.max() > BLOCK
     assert not steps[~alive].any()
-    table, rows = frames.at(np.arange(steps.max() + 1), np.arange(1000))
+    table, rows = recorded.at(np.arange(steps.max() + 1), np.arange(1000))
     assert table.shape == (steps.max() + 1, 1000, len(phase.channels))
     np.testing.assert_array_equal(rows[-1], steps)
     for at, name in enumerate(phase.channels):
@@ -121,7 +125,7 @@ def test_a_recorded_flight_is_the_plain_one():
     height = table[:, alive, phase.channels.index("height_m")]
     assert (np.diff(height, axis=0)[: steps[alive].min() - 1] < 0.0).all(), "they fall, row after row"
     few = np.array([503, 999, 7])
-    np.testing.assert_array_equal(frames.at(np.array([40, 70, 2]), few)[0], table[[40, 70, 2]][:, few])
+    np.testing.assert_array_equal(recorded.at(np.array([40, 70, 2]), few)[0], table[[40, 70, 2]][:, few])
 
 
 def test_bands_are_quantiles_of_the_first_thousand(flown):
@@ -137,15 +141,16 @@ def test_bands_are_quantiles_of_the_first_thousand(flown):
     assert bands.of("nothing_m") is None
 
 
-def test_handovers_compare_with_own_starts_and_warn(flown):
-    _, summary, records = flown
+def test_handovers_are_compared_with_the_phase_s_own_starts(flown):
+    _, stored, records = flown
     assert "own starts of second" in records.starts["second"].source
-    rows = {row["channel"]: row for row in summary["handovers"]}
-    assert rows["position_m"]["differs"], "flights enter at rest near 0, the own start spreads over 2 m"
-    assert rows["position_m"]["distance"] > 0.4
+    shifts = {shift.channel: shift for shift in stored.handovers}
+    assert shifts["position_m"].differs, "flights enter at rest near 0, the own start spreads over 2 m"
+    assert shifts["position_m"].distance > 0.4
+    assert compare_handovers(records.flights, records.starts) == stored.handovers
 
 
-def test_an_interrupted_run_goes_on(folder, tmp_path, monkeypatch):
+def test_an_interrupted_report_is_resumed(folder, tmp_path, monkeypatch):
     class Stop(Exception):
         pass
 
@@ -156,12 +161,12 @@ def test_an_interrupted_run_goes_on(folder, tmp_path, monkeypatch):
         fly(folder, tmp_path / "out", progress=stop)
     assert not (tmp_path / "out" / "index.html").exists()
     flown: list[int] = []
-    whole = Chain.fly
+    original = Chain.fly
     monkeypatch.setattr(
-        Chain, "fly", lambda self, numbers, *rest: flown.append(len(numbers)) or whole(self, numbers, *rest)
+        Chain, "fly", lambda self, numbers, *rest: flown.append(len(numbers)) or original(self, numbers, *rest)
     )
     report = fly(folder, tmp_path / "out")
-    assert flown[0] == 300, "the first chunk was stored"
+    assert flown[0] == 300, "the first batch was stored"
     first, second = (np.load(path / "flights.npz") for path in (folder / "out", tmp_path / "out"))
     assert all(np.array_equal(first[name], second[name], equal_nan=True) for name in first.files)
     assert report.to_json() == fly(folder, None).to_json()
@@ -185,12 +190,15 @@ def spoil(out: Path, how: str) -> None:
         (out / "flights.npz").unlink()
     elif how == "truncated summary":
         (out / "summary.json").write_text((out / "summary.json").read_text()[:100])
-    elif how == "another version":
-        (out / "summary.json").write_text(json.dumps(summary | {"format": 99}))
-    elif how == "something else":
+    elif how == "a list":
         (out / "summary.json").write_text("[]")
+    elif how == "something else":
+        (out / "summary.json").write_text(json.dumps(summary | {"kind": "shopping list"}))
+    elif how == "summary without a phase's fields":
+        (out / "summary.json").write_text(json.dumps(summary | {"phases": [*summary["phases"], {}]}))
     elif how == "summary that does not fit":
-        (out / "summary.json").write_text(json.dumps(summary | {"phases": summary["phases"][:1] * 2 + [{}]}))
+        other = summary["phases"][0] | {"name": "other"}
+        (out / "summary.json").write_text(json.dumps(summary | {"phases": [other, *summary["phases"][1:]]}))
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -203,12 +211,13 @@ def contents(folder: Path) -> dict[str, str]:
         ("truncated arrays", "truncated or altered"),
         ("no arrays", "no such file"),
         ("truncated summary", "damaged JSON"),
-        ("another version", "format 99"),
-        ("something else", "something else"),
+        ("a list", "JSON without a mapping"),
+        ("something else", "found: something else"),
+        ("summary without a phase's fields", "phases.2.name: Field required"),
         ("summary that does not fit", "a summary that fits"),
     ],
 )
-def test_bad_records_are_refused_and_stay(flown, folder, tmp_path, how, part):
+def test_damaged_records_are_an_error_and_stay(flown, folder, tmp_path, how, part):
     out = tmp_path / "out"
     out.mkdir()
     for path in (folder / "out").iterdir():
@@ -222,7 +231,7 @@ def test_bad_records_are_refused_and_stay(flown, folder, tmp_path, how, part):
     assert contents(out) == before
 
 
-@pytest.mark.parametrize("kind", ["files", "another mission", "another version", "a file"])
+@pytest.mark.parametrize("kind", ["files", "another mission", "a file"])
 def test_only_a_report_of_the_mission_is_replaced(flown, folder, tmp_path, kind):
     out = tmp_path / "out"
     if kind == "a file":
@@ -230,9 +239,9 @@ def test_only_a_report_of_the_mission_is_replaced(flown, folder, tmp_path, kind)
     else:
         out.mkdir()
         (out / "notes.txt").write_text("mine")
-    if kind.startswith("another"):
-        change = {"mission": "other"} if kind == "another mission" else {"format": 0}
-        (out / "summary.json").write_text(json.dumps(read_summary(folder / "out") | change))
+    if kind == "another mission":
+        other = read_header(folder / "out").model_copy(update={"mission": "other"})
+        (out / "summary.json").write_text(other.model_dump_json())
     before = contents(out)
     with pytest.raises(MissionError) as caught:
         fly(folder, out, flights=10)
@@ -240,12 +249,94 @@ def test_only_a_report_of_the_mission_is_replaced(flown, folder, tmp_path, kind)
     assert contents(out) == before
 
 
+# Formats
+
+
+@pytest.mark.parametrize("found", [99, 0, "two", None])
+def test_a_report_of_another_format_is_an_error_of_its_own(flown, folder, tmp_path, found):
+    out = tmp_path / "out"
+    out.mkdir()
+    for path in (folder / "out").iterdir():
+        (out / path.name).write_bytes(path.read_bytes())
+    summary = json.loads((out / "summary.json").read_text())
+    summary["provenance"]["engine"] = "7.8.9"
+    (out / "summary.json").write_text(json.dumps(summary | {"format": found}))
+    before = contents(out)
+    done = run_cli("report", out)
+    assert done.returncode == 3, done.stderr
+    for part in (f"expected: format {header.FORMAT},", f"found: format {found}, written by mission 7.8.9", "to do: "):
+        assert part in done.stderr
+    assert "nothing was changed" in done.stderr
+    with pytest.raises(FormatError):
+        fly(folder, out, flights=10)
+    assert contents(out) == before
+
+
+def test_batches_of_another_format_are_not_overwritten(folder, tmp_path):
+    store = tmp_path / "out" / ".flights"
+    store.mkdir(parents=True)
+    (store / "key.json").write_text(json.dumps({"format": 3, "engine": "7.8.9", "pilot": "somebody"}))
+    (store / "agent-0-1000.npz").write_text("flights")
+    before = contents(store)
+    with pytest.raises(FormatError, match=r"written by mission 7\.8\.9"):
+        fly(folder, tmp_path / "out", flights=10)
+    assert contents(store) == before
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"format": 2}'])
+def test_batches_with_a_damaged_key_are_flown_again(folder, tmp_path, caplog, text):
+    store = tmp_path / "out" / ".flights"
+    store.mkdir(parents=True)
+    (store / "key.json").write_text(text)
+    assert fly(folder, tmp_path / "out", flights=10).flights == 10
+    assert "its batches are flown again" in caplog.text
+
+
+def test_what_is_stored_has_a_fixed_form(flown, folder):
+    """A change of these fields needs a new format number and a step in `upgrade`."""
+    assert set(ReportHeader.model_fields) == {
+        "kind", "format", "mission", "report", "guide", "phases", "provenance", "starts", "bands", "chosen",
+        "handovers", "flights_bytes", "flights_sha256",
+    }  # fmt: skip
+    assert set(UnfinishedKey.model_fields) == {
+        "format", "mission", "digest", "seed", "policy", "actors", "plugins", "engine",
+    }  # fmt: skip
+    stored = json.loads((folder / "out" / "summary.json").read_text())
+    assert set(stored) == set(ReportHeader.model_fields)
+    assert (stored["kind"], stored["format"]) == ("mission report", 2)
+    assert [phase["params"] for phase in stored["phases"]] == [
+        {"tolerance_m": 0.012, "seconds": 3.0},
+        {"tolerance_m": 0.0002, "seconds": 2.0},
+    ]
+
+
+def test_a_report_of_version_0_1_is_drawn_again(tmp_path):
+    """`data/report_format_2` was written by mission 0.1: missions/vertical.yaml, 50 flights."""
+    stored = Path(__file__).parent / "data" / "report_format_2"
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("summary.json", "flights.npz"):
+        (out / name).write_bytes((stored / name).read_bytes())
+    before = contents(out)
+    done = run_cli("report", out)
+    assert done.returncode == 0, done.stderr
+    page = (out / "index.html").read_text()
+    for part in ("vertical: 50 flights", "flown by the guides, same seeds", "stored end states of coast", "Touchdown"):
+        assert part in page
+    assert before.items() <= contents(out).items(), "the records stay as they are"
+    read, records = read_records(out)
+    assert read.format == 2
+    assert [phase.flown_by for phase in records.headers] == ["agent", "agent"]
+    assert records.guide is not None
+    assert {shift.phase for shift in read.handovers} == {"burn"}
+
+
 def test_a_report_is_replaced_and_drawn_again(flown, folder, tmp_path):
     out = tmp_path / "out"
     fly(folder, out, flights=20)
     page = (out / "index.html").read_text()
     fly(folder, out, flights=30)
-    assert read_summary(out)["report"]["flights"] == 30
+    assert read_header(out).report.flights == 30
     (out / "index.html").write_text("gone")
     report_again(out, load(folder), allow_local_plugins=True)
     assert "30 flights" in (out / "index.html").read_text()
@@ -253,9 +344,6 @@ def test_a_report_is_replaced_and_drawn_again(flown, folder, tmp_path):
     other = load_mission(write_mission(tmp_path, (folder / "mission.yaml").read_text().replace("trial", "other")))
     with pytest.raises(MissionError, match="records of trial"):
         report_again(out, other, allow_local_plugins=True)
-
-
-EVIL = "<script>window.evil = 1</script>"
 
 
 def test_text_is_escaped(folder, tmp_path):
@@ -284,25 +372,25 @@ def test_flights_that_become_nan_are_drawn(tmp_path):
     assert not [drawing for drawing in drawings if re.search(r"\b(nan|inf)\b", drawing)]
 
 
-def test_a_page_asks_nobody_for_anything(flown, folder):
+def test_a_page_requests_nothing(flown, folder):
     page = (folder / "out" / "index.html").read_text()
     assert not re.findall(r"""(?:src|href)=["']?(?!["'#]|data:)""", page)
     assert "default-src 'none'" in page
 
 
-def test_plugin_sections_once_each_and_failures_left_out(flown, caplog):
+def test_plugin_sections_are_drawn_once_and_failures_are_left_out(flown, caplog):
     _, _, records = flown
-    asked = []
+    calls = []
 
     def good(records: FlightRecords):
-        asked.append(records)
+        calls.append(records)
         return (Section("Mine", "<b>here</b>", scripts=("one();",), notices=("LICENCE <x>",)),)
 
     def bad(records: FlightRecords):
         raise RuntimeError("broken drawing")
 
     page = render_page(records, (), {"a": good, "b": good, "c": bad, "d": None, "e": lambda records: ("no section",)})
-    assert len(asked) == 1
+    assert len(calls) == 1
     assert page.count("<b>here</b>") == page.count("one();") == 1
     assert "LICENCE &lt;x&gt;" in page
     assert "broken drawing" in caplog.text
@@ -317,8 +405,9 @@ def test_the_page_stays_small():
     assert whole > 750_000, "this flight has to be thinned"
 
 
-def test_synthetic_handover_that_was_moved_is_found():
-    far = {row.phase for row in compare_handovers(make_records(300)) if row.differs}
+def test_a_synthetic_handover_that_was_moved_differs():
+    records = make_records(300)
+    far = {shift.phase for shift in compare_handovers(records.flights, records.starts) if shift.differs}
     assert far == {"landing_burn"}
 
 
@@ -336,11 +425,11 @@ def test_paired_difference():
     first = np.array([True] * 80 + [True] * 4 + [False] * 16)
     second = np.array([True] * 80 + [False] * 4 + [True] * 11 + [False] * 5)
     pair = paired_difference(first, second)
-    assert (pair["both"], pair["only_first"], pair["only_second"], pair["neither"]) == (80, 4, 11, 5)
-    assert pair["difference"] == pytest.approx(0.07)
-    assert pair["p_value"] == pytest.approx(0.11847, abs=1e-4)  # 2 P(X <= 4), X of 15 fair coins
-    assert pair["low"] == pytest.approx(-0.0076, abs=1e-3)
-    assert paired_difference(first, first)["p_value"] == 1.0
+    assert (pair.both, pair.only_first, pair.only_second, pair.neither) == (80, 4, 11, 5)
+    assert pair.difference == pytest.approx(0.07)
+    assert pair.p_value == pytest.approx(0.11847, abs=1e-4)  # 2 P(X <= 4), X of 15 fair coins
+    assert pair.low == pytest.approx(-0.0076, abs=1e-3)
+    assert paired_difference(first, first).p_value == 1.0
 
 
 def test_compare_pairs_flights(folder, tmp_path):
@@ -355,67 +444,124 @@ def test_compare_pairs_flights(folder, tmp_path):
     for path in (strict, loose):
         path.write_text(path.read_text().replace("    plugin: ./cart.py", "    plugin: ./cart.py\n    policy: guide"))
     result = compare_missions(loose, strict, flights=300, allow_local_plugins=True)
-    assert result["success"]["only_second"] == 0
-    assert result["success"]["only_first"] == result["phases"][1]["causes"]["missed"]["second"] > 0
-    assert result["phases"][0]["success"]["difference"] == 0.0
-    assert result["phases"][1]["end"]["position_m"]["mean"] == 0.0, "the same flights, judged otherwise"
+    assert result.success.only_second == 0
+    assert result.success.only_first == result.phases[1].causes["missed"].second > 0
+    assert result.phases[0].success.difference == 0.0
+    assert result.phases[1].end["position_m"].mean == 0.0, "the same flights, under another success criterion"
     done = run_cli("compare", loose, strict, "--allow-local-plugins", "--flights", 300, "--json")
-    assert json.loads(done.stdout)["success"] == result["success"]
+    assert json.loads(done.stdout)["success"] == result.success.model_dump()
     assert "only second" in run_cli("compare", loose, strict, "--allow-local-plugins", "--flights", 50).stdout
 
 
 # Learning curves
 
 
-def test_learning_curves(tmp_path):
-    phase = tmp_path / "trial" / "first"
+def write_metrics(folder: Path, lines: list[dict]) -> Path:
+    phase = folder / "trial" / "first"
     phase.mkdir(parents=True)
+    (phase / "metrics.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    return phase / "metrics.jsonl"
+
+
+def captions(page: str) -> list[str]:
+    return re.findall(r"<figcaption>([^<]*)<", page)
+
+
+def test_learning_curves(tmp_path):
     lines = [
-        {
-            "kind": "chunk",
-            "env_steps": 100 * i,
-            "Critic/Loss": 0.1 / i,
-            "Temperature/Value": 0.1,
-            "Replay/PriorityP50": 1.0,
-        }
+        {"kind": "chunk", "env_steps": 100 * i, "Critic/Loss": 0.1 / 2**i, "Actor/Loss": -0.1 * i, "Episode/Return": i}
         for i in range(1, 9)
     ]
+    evaluation = {"kind": "evaluation", "env_steps": 800, "Evaluation/Return": 3.0, "Evaluation/Success": 0.5}
     gate = {"kind": "gate", "env_steps": 800, "passed": False, "count": 3, "flights": 10}
-    (phase / "metrics.jsonl").write_text("\n".join(json.dumps(line) for line in [*lines, gate]) + '\n{"kind": "chu')
-    assert len(read_metrics(phase / "metrics.jsonl")) == 9
+    path = write_metrics(tmp_path, [*lines, evaluation, gate])
+    path.write_text(path.read_text() + '\n{"kind": "chu')
+    assert len(read_metrics(path)) == 10
     assert is_training(tmp_path / "trial")
     page = learning_page(tmp_path / "trial").read_text()
-    for title in ("critic loss", "temperature", "buffer priorities", "gate missed at vehicle step 800: 3 of 10"):
-        assert title in page
-    assert "TD error" not in page
-    (phase / "metrics.jsonl").write_text("nothing")
+    assert captions(page) == ["Return", "Evaluation/Success", "Critic/Loss", "Actor/Loss"]
+    assert "gate missed at vehicle step 800: 3 of 10" in page
+    assert re.findall(r"log10 of [^<]*", page) == ["log10 of Critic/Loss"], "positive, over more than a decade"
+    path.write_text("nothing")
     with pytest.raises(MissionError, match="no readable metrics"):
         learning_page(tmp_path / "trial")
 
 
-def test_what_a_benchmark_stored_is_drawn_and_what_cannot_be_read_is_left_out(tmp_path, caplog):
-    stored = {
-        "channel": "propellant_over_optimum_percent",
-        "note": f"2 {EVIL}",
-        "command": "python benchmarks/landing.py",
-        "values": {"agent": [4.0, 6.0], "guide": [8.0, 9.0]},
-    }
-    assert stored_benchmark(tmp_path) is None
-    (tmp_path / BENCHMARK).write_text(json.dumps(stored))
-    assert stored_benchmark(tmp_path) == stored
-    (tmp_path / BENCHMARK).write_text("{")
-    assert stored_benchmark(tmp_path) is None
-    assert "left out" in caplog.text
+def test_learning_curves_of_another_learner(tmp_path):
+    """The page draws whatever a learner logs; its axis is chosen from the values."""
+    lines = [
+        {"kind": "chunk", "env_steps": 100 * i, "Policy/KL": 10.0**-i, "Value/Gap": -(10.0**i), "Value/Flat": 2.0}
+        for i in range(1, 5)
+    ]
+    page = learning_page(write_metrics(tmp_path, lines).parents[1]).read_text()
+    assert captions(page) == ["Policy/KL", "Value/Gap", "Value/Flat"]
+    assert re.findall(r"log10 of [^<]*", page) == ["log10 of Policy/KL"]
+    assert not re.search(r"\b(nan|inf)\b", page)
 
+
+def test_metrics_that_belong_together_share_a_chart():
+    names = ["Speed/Updates", "Replay/PriorityP50", "Replay/PriorityP95", "Value/LossP50", "Episode/Return"]
+    assert chart_groups([*names, "Episode/Length", "Evaluation/Return"]) == {
+        "Return": ("Episode/Return", "Evaluation/Return"),
+        "Episode/Length": ("Episode/Length",),
+        "Speed/Updates": ("Speed/Updates",),
+        "Replay/Priority": ("Replay/PriorityP50", "Replay/PriorityP95"),
+        "Value/LossP50": ("Value/LossP50",),
+    }
+
+
+# Benchmarks beside policies
+
+STORED = Benchmark(
+    channel="propellant_over_optimum_percent",
+    note=f"2 {EVIL}",
+    command="python benchmarks/landing.py",
+    values={"agent": (4.0, 6.0), "guide": (8.0, 9.0)},
+)
+
+
+def test_a_benchmark_is_read_back_and_its_first_form_had_no_number(tmp_path):
+    assert read_benchmark(tmp_path) is None
+    write_benchmark(tmp_path, STORED)
+    assert read_benchmark(tmp_path) == STORED
+    data = STORED.model_dump(mode="json")
+    assert data.pop("format") == benchmark.FORMAT == 1
+    (tmp_path / "benchmark.json").write_text(json.dumps(data))
+    assert read_benchmark(tmp_path) == STORED
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("{", "damaged JSON"),
+        ('{"format": 1}', "channel: Field required"),
+        ('{"format": 2, "unit": "percent"}', "expected format 1, which this version of mission reads, found format 2"),
+    ],
+)
+def test_a_benchmark_that_cannot_be_used_is_left_out(tmp_path, caplog, text, part):
+    (tmp_path / "benchmark.json").write_text(text)
+    assert read_benchmark(tmp_path) is None
+    assert "is left out of the report" in caplog.text
+    assert part in caplog.text
+    assert (tmp_path / "benchmark.json").read_text() == text
+
+
+def test_shipped_benchmarks_can_be_read():
+    shipped = list((Path(__file__).parents[2] / "checkpoints" / "shipped").rglob("benchmark.json"))
+    assert shipped
+    assert all(read_benchmark(path.parent) is not None for path in shipped)
+
+
+def test_a_benchmark_is_drawn():
     records = make_records(50)
     last = records.flights.phases[-1]
-    at = [i for i, name in enumerate(last.channels) if name != stored["channel"]]
+    at = [i for i, name in enumerate(last.channels) if name != STORED.channel]
     last = dataclasses.replace(
         last, channels=tuple(last.channels[i] for i in at), end=last.end[:, at], enter=last.enter[:, at]
     )
     flights = dataclasses.replace(records.flights, phases=(*records.flights.phases[:-1], last))
-    phases = [*records.provenance["phases"][:-1], {**records.provenance["phases"][-1], "benchmark": stored}]
-    records = dataclasses.replace(records, flights=flights, provenance={**records.provenance, "phases": phases})
+    headers = (*records.headers[:-1], records.headers[-1].model_copy(update={"benchmark": STORED}))
+    records = dataclasses.replace(records, flights=flights, headers=headers)
     html = "".join(section.html for section in propellant(records))
     assert "agent 5.00 % in the mean, guide 8.50 % in the mean" in html
     assert EVIL not in html
@@ -429,4 +575,4 @@ def test_two_runs_cannot_write_one_report(folder, flown):
         fly(folder, target, flights=60)
     assert {path.name: path.read_bytes() for path in target.iterdir() if path.name != LOCK} == before
     fly(folder, target, flights=60)
-    assert read_summary(target)["report"]["flights"] == 60
+    assert read_header(target).report.flights == 60

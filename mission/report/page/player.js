@@ -1,4 +1,4 @@
-// The chosen flight, its clock, and every chart in step with both. Sections listen with mission.on(draw).
+// The chosen flight and its clock; every chart follows both. A section follows them with mission.on(draw).
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("mission-data").textContent);
@@ -21,7 +21,7 @@
   mission.on = (listener) => { listeners.push(listener); listener(true); };
   mission.end = (flight = mission.flight) => { const last = flight.tracks[flight.tracks.length - 1]; return last ? last.time[last.time.length - 1] : 0; };
   mission.track = (time = mission.time, flight = mission.flight) => flight.tracks.find((t) => time <= t.time[t.time.length - 1]) || flight.tracks[flight.tracks.length - 1];
-  // Index before a time and the share of the one after it.
+  // Returns the indices of the samples before and after a time, and the weight of the latter.
   mission.place = (track, time) => {
     let low = 0, high = track.time.length - 1;
     while (high - low > 1) { const middle = (low + high) >> 1; if (track.time[middle] <= time) low = middle; else high = middle; }
@@ -34,9 +34,9 @@
     const [low, high, share] = mission.place(track, time);
     return values[low] + share * (values[high] - values[low]);
   };
-  const tell = (changed) => listeners.forEach((listener) => listener(changed));
-  mission.seek = (time) => { mission.time = Math.min(Math.max(time, 0), mission.end()); tell(false); };
-  mission.choose = (index) => { mission.flight = flights[index]; mission.time = Math.min(mission.time, mission.end()); tell(true); };
+  const notify = (changed) => listeners.forEach((listener) => listener(changed));
+  mission.seek = (time) => { mission.time = Math.min(Math.max(time, 0), mission.end()); notify(false); };
+  mission.choose = (index) => { mission.flight = flights[index]; mission.time = Math.min(mission.time, mission.end()); notify(true); };
   if (!flights.length) return;
 
   const slider = by("time"), select = by("flight"), play = by("play"), speed = by("speed"), clock = by("clock");
@@ -48,12 +48,12 @@
     if (!mission.playing) return;
     mission.seek(mission.time + Math.min(now - last, 200) / 1000 * Number(speed.value));
     last = now;
-    if (mission.time >= mission.end()) { mission.playing = false; tell(false); } else requestAnimationFrame(tick);
+    if (mission.time >= mission.end()) { mission.playing = false; notify(false); } else requestAnimationFrame(tick);
   };
   play.onclick = () => {
     mission.playing = !mission.playing;
     if (mission.playing) { if (mission.time >= mission.end()) mission.time = 0; last = performance.now(); requestAnimationFrame(tick); }
-    tell(false);
+    notify(false);
   };
   mission.on((changed) => {
     const end = mission.end(), track = mission.track();
@@ -78,14 +78,14 @@
     const spots = channels.map((_, i) => svg("circle", { class: `spot c${i}`, r: 3.5 }, layer));
     const now = figure.querySelector("figcaption").appendChild(document.createElement("span"));
     now.className = "now";
-    let seen = null, visible = false;
+    let drawn = null, visible = false;
     const draw = () => {
       if (!visible) return;
-      if (seen !== mission.flight) {
-        seen = mission.flight;
+      if (drawn !== mission.flight) {
+        drawn = mission.flight;
         channels.forEach((name, i) => {
           let path = "";
-          for (const track of seen.tracks) {
+          for (const track of drawn.tracks) {
             const xs = timed ? track.time : track.channels[along], ys = track.channels[name];
             let pen = "M";
             if (xs && ys) for (let j = 0; j < ys.length; j++) {

@@ -1,30 +1,29 @@
-"""What the engine says of any mission: headline, losses, margins, hand-overs, telemetry, provenance."""
+"""The sections that the page has for any mission: headline, losses, margins, hand-overs, telemetry, provenance."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mission.report.charts import histogram, number, time_chart
-from mission.report.records import FlightRecords, Flights
+from mission.report.header import ChannelShift
+from mission.report.records import FlightRecords, Flights, FlownPhase
+from mission.statistics import paired_difference
 
-if TYPE_CHECKING:
-    from mission.report.handovers import Handover
-
-_SHOWN = 12  # charts of differing channels a phase
+_MOST_CHARTS = 12  # per phase whose hand-over differs
+_FEW_CHARTS = 3  # per phase whose hand-over does not
 
 
 def percent(value: float | None) -> str:
-    """98.12 %, and a dash for nothing."""
+    """Return a proportion as a person reads it: 98.12 %, or a dash for None."""
     return "-" if value is None else f"{100 * value:.2f} %"
 
 
 def headline(records: FlightRecords) -> str:
-    """Success with its interval, by who flew."""
-    pilots = sorted({phase["flown_by"] for phase in records.provenance["phases"]})
+    """Return the success of the flights and of the guides, with intervals, and their paired difference."""
+    pilots = sorted({phase.flown_by for phase in records.headers})
     cards = [_card(records.flights, "flown by " + " and ".join(f"{escape(pilot)}s" for pilot in pilots))]
     if records.guide is not None:
         cards.append(_card(records.guide, "flown by the guides, same seeds"))
@@ -45,53 +44,53 @@ def _card(flights: Flights, who: str) -> str:
 
 
 def _paired(flights: Flights, guide: Flights) -> str:
-    from mission.statistics import paired_difference
-
     pair = paired_difference(guide.success, flights.success)
     return (
-        f'<div class="card"><p class="soft">agents against guides, flight by flight</p>'
+        f'<div class="card"><p class="soft">agents compared with guides, flight by flight</p>'
         f'<p class="big">{100 * (pair.difference or 0.0):+.2f} points</p>'
-        f"<p>won by the agents alone {pair.only_second:,}, by the guides alone {pair.only_first:,}</p>"
+        f"<p>{pair.only_second:,} succeeded with the agents only, {pair.only_first:,} with the guides only</p>"
         f'<p class="soft">95 % interval {100 * pair.low:+.2f} to {100 * pair.high:+.2f} points, '
         f"McNemar's p {pair.p_value:.2g}</p></div>"
     )
 
 
 def losses(flights: Flights) -> str:
-    """A waterfall: of all flights, who goes on after each phase, and what the others were lost to."""
+    """Return a waterfall: how many flights succeed in each phase, and the causes that failed the others."""
     rows, total = [], flights.count
     for phase in flights.phases:
-        entered, on = int(phase.entered.sum()), int((phase.entered & phase.success).sum())
-        lost = {cause: n for cause, n in phase.losses().items() if n}
+        entered, succeeded = int(phase.entered.sum()), int((phase.entered & phase.success).sum())
+        failures = {cause: n for cause, n in phase.losses().items() if n}
         parts = "".join(
-            f'<b style="width:{100 * n / total:.3f}%" title="{escape(cause)}: {n:,}"></b>' for cause, n in lost.items()
+            f'<b style="width:{100 * n / total:.3f}%" title="{escape(cause)}: {n:,}"></b>'
+            for cause, n in failures.items()
         )
-        words = ", ".join(f"{escape(cause)} {n:,}" for cause, n in lost.items())
-        share = f" ({percent(on / entered)})" if entered else ""
+        words = ", ".join(f"{escape(cause)} {n:,}" for cause, n in failures.items())
+        share = f" ({percent(succeeded / entered)})" if entered else ""
         rows.append(
             f"<div><span>{escape(phase.name)}</span>"
-            f'<span class="bar"><i style="width:{100 * on / total:.3f}%"></i>{parts}</span>'
-            f"<span>{on:,} of {entered:,}{share}</span>"
-            + (f"<small>lost to {words}</small>" if words else "")
+            f'<span class="bar"><i style="width:{100 * succeeded / total:.3f}%"></i>{parts}</span>'
+            f"<span>{succeeded:,} of {entered:,}{share}</span>"
+            + (f"<small>failed by {words}</small>" if words else "")
             + "</div>"
         )
     return f'<div class="card fall">{"".join(rows)}</div>'
 
 
 def margins(records: FlightRecords) -> str:
-    """Every limit: the worst value, the usual ones, and how many flights pass it."""
+    """Return a table of the limits: the worst value, the usual ones, and how many flights were beyond."""
     rows = []
     for phase in records.flights.phases:
         for at, limit in enumerate(phase.limits):
             lowest, highest = phase.lowest[phase.entered, at], phase.highest[phase.entered, at]
-            for bound, value, seen, worst in (
+            for bound, value, extremes, worst in (
                 ("at least", limit.minimum, lowest, np.min),
                 ("at most", limit.maximum, highest, np.max),
             ):
-                finite = seen[np.isfinite(seen)]
+                finite = extremes[np.isfinite(extremes)]
                 if value is None or not finite.size:
                     continue
-                beyond = int((~np.isfinite(seen) | (seen < value if bound == "at least" else seen > value)).sum())
+                outside = extremes < value if bound == "at least" else extremes > value
+                beyond = int((~np.isfinite(extremes) | outside).sum())
                 p05, p95 = np.percentile(finite, (5, 95))
                 verdict = f'<span class="{"bad" if beyond else "good"}">{beyond:,}</span>'
                 rows.append(
@@ -104,45 +103,49 @@ def margins(records: FlightRecords) -> str:
     return f'<div class="scroll card"><table>{head}{"".join(rows)}</table></div>'
 
 
-def handovers(records: FlightRecords, found: Sequence[Handover]) -> str:
-    """Where flights enter each phase against where it was trained from, a warning first where they differ."""
-    parts = [
-        '<p class="soft">Each phase but the first: its own telemetry on entering, of the flights that reached it, '
-        "against its training starts. The distance (Kolmogorov-Smirnov) is the largest gap between the two "
-        "distribution functions: 0 the same, 1 apart.</p>"
-    ]
+def handovers(records: FlightRecords, shifts: Sequence[ChannelShift]) -> str:
+    """Return how flights enter each phase compared with its training starts, with a warning if they differ."""
+    parts = []
     for phase in records.flights.phases:
-        rows = [row for row in found if row.phase == phase.name]
-        starts = records.starts.get(phase.name)
-        if starts is None or not rows:
-            continue
-        far = [row for row in rows if row.differs]
-        parts.append(f"<h3>{escape(phase.name)}</h3>")
-        if far:
-            words = ", ".join(f"{escape(row.channel)} ({row.distance:.2f})" for row in far)
-            parts.append(
-                f'<p class="warning">Flights enter {escape(phase.name)} elsewhere than it was trained: {words}.</p>'
-            )
-        else:
-            parts.append(
-                f'<p class="good">No channel differs: the largest distance is {max(r.distance for r in rows):.3f}.</p>'
-            )
-        parts.append(f'<p class="soft">Training starts: {escape(starts.source)}.</p>')
-        shown = sorted(rows, key=lambda row: -row.distance)[: _SHOWN if far else 3]
-        charts = []
-        for row in shown:
-            at = phase.channels.index(row.channel)
-            pair = [("flown", phase.enter[phase.entered, at]), ("training starts", starts.values[:, at])]
-            charts.append(histogram(f"{row.channel}, distance {row.distance:.3f}", row.channel, pair))
-        body = f'<div class="charts">{"".join(charts)}</div>'
-        parts.append(f"<details{' open' if far else ''}><summary>distributions</summary>{body}</details>")
-    return "".join(parts) if len(parts) > 1 else '<p class="soft">A mission of one phase hands nothing over.</p>'
+        rows = [shift for shift in shifts if shift.phase == phase.name]
+        if phase.name in records.starts and rows:
+            parts.append(_handover(records, phase, rows))
+    if not parts:
+        return '<p class="soft">There is no hand-over to compare.</p>'
+    note = (
+        "For each phase except the first, the telemetry of the flights that entered it is compared with that of its "
+        "training starts. The distance (Kolmogorov-Smirnov) is the largest difference between the two distribution "
+        "functions: 0 if they are equal, 1 if they do not overlap."
+    )
+    return f'<p class="soft">{note}</p>{"".join(parts)}'
+
+
+def _handover(records: FlightRecords, phase: FlownPhase, rows: Sequence[ChannelShift]) -> str:
+    """Return the comparison for one phase: a verdict, and the distributions of the channels that moved most."""
+    starts, name = records.starts[phase.name], escape(phase.name)
+    far = [row for row in rows if row.differs]
+    if far:
+        words = ", ".join(f"{escape(row.channel)} ({row.distance:.2f})" for row in far)
+        verdict = f'<p class="warning">Flights enter {name} in other states than it was trained from: {words}.</p>'
+    else:
+        largest = max(row.distance for row in rows)
+        verdict = f'<p class="good">No channel differs: the largest distance is {largest:.3f}.</p>'
+    charts = []
+    for row in sorted(rows, key=lambda row: -row.distance)[: _MOST_CHARTS if far else _FEW_CHARTS]:
+        at = phase.channels.index(row.channel)
+        pair = [("flown", phase.enter[phase.entered, at]), ("training starts", starts.values[:, at])]
+        charts.append(histogram(f"{row.channel}, distance {row.distance:.3f}", row.channel, pair))
+    return (
+        f'<h3>{name}</h3>{verdict}<p class="soft">Training starts: {escape(starts.source)}.</p>'
+        f"<details{' open' if far else ''}><summary>distributions</summary>"
+        f'<div class="charts">{"".join(charts)}</div></details>'
+    )
 
 
 def telemetry(records: FlightRecords) -> str:
-    """Every channel over time, folded away."""
+    """Return every channel over time, folded."""
     charts = "".join(time_chart(records, [name]) for name in records.channels())
-    note = f"Bands hold 5 to 95 % of the flights still flying, out of the first {records.bands.flights:,}."
+    note = f"Bands hold 5 to 95 % of those of the first {records.bands.flights:,} flights that are still flying."
     return (
         f'<p class="soft">{note}</p><details id="all"><summary>all {len(records.channels())} channels</summary>'
         f'<div class="charts">{charts}</div></details>'
@@ -150,22 +153,32 @@ def telemetry(records: FlightRecords) -> str:
 
 
 def provenance(records: FlightRecords) -> str:
-    """Where the numbers come from, and how to get them again."""
-    seen: dict[str, Any] = {
+    """Return where the numbers come from, and the commands that give them again."""
+    origin = records.provenance
+    facts = {
         "mission digest": records.digest,
         "flight seed": records.seed,
-        **{name.replace("_", " "): value for name, value in records.provenance.items()},
+        "mission file": origin.mission_file,
+        "engine": origin.engine,
+        "training seed": origin.training_seed,
+        "python": origin.python,
+        "numpy": origin.numpy,
+        "platform": origin.platform,
+        "devices": origin.devices,
+        "cores": origin.cores,
+        "jax": origin.jax,
+        "jaxlib": origin.jaxlib,
+        "xla flags": origin.xla_flags,
     }
-    phases = seen.pop("phases")
-    hashes = seen.pop("policies sha256", [])
-    commands = "\n".join(seen.pop("commands", []))
-    rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(str(value)) or '-'}</dd>" for name, value in seen.items())
+    rows = "".join(f"<dt>{name}</dt><dd>{escape(str(value)) or '-'}</dd>" for name, value in facts.items())
     table = "".join(
-        f'<tr><td>{escape(p["name"])}</td><td class="left">{escape(p["flown_by"])}</td>'
-        f'<td class="left">{escape(p["plugin"])}</td><td class="left">{escape(p["distribution"])} {escape(p["version"])}</td>'
-        f'<td class="left">{p["source_sha256"][:12]}</td><td class="left">{(sha or "-")[:12]}</td></tr>'
-        for p, sha in zip(phases, hashes, strict=True)
+        f'<tr><td>{escape(phase.name)}</td><td class="left">{phase.flown_by}</td>'
+        f'<td class="left">{escape(phase.plugin)}</td>'
+        f'<td class="left">{escape(phase.distribution)} {escape(phase.version)}</td>'
+        f'<td class="left">{escape(phase.source_sha256[:12])}</td><td class="left">{escape((policy or "-")[:12])}</td></tr>'
+        for phase, policy in zip(records.headers, origin.policies_sha256, strict=True)
     )
     names = ("phase", "flown by", "plugin", "distribution", "source", "policy")
     head = "".join(f'<th class="left">{name}</th>' for name in names)
-    return f'<pre>{escape(commands)}</pre><div class="scroll card"><table><tr>{head}</tr>{table}</table></div><dl>{rows}</dl>'
+    commands = escape("\n".join(origin.commands))
+    return f'<pre>{commands}</pre><div class="scroll card"><table><tr>{head}</tr>{table}</table></div><dl>{rows}</dl>'

@@ -48,11 +48,11 @@ def _regret(records: FlightRecords) -> str:
 
 def _stored(records: FlightRecords, name: str) -> str:
     """What `benchmarks/landing.py --store` left beside the landing's policy; nothing where it did not run."""
-    stored = records.provenance["phases"][-1].get("benchmark") or {}
-    if stored.get("channel") != name:
+    stored = records.headers[-1].benchmark
+    if stored is None or stored.channel != name:
         return ""
-    pairs = [(who, np.asarray(values, float)) for who, values in stored["values"].items()]
+    pairs = [(who, np.asarray(values, float)) for who, values in stored.values.items()]
     means = ", ".join(f"{who} {values.mean():.2f} % in the mean" for who, values in pairs)
     chart = histogram("propellant over the optimum", "percent over the optimum", pairs)
-    note = f'<p class="soft">{escape(str(stored["note"]))}: {escape(means)}. {escape(str(stored["command"]))}</p>'
+    note = f'<p class="soft">{escape(stored.note)}: {escape(means)}. {escape(stored.command)}</p>'
     return f'{note}<div class="charts" style="margin-top:12px">{chart}</div>'

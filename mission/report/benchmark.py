@@ -1,0 +1,67 @@
+"""The benchmark beside a policy, `benchmark.json`: values that a script measured, for plugins to draw on the page."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any, Literal
+
+from mission.errors import MissionError, machine_errors
+from mission.report.stored import parse_record, unknown_format
+from mission.strict import StrictModel
+
+FILE = "benchmark.json"
+FORMAT = 1
+_REMEDY = "run the benchmark again with --store"
+log = logging.getLogger("mission")
+
+
+class Benchmark(StrictModel):
+    """A stored benchmark: one channel, measured over several flights of each pilot.
+
+    `channel` names what was measured, with its unit; `note` says in words how, `command` how to measure it again;
+    `values` holds one value per flight for each pilot ("agent", "guide").
+    """
+
+    format: Literal[1] = FORMAT
+    channel: str
+    note: str
+    command: str
+    values: dict[str, tuple[float, ...]]
+
+
+def upgrade(data: dict[str, Any], where: str) -> dict[str, Any]:
+    """Return the data of a benchmark in the present format.
+
+    Raises:
+      FormatError: the format is unknown.
+    """
+    data = {"format": FORMAT, **data}  # mission 0.1 wrote format 1 without its number
+    if data["format"] != FORMAT:
+        raise unknown_format(where, FORMAT, data, None, _REMEDY)
+    return data
+
+
+def read_benchmark(folder: Path) -> Benchmark | None:
+    """Return the benchmark beside a policy; None if there is none, and None with a warning if it cannot be used."""
+    path = folder / FILE
+    try:
+        text = path.read_text(encoding="utf-8")
+        return parse_record(Benchmark, text, str(path), what="a benchmark", upgrade=upgrade, remedy=_REMEDY)
+    except FileNotFoundError:
+        return None
+    except MissionError as error:
+        log.warning("%s is left out of the report: expected %s, found %s", path, error.expected, error.found)
+    except (OSError, UnicodeDecodeError) as error:
+        log.warning("%s is left out of the report: %s", path, error)
+    return None
+
+
+def write_benchmark(folder: Path, benchmark: Benchmark) -> None:
+    """Store a benchmark beside a policy.
+
+    Raises:
+      MachineError: the file cannot be written.
+    """
+    with machine_errors(folder, "a benchmark to be stored", "free disk space or choose another folder"):
+        (folder / FILE).write_text(benchmark.model_dump_json() + "\n", encoding="utf-8")

@@ -32,7 +32,6 @@ from mission.missionfile.models import MissionFile
 from mission.missionfile.reading import load_mission
 from mission.missionfile.resolve import resolve_mission
 from mission.report.benchmark import Benchmark, write_benchmark
-from mission.sac.networks import make_networks, mean_action
 from mission.storage.policies import load_actor
 from mission.storage.steps import PhaseFolder
 
@@ -55,12 +54,12 @@ CALM: dict[str, Any] = {
 
 def fly(phase: Any, keys: jax.Array, starts: Any, actor: Any) -> tuple[np.ndarray, np.ndarray]:
     """(landed [N], propellant used [N]) of the phase from those starts; the guide's without an actor."""
-    env, networks = phase.environment, make_networks(phase.sac, len(phase.environment.action_names))
+    env, learner = phase.environment, phase.build_learner()
 
     def act(state: Any) -> jax.Array:
         if actor is None:
             return env.guide(state)
-        return mean_action(phase.sac.actor.head, networks.normal(actor, env.observe(state)[None]))[0]
+        return learner.mean_action(actor, env.observe(state)[None])[0]
 
     @jax.jit
     @jax.vmap

@@ -43,6 +43,30 @@ Seed = Annotated[
     typer.Option("--seed", metavar="N", min=0, max=2**32 - 1, help="Replaces the mission file's seed."),
 ]
 
+Until = Annotated[
+    float | None,
+    typer.Option(
+        "--until",
+        metavar="HALF_WIDTH",
+        help="Stop before N, after a whole 1,000, once the success interval is this narrow: 0.01 is +-1 %.",
+    ),
+]
+Policy = Annotated[
+    str, typer.Option("--policy", metavar="agent|guide", help="guide: every phase by its classical guidance law.")
+]
+JsonFile = Annotated[
+    str | None,
+    typer.Option("--json", metavar="FILE|-", help="Write the summary as JSON; - prints it instead of the table."),
+]
+ReportDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--report",
+        metavar="DIR",
+        help="Write summary.json, flights.npz and index.html; an interrupted run is resumed.",
+    ),
+]
+
 
 def _version(value: bool) -> None:
     if value:
@@ -190,36 +214,13 @@ def train(
 def fly(
     file: File,
     checkpoints: Checkpoints = None,
-    flights: Annotated[int, typer.Option("--flights", metavar="N", min=1, help="Vehicles to fly, at most.")] = 1000,
-    until: Annotated[
-        float | None,
-        typer.Option(
-            "--until",
-            metavar="HALF_WIDTH",
-            help="Stop before N, after a whole 1,000, once the success interval is this narrow: 0.01 is +-1 %.",
-        ),
-    ] = None,
+    flights: Annotated[int, typer.Option("--flights", metavar="N", min=1, help="Largest number of vehicles.")] = 1000,
+    until: Until = None,
     seed: Seed = None,
-    policy: Annotated[
-        str, typer.Option("--policy", metavar="agent|guide", help="guide: every phase by its classical guidance law.")
-    ] = "agent",
+    policy: Policy = "agent",
     allow_stale: Stale = False,
-    json_file: Annotated[
-        str | None,
-        typer.Option(
-            "--json",
-            metavar="FILE|-",
-            help="Write the report as JSON; - prints it instead of the table.",
-        ),
-    ] = None,
-    report_dir: Annotated[
-        Path | None,
-        typer.Option(
-            "--report",
-            metavar="DIR",
-            help="Write summary.json, flights.npz and index.html; an interrupted run is resumed.",
-        ),
-    ] = None,
+    json_file: JsonFile = None,
+    report_dir: ReportDir = None,
     overrides: Set = None,
     local: Local = False,
 ) -> None:

@@ -115,7 +115,7 @@ def test_fly_json_holds_what_is_promised_and_repeats(mission_file, tmp_path):
     assert second["entered"] == first["succeeded"]
     assert sum(first["causes"].values()) == first["entered"] - first["succeeded"]
     assert set(first["causes"]) == {"missed", "time_out", "non_finite"}
-    assert set(first["duration_s"]) == {"mean", "p05", "p50", "p95"}
+    assert set(first["duration_s"]) == {"mean", "sd", "p05", "p50", "p95", "min", "max"}
     assert set(first["end"]["position_m"]) == {"mean", "sd", "p05", "p50", "p95", "min", "max"}
     assert set(first["limits"]["position_m"]) == {"minimum", "maximum", "worst", "violated"}
     assert first["limits"]["position_m"]["maximum"] == 1.2

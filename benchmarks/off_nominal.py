@@ -25,7 +25,7 @@ from mission_rocket.flight import Dispersions, Flight
 from mission_rocket.physics.state import Dispersion
 from mission_rocket.physics.vector import Vector, quaternion_of_axis
 
-from mission.flight.chain import fly_chunks, prepare_chain
+from mission.flight.chain import fly_batches, prepare_chain
 from mission.flight.fly import PhaseFlight
 from mission.missionfile.reading import load_mission
 from mission.statistics import wilson
@@ -100,7 +100,7 @@ def main() -> None:
                 handoff = on_the_pad(handoff) if index == 0 else handoff
             return chain.fly_one(index, handoff, keys, alive)
 
-        flown = fly_chunks(options.flights, None, lambda numbers, fly_one=fly_one: chain.fly(numbers, fly_one))
+        flown = fly_batches(options.flights, None, lambda numbers, fly_one=fly_one: chain.fly(numbers, fly_one))
         alive, lost = np.ones(options.flights, bool), {}
         for phase, result in zip(chain.phases, flown, strict=True):
             missing = int((alive & ~result.success).sum())

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from mission.flight.chain import fly_chunks, prepare_chain
+from mission.flight.chain import fly_batches, prepare_chain
 from mission.flight.fly import PhaseFlight
 from mission.missionfile.reading import load_mission
 from mission.statistics import paired_difference
@@ -47,7 +47,7 @@ def compare(agent: PhaseFlight, guide: PhaseFlight, entered: np.ndarray) -> dict
         "entered": int(entered.sum()),
         "agent": int(agent.success[entered].sum()),
         "guide": int(guide.success[entered].sum()),
-        "difference": paired_difference(guide.success[entered], agent.success[entered]),
+        "difference": paired_difference(guide.success[entered], agent.success[entered]).model_dump(),
         "channels": channels,
     }
 
@@ -76,7 +76,7 @@ def main() -> None:
     def progress(done: int, total: int) -> None:
         print(f"\r{done} of {total} flights", end="", file=sys.stderr, flush=True)
 
-    flown = fly_chunks(options.flights, None, fly, progress)
+    flown = fly_batches(options.flights, None, fly, progress)
     print(file=sys.stderr)
     count, alive, report = len(agents.phases), np.ones(options.flights, bool), {}
     for phase, agent, guide in zip(agents.phases, flown[:count], flown[count:], strict=True):

@@ -37,7 +37,7 @@ def code_lines(path: Path) -> int:
 def main() -> None:
     arguments = common.parser(__doc__, peer=False).parse_args()
     files = {str(path.relative_to(ENGINE)): code_lines(path) for path in sorted(ENGINE.rglob("*.py"))}
-    reports = sum(lines for name, lines in files.items() if name.startswith("reports/"))
+    reports = sum(lines for name, lines in files.items() if name.startswith("report/"))
     table = [("file", "lines of code"), *((name, str(lines)) for name, lines in files.items())]
     table += [("training and flying", str(sum(files.values()) - reports)), ("reports", str(reports))]
     common.print_table(table)

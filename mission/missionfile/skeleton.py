@@ -53,7 +53,7 @@ def write_skeleton(name: str, directory: Path | None) -> Path:
         raise InputError(
             str(folder), expected="a new or empty folder", found="something in it", remedy="choose another --directory"
         )
-    templates = resources.files("mission") / "templates"
+    templates = resources.files("mission.missionfile") / "templates"
     with machine_errors(folder, "a folder to write to", "choose another --directory"):
         for template, target in _FILES.items():
             text = (templates / f"{template}.txt").read_text(encoding="utf-8")

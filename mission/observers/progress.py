@@ -35,7 +35,7 @@ class _Display:
         rate = (event.env_steps - self.first_step) / max(time.monotonic() - self.began, 1e-6)
         left = max(budget - event.env_steps, 0) / max(rate, 1e-6)
         value = s.get("Episode/Return")
-        shown = "".join(f"{label} {number:.3g}, " for label, number in event.data["shown"].items())
+        shown = "".join(f"{label} {number:.3g}, " for label, number in event.data.get("shown", {}).items())
         text = (
             f"{event.env_steps:,}/{budget:,} steps, {s['Speed/UpdatesPerSecond']:.0f} updates/s, "
             f"return {'-' if value is None else f'{value:.2f}'}, success {self.success}, {shown}at most {left:.0f} s left"

@@ -221,7 +221,7 @@ def test_ctrl_c_outside_training_says_what_it_leaves(tmp_path):
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert stderr.endswith("stopped; what was saved before is still there\n")
+    assert stderr.endswith("stopped; what was saved before is kept\n")
 
 
 def test_progress_shows_every_figure_and_plain_lines_where_there_is_no_terminal(capsys):
@@ -235,12 +235,12 @@ def test_progress_shows_every_figure_and_plain_lines_where_there_is_no_terminal(
     send("phase_start", data={"budget": 3000})
     scalars = {"Speed/UpdatesPerSecond": 512.0, "Episode/Return": 1.25, "Temperature/Value": 0.1}
     send("evaluation", 500, scalars={"Evaluation/Success": 0.5, "Evaluation/Return": 1.0}, data={"failures": ["low"]})
-    send("chunk", 1000, scalars=scalars, data={"budget": 3000})
+    send("chunk", 1000, scalars=scalars, data={"budget": 3000, "shown": {"temperature": 0.1}})
     send("gate", 1000, data={"passed": True, "count": 99, "flights": 100, "failures": []})
     send("mission_end")
     shown = capsys.readouterr().err
     assert "\x1b" not in shown
-    for part in ("first: begins at vehicle step 0 of at most 3,000", "first: 1,000/3,000 steps, 512 updates/s, return 1.25, "
+    for part in ("first: starts at vehicle step 0 of at most 3,000", "first: 1,000/3,000 steps, 512 updates/s, return 1.25, "
                  "success 50.0 %, temperature 0.1, at most ", "success 50.0 %, return 1.00; low", "gate passed (99 of 100"):  # fmt: skip
         assert part in shown
 

@@ -27,7 +27,7 @@ def test_guide_phase_hands_its_bank_to_the_agent_after_it(tmp_path):
 def test_phase_without_sac_needs_no_checkpoint(tmp_path):
     path = write_mission(tmp_path, plugin=NO_AGENT)
     report = fly_mission(load_mission(path), checkpoints=tmp_path / "none", flights=50, allow_local_plugins=True)
-    assert report.success["count"] == 50
+    assert report.success.count == 50
 
 
 def test_guide_that_does_not_exist_is_refused(tmp_path):
@@ -84,4 +84,4 @@ def test_flight_that_never_terminates_times_out(tmp_path):
         load_mission(write_mission(tmp_path, plugin=plugin)), flights=10, policy="guide", allow_local_plugins=True
     )
     assert report.phases[0].causes == {"missed": 0, "time_out": 10, "non_finite": 0}
-    assert report.success["count"] == 0
+    assert report.success.count == 0

@@ -146,7 +146,7 @@ FAULTS = [
     (LIMITS, 'limits=lambda params: (Limit("position_m", maximum=float("inf")),)', "finite numbers as bounds", "inf"),
     (LIMITS, 'limits=lambda params: (Limit("position_m", maximum="1.2"),)', "finite numbers as bounds", "'1.2'"),
     (LIMITS, 'limits=lambda params: (Limit("position_m"),)', "at least one", "None"),
-    (LIMITS, 'limits=lambda params: (Limit("position_m", maximum=1.2), Limit("position_m", minimum=-1.0))', "one limit a channel", "position_m, position_m"),
+    (LIMITS, 'limits=lambda params: (Limit("position_m", maximum=1.2), Limit("position_m", minimum=-1.0))', "one limit per channel", "position_m, position_m"),
     ("    control_period_s = 0.1\n", "", "control_period_s above 0", "None"),
     ("control_period_s = 0.1", "control_period_s = float('inf')", "control_period_s above 0", "inf"),
     ("    max_steps = 50\n", "", "max_steps to be a whole number", "None"),

@@ -126,7 +126,7 @@ def test_contract(module) -> None:
 
 def test_guides_fly_the_mission() -> None:
     report = fly_mission(load_mission(MISSION), flights=200, policy="guide")
-    assert report.success["rate"] > 0.99
+    assert report.success.rate > 0.99
     over = report.phases[-1].end["propellant_over_optimum_percent"]
     assert over["min"] > -0.1  # nobody beats the optimum
     assert over["mean"] < 4.5

@@ -8,6 +8,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import math
+from functools import cached_property
 from typing import Any, ClassVar, Generic, TypeVar
 
 import jax
@@ -120,6 +121,7 @@ class BoosterPhase(ObservedPhase[Handover, S], Generic[S]):
     body: Body
     site: Site
 
+    law_type: ClassVar[Any]  # the class of the guidance law
     controls: ClassVar[Any]  # Controls, or a property where they depend on the parameters
     burning_groups: ClassVar[Any] = None  # how many engine groups burn, from the first; None for all of them
     engine_first: ClassVar[bool] = True
@@ -132,6 +134,11 @@ class BoosterPhase(ObservedPhase[Handover, S], Generic[S]):
     def build(cls, params: Any) -> Any:
         """Build the phase for its parameters."""
         return cls(params, build_body(params.vehicle, 0, carrying=cls.carries_stages), params.site())
+
+    @cached_property
+    def law(self) -> Any:
+        """Return the guidance law."""
+        return self.law_type(self.params, self.body, self.site, self.controls, self.control_period_s)
 
     @property
     def action_names(self) -> tuple[str, ...]:
@@ -166,11 +173,14 @@ class BoosterPhase(ObservedPhase[Handover, S], Generic[S]):
         propellant: Array,
         ignitions_left: tuple[float, ...],
         rates: Vector = CENTRED,
+        gas: Scalar | None = None,
     ) -> Handover:
         """Return a vehicle with its engines off and its nose along `axis`; `key` (consumed) draws the turbulence."""
         attitude = quaternion_of_axis(axis * (1.0 / norm(axis)))
         state = start_state(self.body, position, velocity, attitude, propellant, key)
         motion = state.motion._replace(rates=Vector(*(jnp.asarray(rate, jnp.float32) for rate in rates)))
+        if gas is not None:
+            motion = motion._replace(rcs_propellant=jnp.asarray(gas, jnp.float32))
         left = tuple(jnp.asarray(number, jnp.float32) for number in ignitions_left)
         return Handover(state._replace(motion=motion, ignitions_left=left), dispersion)
 

@@ -15,7 +15,7 @@ from jax import Array
 
 from mission import Environment
 from mission_rocket.controls import EVENT, Controls
-from mission_rocket.physics.vector import Scalar
+from mission_rocket.physics.vector import Scalar, Vector
 
 H = TypeVar("H")
 S = TypeVar("S")
@@ -91,7 +91,7 @@ def flag(name: str, quantity: str, value: Value) -> Row:
 
 def rate_rows(size: float) -> tuple[Row, ...]:
     """Return the rows of the angular velocity."""
-    return rows("rate_x rate_y rate_z", "angular velocity", BODY, linear(size, "rad/s"), "measured.motion.rates")
+    return rows("rate_x rate_y rate_z", "angular velocity", BODY, linear(size, "rad/s"), RATES)
 
 
 def guide_rows(controls: Controls, *left_out: str) -> tuple[Row, ...]:
@@ -104,7 +104,30 @@ def guide_rows(controls: Controls, *left_out: str) -> tuple[Row, ...]:
     )
 
 
+def body_force(phase: Any, state: Any) -> Vector:
+    """Return the specific force in body axes [m/s2]."""
+    return state.measured.in_body(state.measured.specific_force)
+
+
+def reserve(phase: Any, state: Any) -> Scalar:
+    """Return the propellant above the reserve of the phase [kg]."""
+    return state.measured.motion.propellant - phase.params.reserve_kg
+
+
+def wanted(phase: Any, state: Any) -> Vector:
+    """Return the wanted direction of the nose in body axes."""
+    return state.measured.in_body(state.plan.wanted)
+
+
+RATES = "measured.motion.rates"
 LEVEL = rows("level", "thrust level of the centre engine", NO_FRAME, linear(1.0, "-"), "measured.motion.levels")[0]
+LAG = row(
+    "lag",
+    "estimated less nominal lag of the engines",
+    NO_FRAME,
+    linear(0.1, "s"),
+    lambda phase, state: state.estimate.lag - phase.body.engines[0].lag,
+)
 GIMBAL = rows(
     "gimbal_x gimbal_y gimbal_z",
     "gimbal angle over its limit",

@@ -5,18 +5,35 @@ Angles and moments are about the body's x, y and z axes.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import dataclasses
+from typing import Generic, NamedTuple, TypeVar
 
 import jax.numpy as jnp
 from jax import Array
 
+from mission_rocket.controls import Controls
 from mission_rocket.measurement import Measurement
 from mission_rocket.physics.atmosphere import atmosphere
+from mission_rocket.physics.gravity import Site
 from mission_rocket.physics.tables import lookup_grid
 from mission_rocket.physics.vector import Scalar, Vector, cross, dot, norm
 from mission_rocket.physics.vehicle import Body
 
 _GIMBAL_WEIGHT = 0.1  # from a search over dispersed flights
+
+
+P = TypeVar("P")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class GuidanceLaw(Generic[P]):
+    """The classical controller of a phase, with the parameters of the phase and its vehicle."""
+
+    params: P
+    body: Body
+    site: Site
+    controls: Controls
+    period_s: float
 
 
 class Turn(NamedTuple):

@@ -10,19 +10,20 @@ from __future__ import annotations
 
 import dataclasses
 from functools import cached_property
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from pydantic import Field
 
-from mission_rocket.controls import Controls, Setting, throttle_share
-from mission_rocket.guides.guidance import estimate_drag, estimate_lag, estimate_thrust, with_thrust
+from mission_rocket.booster import FlightParams
+from mission_rocket.controls import Setting, throttle_share
+from mission_rocket.guides.guidance import GuidanceLaw, estimate_drag, estimate_lag, estimate_thrust, with_thrust
 from mission_rocket.guides.prediction import stop, stopping_throttle
 from mission_rocket.guides.regulator import Lateral, Regulator, Weights, descend, design, linearise, regulate, time_key
 from mission_rocket.measurement import Measurement
 from mission_rocket.physics.constants import LANDING_GRAVITY_M_S2, SEA_LEVEL_PRESSURE_PA
-from mission_rocket.physics.gravity import Site
 from mission_rocket.physics.vector import Vector, dot
 from mission_rocket.physics.vehicle import Body
 
@@ -94,27 +95,25 @@ class Estimate(NamedTuple):
     thrust: Array
 
 
+class LandingGuideParams(FlightParams):
+    """The parameters of the guidance law."""
+
+    engines: Literal[1, 3] = Field(1, description="Number of engines that burn.")
+    reference_throttle: float = Field(0.864, gt=0.4, lt=1.0, description="Throttle at which the guide plans the burn.")
+    start_altitude_m: float = Field(7000.0, gt=500.0)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
-class LandingGuide:
-    """The guidance law of a vehicle that lands on `engines` engines of its first groups.
-
-    It lights for a stop at `reference_throttle`; its lateral gains reach up to `highest_m`.
-    """
-
-    body: Body
-    site: Site
-    controls: Controls
-    period_s: float
-    engines: float
-    reference_throttle: float
-    highest_m: float
+class LandingGuide(GuidanceLaw[LandingGuideParams]):
+    """The guidance law of a landing on the engines of the first groups."""
 
     @cached_property
     def regulator(self) -> Regulator:
-        """Return the lateral gains; made once, as plain numbers."""
-        flare = (_GAINS.flare_m_s, _GAINS.flare_m_s2)
+        """Return the lateral gains up to 1.3 times the altitude of the start; made once, as plain numbers."""
+        params, flare = self.params, (_GAINS.flare_m_s, _GAINS.flare_m_s2)
+        engines, highest = float(params.engines), 1.3 * params.start_altitude_m
         with jax.ensure_compile_time_eval():
-            path = descend(self.body, self.reference_throttle, self.engines, self.period_s, self.highest_m, flare)
+            path = descend(self.body, params.reference_throttle, engines, self.period_s, highest, flare)
             return design(linearise(self.body, self.site, path), path, _GAINS.lateral, self.period_s)
 
     def nominal(self) -> Estimate:
@@ -130,14 +129,14 @@ class LandingGuide:
         lag = estimate_lag(before.lag, level, after, throttle, burnt & (level > 0.02), self.period_s)
         # while lit, the jet of the burn and the dispersion of the thrust are mixed with the drag
         drag = jnp.where(lit, before.drag, estimate_drag(self.body, now, before.drag))
-        return Estimate(lag, drag, estimate_thrust(self.body, self.engines, now, before.thrust))
+        return Estimate(lag, drag, estimate_thrust(self.body, float(self.params.engines), now, before.thrust))
 
     def plan(self, measured: Measurement, lit: Array, estimate: Estimate) -> Plan:
         """Predict the burn and command throttle, ignition, gimbal and fins."""
-        body, number = with_thrust(self.body, estimate.thrust), self.engines
-        group = body.engines[0]
+        body, number = with_thrust(self.body, estimate.thrust), float(self.params.engines)
+        group, reference = body.engines[0], self.params.reference_throttle
         speed, height = jnp.maximum(-measured.climb, 0.0), jnp.maximum(measured.altitude, 0.0)
-        end = stop(body, measured.mass, height, speed, self.reference_throttle, number, _GAINS.final_m_s, estimate.drag)
+        end = stop(body, measured.mass, height, speed, reference, number, _GAINS.final_m_s, estimate.drag)
         # unlit it falls until the stop would be at the ground; the mean delay and the lag come on top
         early = (0.2 + group.lag) * speed
         to_ignition = jnp.where(lit, 0.0, (end.height - early) / jnp.maximum(speed, 1.0))
@@ -158,7 +157,7 @@ class LandingGuide:
 
     def _throttle(self, body: Body, measured: Measurement, lit: Array, estimate: Estimate) -> Array:
         """Return the throttle that brakes to the flare and through it, from where the engine will have followed."""
-        group, number = body.engines[0], self.engines
+        group, number = body.engines[0], float(self.params.engines)
         speed, height = jnp.maximum(-measured.climb, 0.0), jnp.maximum(measured.altitude, 0.0)
         ahead = _GAINS.ahead * estimate.lag
         braking = dot(measured.specific_force, measured.vertical) - LANDING_GRAVITY_M_S2

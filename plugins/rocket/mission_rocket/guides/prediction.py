@@ -52,13 +52,10 @@ def resistance(body: Body, height: Array, through: Vector) -> tuple[Array, Array
     return pressure * body.aerodynamics.area * coefficient / speed, pressure
 
 
-def brake(body: Body, site: Site, begin: Falling, seconds: Array, load: float) -> tuple[Vector, Vector, Array, Array]:
+def brake(body: Body, site: Site, begin: Falling, seconds: Array, load: float) -> Falling:
     """Predict a burn against the flow at an axial load [m/s2], in 3 midpoint steps.
 
     The wind of `begin` is the factor on the shape of the wind.
-
-    Returns:
-      position, velocity, altitude and mass after the burn.
     """
     span, exhaust, wind = seconds / 3, body.engines[0].thrust / body.engines[0].flow, begin.wind
 
@@ -76,7 +73,7 @@ def brake(body: Body, site: Site, begin: Falling, seconds: Array, load: float) -
         used = jnp.maximum(load * mass - drag, 0.0) / exhaust * span
         return (at + half * span, v + pull * span, height + half.z * span, mass - used), None
 
-    return lax.scan(leg, (begin.position, begin.velocity, begin.altitude, begin.mass), None, length=3)[0]
+    return Falling(*lax.scan(leg, tuple(begin[:4]), None, length=3)[0], wind)
 
 
 def descend(body: Body, site: Site, begin: Falling, drag: Array, level: float) -> Descent:

@@ -23,23 +23,20 @@ Guidance law: guides/landing.py.
 from __future__ import annotations
 
 import dataclasses
-from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
 from pydantic import Field, field_validator
 
 from mission import Outcome, PhaseSpec, hookimpl
-from mission_rocket import booster
+from mission_rocket import booster, observation
 from mission_rocket.booster import BoosterPhase, Box, Causes, outside
 from mission_rocket.controls import Controls, throttle_of
-from mission_rocket.guides.landing import Estimate, LandingGuide, Plan
+from mission_rocket.guides.landing import Estimate, LandingGuide, LandingGuideParams, Plan
 from mission_rocket.guides.prediction import Falling, predict_touchdown
 from mission_rocket.measurement import Measurement, measure
-from mission_rocket.observation import (
-    FINS, GIMBAL, LEVEL, LOCAL, NO_FRAME, Observation, flag, guide_rows, linear, log, rate_rows, row, rows, tanh,
-)  # fmt: skip
+from mission_rocket.observation import LOCAL, NO_FRAME, Observation, linear, log, row, rows, tanh
 from mission_rocket.physics.constants import DEGREE
 from mission_rocket.physics.state import Handover
 from mission_rocket.physics.vector import Scalar, Vector, norm
@@ -54,11 +51,9 @@ CONTROLS = Controls(
 )
 
 
-class LandingParams(booster.FlightParams):
-    """The landing box and the guidance law."""
+class LandingBox(booster.FlightParams):
+    """The bounds of a landing."""
 
-    residual: float = booster.residual_field(0.1)
-    reference_throttle: float = Field(0.864, gt=0.4, lt=1.0, description="Throttle at which the guide plans the burn.")
     miss_m: float = Field(10.0, gt=0.0)
     vertical_speed_m_s: float = Field(2.0, gt=0.0)
     lateral_speed_m_s: float = Field(1.0, gt=0.0)
@@ -66,11 +61,10 @@ class LandingParams(booster.FlightParams):
     rate_deg_s: float = Field(3.0, gt=0.0)
 
 
-class Params(LandingParams):
-    """The landing box, the engines, and the ranges of a start of the phase's own."""
+class Params(LandingBox, LandingGuideParams):
+    """The landing box, the guidance law, and the ranges of a start of the phase's own."""
 
-    engines: Literal[1, 3] = Field(1, description="Number of engines that burn.")
-    start_altitude_m: float = Field(7000.0, gt=500.0)
+    residual: float = booster.residual_field(0.1)
     start_speed_m_s: float = Field(385.0, gt=0.0)
     start_propellant_kg: float = Field(10_000.0, gt=0.0)
     start_miss_m: float = Field(200.0, ge=0.0)
@@ -109,24 +103,23 @@ OBSERVATION = Observation(
         row("climb", "vertical speed", LOCAL, linear(200.0, "m/s", about=-200.0), "measured.climb"),
         row("climb_fine", "vertical speed", LOCAL, tanh(5.0, "m/s"), "measured.climb"),
         *rows("tilt_x tilt_y", "axis of the body", LOCAL, linear(0.1, "-"), "measured.axis"),
-        *rate_rows(0.1),
+        *observation.rate_rows(0.1),
         *rows("felt_x felt_y", "specific force", LOCAL, linear(10.0, "m/s2"), "measured.specific_force"),
         row("felt_up", "specific force", LOCAL, linear(20.0, "m/s2"), "measured.specific_force.z"),
-        LEVEL,
-        flag("lit", "whether the engines are lit", "lit"),
+        observation.LEVEL,
+        observation.flag("lit", "whether the engines are lit", "lit"),
         row("mass", "mass", NO_FRAME, linear(5e3, "kg", about=35e3), "measured.mass"),
         row("pressure", "dynamic pressure", NO_FRAME, linear(50e3, "Pa"), "measured.pressure"),
-        *GIMBAL[:2],
-        *FINS[:2],
+        *observation.GIMBAL[:2],
+        *observation.FINS[:2],
         row("stop_height", "altitude where the burn would stop", LOCAL, log(20.0, "m", per=3.0), "plan.stop_height"),
         row("time_to_touchdown", "time to touchdown", NO_FRAME, linear(20.0, "s", about=20.0), "plan.seconds"),
-        row("lag", "estimated less nominal lag of the engine", NO_FRAME, linear(0.1, "s"),
-            lambda phase, state: state.estimate.lag - phase.body.engines[0].lag),
+        observation.LAG,
         row("drag", "estimated over nominal drag", NO_FRAME, linear(0.1, "-", about=1.0), "estimate.drag"),
         row("thrust", "estimated over nominal thrust", NO_FRAME, linear(0.02, "-", about=1.0), "estimate.thrust"),
-        *guide_rows(CONTROLS, "fin_roll"),
+        *observation.guide_rows(CONTROLS, "fin_roll"),
     )
-)  # fmt: skip
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -135,6 +128,7 @@ class LandingBurn(BoosterPhase[State]):
 
     params: Params
 
+    law_type = LandingGuide
     controls = CONTROLS
     observation = OBSERVATION
     causes = Causes(("landed", "overstressed", "out_of_propellant", "crashed", "missed", "toppled", "rose"))
@@ -146,19 +140,6 @@ class LandingBurn(BoosterPhase[State]):
     def burning_groups(self) -> int:
         """Return how many engine groups burn: the centre engine, or with it the pair beside it."""
         return 1 if self.params.engines == 1 else 2
-
-    @cached_property
-    def law(self) -> LandingGuide:
-        """Return the guidance law."""
-        return LandingGuide(
-            body=self.body,
-            site=self.site,
-            controls=CONTROLS,
-            period_s=self.control_period_s,
-            engines=float(self.params.engines),
-            reference_throttle=self.params.reference_throttle,
-            highest_m=1.3 * self.params.start_altitude_m,
-        )
 
     def start(self, key: Array) -> Handover:
         """Draw a vehicle that falls engines first, aimed at the pad as an entry leaves it."""

@@ -58,28 +58,6 @@ def residual_field(default: float) -> Any:
     return Field(default, ge=0.0, le=1.0, description="Authority of the agent over the guide; 0 for no guide.")
 
 
-class Causes(tuple[str, ...]):
-    """The names of the ends of a phase: success, then the failures, of which the first that holds is the cause."""
-
-    def judge(self, ended: Array, at_once: dict[str, Array], at_end: dict[str, Array]) -> Outcome:
-        """Decide how a vehicle stands.
-
-        Args:
-          ended: whether the phase has reached its regular end.
-          at_once: failures by name that end the phase whenever they hold.
-          at_end: failures by name that count only where the phase has `ended`.
-        """
-        failures, cause = at_once | at_end, jnp.zeros((), jnp.int32)
-        for number in range(len(self) - 1, 0, -1):
-            cause = jnp.where(failures[self[number]], jnp.int32(number), cause)
-        terminated = jnp.stack([ended, *at_once.values()]).any()
-        return Outcome(terminated, ended & (cause == 0), cause)
-
-    def among(self, outcome: Outcome, *names: str) -> Array:
-        """Return whether the cause of an outcome is one of those named."""
-        return jnp.stack([outcome.cause == self.index(name) for name in names]).any()
-
-
 def outside(box: Box, *names: str) -> Array:
     """Return whether a vehicle is outside any of the named sides of a box; of all sides if none is named."""
     return jnp.stack([~(box[name] <= 1.0) for name in names or box]).any()
@@ -123,7 +101,6 @@ class BoosterPhase(ObservedPhase[Handover, S], Generic[S]):
 
     law_type: ClassVar[Any]  # the class of the guidance law
     controls: ClassVar[Any]  # Controls, or a property where they depend on the parameters
-    burning_groups: ClassVar[Any] = None  # how many engine groups burn, from the first; None for all of them
     engine_first: ClassVar[bool] = True
     carries_stages: ClassVar[bool] = False
     # Reward per second for a full structural limit above 80 %. The phases differ because each was trained with a
@@ -141,13 +118,17 @@ class BoosterPhase(ObservedPhase[Handover, S], Generic[S]):
         return self.law_type(self.params, self.body, self.site, self.controls, self.control_period_s)
 
     @property
-    def action_names(self) -> tuple[str, ...]:
+    def action_names(self) -> tuple[str, ...]:  # ty: ignore[incompatible-property-override]
         """Return the names of the actions."""
         return self.controls.names
 
     @abc.abstractmethod
     def reward(self, state: S, action: Array, after: S, outcome: Outcome) -> dict[str, Array]:
         """Return the reward terms of a step."""
+
+    def burning_groups(self) -> int:
+        """Return how many engine groups burn, from the first: all of them, unless the phase says otherwise."""
+        return len(self.body.engines)
 
     def own_telemetry(self, state: S) -> dict[str, Scalar]:
         """Return the channels that only this phase has."""
@@ -204,7 +185,7 @@ class BoosterPhase(ObservedPhase[Handover, S], Generic[S]):
         """Return the setting that the vehicle receives under an action of the agent."""
         return self.controls.decode(self.controls.corrected(state.plan.action, self.params.residual, action))
 
-    def switch(self, *events: tuple[Array, Array]) -> Array:
+    def switch(self, *events: tuple[Array, Scalar]) -> Array:
         """Return when the command switches within the period: at the first event (whether, seconds), else halfway."""
         at = jnp.asarray(0.5 * self.control_period_s)
         for happens, seconds in reversed(events):
@@ -213,7 +194,7 @@ class BoosterPhase(ObservedPhase[Handover, S], Generic[S]):
 
     def command(self, setting: Setting, on: Array) -> Command:
         """Return the command of a setting, with the engines burning where `on`."""
-        groups = len(self.body.engines) if self.burning_groups is None else self.burning_groups
+        groups = self.burning_groups()
         throttle = [jnp.where(on, throttle_of(group, setting.throttle), 0.0) for group in self.body.engines[:groups]]
         return Command(
             throttle=(*throttle, *(jnp.zeros(()) for _ in self.body.engines[groups:])),

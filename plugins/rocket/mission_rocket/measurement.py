@@ -113,7 +113,7 @@ def measure(
         gust=gust,
         flow=through * (1.0 / acting.flow.airspeed),
         specific_force=rotate(motion.attitude, acting.wrench.force * (1.0 / acting.mass.mass)),
-        slopes=_slopes(body, acting, dot(axis, through) < 0.0),
+        slopes=_slopes(body, acting, jnp.asarray(dot(axis, through) < 0.0)),
         limit_share=_limit_share(body, motion, acting, engine_first, command),
     )
 
@@ -122,11 +122,11 @@ def _slopes(body: Body, acting: Loads, engine_first: Array) -> Slopes:
     """Return the slopes of the aerodynamic forces at small incidence."""
     aero, pressure, mach = body.aerodynamics, acting.flow.dynamic_pressure, acting.flow.mach
     zero = jnp.zeros_like(mach)
-    lifts = (lookup_grid(polar.lift, _SMALL_INCIDENCE + zero, mach) for polar in (aero.engine_first, aero.nose_first))
-    slope = jnp.where(engine_first, *lifts) / _SMALL_INCIDENCE
+    lifts = [lookup_grid(polar.lift, _SMALL_INCIDENCE + zero, mach) for polar in (aero.engine_first, aero.nose_first)]
+    slope = jnp.where(engine_first, lifts[0], lifts[1]) / _SMALL_INCIDENCE
     lift = pressure * aero.area * slope
-    centres = aero.engine_first.centre_of_pressure, aero.nose_first.centre_of_pressure
-    arm = jnp.where(engine_first, *centres) - acting.mass.centre
+    centre = jnp.where(engine_first, aero.engine_first.centre_of_pressure, aero.nose_first.centre_of_pressure)
+    arm = centre - acting.mass.centre
     trimmed, fin = lift, zero
     if body.fins is not None:
         trimmed = lift * (1.0 - arm / (body.fins.height - acting.mass.centre))

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from mission import Environment
+from mission_rocket.causes import Causes
 from mission_rocket.controls import EVENT, Controls
 from mission_rocket.physics.vector import Scalar, Vector
 
@@ -170,6 +171,7 @@ class ObservedPhase(Environment[H, S], Generic[H, S]):
     """A phase that declares its observation as a table; the table is appended to the docstring of the class."""
 
     observation: ClassVar[Observation]
+    causes: Causes  # ty: ignore[incompatible-mutable-override]
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

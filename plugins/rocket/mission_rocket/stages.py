@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
 from pydantic import Field, model_validator
 
 from mission import Outcome
-from mission_rocket.booster import Causes
 from mission_rocket.observation import NO_FRAME, Observation, ObservedPhase, linear, row
 from mission_rocket.physics.channels import channels
 from mission_rocket.physics.constants import DEGREE, EARTH_MU_M3_S2, EARTH_RADIUS_M, EARTH_ROTATION_RAD_S
@@ -126,7 +125,6 @@ class StagePhase(ObservedPhase[Handover, StageState]):
     params: Any
 
     action_names = ()
-    causes: ClassVar[Causes]
     control_period_s = PERIOD_S
     max_steps = 10_000
 

@@ -73,7 +73,8 @@ def brake(body: Body, site: Site, begin: Falling, seconds: Array, load: float) -
         used = jnp.maximum(load * mass - drag, 0.0) / exhaust * span
         return (at + half * span, v + pull * span, height + half.z * span, mass - used), None
 
-    return Falling(*lax.scan(leg, tuple(begin[:4]), None, length=3)[0], wind)
+    top = (begin.position, begin.velocity, begin.altitude, jnp.asarray(begin.mass))
+    return Falling(*lax.scan(leg, top, None, length=3)[0], wind)
 
 
 def descend(body: Body, site: Site, begin: Falling, drag: Array, level: float) -> Descent:

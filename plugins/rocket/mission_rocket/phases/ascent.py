@@ -34,7 +34,8 @@ from pydantic import Field
 
 from mission import Outcome, PhaseSpec, hookimpl
 from mission_rocket import booster, observation
-from mission_rocket.booster import BoosterPhase, Box, Causes, near_miss, off_centre, with_success
+from mission_rocket.booster import BoosterPhase, Box, near_miss, off_centre, with_success
+from mission_rocket.causes import Causes
 from mission_rocket.controls import Controls
 from mission_rocket.guides.ascent import TAIL_S, AscentGuide, AscentGuideParams, Plan, path_error
 from mission_rocket.measurement import Measurement
@@ -133,7 +134,7 @@ class Ascent(BoosterPhase[State]):
     carries_stages = True
 
     @property
-    def controls(self) -> Controls:
+    def controls(self) -> Controls:  # ty: ignore[incompatible-property-override]
         """Return the actions, with those of the fins where they are unfolded."""
         return WITH_FINS if self.params.fins else CONTROLS
 

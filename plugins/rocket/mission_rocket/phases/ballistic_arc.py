@@ -28,7 +28,8 @@ from pydantic import Field
 
 from mission import Outcome, PhaseSpec, hookimpl
 from mission_rocket import booster, observation
-from mission_rocket.booster import BoosterPhase, Box, Causes, between, near_miss, outside, with_success
+from mission_rocket.booster import BoosterPhase, Box, between, near_miss, outside, with_success
+from mission_rocket.causes import Causes
 from mission_rocket.controls import Controls
 from mission_rocket.guides.arc import ArcGuide, ArcGuideParams, Plan
 from mission_rocket.measurement import Measurement
@@ -126,7 +127,6 @@ class BallisticArc(BoosterPhase[State]):
     controls = CONTROLS
     observation = OBSERVATION
     causes = Causes(("oriented", "overstressed", "out_of_gas", "misaligned", "turning"))
-    burning_groups = 0
     control_period_s = 1.0
     max_steps = 450
 

@@ -32,7 +32,8 @@ from pydantic import Field
 
 from mission import Outcome, PhaseSpec, hookimpl
 from mission_rocket import booster, observation
-from mission_rocket.booster import BoosterPhase, Box, Causes, between, near_miss, off_centre, outside, with_success
+from mission_rocket.booster import BoosterPhase, Box, between, near_miss, off_centre, outside, with_success
+from mission_rocket.causes import Causes
 from mission_rocket.controls import Controls
 from mission_rocket.guides.entry import EntryGuide, EntryGuideParams, Plan
 from mission_rocket.measurement import Measurement
@@ -126,9 +127,11 @@ class EntryBurn(BoosterPhase[State]):
             "short_of_propellant",
         )
     )  # fmt: skip
-    burning_groups = 2
     max_steps = 500
     limit_penalty_per_s = 4.0
+
+    def burning_groups(self) -> int:
+        return 2
 
     def start(self, key: Array) -> Handover:
         """Draw a vehicle as a boostback aimed at the offset leaves it, engines first, scattered."""

@@ -34,7 +34,8 @@ from pydantic import Field
 
 from mission import Outcome, PhaseSpec, hookimpl
 from mission_rocket import booster, observation
-from mission_rocket.booster import BoosterPhase, Box, Causes, between, near_miss, with_success
+from mission_rocket.booster import BoosterPhase, Box, between, near_miss, with_success
+from mission_rocket.causes import Causes
 from mission_rocket.controls import Controls, throttle_of
 from mission_rocket.guides.boostback import BoostbackGuide, BoostbackGuideParams, Estimate, Plan
 from mission_rocket.measurement import Measurement
@@ -138,9 +139,11 @@ class FlipBoostback(BoosterPhase[State]):
     controls = CONTROLS
     observation = OBSERVATION
     causes = Causes(("on_target", "overstressed", "out_of_propellant", "too_low", "lost_control", "off_target"))
-    burning_groups = 2
     control_period_s = 0.25
     max_steps = 560
+
+    def burning_groups(self) -> int:
+        return 2
 
     def start(self, key: Array) -> Handover:
         """Draw a vehicle after MECO as real flights leave it: engines off, nose along the velocity, scattered."""

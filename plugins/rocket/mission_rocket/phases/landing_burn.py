@@ -31,7 +31,8 @@ from pydantic import Field, field_validator
 
 from mission import Outcome, PhaseSpec, hookimpl
 from mission_rocket import booster, observation
-from mission_rocket.booster import BoosterPhase, Box, Causes, outside
+from mission_rocket.booster import BoosterPhase, Box, outside
+from mission_rocket.causes import Causes
 from mission_rocket.controls import Controls, throttle_of
 from mission_rocket.guides.landing import Estimate, LandingGuide, LandingGuideParams, Plan
 from mission_rocket.guides.prediction import Falling, predict_touchdown
@@ -136,9 +137,7 @@ class LandingBurn(BoosterPhase[State]):
     max_steps = 400
     limit_penalty_per_s = 5.0
 
-    @property
     def burning_groups(self) -> int:
-        """Return how many engine groups burn: the centre engine, or with it the pair beside it."""
         return 1 if self.params.engines == 1 else 2
 
     def start(self, key: Array) -> Handover:

@@ -12,7 +12,7 @@ from jax import Array
 from pydantic import Field
 
 from mission import PhaseSpec, hookimpl
-from mission_rocket.booster import Causes
+from mission_rocket.causes import Causes
 from mission_rocket.physics.state import idle
 from mission_rocket.stages import PERIOD_S, TIME, StageParams, StagePhase, StageState
 

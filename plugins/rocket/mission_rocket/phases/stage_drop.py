@@ -15,7 +15,7 @@ from jax import Array
 from pydantic import model_validator
 
 from mission import Outcome, PhaseSpec, hookimpl
-from mission_rocket.booster import Causes
+from mission_rocket.causes import Causes
 from mission_rocket.observation import Observation, flag
 from mission_rocket.physics.state import Handover, start_state
 from mission_rocket.physics.vector import Vector, cross, rotate

@@ -120,29 +120,27 @@ def wanted(phase: Any, state: Any) -> Vector:
     return state.measured.in_body(state.plan.wanted)
 
 
+def over_limit(actuator: str) -> Value:
+    """Return the way to compute the angles of an actuator over its limit."""
+
+    def angles(phase: Any, state: Any) -> Vector:
+        part = getattr(phase.body, actuator)
+        return getattr(state.measured.motion, actuator) * (1.0 / (part.limit if part else 1.0))
+
+    return angles
+
+
+def excess_lag(phase: Any, state: Any) -> Scalar:
+    """Return the estimated less the nominal lag of the engines [s]."""
+    return state.estimate.lag - phase.body.engines[0].lag
+
+
 RATES = "measured.motion.rates"
-LEVEL = rows("level", "thrust level of the centre engine", NO_FRAME, linear(1.0, "-"), "measured.motion.levels")[0]
-LAG = row(
-    "lag",
-    "estimated less nominal lag of the engines",
-    NO_FRAME,
-    linear(0.1, "s"),
-    lambda phase, state: state.estimate.lag - phase.body.engines[0].lag,
-)
-GIMBAL = rows(
-    "gimbal_x gimbal_y gimbal_z",
-    "gimbal angle over its limit",
-    BODY,
-    linear(1.0, "-"),
-    lambda phase, state: state.measured.motion.gimbal * (1.0 / phase.body.gimbal.limit),
-)
-FINS = rows(
-    "fin_x fin_y fin_z",
-    "fin angle over its limit",
-    BODY,
-    linear(1.0, "-"),
-    lambda phase, state: state.measured.motion.fins * (1.0 / (phase.body.fins.limit if phase.body.fins else 1.0)),
-)
+SHARE = linear(1.0, "-")
+LEVEL = rows("level", "thrust level of the centre engine", NO_FRAME, SHARE, "measured.motion.levels")[0]
+LAG = row("lag", "estimated less nominal lag of the engines", NO_FRAME, linear(0.1, "s"), excess_lag)
+GIMBAL = rows("gimbal_x gimbal_y gimbal_z", "gimbal angle over its limit", BODY, SHARE, over_limit("gimbal"))
+FINS = rows("fin_x fin_y fin_z", "fin angle over its limit", BODY, SHARE, over_limit("fins"))
 
 
 class Observation(tuple[Row, ...]):

@@ -19,8 +19,8 @@ from pydantic import Field
 
 from mission_rocket.booster import FlightParams
 from mission_rocket.controls import Setting, throttle_share
-from mission_rocket.guides.guidance import GuidanceLaw, accelerate_across, estimate_drag, estimate_lag, point
-from mission_rocket.guides.prediction import Descent, Falling, brake, descend, predict_touchdown
+from mission_rocket.guides.guidance import GuidanceLaw, accelerate_across, estimate_drag, estimate_lag, point, with_drag
+from mission_rocket.guides.prediction import Falling, brake, descend, predict_touchdown
 from mission_rocket.measurement import Measurement
 from mission_rocket.physics.constants import DEGREE, WIND_SHAPE
 from mission_rocket.physics.gravity import free_fall
@@ -28,8 +28,7 @@ from mission_rocket.physics.tables import lookup, lookup_grid
 from mission_rocket.physics.vector import Scalar, Vector, norm
 
 _OVERDUE_S = 2.0
-_LANDING = (0.85, 1.0)  # throttle and engines of the landing that is predicted
-_LANDING_IGNITION_M = 2700.0
+_LANDING = (2700.0, 0.85, 1.0)  # ignition altitude, throttle and engines of the landing that is predicted
 _ENGINES = 3.0
 _SPEED = (388.0, 430.0)  # m/s at the end, and
 _PEAK = (66e3, 74e3)  # Pa, at which the guide cuts off: with plenty of propellant, and with the least
@@ -48,28 +47,28 @@ class EntryGuideParams(FlightParams):
     least_propellant_kg: float = Field(6500.0, ge=0.0)
 
 
-class Plan(NamedTuple):
-    """The action of the guidance law and its predictions.
+class Prediction(NamedTuple):
+    """The predicted end of the phase and the landing.
 
-    `rest` is where the vehicle would come to rest [m]; `peak` the largest dynamic pressure [Pa] and `speed` the speed at
-    the end of the phase [m/s]; `burn` the seconds until the cut-off; `drag` the estimated over the nominal drag.
+    `rest` is where the vehicle would come to rest [m] and `reach` how far a push across now moves it [m per m/s];
+    `peak` is the largest dynamic pressure [Pa], `speed` the speed at the end of the phase [m/s] and `left` the
+    propellant after the burn [kg].
     """
 
-    action: Array
-    rest: Vector
-    peak: Array
-    speed: Array
-    burn: Array
-    drag: Array
-
-
-class Prediction(NamedTuple):
-    """The descent to the end altitude, the place of rest [m], metres there per m/s across now, and propellant left."""
-
-    end: Descent
     rest: Vector
     reach: Array
+    peak: Array
+    speed: Array
     left: Array
+
+
+class Plan(NamedTuple):
+    """The action and the prediction; `burn` seconds until the cut-off, `drag` the estimated over the nominal drag."""
+
+    action: Array
+    predicted: Prediction
+    burn: Array
+    drag: Array
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -92,8 +91,8 @@ class EntryGuide(GuidanceLaw[EntryGuideParams]):
     def first_plan(self, measured: Measurement) -> Plan:
         """Return the plan at the start of the phase."""
         zero, no, lag = jnp.zeros(()), jnp.bool_(False), self.nominal_lag()
-        action, nowhere = jnp.zeros(len(self.controls.names)), Vector(zero, zero, zero)
-        plan = Plan(action=action, rest=nowhere, peak=zero, speed=zero, burn=zero + 14.0, drag=zero + 1.0)
+        nothing = Prediction(Vector(zero, zero, zero), zero, zero, zero, zero)
+        plan = Plan(jnp.zeros(len(self.controls.names)), nothing, zero + 14.0, zero + 1.0)
         for _ in range(3):  # the length of the burn is found by iteration
             plan = self.plan(measured, plan, no, no, lag, 0.0)
         return plan
@@ -112,18 +111,12 @@ class EntryGuide(GuidanceLaw[EntryGuideParams]):
                 "time_to_cut_off": burn,
             },
         )
-        return Plan(
-            action=self.controls.encode(setting),
-            rest=predicted.rest,
-            peak=predicted.end.peak,
-            speed=norm(predicted.end.velocity),
-            burn=burn,
-            drag=drag,
-        )
+        return Plan(self.controls.encode(setting), predicted, burn, drag)
 
     def _ignition(self, plan: Plan) -> Array:
         """Return the altitude at which the guide lights: higher where there is much to correct."""
-        miss = jnp.sqrt(plan.rest.x**2 + plan.rest.y**2 + 1.0)
+        rest = plan.predicted.rest
+        miss = jnp.sqrt(rest.x**2 + rest.y**2 + 1.0)
         return self.params.ignition_altitude_m + jnp.clip(2.5 * (miss - 1500.0), 0.0, 11e3)
 
     def _predict(self, m: Measurement, before: Plan, lit: Array, cut: Array, burn: Array, drag: Array) -> Prediction:
@@ -144,27 +137,28 @@ class EntryGuide(GuidanceLaw[EntryGuideParams]):
         thrust = jnp.maximum(m.motion.levels[0], 0.01) * _ENGINES * body.engines[0].thrust
         tail = body.engines[0].lag * thrust / m.mass / params.guide_load_m_s2
         braked = brake(body, self.site, top, jnp.where(cut, 0.0, burn) + tail, params.guide_load_m_s2)
-        end = descend(body, self.site, braked, drag, params.end_altitude_m)
+        resisting = with_drag(body, drag)
+        end = descend(resisting, self.site, braked, params.end_altitude_m)
         wind = top.wind * lookup(WIND_SHAPE, params.end_altitude_m)
         low = jnp.minimum(m.altitude, params.end_altitude_m)
         begin = Falling(end.position, end.velocity, low, braked.mass, wind)
-        rest, seconds = predict_touchdown(body, begin, jnp.asarray(_LANDING_IGNITION_M), *_LANDING, drag)
-        reach = end.reach + end.kept * 0.5 * seconds
-        return Prediction(end, rest, reach, m.motion.propellant - (m.mass - braked.mass))
+        rest, seconds = predict_touchdown(resisting, begin, *_LANDING)
+        left = jnp.asarray(m.motion.propellant - (m.mass - braked.mass))
+        return Prediction(rest, end.reach + end.kept * 0.5 * seconds, end.peak, norm(end.velocity), left)
 
     def _burn(
         self, m: Measurement, predicted: Prediction, lit: Array, cut: Array, burn: Array, drag: Array
     ) -> tuple[Array, Array]:
         """Return (seconds until the cut-off, throttle)."""
-        body, params, (end, _, _, left) = self.body, self.params, predicted
+        body, params, (_, _, peak, speed, left) = self.body, self.params, predicted
         # both fall with the length of the burn; the values allowed rise as the tanks drain
         poor = jnp.clip(1.0 - (left - params.least_propellant_kg - 300.0) / _PLENTY_KG, 0.0, 1.0)
-        too_fast = (norm(end.velocity) - _SPEED[0] - (_SPEED[1] - _SPEED[0]) * poor) / 15.0
-        too_dense = (end.peak - _PEAK[0] - (_PEAK[1] - _PEAK[0]) * poor) / 7e3
+        too_fast = (speed - _SPEED[0] - (_SPEED[1] - _SPEED[0]) * poor) / 15.0
+        too_dense = (peak - _PEAK[0] - (_PEAK[1] - _PEAK[0]) * poor) / 7e3
         change = jnp.maximum(too_fast, too_dense)
         # the least propellant ends the burn, unless the structure would fail
         spare = (left - params.least_propellant_kg - 150.0) / 600.0
-        change = jnp.maximum(jnp.minimum(change, spare), (end.peak - 77e3) / 7e3)
+        change = jnp.maximum(jnp.minimum(change, spare), (peak - 77e3) / 7e3)
         burn = jnp.where(cut, 0.0, jnp.clip(burn + change, -_OVERDUE_S, 30.0))
         # drag alone brakes enough where, with it, even the least throttle is too much for the structure
         group = body.engines[0]

@@ -201,6 +201,11 @@ def estimate_thrust(body: Body, engines: Scalar, measured: Measurement, before: 
     return jnp.where(known, jnp.clip((measured.thrust + engines * against) / nominal, 0.5, 1.2), before)
 
 
+def with_drag(body: Body, factor: Array) -> Body:
+    """Return the vehicle with `factor` times the nominal drag, for predictions without lift: the area is scaled."""
+    return body._replace(aerodynamics=body.aerodynamics._replace(area=body.aerodynamics.area * factor))
+
+
 def with_thrust(body: Body, factor: Array) -> Body:
     """Return the vehicle with `factor` times the nominal thrust and flow of its engines."""
     engines = (group._replace(thrust=group.thrust * factor, flow=group.flow * factor) for group in body.engines)

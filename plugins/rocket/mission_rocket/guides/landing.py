@@ -19,7 +19,14 @@ from pydantic import Field
 
 from mission_rocket.booster import FlightParams
 from mission_rocket.controls import Setting, throttle_share
-from mission_rocket.guides.guidance import GuidanceLaw, estimate_drag, estimate_lag, estimate_thrust, with_thrust
+from mission_rocket.guides.guidance import (
+    GuidanceLaw,
+    estimate_drag,
+    estimate_lag,
+    estimate_thrust,
+    with_drag,
+    with_thrust,
+)
 from mission_rocket.guides.prediction import stop, stopping_throttle
 from mission_rocket.guides.regulator import Lateral, Regulator, Weights, descend, design, linearise, regulate, time_key
 from mission_rocket.measurement import Measurement
@@ -133,10 +140,10 @@ class LandingGuide(GuidanceLaw[LandingGuideParams]):
 
     def plan(self, measured: Measurement, lit: Array, estimate: Estimate) -> Plan:
         """Predict the burn and command throttle, ignition, gimbal and fins."""
-        body, number = with_thrust(self.body, estimate.thrust), float(self.params.engines)
-        group, reference = body.engines[0], self.params.reference_throttle
+        body = with_drag(with_thrust(self.body, estimate.thrust), estimate.drag)
+        group, number, reference = body.engines[0], float(self.params.engines), self.params.reference_throttle
         speed, height = jnp.maximum(-measured.climb, 0.0), jnp.maximum(measured.altitude, 0.0)
-        end = stop(body, measured.mass, height, speed, reference, number, _GAINS.final_m_s, estimate.drag)
+        end = stop(body, measured.mass, height, speed, reference, number, _GAINS.final_m_s)
         # unlit it falls until the stop would be at the ground; the mean delay and the lag come on top
         early = (0.2 + group.lag) * speed
         to_ignition = jnp.where(lit, 0.0, (end.height - early) / jnp.maximum(speed, 1.0))
@@ -163,16 +170,8 @@ class LandingGuide(GuidanceLaw[LandingGuideParams]):
         braking = dot(measured.specific_force, measured.vertical) - LANDING_GRAVITY_M_S2
         later = jnp.maximum(speed - jnp.where(lit, braking, 0.0) * ahead, 0.0)
         below = jnp.maximum(height - 0.5 * (speed + later) * ahead, 0.0)
-        stopping = stopping_throttle(
-            body,
-            measured.mass,
-            below - _GAINS.flare_m,
-            later,
-            number,
-            _GAINS.flare_m_s,
-            group.throttle_min,
-            estimate.drag,
-        )
+        to_flare = below - _GAINS.flare_m
+        stopping = stopping_throttle(body, measured.mass, to_flare, later, number, _GAINS.flare_m_s)
         profile, gentle = _GAINS.flare(below)
         gentle = LANDING_GRAVITY_M_S2 + gentle + _GAINS.follows * (later - profile)
         low = (later < _GAINS.flare_m_s) | (below < _GAINS.flare_m)
@@ -193,29 +192,20 @@ class LandingGuide(GuidanceLaw[LandingGuideParams]):
         )
         force, tilt, angular = across(measured.specific_force), across(measured.axis), measured.angular_acceleration
         rates, gimbal, fins = motion.rates, motion.gimbal, motion.fins
-        in_x = Lateral(
-            position=position.x,
-            velocity=velocity.x,
-            tilt=tilt.x,
-            rate=rates.y,
-            gimbal=gimbal.y,
-            fins=fins.y,
-            wind=wind.x,
-            specific_force=force.x,
-            angular_acceleration=angular.y,
-        )
-        in_y = Lateral(
-            position=position.y,
-            velocity=velocity.y,
-            tilt=tilt.y,
-            rate=-rates.x,
-            gimbal=-gimbal.x,
-            fins=-fins.x,
-            wind=wind.y,
-            specific_force=force.y,
-            angular_acceleration=-angular.x,
-        )
+        # by direction across: lateral quantities towards x and y, turns about y and -x
+        pairs = {
+            "position": position[:2],
+            "velocity": velocity[:2],
+            "tilt": tilt[:2],
+            "rate": (rates.y, -rates.x),
+            "gimbal": (gimbal.y, -gimbal.x),
+            "fins": (fins.y, -fins.x),
+            "wind": wind[:2],
+            "specific_force": force[:2],
+            "angular_acceleration": (angular.y, -angular.x),
+        }
         level, pressure = motion.levels[0], measured.pressure
+        in_x, in_y = (Lateral(**{name: pair[at] for name, pair in pairs.items()}) for at in (0, 1))
         gimbal_x, fin_x = regulate(self.regulator, key, level, pressure, in_x)
         gimbal_y, fin_y = regulate(self.regulator, key, level, pressure, in_y)
         turn = Vector(-gimbal_y, gimbal_x, zero) * (1.0 / body.gimbal.limit)

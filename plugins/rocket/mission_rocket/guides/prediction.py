@@ -11,12 +11,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from mission_rocket.physics.atmosphere import atmosphere
-from mission_rocket.physics.constants import (
-    LANDING_GRAVITY_M_S2,
-    LANDING_PRESSURE_PA,
-    STOP_GRAVITY_M_S2,
-    WIND_SHAPE,
-)
+from mission_rocket.physics.constants import LANDING_GRAVITY_M_S2, LANDING_PRESSURE_PA, STOP_GRAVITY_M_S2, WIND_SHAPE
 from mission_rocket.physics.gravity import Site, free_fall
 from mission_rocket.physics.tables import lookup, lookup_grid
 from mission_rocket.physics.vector import Scalar, Vector, norm
@@ -44,7 +39,7 @@ class Descent(NamedTuple):
 
 
 def resistance(body: Body, height: Array, through: Vector) -> tuple[Array, Array]:
-    """Return (nominal drag over airspeed [N s/m] engines first along the flow, dynamic pressure [Pa])."""
+    """Return (drag over airspeed [N s/m] engines first along the flow, dynamic pressure [Pa])."""
     air, speed = atmosphere(height), norm(through, 1.0)
     pressure = 0.5 * air.density * speed * speed
     mach = speed / air.sound_speed
@@ -77,8 +72,8 @@ def brake(body: Body, site: Site, begin: Falling, seconds: Array, load: float) -
     return Falling(*lax.scan(leg, top, None, length=3)[0], wind)
 
 
-def descend(body: Body, site: Site, begin: Falling, drag: Array, level: float) -> Descent:
-    """Predict a fall along the flow to the altitude `level` [m], with `drag` times the nominal drag.
+def descend(body: Body, site: Site, begin: Falling, level: float) -> Descent:
+    """Predict a fall along the flow to the altitude `level` [m].
 
     The wind of `begin` is the factor on the shape of the wind; the steps are midpoint steps in altitude.
     """
@@ -88,7 +83,7 @@ def descend(body: Body, site: Site, begin: Falling, drag: Array, level: float) -
     def rate(at: Vector, v: Vector, height: Array) -> tuple[Vector, Array, Array]:
         through = v - wind * lookup(WIND_SHAPE, height)
         slowed, pressure = resistance(body, height, through)
-        fading = drag * slowed / mass
+        fading = slowed / mass
         return free_fall(site, at, v) - through * fading, fading, pressure
 
     def leg(carry: tuple[Descent, Array], _: None) -> tuple[tuple[Descent, Array], None]:
@@ -111,25 +106,21 @@ def descend(body: Body, site: Site, begin: Falling, drag: Array, level: float) -
 
 
 def predict_touchdown(
-    body: Body, begin: Falling, ignition: Array, throttle: Scalar, engines: Scalar, resistance: Scalar = 1.0
+    body: Body, begin: Falling, ignition: Scalar, throttle: Scalar, engines: Scalar
 ) -> tuple[Vector, Array]:
     """Predict where the vehicle comes to rest if it only brakes against the flow, and how long that takes [s].
 
-    Down to the altitude `ignition` [m] it falls with `resistance` times the nominal drag (6 midpoint steps in
-    height), then brakes at constant throttle to rest (12 in speed): against the flow while that is fast, in the end
-    against its motion over ground. The wind is linear in altitude, as the envelope is below 10 km.
+    Down to the altitude `ignition` [m] it falls (6 midpoint steps in height), then brakes at constant throttle to
+    rest (12 in speed): against the flow while that is fast, in the end against its motion over ground. The wind is
+    linear in altitude, as the envelope is below 10 km.
     """
     engine = body.engines[0]
-    aero = body.aerodynamics
 
     def push(h: Scalar, v: Vector, thrust: Scalar) -> Vector:
         share = (h + 1500.0) / (begin.altitude + 1500.0) * jnp.clip((-v.z - 54.1) / 50.0, 0.0, 1.0)
         through = v - begin.wind * share
-        speed = norm(through, 1.0)
-        air = atmosphere(jnp.maximum(h, 0.0))
-        mach = speed / air.sound_speed
-        drag = 0.5 * air.density * speed * speed * aero.area * lookup_grid(aero.engine_first.drag, 0.0 * mach, mach)
-        return through * (-(resistance * drag / begin.mass + thrust) / speed)
+        slowed, _ = resistance(body, jnp.maximum(h, 0.0), through)
+        return through * -(slowed / begin.mass + thrust / norm(through, 1.0))
 
     drop = jnp.maximum(begin.altitude - ignition, 0.0) / 6
 
@@ -170,16 +161,9 @@ class Stop(NamedTuple):
 
 
 def stop(
-    body: Body,
-    mass: Scalar,
-    height: Array,
-    speed: Array,
-    throttle: Scalar,
-    engines: Scalar,
-    final: float,
-    resistance: Scalar = 1.0,
+    body: Body, mass: Scalar, height: Array, speed: Array, throttle: Scalar, engines: Scalar, final: float
 ) -> Stop:
-    """Predict a vertical burn at constant throttle from `speed` to `final` [m/s], with `resistance` times nominal drag.
+    """Predict a vertical burn at constant throttle from `speed` to `final` [m/s].
 
     The independent variable is speed, dh = -v dv / a: 12 midpoint steps. `height` may end below the ground.
     """
@@ -192,7 +176,7 @@ def stop(
         middle = v - 0.5 * drop
         air = atmosphere(jnp.maximum(h, 0.0))
         thrust = engines * (throttle * engine.thrust - engine.exit_area * air.pressure)
-        drag = resistance * 0.5 * air.density * middle * middle * aero.area
+        drag = 0.5 * air.density * middle * middle * aero.area
         drag = drag * lookup_grid(aero.engine_first.drag, 0.0 * middle, middle / air.sound_speed)
         brake = jnp.maximum((thrust + drag) / m - STOP_GRAVITY_M_S2, 0.5)
         span = drop / brake
@@ -203,23 +187,14 @@ def stop(
     return Stop(h, seconds, jnp.asarray(mass - m))
 
 
-def stopping_throttle(
-    body: Body,
-    mass: Scalar,
-    height: Array,
-    speed: Array,
-    engines: Scalar,
-    final: float,
-    low: float,
-    resistance: Scalar = 1.0,
-) -> Array:
+def stopping_throttle(body: Body, mass: Scalar, height: Array, speed: Array, engines: Scalar, final: float) -> Array:
     """Return the constant throttle that stops at the ground; the inverse of the distance is nearly linear in it."""
 
     def inverse(throttle: float) -> Array:
-        end = stop(body, mass, height, speed, throttle, engines, final, resistance)
+        end = stop(body, mass, height, speed, throttle, engines, final)
         return 1.0 / jnp.maximum(height - end.height, 0.05)
 
-    middle = 0.5 * (low + 1.0)
+    middle = 0.5 * (body.engines[0].throttle_min + 1.0)
     first, second = inverse(middle), inverse(1.0)
     slope = (second - first) / (1.0 - middle)
     return middle + (1.0 / jnp.maximum(height, 0.05) - first) / jnp.maximum(slope, 1e-7)

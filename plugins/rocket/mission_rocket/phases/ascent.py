@@ -12,14 +12,7 @@ Success `meco`, judged at the end: altitude, speed and flight-path angle inside 
 `out_of_propellant`, `too_low` (back on the ground), `lost_control` (tilted past the horizon, or turning faster than
 30 deg/s), `off_target` (ended outside the box).
 
-Reward: `meco` pays 40 for the box as a whole, because the flight can continue only from there; `aim` pays at the end
-3 / (1 + (error / half width of its range)^2) for altitude, speed, flight-path angle and lateral speed (20 m/s), so that
-a near miss beats a far one; `reserve` pays, with success, 1 for each 2 t above the reserve, at most 10, since a tonne
-here is a tonne at landing; `progress` pays 4 for the whole speed, as it is gained, so that early training has a slope
-to climb; `path` takes up to 0.02 per second for 10 deg off the reference flight-path angle; `limits` takes the share of
-a structural limit above 80 %, per second. Without success a flight earns less than 16, with it more than 40.
-
-Guidance law: guides/ascent.py.
+The reward and its reasons are in docs/phases/ascent.md, the guidance law in guides/ascent.py.
 """
 
 from __future__ import annotations

@@ -7,14 +7,7 @@ Success `oriented`: at `end_altitude_m` descending, engines first with at most `
 `rate_deg_s`, with gas left. Failures, the first that holds: `overstressed` (at once, when a structural limit is passed),
 `out_of_gas` (at once), and at the end altitude `misaligned` (incidence, or nose first) and `turning` (rate).
 
-Reward: `oriented` pays 20 for the whole box, which is what counts. `arrival` pays 3 / (1 + (x / limit)^2) at the end for
-incidence and for rate, so that a near miss beats a far one. `pointing` pays 0.02 / (1 + angle / 10 deg) per second, some
-4 in all, for being turned early. `aim` pays 1 / (1 + (impact error / 1 km)^2) at the end: nothing here steers the
-flight, but the thrusters' push and the drag move it by some metres, so position still costs. `gas` takes 1 for each
-5 kg: every flight arrives, so the gas is what an agent can win. `limits` takes the share of a structural limit above
-80 %, per second.
-
-Guidance law: guides/arc.py.
+The reward and its reasons are in docs/phases/ballistic_arc.md, the guidance law in guides/arc.py.
 """
 
 from __future__ import annotations

@@ -11,14 +11,7 @@ Success `delivered`: at `end_altitude_m` descending, unlit, the touchdown that b
 structural limit is passed), `out_of_propellant`, `rose` (burnt until it climbed), and at the end altitude `missed`,
 `off_speed`, `unsteady` (incidence or rate, or still lit), `short_of_propellant`.
 
-Reward: `delivered` pays 40 for the whole box, which is what counts. `arrival` pays 2 / (1 + (x / limit)^2) at the end
-for each of miss, distance from the middle of the speeds, incidence and rate, so that a near miss beats a far one. `aim`
-pays 0.1 / (1 + predicted miss / 100 m) per second, some 7 in all, so that position always costs. `reserve` pays, with
-success, 1 for each 500 kg above `least_propellant_kg`, at most 12, and `gas` takes 1 for each 200 kg: small, so that
-saving never outweighs arriving. `limits` takes the share of a structural limit above 80 %. Every end in the air pays
-nothing.
-
-Guidance law: guides/entry.py.
+The reward and its reasons are in docs/phases/entry_burn.md, the guidance law in guides/entry.py.
 """
 
 from __future__ import annotations
@@ -101,9 +94,21 @@ OBSERVATION = Observation(
         *observation.GIMBAL[:2],
         *observation.FINS[:2],
         *rows("wind_x wind_y", "wind at the vehicle", LOCAL, linear(50.0, "m/s"), "measured.wind"),
-        *rows("miss_x miss_y", "predicted touchdown", LOCAL, log(50.0, "m", per=3.0), "plan.rest"),
-        row("peak_pressure", "predicted peak of pressure", NO_FRAME, linear(30e3, "Pa", about=60e3), "plan.peak"),
-        row("end_speed", "predicted speed at the end", NO_FRAME, linear(50.0, "m/s", about=390.0), "plan.speed"),
+        *rows("miss_x miss_y", "predicted touchdown", LOCAL, log(50.0, "m", per=3.0), "plan.predicted.rest"),
+        row(
+            "peak_pressure",
+            "predicted peak of pressure",
+            NO_FRAME,
+            linear(30e3, "Pa", about=60e3),
+            "plan.predicted.peak",
+        ),
+        row(
+            "end_speed",
+            "predicted speed at the end",
+            NO_FRAME,
+            linear(50.0, "m/s", about=390.0),
+            "plan.predicted.speed",
+        ),
         row("burn", "time to the cut-off", NO_FRAME, linear(10.0, "s"), "plan.burn"),
         row("drag", "estimated over nominal drag", NO_FRAME, linear(0.1, "-", about=1.0), "plan.drag"),
         *observation.guide_rows(CONTROLS),
@@ -172,7 +177,7 @@ class EntryBurn(BoosterPhase[State]):
 
     def box(self, state: State) -> Box:
         """Return the sides of the box at the end, where the predicted touchdown is that of the landing."""
-        m, params, rest = state.measured, self.params, state.plan.rest
+        m, params, rest = state.measured, self.params, state.plan.predicted.rest
         return {
             "miss": jnp.sqrt(rest.x**2 + rest.y**2 + 1e-9) / params.miss_m,
             "speed": off_centre(m.speed, params.speed_m_s),
@@ -194,7 +199,7 @@ class EntryBurn(BoosterPhase[State]):
         )
 
     def reward(self, state: State, action: Array, after: State, outcome: Outcome) -> dict[str, Array]:
-        before, here, rest = state.measured.motion, after.measured.motion, after.plan.rest
+        before, here, rest = state.measured.motion, after.measured.motion, after.plan.predicted.rest
         left = here.propellant - self.params.least_propellant_kg
         miss = jnp.sqrt(rest.x**2 + rest.y**2 + 1.0)
         at_end = after.arrived & ~self.causes.among(outcome, "out_of_propellant", "overstressed")
@@ -209,9 +214,9 @@ class EntryBurn(BoosterPhase[State]):
 
     def own_telemetry(self, state: State) -> dict[str, Scalar]:
         return {
-            "predicted_miss_x_m": state.plan.rest.x,
-            "predicted_miss_y_m": state.plan.rest.y,
-            "predicted_peak_pa": state.plan.peak,
+            "predicted_miss_x_m": state.plan.predicted.rest.x,
+            "predicted_miss_y_m": state.plan.predicted.rest.y,
+            "predicted_peak_pa": state.plan.predicted.peak,
             "propellant_used_kg": state.begun_kg - state.measured.motion.propellant,
         }
 

@@ -12,15 +12,7 @@ Success `on_target`, 6 s after the cut-off: the impact without air at altitude 0
 `reserve_kg`. Failures, the first that holds: `overstressed` (a structural limit passed), `out_of_propellant`, `too_low`
 (below 50 km on the way down), `lost_control` (turning faster than 40 deg/s), `off_target` (ended outside the box).
 
-Reward: `on_target` pays 30 for the box as a whole; `closing` 10 for the whole distance of the impact from the target,
-as it shrinks, so that position always counts; `accuracy` at the end 20 / (1 + 4 miss / `miss_m`) and
-2 / (1 + (rate / limit)^2), so that a near miss beats a far one; `pointing` takes up to 0.05 per second for the angle
-between the nose and its wanted direction before the cut-off, and `rate` as much for fast turning, since closing says
-nothing until the nose has come round; `reserve` pays, with success, 1 for each 400 kg above the reserve, at most 40,
-since the landing has what is left; `limits` takes the share of a structural limit above 80 %, per second. A flight that
-ends otherwise keeps at most the 10 of closing and 22 of accuracy, less than any success.
-
-Guidance law: guides/boostback.py.
+The reward and its reasons are in docs/phases/flip_boostback.md, the guidance law in guides/boostback.py.
 """
 
 from __future__ import annotations

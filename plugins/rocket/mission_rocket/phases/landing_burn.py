@@ -10,14 +10,7 @@ with propellant left. Failures, the first that holds: `overstressed` (a structur
 `crashed` (too fast), `missed` (outside the circle), `toppled` (tilt, rate or lateral speed), `rose` (stopped above
 the ground, where the least thrust exceeds the weight).
 
-Reward: `touchdown` pays 4 / (1 + (x / limit)^2) for each side of the box at the ground, and `landed` 40 for all of
-them, so that the box counts and a near miss beats a far one. `approach` pays 0.1 / (1 + miss without effort / 20 m)
-per second while falling, at most 4 in all, so that position always costs; `propellant` takes 1 for each 200 kg;
-`limits` takes the share of a structural limit above 80 %. Nothing else is paid in the air, and any other end pays
-nothing: hovering, climbing and diving earn less than a crash on the pad, and that less than a landing
-(tests/test_landing.py).
-
-Guidance law: guides/landing.py.
+The reward and its reasons are in docs/phases/landing_burn.md, the guidance law in guides/landing.py.
 """
 
 from __future__ import annotations
@@ -155,7 +148,7 @@ class LandingBurn(BoosterPhase[State]):
         m = measure(self.body, self.site, flight, self.engine_first)
         falling = Falling(m.motion.position, m.motion.velocity, m.altitude, m.mass, m.wind)
         engines, throttle = float(params.engines), params.reference_throttle
-        rest, _ = predict_touchdown(self.body, falling, zero + 2700.0, throttle, engines)
+        rest, _ = predict_touchdown(self.body, falling, 2700.0, throttle, engines)
         miss = params.start_miss_m
         position = Vector(miss * n[3] - rest.x, miss * n[4] - rest.y, above.z)
         return flight._replace(state=flight.state._replace(motion=m.motion._replace(position=position)))

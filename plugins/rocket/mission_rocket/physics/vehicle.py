@@ -95,7 +95,7 @@ class Polar(NamedTuple):
 class Aerodynamics(NamedTuple):
     """Aerodynamics nose first and engines first; `moment_slope` is C_m per rad, `damping` -C_mq on length^2 / (2 V)."""
 
-    area: float
+    area: Scalar
     length: float
     nose_first: Polar
     engine_first: Polar

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
 from importlib.metadata import EntryPoint, distribution
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import mission_rocket
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -163,3 +166,10 @@ def test_dispersions_draw_the_numbers_they_always_drew(seed: int) -> None:
     drawn = jax.tree.leaves(dispersions.draw(jax.random.key(seed)))
     assert [float(value) for value in drawn] == [float.fromhex(number) for number in expected.split()]
     assert all(jnp.asarray(value).dtype == jnp.float32 for value in drawn)
+
+
+def test_the_public_names_exist_and_load_lazily() -> None:
+    assert set(mission_rocket.__all__) == set(mission_rocket._HOME)
+    assert all(getattr(mission_rocket, name) is not None for name in mission_rocket.__all__)
+    code = "import sys, mission_rocket; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0

@@ -146,7 +146,7 @@ class PolarModel(Strict):
     centre_of_pressure_m: float
     centre_of_pressure_across_m: float | None = Field(
         None,
-        description="At an incidence of 90 degrees, where the cross-flow acts. If not given, it is that of small incidence.",
+        description="At 90 degrees of incidence, where the cross-flow acts; by default that of small incidence.",
     )
     centre_of_pressure_carrying_m: float | None = Field(None, description="With the upper stages on top.")
     incidence_deg: Knots

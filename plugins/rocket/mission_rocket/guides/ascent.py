@@ -29,7 +29,10 @@ TAIL_S = 1.0  # flown after MECO, at least: more than three lags of the engines
 _SPEED_MARGIN_M_S, _RESERVE_MARGIN_KG = 10.0, 500.0  # kept from the least speed and reserve of the box
 # flight-path angle [deg] by speed [m/s]
 _REFERENCE = Table(
-    (70.0, 100.0, 150.0, 200.0, 250.0, 300.0, 350.0, 400.0, 500.0, 600.0, 700.0, 800.0, 900.0, 1000.0, 1200.0, 1400.0, 1650.0),
+    (
+        70.0, 100.0, 150.0, 200.0, 250.0, 300.0, 350.0, 400.0,
+        500.0, 600.0, 700.0, 800.0, 900.0, 1000.0, 1200.0, 1400.0, 1650.0,
+    ),
     (90.0, 88.5, 87.0, 85.6, 82.5, 78.5, 75.1, 72.8, 69.4, 66.9, 64.7, 62.7, 60.6, 58.6, 55.3, 52.6, 50.1),
 )  # fmt: skip
 

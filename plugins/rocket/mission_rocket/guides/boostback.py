@@ -1,11 +1,11 @@
 """Guidance law of the flip and boostback: thrust against the error of the predicted impact.
 
 It turns by rate-limited proportional-derivative control, on the RCS until the nose is within an angle of the direction
-of the burn, then on the gimbal, whose recent mean angle is fed forward and so trims the offset of the centre of mass. It
-thrusts against the impact error at a constant elevation (below the horizon, which brings the apogee to where real
+of the burn, then on the gimbal, whose recent mean angle is fed forward and so trims the offset of the centre of mass.
+It thrusts against the impact error at a constant elevation (below the horizon, which brings the apogee to where real
 flights have it), caps the load, and flies the last seconds at the least throttle. The cut-off is timed to the closest
-approach of the impact, early by the lag of the engines, which is estimated from how they followed the change of throttle
-before: the impact moves by up to 10 km per second, and the lag is 0.06 s uncertain.
+approach of the impact, early by the lag of the engines, which is estimated from how they followed the change of
+throttle before: the impact moves by up to 10 km per second, and the lag is 0.06 s uncertain.
 """
 
 from __future__ import annotations

@@ -192,7 +192,7 @@ def estimate_drag(body: Body, measured: Measurement, before: Array) -> Array:
 
 
 def estimate_thrust(body: Body, engines: Scalar, measured: Measurement, before: Array) -> Array:
-    """Estimate thrust over nominal thrust of `engines` engines like the first; the estimate is kept while they start."""
+    """Estimate thrust over nominal thrust of `engines` engines like the first; it is kept while they start."""
     engine, level = body.engines[0], measured.motion.levels[0]
     against = engine.exit_area * atmosphere(measured.altitude).pressure
     # below the least throttle the back-pressure fades, and the thrust says little

@@ -1,11 +1,12 @@
 """Ballistic arc: from the end of the boostback through apogee down to `end_altitude_m`, engines off.
 
 Actions (6): `rcs_yaw`, `rcs_pitch`, `rcs_roll`, `fin_yaw`, `fin_pitch`, `fin_roll` (shares of the limits of the
-actuators). With `residual` r > 0 the vehicle receives guide + r x action, clipped; with 0 it receives the action itself.
+actuators). With `residual` r > 0 the vehicle receives guide + r x action, clipped; with 0 it receives the action
+itself.
 
 Success `oriented`: at `end_altitude_m` descending, engines first with at most `incidence_deg` to the flow and at most
-`rate_deg_s`, with gas left. Failures, the first that holds: `overstressed` (at once, when a structural limit is passed),
-`out_of_gas` (at once), and at the end altitude `misaligned` (incidence, or nose first) and `turning` (rate).
+`rate_deg_s`, with gas left. Failures, the first that holds: `overstressed` (at once, when a structural limit is
+passed), `out_of_gas` (at once), and at the end altitude `misaligned` (incidence, or nose first) and `turning` (rate).
 
 The reward and its reasons are in docs/phases/ballistic_arc.md, the guidance law in guides/arc.py.
 """

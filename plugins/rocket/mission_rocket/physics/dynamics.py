@@ -91,7 +91,7 @@ def motion_rate(
 
 
 def limited(body: Body, command: Command) -> Command:
-    """Clip a command to the ranges of the actuators; the sum of pitch or yaw and roll of each fin stays in its limit."""
+    """Clip a command to the ranges of the actuators; each fin keeps pitch or yaw plus roll within its limit."""
 
     def clip(part: Scalar, bound: Scalar) -> Array:
         return jnp.clip(part, -bound, bound)

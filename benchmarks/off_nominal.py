@@ -21,8 +21,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from mission_rocket.flight import Dispersions, Flight
-from mission_rocket.physics.state import Dispersion
+from mission_rocket.dispersions import Dispersions
+from mission_rocket.physics.constants import DEGREE
+from mission_rocket.physics.state import Dispersion, Handover
 from mission_rocket.physics.vector import Vector, quaternion_of_axis
 
 from mission.flight.chain import fly_batches, prepare_chain
@@ -49,21 +50,19 @@ def windy(**values: float) -> Change:
 
 def rows(spread: Dispersions) -> list[tuple[str, int, Change]]:
     """(name, phase index from which it holds, change) of every row."""
-    told = spread.spread()
-    factors = {name: getattr(told, name) for name in Dispersion._fields if name in ("thrust", "drag", "lift")}
-    factors |= {"specific_impulse": told.specific_impulse, "propellant": told.propellant, "dry_mass": told.dry_mass}
-    factors |= {"actuator_lag": told.actuator_lag}
-    plain = {"centre_of_mass_x": told.centre_of_mass_m, "tilt_x": told.attitude}
-    found: list[tuple[str, int, Change]] = [("as the mission file says", 0, lambda day: day)]
+    names = ("thrust", "drag", "lift", "specific_impulse", "propellant", "dry_mass", "actuator_lag")
+    factors = {name: getattr(spread, f"{name}_percent") / 100.0 for name in names}
+    plain = {"centre_of_mass_x": spread.centre_of_mass_m, "tilt_x": spread.attitude_deg * DEGREE}
+    table: list[tuple[str, int, Change]] = [("as the mission file says", 0, lambda day: day)]
     for middle, errors in ((1.0, factors), (0.0, plain)):
         for name, sigma in errors.items():
             for k in (2, -2, 3, -3):
-                found.append((f"{name} {k:+d} sigma", 0, fixed(**{name: middle + k * sigma})))
-    found += [(f"ignition_delay {seconds} s", 0, fixed(ignition_delay=seconds)) for seconds in (0.0, 0.4, 0.6)]
-    found += [(f"wind of {percent} %", 0, windy(percentile=percent)) for percent in (97.7, 99.0)]
-    found += [(f"turbulence x {scale:g}", 0, windy(turbulence=scale)) for scale in (2.0, 3.0)]
-    found += [("one outer engine out on the way up", 0, fixed(engine_out=float(OUTER_ENGINE)))]
-    return [*found, ("20 m/s of wind across at landing", -1, windy(uniform=20.0))]
+                table.append((f"{name} {k:+d} sigma", 0, fixed(**{name: middle + k * sigma})))
+    table += [(f"ignition_delay {seconds} s", 0, fixed(ignition_delay=seconds)) for seconds in (0.0, 0.4, 0.6)]
+    table += [(f"wind of {percent} %", 0, windy(percentile=percent)) for percent in (97.7, 99.0)]
+    table += [(f"turbulence x {scale:g}", 0, windy(turbulence=scale)) for scale in (2.0, 3.0)]
+    table += [("one outer engine out on the way up", 0, fixed(engine_out=float(OUTER_ENGINE)))]
+    return [*table, ("20 m/s of wind across at landing", -1, windy(uniform=20.0))]
 
 
 def main() -> None:
@@ -79,7 +78,7 @@ def main() -> None:
     body = chain.phases[0].environment.body
 
     @jax.vmap
-    def on_the_pad(flight: Flight) -> Flight:
+    def on_the_pad(flight: Handover) -> Handover:
         """Load and attitude at the start are errors of the day too."""
         day, motion = flight.dispersion, flight.state.motion
         attitude = quaternion_of_axis(Vector(day.tilt_x, day.tilt_y, jnp.sqrt(1.0 - day.tilt_x**2 - day.tilt_y**2)))

@@ -34,9 +34,10 @@ configure()
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 from jax.sharding import AxisType, PartitionSpec  # noqa: E402
+from mission_rocket.dispersions import Dispersions  # noqa: E402
 from mission_rocket.physics.gravity import Site  # noqa: E402
 from mission_rocket.physics.integrate import advance_twice, blow  # noqa: E402
-from mission_rocket.physics.state import Spread, draw_dispersion, idle, nominal, start_state  # noqa: E402
+from mission_rocket.physics.state import idle, nominal, start_state  # noqa: E402
 from mission_rocket.physics.tables import Grid  # noqa: E402
 from mission_rocket.physics.vector import Quaternion, Vector  # noqa: E402
 from mission_rocket.physics.vehicle import Aerodynamics, Body, EngineGroup, Gimbal, Polar, Tank  # noqa: E402
@@ -52,7 +53,7 @@ def entering(key: jax.Array) -> tuple[Any, Any]:
     errors_key, gust_key = jax.random.split(key)
     upright = Quaternion(1.0, 0.0, 0.0, 0.0)
     state = start_state(BODY, Vector(-2000.0, 100.0, 12_000.0), Vector(-60.0, 5.0, -500.0), upright, 14_000.0, gust_key)
-    return state, draw_dispersion(Spread(), errors_key)
+    return state, Dispersions().draw(errors_key)
 
 
 def control_step(state: Any, errors: Any, key: jax.Array) -> Any:

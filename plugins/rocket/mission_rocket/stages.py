@@ -1,60 +1,62 @@
-"""What the phases of passive stages share: where they fly, how they start, what they hand over.
+"""Everything that the phases of passive stages share: parameters, start, state, and `StagePhase`.
 
-`stage_burn`, `stage_coast` and `stage_drop` fly a stage of a vehicle file without any steering.
-Attitude is free: nothing but air and the Earth's turning move it.
+`stage_burn`, `stage_coast` and `stage_drop` fly a stage of a vehicle file without any steering. The attitude is free:
+nothing but the air and the Earth's rotation change it.
 """
 
 from __future__ import annotations
 
+import dataclasses
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from mission import Outcome
+from mission_rocket.observation import NO_FRAME, Observation, ObservedPhase, linear, row
 from mission_rocket.physics.channels import channels
 from mission_rocket.physics.constants import DEGREE, EARTH_MU_M3_S2, EARTH_RADIUS_M, EARTH_ROTATION_RAD_S
-from mission_rocket.physics.gravity import Site, rotation_vector
+from mission_rocket.physics.dynamics import loads
+from mission_rocket.physics.gravity import Site, altitude, rotation_vector
 from mission_rocket.physics.integrate import advance_twice
-from mission_rocket.physics.state import Command, Dispersion, State, nominal, start_state
+from mission_rocket.physics.state import Command, Handover, idle, nominal, start_state
 from mission_rocket.physics.vector import Vector, quaternion_of_axis, rotate_back
 from mission_rocket.physics.vehicle import Body
-from mission_rocket.vehicles import Vehicle, build_body
+from mission_rocket.physics.wind import gust_velocity, steady_wind
+from mission_rocket.vehicles import Strict, Vehicle, build_body
 
 PERIOD_S = 0.1
-
-
-class Strict(BaseModel):
-    """No coercion, no unknown keys, immutable, finite numbers only."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+TIME = Observation((row("time", "time in the phase", NO_FRAME, linear(100.0, "s"), "elapsed_s"),))
+_GROUND_M = -50.0
 
 
 class SiteModel(Strict):
-    """The Earth as seen from the pad; the default pull is mu / radius^2."""
+    """The Earth at the pad; the default gravity is mu / radius^2."""
 
     latitude_deg: float = Field(0.0, ge=-90.0, le=90.0)
-    azimuth_deg: float = Field(90.0, ge=-360.0, le=360.0, description="Of downrange, clockwise from north.")
+    azimuth_deg: float = Field(90.0, ge=-360.0, le=360.0, description="Direction of downrange, clockwise from north.")
     radius_m: float = Field(EARTH_RADIUS_M, gt=0.0)
     surface_gravity_m_s2: float | None = Field(None, gt=0.0)
     rotation_rad_s: float = Field(EARTH_ROTATION_RAD_S, ge=0.0)
 
     def build(self) -> Site:
-        """The tuple that physics takes."""
-        pull = self.surface_gravity_m_s2
+        """Return the tuple that physics takes."""
+        gravity = self.surface_gravity_m_s2
         return Site(
-            self.radius_m,
-            EARTH_MU_M3_S2 / self.radius_m**2 if pull is None else pull,
-            self.rotation_rad_s,
-            self.latitude_deg * DEGREE,
-            self.azimuth_deg * DEGREE,
+            radius=self.radius_m,
+            surface_gravity=EARTH_MU_M3_S2 / self.radius_m**2 if gravity is None else gravity,
+            rotation=self.rotation_rad_s,
+            latitude=self.latitude_deg * DEGREE,
+            azimuth=self.azimuth_deg * DEGREE,
         )
 
 
 class StartModel(Strict):
-    """Where a phase that nobody hands over to begins: above the pad, in the plane of flight.
+    """The start of a phase that is the first of its mission: above the pad, in the plane of flight.
 
-    Pitch is above the horizon, its rate against the local horizon.
+    The pitch is above the horizon, its rate relative to the local horizon.
     """
 
     altitude_m: float = 0.0
@@ -62,11 +64,11 @@ class StartModel(Strict):
     vertical_speed_m_s: float = 0.0
     pitch_deg: float = Field(90.0, ge=-90.0, le=90.0)
     pitch_rate_deg_s: float = 0.0
-    propellant_kg: float | None = Field(None, ge=0.0, description="Full, if not given.")
+    propellant_kg: float | None = Field(None, ge=0.0, description="The tanks are full if it is not given.")
 
 
 class StageParams(Strict):
-    """Which stage of which vehicle flies where."""
+    """The stage that flies, its vehicle, its site and its start."""
 
     vehicle: Vehicle = Field("nasa_two_stage", validate_default=True)
     stage: int = Field(0, ge=0, le=7)
@@ -80,62 +82,101 @@ class StageParams(Strict):
         return self
 
 
-class Flight(NamedTuple):
-    """What is handed from phase to phase: the vehicle, and the errors of the day."""
+class StageState(NamedTuple):
+    """A stage within a phase: control periods and seconds flown, whether its end was reached, whether it failed."""
 
-    state: State
-    dispersion: Dispersion
-
-
-class Progress(NamedTuple):
-    """A flight within a phase: control periods flown, seconds flown, whether its end was reached."""
-
-    flight: Flight
+    flight: Handover
     periods: Array
     elapsed_s: Array
     over: Array
+    failed: Array
 
 
-def begin(flight: Flight) -> Progress:
-    """At the entry of a phase."""
-    return Progress(flight, jnp.int32(0), jnp.float32(0.0), jnp.bool_(False))
+def begin(flight: Handover, failed: Array) -> StageState:
+    """Return the state at the entry of a phase."""
+    return StageState(flight, jnp.int32(0), jnp.float32(0.0), jnp.bool_(False), failed)
 
 
-def start(params: StageParams, body: Body, site: Site) -> Flight:
-    """The flight of `params.begin`, without errors."""
-    told = params.begin
-    pitch = jnp.float32(told.pitch_deg * DEGREE)
+def start(params: StageParams, body: Body, site: Site) -> Handover:
+    """Return the vehicle at `params.begin`, without dispersions."""
+    begin = params.begin
+    pitch = jnp.float32(begin.pitch_deg * DEGREE)
     attitude = quaternion_of_axis(Vector(jnp.cos(pitch), jnp.zeros(()), jnp.sin(pitch)))
-    left = body.propellant if told.propellant_kg is None else told.propellant_kg
+    left = body.propellant if begin.propellant_kg is None else begin.propellant_kg
     state = start_state(
         body,
-        Vector(0.0, 0.0, told.altitude_m),
-        Vector(told.downrange_speed_m_s, 0.0, told.vertical_speed_m_s),
+        Vector(0.0, 0.0, begin.altitude_m),
+        Vector(begin.downrange_speed_m_s, 0.0, begin.vertical_speed_m_s),
         attitude,
         left,
     )
     # nose up is about -y; the local horizon turns about +y with the speed over ground, and with the Earth
-    horizon = told.downrange_speed_m_s / (site.radius + told.altitude_m)
+    horizon = begin.downrange_speed_m_s / (site.radius + begin.altitude_m)
     spin = rotation_vector(site)
-    turning = Vector(spin.x, spin.y + horizon - told.pitch_rate_deg_s * DEGREE, spin.z)
-    rates = rotate_back(attitude, Vector(*(jnp.float32(part) for part in turning)))
-    return Flight(state._replace(motion=state.motion._replace(rates=rates)), nominal())
+    rotation = Vector(spin.x, spin.y + horizon - begin.pitch_rate_deg_s * DEGREE, spin.z)
+    rates = rotate_back(attitude, Vector(*(jnp.float32(part) for part in rotation)))
+    return Handover(state._replace(motion=state.motion._replace(rates=rates)), nominal())
 
 
-def fly(body: Body, site: Site, progress: Progress, command: Command, seconds: Array, over: Array) -> Progress:
-    """On by `seconds`, at most a control period, in two integration steps."""
-    state, dispersion = progress.flight
-    half = 0.5 * seconds
-    state = advance_twice(body, site, dispersion, state, (command, command), (half, half))
-    return Progress(Flight(state, dispersion), progress.periods + 1, progress.elapsed_s + seconds, over)
+@dataclasses.dataclass(frozen=True, eq=False)
+class StagePhase(ObservedPhase[Handover, StageState]):
+    """A phase of a passive stage; a concrete phase is final and writes `step`. There is no action."""
 
+    params: Any
 
-def carrier(params: StageParams) -> Body:
-    """The stage with those above it on top."""
-    return build_body(params.vehicle, params.stage)
+    action_names = ()
+    control_period_s = PERIOD_S
+    max_steps = 10_000
 
+    @cached_property
+    def carrier(self) -> Body:
+        """Return the stage with those above it on top."""
+        return build_body(self.params.vehicle, self.params.stage)
 
-def telemetry(body: Body, site: Site, progress: Progress, **more: Any) -> dict[str, Array]:
-    """Every derived channel, pitch above the horizon, and the time in the phase."""
-    found = channels(body, site, progress.flight.dispersion, progress.flight.state)
-    return found | {"pitch_deg": 90.0 - found["tilt_deg"], "phase_time_s": progress.elapsed_s} | more
+    @property
+    def flying(self) -> Body:
+        """Return the body that flies within the phase."""
+        return self.carrier
+
+    @cached_property
+    def site(self) -> Site:
+        """Return the launch site."""
+        return self.params.site.build()
+
+    def grounded(self, flight: Handover) -> Array:
+        """Return whether a flight is back below the pad."""
+        return altitude(self.site, flight.state.motion.position) < _GROUND_M
+
+    def start(self, key: Array) -> Handover:
+        """Return the vehicle at the start that the parameters state."""
+        return start(self.params, self.carrier, self.site)
+
+    def enter(self, key: Array, handoff: Handover) -> StageState:
+        """Begin the phase."""
+        return begin(handoff, self.grounded(handoff))
+
+    def fly(self, state: StageState, command: Command, seconds: Array, over: Array) -> StageState:
+        """Fly `seconds`, at most a control period, in two integration steps."""
+        vehicle, dispersion = state.flight
+        half = 0.5 * seconds
+        moved = advance_twice(self.flying, self.site, dispersion, vehicle, (command, command), (half, half))
+        flight = Handover(moved, dispersion)
+        return StageState(flight, state.periods + 1, state.elapsed_s + seconds, over, self.grounded(flight))
+
+    def outcome(self, state: StageState) -> Outcome:
+        """Decide how the stage stands; a failure ends the phase at once."""
+        return self.causes.judge(state.over, {self.causes[1]: state.failed}, {})
+
+    def leave(self, state: StageState) -> Handover:
+        """Hand over the vehicle."""
+        return state.flight
+
+    def telemetry(self, state: StageState) -> dict[str, Array]:
+        """Return every derived channel, the pitch above the horizon, and the time in the phase."""
+        vehicle, dispersion = state.flight
+        height = altitude(self.site, vehicle.motion.position)
+        gust = gust_velocity(dispersion.wind, vehicle.gust, height)
+        acting = loads(self.flying, self.site, dispersion, vehicle.motion, idle(self.flying), gust)
+        wind = steady_wind(dispersion.wind, height) + gust
+        derived = channels(self.flying, self.site, vehicle, acting, wind)
+        return derived | {"pitch_deg": 90.0 - derived["tilt_deg"], "phase_time_s": state.elapsed_s}

@@ -1,7 +1,7 @@
 """Vehicle files: strict pydantic models of the YAML, and the plain tuples that physics takes.
 
-`vehicle: falcon9_class` names a file of this package; `vehicle: ./mine.yaml` is read beside the
-mission file. What is read becomes part of the parameters, hence of the digest of a mission.
+`vehicle: falcon9_class` names a file of this package; `vehicle: ./mine.yaml` names a file in the folder of the
+mission file. The content of the file becomes part of the parameters, and so of the digest of a mission.
 """
 
 from __future__ import annotations
@@ -9,16 +9,9 @@ from __future__ import annotations
 import itertools
 import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationInfo,
-    model_validator,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -40,24 +33,27 @@ from mission_rocket.physics.vehicle import (
 Positive = Annotated[float, Field(gt=0.0)]
 NotNegative = Annotated[float, Field(ge=0.0)]
 Lag = Annotated[float, Field(ge=0.05)]  # an explicit step of 0.05 s follows nothing much faster
+Range = Annotated[tuple[float, float], Field(strict=False)]  # lowest and highest value
 Knots = Annotated[tuple[float, ...], Field(strict=False, min_length=2, max_length=64)]
 _DATA = Path(__file__).parent / "data"
 _LARGEST_FILE = 1 << 20
 
 
 class Strict(BaseModel):
-    """No coercion, no unknown keys, immutable, finite numbers only."""
+    """A model without coercion and unknown keys: immutable, with finite numbers only."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 def _increasing(name: str, knots: tuple[float, ...]) -> None:
+    """Check that the knots of a table increase."""
     for at, (low, high) in enumerate(itertools.pairwise(knots)):
         if high <= low:
             raise ValueError(f"{name} must increase, but entry {at + 1} is {high:g} after {low:g}")
 
 
 def _as_long(name: str, row: tuple[float, ...], over: str, knots: tuple[float, ...]) -> None:
+    """Check that a row of a table has as many entries as its knots."""
     if len(row) != len(knots):
         raise ValueError(f"{name} has {len(row)} entries, but {over} has {len(knots)}")
 
@@ -106,7 +102,7 @@ class EngineGroupModel(Strict):
 
 
 class GimbalModel(Strict):
-    """Of all engines."""
+    """The gimbal of all engines."""
 
     limit_deg: Annotated[float, Field(ge=0.0, le=45.0)]
     lag_s: Lag
@@ -135,7 +131,7 @@ class FinsModel(Strict):
 
 
 class RcsModel(Strict):
-    """Thrust available about one axis."""
+    """The cold-gas thrusters; the thrust is the one available about one axis."""
 
     thrust_n: Positive
     height_m: Positive
@@ -145,11 +141,12 @@ class RcsModel(Strict):
 
 
 class PolarModel(Strict):
-    """Coefficients by incidence (rows) and Mach (columns), and where lift and drag act."""
+    """Coefficients by incidence (rows) and Mach number (columns), and the centre of pressure."""
 
     centre_of_pressure_m: float
     centre_of_pressure_across_m: float | None = Field(
-        None, description="At 90 degrees of incidence, where the cross-flow acts; else the same at every incidence."
+        None,
+        description="At 90 degrees of incidence, where the cross-flow acts; by default that of small incidence.",
     )
     centre_of_pressure_carrying_m: float | None = Field(None, description="With the upper stages on top.")
     incidence_deg: Knots
@@ -178,7 +175,7 @@ class PolarModel(Strict):
 
 
 class AerodynamicsModel(Strict):
-    """Both ways into the wind."""
+    """Aerodynamics nose first and engines first."""
 
     reference_area_m2: Positive
     reference_length_m: Positive
@@ -189,7 +186,7 @@ class AerodynamicsModel(Strict):
 
 
 class LimitsModel(Strict):
-    """Structural limits, reported as margins."""
+    """Structural limits, which reports show as margins."""
 
     dynamic_pressure_nose_first_pa: Positive
     dynamic_pressure_engine_first_pa: Positive
@@ -200,7 +197,7 @@ class LimitsModel(Strict):
 
 
 class StageModel(Strict):
-    """A stage; without engines it is only carried."""
+    """A stage; one without engines can only be carried."""
 
     name: str
     length_m: Positive
@@ -255,10 +252,10 @@ class StageModel(Strict):
 
 
 class VehicleModel(Strict):
-    """A vehicle: its stages from the lowest, in the order in which they fly."""
+    """A vehicle: its stages from the lowest up, in the order in which they fly."""
 
     name: str
-    lift_off_mass_kg: Positive | None = Field(None, description="If given, the stages' masses must add up to it.")
+    lift_off_mass_kg: Positive | None = Field(None, description="If given, the masses of the stages must add up to it.")
     stages: Annotated[tuple[StageModel, ...], Field(strict=False, min_length=1, max_length=8)]
 
     @model_validator(mode="after")
@@ -276,7 +273,7 @@ class VehicleModel(Strict):
 
 
 def _read(value: Any, info: ValidationInfo) -> Any:
-    """A name or path becomes the content of the file; content stays."""
+    """Replace the name or path of a vehicle file by its content; keep a value that is content already."""
     if not isinstance(value, str):
         return value
     folder = (info.context or {}).get("folder", ".")
@@ -310,14 +307,35 @@ def load_vehicle(name: str, folder: str | Path = ".") -> VehicleModel:
     return Holder.model_validate({"vehicle": name}, context={"folder": str(folder)}).vehicle
 
 
+class FlyingParts(NamedTuple):
+    """The parts that a stage needs to fly by itself."""
+
+    gimbal: GimbalModel
+    aerodynamics: AerodynamicsModel
+    limits: LimitsModel
+
+
+def flying_parts(stage: StageModel) -> FlyingParts:
+    """Return the parts with which a stage flies.
+
+    Raises:
+      ValueError: the stage has no engines, so it can only be carried.
+    """
+    if stage.gimbal is None or stage.aerodynamics is None or stage.limits is None:
+        raise ValueError(f'stage "{stage.name}" has no engines, so it can only be carried: choose a stage with engines')
+    return FlyingParts(stage.gimbal, stage.aerodynamics, stage.limits)
+
+
 def build_body(vehicle: VehicleModel, stage: int = 0, carrying: bool = True) -> Body:
-    """The tuple that physics takes: a stage, with every later stage as dead weight on top if `carrying`."""
+    """Build the tuple that physics takes: a stage, with every later stage as dead weight on top if `carrying`.
+
+    Raises:
+      ValueError: the stage has no engines.
+    """
     model = vehicle.stages[stage]
-    assert model.gimbal is not None
-    assert model.aerodynamics is not None
-    assert model.limits is not None
-    aero, limits, fins, rcs, table = model.aerodynamics, model.limits, model.fins, model.rcs, model.mass_table
+    gimbal, aero, limits = flying_parts(model)
     cargo = _cargo(vehicle.stages[stage + 1 :], model.length_m) if carrying else (0.0, 0.0, 0.0, 0.0)
+    cargo_mass, cargo_centre, cargo_transverse, cargo_axial = cargo
     return Body(
         name=model.name,
         length=model.length_m,
@@ -328,71 +346,84 @@ def build_body(vehicle: VehicleModel, stage: int = 0, carrying: bool = True) -> 
         dry_axial=model.dry_inertia_axial_kg_m2,
         propellant=model.propellant_kg,
         tanks=tuple(Tank(tank.share, tank.bottom_m, tank.radius_m, tank.density_kg_m3) for tank in model.tanks),
-        mass_table=None
-        if table is None
-        else MassTable(
-            Table(table.propellant_kg, table.centre_of_mass_m),
-            Table(table.propellant_kg, table.inertia_transverse_kg_m2),
-            Table(table.propellant_kg, table.inertia_axial_kg_m2),
-        ),
-        engines=tuple(
-            EngineGroup(
-                group.name,
-                group.positions_m,
-                group.thrust_vacuum_n,
-                group.thrust_vacuum_n / (group.specific_impulse_vacuum_s * STANDARD_GRAVITY_M_S2),
-                group.exit_area_m2,
-                group.throttle_min,
-                group.ignitions,
-                group.lag_s,
-            )
-            for group in model.engines
-        ),
-        gimbal=Gimbal(model.gimbal.limit_deg * DEGREE, model.gimbal.lag_s, model.gimbal.height_m),
-        fins=None
-        if fins is None
-        else Fins(
-            fins.area_m2,
-            fins.height_m,
-            fins.radius_m,
-            fins.limit_deg * DEGREE,
-            fins.lag_s,
-            Table(fins.normal_mach, tuple(force / DEGREE for force in fins.normal_per_deg)),
-            Table(fins.axial_mach, fins.axial),
-        ),
-        rcs=None
-        if rcs is None
-        else Rcs(
-            rcs.thrust_n,
-            rcs.height_m,
-            rcs.radius_m,
-            rcs.specific_impulse_s * STANDARD_GRAVITY_M_S2,
-            rcs.propellant_kg,
-        ),
+        mass_table=_mass_table(model.mass_table),
+        engines=tuple(_engine_group(group) for group in model.engines),
+        gimbal=Gimbal(gimbal.limit_deg * DEGREE, gimbal.lag_s, gimbal.height_m),
+        fins=_fins(model.fins),
+        rcs=_rcs(model.rcs),
         aerodynamics=Aerodynamics(
-            aero.reference_area_m2,
-            aero.reference_length_m,
-            _polar(aero.nose_first, bool(cargo[0])),
-            _polar(aero.engine_first, bool(cargo[0])),
-            aero.moment_slope_per_deg / DEGREE,
-            aero.damping,
+            area=aero.reference_area_m2,
+            length=aero.reference_length_m,
+            nose_first=_polar(aero.nose_first, bool(cargo_mass)),
+            engine_first=_polar(aero.engine_first, bool(cargo_mass)),
+            moment_slope=aero.moment_slope_per_deg / DEGREE,
+            damping=aero.damping,
         ),
         limits=StructuralLimits(
-            limits.dynamic_pressure_nose_first_pa,
-            limits.dynamic_pressure_engine_first_pa,
-            limits.q_alpha_pa_deg * DEGREE,
-            limits.axial_load_m_s2,
-            limits.lateral_load_m_s2,
-            limits.body_rate_deg_s * DEGREE,
+            dynamic_pressure_nose_first=limits.dynamic_pressure_nose_first_pa,
+            dynamic_pressure_engine_first=limits.dynamic_pressure_engine_first_pa,
+            q_alpha=limits.q_alpha_pa_deg * DEGREE,
+            axial_load=limits.axial_load_m_s2,
+            lateral_load=limits.lateral_load_m_s2,
+            body_rate=limits.body_rate_deg_s * DEGREE,
         ),
-        cargo_mass=cargo[0],
-        cargo_centre=cargo[1],
-        cargo_transverse=cargo[2],
-        cargo_axial=cargo[3],
+        cargo_mass=cargo_mass,
+        cargo_centre=cargo_centre,
+        cargo_transverse=cargo_transverse,
+        cargo_axial=cargo_axial,
     )
 
 
+def _mass_table(table: MassTableModel | None) -> MassTable | None:
+    """Return the mass properties by propellant, if the file states them."""
+    if table is None:
+        return None
+    return MassTable(
+        Table(table.propellant_kg, table.centre_of_mass_m),
+        Table(table.propellant_kg, table.inertia_transverse_kg_m2),
+        Table(table.propellant_kg, table.inertia_axial_kg_m2),
+    )
+
+
+def _engine_group(group: EngineGroupModel) -> EngineGroup:
+    """Return an engine group with its flow instead of its specific impulse."""
+    return EngineGroup(
+        name=group.name,
+        positions=group.positions_m,
+        thrust=group.thrust_vacuum_n,
+        flow=group.thrust_vacuum_n / (group.specific_impulse_vacuum_s * STANDARD_GRAVITY_M_S2),
+        exit_area=group.exit_area_m2,
+        throttle_min=group.throttle_min,
+        ignitions=group.ignitions,
+        lag=group.lag_s,
+    )
+
+
+def _fins(fins: FinsModel | None) -> Fins | None:
+    """Return the grid fins, if the stage has any."""
+    if fins is None:
+        return None
+    return Fins(
+        area=fins.area_m2,
+        height=fins.height_m,
+        radius=fins.radius_m,
+        limit=fins.limit_deg * DEGREE,
+        lag=fins.lag_s,
+        normal=Table(fins.normal_mach, tuple(force / DEGREE for force in fins.normal_per_deg)),
+        axial=Table(fins.axial_mach, fins.axial),
+    )
+
+
+def _rcs(rcs: RcsModel | None) -> Rcs | None:
+    """Return the thrusters, if the stage has any."""
+    if rcs is None:
+        return None
+    exhaust_speed = rcs.specific_impulse_s * STANDARD_GRAVITY_M_S2
+    return Rcs(rcs.thrust_n, rcs.height_m, rcs.radius_m, exhaust_speed, rcs.propellant_kg)
+
+
 def _polar(model: PolarModel, carrying: bool) -> Polar:
+    """Return the coefficients in radians; with cargo on top the file may state another centre of pressure."""
     incidence = tuple(angle * DEGREE for angle in model.incidence_deg)
 
     def grid(mach: tuple[float, ...], rows: tuple[tuple[float, ...], ...]) -> Grid:
@@ -408,7 +439,7 @@ def _polar(model: PolarModel, carrying: bool) -> Polar:
 
 
 def _cargo(stages: tuple[StageModel, ...], base: float) -> tuple[float, float, float, float]:
-    """Mass, centre above the carrier's base, transverse and axial inertia of the stages on top."""
+    """Return mass, centre above the base of the carrier, transverse and axial inertia of the stages on top."""
     parts = []
     for stage in stages:
         parts.append((stage.dry_mass_kg + stage.propellant_kg, base + stage.dry_centre_of_mass_m, stage))

@@ -1,6 +1,6 @@
-"""A booster falling straight down in vacuum: constant gravity, one engine, closed forms throughout.
+"""A booster that falls straight down in vacuum: constant gravity, one engine, closed forms throughout.
 
-Height and velocity are positive upwards; SI units. Shared by `vertical_coast` and `vertical_burn`.
+Height and velocity are positive upwards, in SI units. `vertical_coast` and `vertical_burn` share this file.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-STANDARD_GRAVITY_M_S2 = 9.80665
+from mission import ActorConfig, FillConfig, NetworkConfig, SacConfig
+from mission_rocket.physics.constants import STANDARD_GRAVITY_M_S2
+
 SPECIFIC_IMPULSE_S = 282.0
 EXHAUST_SPEED_M_S = SPECIFIC_IMPULSE_S * STANDARD_GRAVITY_M_S2
 FULL_THRUST_N = 845_000.0
@@ -26,17 +28,17 @@ SPREAD = 0.05
 
 
 class Booster(NamedTuple):
-    """What is handed from phase to phase; all float32 scalars."""
+    """The vehicle that is handed from phase to phase; all float32 scalars."""
 
     height_m: Array
     velocity_m_s: Array
     mass_kg: Array
     start_mass_kg: Array  # at the start of the fall
-    optimal_propellant_kg: Array  # of the fall that began there
+    optimal_propellant_kg: Array  # of the fall from that start
 
 
 class Optimum(NamedTuple):
-    """Coast, then full thrust from the latest ignition that still stops at the ground."""
+    """A coast, then full thrust from the latest ignition that still stops at the ground."""
 
     coast_s: Array
     ignition_height_m: Array
@@ -45,13 +47,13 @@ class Optimum(NamedTuple):
 
 
 def coast(height: Array, velocity: Array, seconds: Array) -> tuple[Array, Array]:
-    """Height and velocity after free fall."""
+    """Return height and velocity after a free fall."""
     fallen = velocity * seconds - 0.5 * STANDARD_GRAVITY_M_S2 * seconds**2
     return height + fallen, velocity - STANDARD_GRAVITY_M_S2 * seconds
 
 
 def burn(height: Array, velocity: Array, mass: Array, throttle: Array, seconds: Array) -> tuple[Array, Array, Array]:
-    """Height, velocity and mass after a burn at constant throttle (Tsiolkovsky, integrated twice).
+    """Return height, velocity and mass after a burn at constant throttle (Tsiolkovsky, integrated twice).
 
     v = v0 + c ln(m0 / m) - g t;  h = h0 + v0 t - g t^2 / 2 + c (t - (m / flow) ln(m0 / m)).
     """
@@ -64,7 +66,7 @@ def burn(height: Array, velocity: Array, mass: Array, throttle: Array, seconds: 
 
 
 def fuel_optimum(height: Array, velocity: Array, mass: Array) -> Optimum:
-    """The propellant optimum of a fall from (height, velocity < 0, mass); closed but for one root.
+    """Return the propellant optimum of a fall from (height, velocity < 0, mass), in closed form but for one root.
 
     Full thrust from the latest ignition is optimal (Meditch 1964, doi:10.1109/TAC.1964.1105758).
     With burn time b, the fall lasts T(b) = (v0 + c ln(m0 / (m0 - flow b))) / g and ends at height
@@ -98,26 +100,26 @@ def fuel_optimum(height: Array, velocity: Array, mass: Array) -> Optimum:
 
 
 def propellant_over_optimum_percent(booster: Booster) -> Array:
-    """Propellant used since the start of the fall, above the optimum of that fall, in percent."""
+    """Return the propellant used since the start of the fall above the optimum of that fall, in percent."""
     used = booster.start_mass_kg - booster.mass_kg
     return 100.0 * (used / jnp.maximum(booster.optimal_propellant_kg, 1.0) - 1.0)
 
 
 def required_throttle(height: Array, velocity: Array, mass: Array) -> Array:
-    """Throttle that stops at the ground under constant deceleration and the present mass."""
+    """Return the throttle that stops at the ground under constant deceleration and the present mass."""
     deceleration = velocity**2 / (2.0 * jnp.maximum(height, 0.05)) + STANDARD_GRAVITY_M_S2
     return deceleration * mass / FULL_THRUST_N
 
 
 def dispersed_start(key: Array) -> Booster:
-    """Height, speed and total mass, each uniform within 5 % of nominal. Key consumed."""
+    """Draw height, speed and total mass, each uniform within 5 % of nominal. Key consumed."""
     nominal = jnp.array([NOMINAL_HEIGHT_M, NOMINAL_VELOCITY_M_S, NOMINAL_MASS_KG])
     height, velocity, mass = nominal * (1.0 + SPREAD * jax.random.uniform(key, (3,), minval=-1.0, maxval=1.0))
     return Booster(height, velocity, mass, mass, fuel_optimum(height, velocity, mass).propellant_kg)
 
 
 def telemetry(booster: Booster) -> dict[str, Array]:
-    """Channels that both phases report."""
+    """Return the channels that both phases report."""
     return {
         "height_m": booster.height_m,
         "velocity_m_s": booster.velocity_m_s,
@@ -125,3 +127,19 @@ def telemetry(booster: Booster) -> dict[str, Array]:
         "propellant_kg": booster.mass_kg - DRY_MASS_KG,
         "propellant_over_optimum_percent": propellant_over_optimum_percent(booster),
     }
+
+
+def vertical_sac(gamma: float, learning_rate: float = 1e-3) -> SacConfig:
+    """Return the defaults of an agent that flies alone."""
+    return SacConfig(
+        actor=ActorConfig(width=64, layer_norm=True),
+        critic=NetworkConfig(width=64, layer_norm=True),
+        gamma=gamma,
+        actor_learning_rate=learning_rate,
+        critic_learning_rate=learning_rate,
+        temperature_initial=0.05,
+        target_entropy=-3.0,
+        buffer_size=100_000,
+        fill=FillConfig(env_steps=4096),
+        updates_per_step=0.0625,
+    )

@@ -1,7 +1,8 @@
-"""What guides and agents share: corrections of a guide, events that are overdue, what is found in flight."""
+"""What guides and agents share: corrections of a guide, events that are overdue, estimates in flight."""
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import jax
@@ -10,9 +11,19 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mission_rocket.flight import Dispersions, Flight, bounded, corrected, draw_day, uncorrected, view
-from mission_rocket.guidance import found_drag, found_lag, found_thrust, with_thrust
-from mission_rocket.phases import ascent, ballistic_arc, entry_burn, flip_boostback, landing_burn, landing_guide
+from mission_rocket.controls import bounded, corrected, uncorrected
+from mission_rocket.dispersions import Dispersions
+from mission_rocket.guides.guidance import estimate_drag, estimate_lag, estimate_thrust, with_thrust
+from mission_rocket.guides.landing import Gains
+from mission_rocket.measurement import measure
+from mission_rocket.phases.ascent import Ascent
+from mission_rocket.phases.ascent import Params as AscentParams
+from mission_rocket.phases.ballistic_arc import BallisticArc
+from mission_rocket.phases.entry_burn import EntryBurn
+from mission_rocket.phases.flip_boostback import FlipBoostback
+from mission_rocket.phases.landing_burn import LandingBurn
+from mission_rocket.phases.landing_burn import Params as LandingParams
+from mission_rocket.physics.state import Handover
 
 quick = settings(max_examples=60, deadline=None)
 actions = st.lists(st.floats(-3.0, 3.0, width=32, allow_subnormal=False), min_size=3, max_size=3).map(
@@ -39,7 +50,7 @@ def test_without_residual_the_agent_flies_alone(guide: jax.Array) -> None:
     assert (np.abs(np.asarray(uncorrected(guide, 0.0))) <= 1.0).all()
 
 
-def test_an_overdue_event_can_be_put_off_but_not_for_ever() -> None:
+def test_an_overdue_event_can_be_postponed_but_not_indefinitely() -> None:
     """-1 is now. Due now, the correction holds it back; overdue by more than its authority, it cannot."""
     put_off = jnp.ones(2)
     due, overdue = (corrected(bounded(jnp.array([0.0, at]), (1,)), 0.1, put_off)[1] for at in (-1.0, -1.2))
@@ -47,8 +58,8 @@ def test_an_overdue_event_can_be_put_off_but_not_for_ever() -> None:
     assert float(overdue) == -1.0
 
 
-def at_level(level: float, engines: float) -> Flight:
-    env = landing_burn.environment(landing_burn.Params())
+def at_level(level: float, engines: float) -> Handover:
+    env = LandingBurn.build(LandingParams())
     flight = env.start(jax.random.key(0))
     motion = flight.state.motion
     levels = (jnp.float32(level), jnp.float32(level if engines == 3.0 else 0.0), *motion.levels[2:])
@@ -57,28 +68,28 @@ def at_level(level: float, engines: float) -> Flight:
 
 @pytest.mark.parametrize("lag", [0.2, 0.3, 0.45])
 def test_the_lag_is_found_from_how_an_actuator_follows(lag: float) -> None:
-    was, told, period = 0.9, 0.5, 0.2
-    now = told + (was - told) * np.exp(-period / lag)
+    was, command, period = 0.9, 0.5, 0.2
+    now = command + (was - command) * np.exp(-period / lag)
     before, free = jnp.float32(0.3), jnp.bool_(True)
-    assert float(found_lag(before, was, now, told, free, period)) == pytest.approx(lag, rel=1e-3)
+    assert float(estimate_lag(before, was, now, command, free, period)) == pytest.approx(lag, rel=1e-3)
     # nothing is learnt from one that is not free to follow, or has nothing to follow
-    assert float(found_lag(before, was, now, told, jnp.bool_(False), period)) == pytest.approx(0.3)
-    assert float(found_lag(before, told, told, told, free, period)) == pytest.approx(0.3)
+    assert float(estimate_lag(before, was, now, command, jnp.bool_(False), period)) == pytest.approx(0.3)
+    assert float(estimate_lag(before, command, command, command, free, period)) == pytest.approx(0.3)
 
 
 @pytest.mark.parametrize("engines", [1.0, 3.0])
 @pytest.mark.parametrize("share", [0.97, 1.0, 1.03])
 def test_the_thrust_is_found_from_what_the_engines_give(share: float, engines: float) -> None:
-    env = landing_burn.environment(landing_burn.Params())
+    env = LandingBurn.build(LandingParams())
     before = jnp.float32(0.9)
 
-    def found(level: float) -> float:
+    def estimated(level: float) -> float:
         flight = at_level(level, engines)
         flight = flight._replace(dispersion=flight.dispersion._replace(thrust=jnp.float32(share)))
-        return float(found_thrust(env.body, engines, view(env.body, env.site, flight), flight, before))
+        return float(estimate_thrust(env.body, engines, measure(env.body, env.site, flight, True), before))
 
-    assert found(0.8) == pytest.approx(share, abs=1e-4)
-    assert found(0.2) == pytest.approx(0.9)  # starting: kept
+    assert estimated(0.8) == pytest.approx(share, abs=1e-4)
+    assert estimated(0.2) == pytest.approx(0.9)  # starting: kept
     stronger = with_thrust(env.body, jnp.float32(share)).engines[0]
     assert float(stronger.thrust / stronger.flow) == pytest.approx(
         env.body.engines[0].thrust / env.body.engines[0].flow
@@ -88,7 +99,7 @@ def test_the_thrust_is_found_from_what_the_engines_give(share: float, engines: f
 
 def test_the_flare_is_the_path_of_its_own_deceleration() -> None:
     """v dv/dh is the deceleration at every height, and both ends are what the gains say."""
-    gains = landing_guide.Gains()
+    gains = Gains()
     heights = jnp.linspace(0.0, gains.flare_m, 2001)
     speed, braking = (np.asarray(part, float) for part in gains.flare(heights))
     assert speed[0] == pytest.approx(gains.final_m_s)
@@ -102,27 +113,27 @@ def test_the_flare_is_the_path_of_its_own_deceleration() -> None:
 
 @pytest.mark.parametrize("share", [0.8, 1.0, 1.2])
 def test_the_drag_is_found_from_what_the_fall_feels(share: float) -> None:
-    env = landing_burn.environment(landing_burn.Params(dispersions=Dispersions(turbulence=0.0)))
+    env = LandingBurn.build(LandingParams(dispersions=Dispersions(turbulence=0.0)))
     flight = env.start(jax.random.key(1))
     flight = flight._replace(dispersion=flight.dispersion._replace(drag=jnp.float32(share)))
-    seen, drag = view(env.body, env.site, flight), jnp.ones(())
+    measured, drag = measure(env.body, env.site, flight, True), jnp.ones(())
     for _ in range(40):
-        drag = found_drag(env.body, seen, drag)
+        drag = estimate_drag(env.body, measured, drag)
     assert float(drag) == pytest.approx(share, abs=0.02)
 
 
 def test_an_engine_out_and_a_uniform_wind_are_the_same_in_every_flight() -> None:
-    params = landing_burn.Params(dispersions=Dispersions(engine_out=4, uniform_wind_m_s=20.0))
-    days = jax.vmap(lambda key: draw_day(params, key))(jax.random.split(jax.random.key(2), 8))
-    np.testing.assert_array_equal(days.engine_out, 4.0)
-    np.testing.assert_array_equal(days.wind.uniform, 20.0)
-    assert len(np.unique(days.thrust)) == 8
+    dispersions = Dispersions(engine_out=4, uniform_wind_m_s=20.0)
+    drawn = jax.vmap(dispersions.draw)(jax.random.split(jax.random.key(2), 8))
+    np.testing.assert_array_equal(drawn.engine_out, 4.0)
+    np.testing.assert_array_equal(drawn.wind.uniform, 20.0)
+    assert len(np.unique(drawn.thrust)) == 8
 
 
-@pytest.mark.parametrize("module", [ascent, flip_boostback, ballistic_arc, entry_burn, landing_burn])
-def test_no_command_makes_a_flight_that_is_not_a_number(module: Any) -> None:
+@pytest.mark.parametrize("phase", [Ascent, FlipBoostback, BallisticArc, EntryBurn, LandingBurn])
+def test_no_command_makes_a_flight_that_is_not_a_number(phase: Any) -> None:
     """Random, full and held commands from the phase's own start: lost, but finite until they are."""
-    env = module.environment(module.Params(residual=0.0))
+    env = phase.build(sys.modules[phase.__module__].Params(residual=0.0))
     count = len(env.action_names)
 
     def finite(tree: Any) -> jax.Array:
@@ -151,8 +162,8 @@ def test_no_command_makes_a_flight_that_is_not_a_number(module: Any) -> None:
 
 
 def test_with_an_engine_out_the_ascent_aims_slower_and_keeps_the_reserve() -> None:
-    params = ascent.Params(dispersions=Dispersions(engine_out=4))
-    env = ascent.environment(params)
+    params = AscentParams(dispersions=Dispersions(engine_out=4))
+    env = Ascent.build(params)
 
     def fly(key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         def step(carry: Any) -> Any:
@@ -162,7 +173,7 @@ def test_with_an_engine_out_the_ascent_aims_slower_and_keeps_the_reserve() -> No
 
         begin = (env.enter(key, env.start(key)), jnp.int32(0), jnp.bool_(False))
         state, _, _ = jax.lax.while_loop(lambda c: ~c[2] & (c[1] < env.max_steps), step, begin)
-        return env.outcome(state).success, env.box(state)["speed"], jnp.asarray(state.flight.state.motion.propellant)
+        return env.outcome(state).success, state.measured.speed, jnp.asarray(state.flight.state.motion.propellant)
 
     success, speed, left = (
         np.asarray(part) for part in jax.jit(jax.vmap(fly))(jax.random.split(jax.random.key(4), 256))

@@ -19,17 +19,17 @@ PILOTS = ("guide", "low", "middle", "high", "drift")
 def flown(phase: str) -> tuple[np.ndarray, np.ndarray]:
     """(success, return), each [pilot, flight]; one compiled program for all pilots."""
     module = importlib.import_module(f"mission_rocket.phases.{phase}")
-    params = module.Params(residual=0.0)
-    env, reward = module.environment(params), module.reward(params)
+    spec, params = module.mission_phase(), module.Params(residual=0.0)
+    env, reward = spec.environment(params), spec.reward(params)
 
     def fly(pilot, key):
         begin = env.enter(jax.random.fold_in(key, 0), env.start(key))
 
         def step(carry, number):
             state, ended, total = carry
-            told = env.guide(state)
-            constant = jnp.ones_like(told)
-            wrong = jnp.stack([told, -constant, 0.0 * constant, constant, jnp.clip(told + 0.7, -1.0, 1.0)])
+            guided = env.guide(state)
+            constant = jnp.ones_like(guided)
+            wrong = jnp.stack([guided, -constant, 0.0 * constant, constant, jnp.clip(guided + 0.7, -1.0, 1.0)])
             action = wrong[pilot]
             after = env.step(jax.random.fold_in(key, number), state, action)
             outcome = env.outcome(after)

@@ -1,49 +1,55 @@
-"""Landing burn from high above, `engines: [3, 1]`: three engines brake, the vehicle falls on, one engine lands it.
+"""Brake, then land: from high above, three engines brake, the vehicle falls on, and one engine lands it.
 
-For missions without an entry burn. The environment is the entry burn down to 7 km and the landing burn from there,
-as one phase: one agent flies both, with the actions of the entry burn (11), of which the landing uses seven; while it
-brakes, 0.3 of `residual` counts. How the
-vehicle is handed over within the phase does not count, what happens at the ground does.
+For missions without an entry burn. The phase flies the entry burn down to 7 km and the landing burn from there as one:
+one agent flies both, with the actions of the entry burn (11), of which the landing uses seven; while it brakes, 0.3 of
+`residual` counts. What happens at the ground counts, and the hand-over within the phase does not.
 
-Observation (82): whether it still brakes, what the entry burn observes (45) while it does and what the landing
-burn observes (36) after that, zero otherwise; scales as there.
+Success and failures are those of the landing burn; while braking, `overstressed`, `out_of_propellant` and `rose` end
+the phase.
 
-Success and failures are the landing burn's. While braking, `overstressed`, `out_of_propellant` and `rose` end it.
+Reward: that of the landing burn after the hand-over; while braking the entry burn's `aim`, and throughout `limits` and
+`propellant`, 1 for each 400 kg: at the price of the landing the 17 t that every flight burns would outweigh the
+landing.
 
-Reward: the landing burn's after the hand-over; while braking the entry burn's `aim` and `limits`, and propellant
-at half the landing's price, throughout: at all of it the 17 t that every flight burns would outweigh the landing.
-
-Guide: the entry burn's, which lights at once and burns at `_LOAD`, then the landing burn's.
+Guidance law: that of the entry burn, which lights at once and burns at 57 m/s2, then that of the landing burn.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from pydantic import Field
 
-from mission import Environment, Outcome
-from mission_rocket.flight import Flight, FlightParams
+from mission import Outcome, PhaseSpec, hookimpl
+from mission_rocket import booster
+from mission_rocket.booster import FlightParams
+from mission_rocket.measurement import Measurement
+from mission_rocket.observation import Observation, ObservedPhase, Row, flag
 from mission_rocket.phases import entry_burn, landing_burn
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from mission_rocket.phases.entry_burn import EntryBurn
+from mission_rocket.phases.landing_burn import LandingBurn
+from mission_rocket.physics.state import Handover
+from mission_rocket.report import sections
 
 _HAND_OVER_M = 7000.0
-_OFFSET_M = -1200.0  # of where a fall without air ends: air and burn shorten the flight by as much
-_LOAD = 57.0  # m/s2: at the entry burn's 46, dynamic pressure passes 80 kPa from 30 km
+_OFFSET_M = -1200.0  # of the end of a fall without air: air and burn shorten the flight by as much
+_LOAD = 57.0  # m/s2; at the 46 of the entry burn dynamic pressure passes 80 kPa from 30 km
 _PRICE_KG = 400.0  # of propellant, for a reward of 1
 _SHARE = 0.3  # of the landing's residual, while it brakes
-_LANDING_ACTIONS = jnp.array([0, 1, 3, 4, 5, 6, 7])  # of the entry burn's, in the landing burn's order
+# the positions of the landing's actions among those of the entry burn
+_LANDING = jnp.array([entry_burn.CONTROLS.names.index(name) for name in landing_burn.CONTROLS.names])
 
 
-class _Braking(entry_burn.EntryBurn):
-    """The entry burn at the landing's control period."""
+class Params(landing_burn.LandingBox):
+    """The landing box, the start, and the guidance law."""
 
-    control_period_s = landing_burn.LandingBurn.control_period_s
+    residual: float = booster.residual_field(0.1)
+    reference_throttle: float = Field(0.864, gt=0.4, lt=1.0, description="Throttle at which the guide plans to land.")
+    start_altitude_m: float = Field(30_000.0, gt=15e3, le=70e3)
 
 
 class State(NamedTuple):
@@ -54,33 +60,72 @@ class State(NamedTuple):
     landing: landing_burn.State
 
 
+def _part(prefix: str, part: str, rows: Observation) -> tuple[Row, ...]:
+    """Return the rows of a part, entry or landing, which are zero while the other one flies."""
+
+    def wrapped(one: Row) -> Row:
+        def value(phase: Any, state: Any) -> Array:
+            flies = state.braking if part == "entry" else ~state.braking
+            return jnp.where(flies, one.compute(getattr(phase, part), getattr(state, part)), 0.0)
+
+        scale = one.scale._replace(transform=lambda scaled: scaled)
+        return one._replace(name=f"{prefix}_{one.name}", scale=scale, value=value, component=None)
+
+    return tuple(wrapped(one) for one in rows)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
-class BrakeThenLand(Environment[Flight, State]):
-    """See the module's docstring."""
+class BrakeThenLand(ObservedPhase[Handover, State]):
+    """The braking and landing burns; see the docstring of the module."""
 
-    entry: _Braking
-    landing: landing_burn.LandingBurn
+    entry: EntryBurn
+    landing: LandingBurn
 
-    action_names = entry_burn.EntryBurn.action_names
-    observation_names = (
-        "braking",
-        *(f"brake_{name}" for name in entry_burn.EntryBurn.observation_names),
-        *(f"land_{name}" for name in landing_burn.LandingBurn.observation_names),
+    observation = Observation(
+        (
+            flag("braking", "whether it still brakes", "braking"),
+            *_part("brake", "entry", EntryBurn.observation),
+            *_part("land", "landing", LandingBurn.observation),
+        )
     )
-    causes = landing_burn.LandingBurn.causes
-    control_period_s = landing_burn.LandingBurn.control_period_s
+    action_names = entry_burn.CONTROLS.names
+    causes = LandingBurn.causes
+    control_period_s = LandingBurn.control_period_s
     max_steps = 700
 
-    def start(self, key: Array) -> Flight:
-        """As an arc leaves it at the start's altitude."""
+    @classmethod
+    def build(cls, params: Params) -> BrakeThenLand:
+        """Build the phase for its parameters."""
+        high = entry_burn.Params(
+            **{name: getattr(params, name) for name in FlightParams.model_fields},
+            residual=_SHARE * params.residual,
+            ignition_altitude_m=params.start_altitude_m,
+            guide_load_m_s2=_LOAD,
+            guide_q_alpha_share=0.55,
+            end_altitude_m=_HAND_OVER_M,
+            start_altitude_m=params.start_altitude_m,
+            start_propellant_kg=(18_000.0, 26_000.0),
+            start_offset_m=_OFFSET_M,
+        )
+        low = landing_burn.Params(
+            **{name: getattr(params, name) for name in landing_burn.LandingBox.model_fields},
+            residual=params.residual,
+            reference_throttle=params.reference_throttle,
+            start_altitude_m=_HAND_OVER_M,
+        )
+        braking = dataclasses.replace(EntryBurn.build(high), control_period_s=cls.control_period_s)
+        return cls(braking, LandingBurn.build(low))
+
+    def start(self, key: Array) -> Handover:
+        """Draw a vehicle as an arc leaves it at the altitude of the start."""
         return self.entry.start(key)
 
-    def enter(self, key: Array, handoff: Flight) -> State:
+    def enter(self, key: Array, handoff: Handover) -> State:
         return State(jnp.bool_(True), self.entry.enter(key, handoff), self.landing.enter(key, handoff))
 
     def step(self, key: Array, state: State, action: Array) -> State:
         braked = self.entry.step(key, state.entry, action)
-        landed = self.landing.step(key, state.landing, action[_LANDING_ACTIONS])
+        landed = self.landing.step(key, state.landing, action[_LANDING])
         handed = self.landing.enter(key, braked.flight)
         over = state.braking & braked.arrived
 
@@ -91,78 +136,60 @@ class BrakeThenLand(Environment[Flight, State]):
         entry = jax.tree.map(lambda old, new: jnp.where(state.braking, new, old), state.entry, braked)
         return State(state.braking & ~braked.arrived, entry, landing)
 
-    def _flight(self, state: State) -> Flight:
-        return jax.tree.map(lambda a, b: jnp.where(state.braking, a, b), state.entry.flight, state.landing.flight)
-
     def guide(self, state: State) -> Array:
-        """The guide's action of the present part; zero where the action corrects it."""
+        """Return the action of the guidance law of the present part; zero where the action corrects it."""
         brake, land = self.entry.guide(state.entry), self.landing.guide(state.landing)
-        return jnp.where(state.braking, brake, jnp.zeros_like(brake).at[_LANDING_ACTIONS].set(land))
-
-    def observe(self, state: State) -> Array:
-        brake = jnp.where(state.braking, self.entry.observe(state.entry), 0.0)
-        land = jnp.where(state.braking, 0.0, self.landing.observe(state.landing))
-        return jnp.concatenate([state.braking.astype(jnp.float32)[None], brake, land])
+        return jnp.where(state.braking, brake, jnp.zeros_like(brake).at[_LANDING].set(land))
 
     def outcome(self, state: State) -> Outcome:
         brake, land = self.entry.outcome(state.entry), self.landing.outcome(state.landing)
-        cause = jnp.full((), landing_burn.ROSE)
-        for theirs, ours in (
-            (entry_burn.OVERSTRESSED, landing_burn.OVERSTRESSED),
-            (entry_burn.EMPTY, landing_burn.EMPTY),
-        ):
-            cause = jnp.where(brake.cause == theirs, ours, cause)
-        ended = brake.terminated & ~state.entry.arrived
+        cause = jnp.full((), self.causes.index("rose"), jnp.int32)
+        for name in ("overstressed", "out_of_propellant"):
+            cause = jnp.where(self.entry.causes.among(brake, name), jnp.int32(self.causes.index(name)), cause)
         return Outcome(
-            jnp.where(state.braking, ended, land.terminated),
+            jnp.where(state.braking, brake.terminated & ~state.entry.arrived, land.terminated),
             ~state.braking & land.success,
-            jnp.where(state.braking, cause, land.cause).astype(jnp.int32),
+            jnp.where(state.braking, cause, land.cause),
         )
 
-    def leave(self, state: State) -> Flight:
-        return self._flight(state)
+    def reward(self, state: State, action: Array, after: State, outcome: Outcome) -> dict[str, Array]:
+        """Return the reward terms of a step."""
+        brake, entry_outcome = state.braking, self.entry.outcome(after.entry)
+        aim = self.entry.reward(state.entry, action, after.entry, entry_outcome)["aim"]
+        landed = self.landing.reward(state.landing, action[_LANDING], after.landing, outcome)
+        braked = self.landing.limit_penalty(after.entry.measured)
+        before, here = self.leave(state).state.motion, self.leave(after).state.motion
+        return {name: jnp.where(brake, 0.0, term) for name, term in landed.items()} | {
+            "aim": jnp.where(brake, aim, 0.0),
+            "propellant": jnp.asarray(here.propellant - before.propellant) / _PRICE_KG,
+            "limits": jnp.where(brake, braked, landed["limits"]),
+        }
+
+    def _flown(self, state: State) -> tuple[Handover, Measurement]:
+        """Return flight and measurement of the present part."""
+        parts = ((part.flight, part.measured) for part in (state.entry, state.landing))
+        return jax.tree.map(lambda a, b: jnp.where(state.braking, a, b), *parts)
+
+    def leave(self, state: State) -> Handover:
+        return self._flown(state)[0]
 
     def telemetry(self, state: State) -> dict[str, Array]:
+        flight, measured = self._flown(state)
         time = jnp.where(state.braking, state.entry.time, state.entry.time + state.landing.time)
-        seen = state.landing._replace(flight=self._flight(state), time=time, begun_kg=state.entry.begun_kg)
-        return self.landing.telemetry(seen)
+        begun = state.entry.begun_kg
+        return self.landing.telemetry(
+            state.landing._replace(flight=flight, measured=measured, time=time, begun_kg=begun)
+        )
 
 
-def environment(params: landing_burn.Params) -> BrakeThenLand:
-    """The phase for its parameters; `start_altitude_m` is where it begins."""
-    shared = {name: getattr(params, name) for name in FlightParams.model_fields}
-    high = entry_burn.Params(
-        **shared,
-        residual=_SHARE * params.residual,
-        ignition_altitude_m=params.start_altitude_m,
-        guide_load_m_s2=_LOAD,
-        guide_q_alpha_share=0.55,
-        end_altitude_m=_HAND_OVER_M,
-        start_altitude_m=params.start_altitude_m,
-        start_propellant_kg=(18_000.0, 26_000.0),
-        start_offset_m=_OFFSET_M,
+@hookimpl
+def mission_phase() -> PhaseSpec:
+    """Return the record of the phase."""
+    return PhaseSpec(
+        params=Params,
+        environment=BrakeThenLand.build,
+        reward=lambda params: BrakeThenLand.build(params).reward,
+        limits=lambda params: booster.structural_limits(params, True),
+        report=sections,
+        sac=booster.residual_sac(target_entropy=-22.0, gamma=0.998, actor_learning_rate=3e-5),
     )
-    low = params.model_copy(update={"engines": 1, "start_altitude_m": _HAND_OVER_M})
-    brake, land = entry_burn.environment(high), landing_burn.environment(low)
-    return BrakeThenLand(_Braking(high, brake.body, brake.site), land)
-
-
-def reward(params: landing_burn.Params) -> Callable[[State, Array, State, Outcome], dict[str, Any]]:
-    """Reward terms; see the module's docstring."""
-    env = environment(params)
-    brake, land = entry_burn.reward(env.entry.params), landing_burn.reward(env.landing.params)
-
-    def terms(state: State, action: Array, after: State, outcome: Outcome) -> dict[str, Any]:
-        braked = brake(state.entry, action, after.entry, env.entry.outcome(after.entry))
-        landed = land(state.landing, action[_LANDING_ACTIONS], after.landing, outcome)
-        before, here = env.leave(state).state.motion, env.leave(after).state.motion
-        mixed = {
-            name: jnp.where(state.braking, braked[name] if name == "limits" else 0.0, term)
-            for name, term in landed.items()
-        }
-        return mixed | {
-            "aim": jnp.where(state.braking, braked["aim"], 0.0),
-            "propellant": jnp.asarray(here.propellant - before.propellant) / _PRICE_KG,
-        }
-
-    return terms

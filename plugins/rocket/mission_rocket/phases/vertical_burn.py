@@ -4,10 +4,6 @@ Action (1): `throttle`, 40 % (a = -1) to 100 % (a = 1); the engine cannot be swi
 is the closed form of a burn at constant throttle and stops at the ground, where the velocity
 reaches zero above it, or where the propellant ends.
 
-Observation (6): log of height, velocity (400 m/s), mass (5 t about 28 t), throttle needed to stop at
-the ground under constant deceleration (about 0.9, five times magnified), the same for touching down
-at 1 m/s, velocity compressed near zero.
-
 Success `landed`: at the ground with at most `touchdown_speed_m_s` and propellant left. Failures:
 `crashed` (too fast), `rose` (stopped above the ground: the least thrust exceeds the weight, so it
 would never come down), `out_of_propellant`.
@@ -21,26 +17,27 @@ in the air ends by itself: nothing else is paid.
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from mission import ActorConfig, Environment, FillConfig, Limit, NetworkConfig, Outcome, PhaseSpec, SacConfig, hookimpl
+from mission import Limit, Outcome, PhaseSpec, hookimpl
 from mission_rocket import vertical
+from mission_rocket.causes import Causes
+from mission_rocket.observation import LOCAL, NO_FRAME, Observation, ObservedPhase, Scale, linear, log, row, tanh
+from mission_rocket.physics.constants import STANDARD_GRAVITY_M_S2
 from mission_rocket.report import sections
+from mission_rocket.vehicles import Strict
 from mission_rocket.vertical import DRY_MASS_KG, MINIMUM_THROTTLE, Booster
 
-LANDED, CRASHED, ROSE, EMPTY = 0, 1, 2, 3
 _BISECTIONS = 24
 
 
-class Params(BaseModel):
+class Params(Strict):
     """The landing box, and how far above the latest ignition a start of its own is lit."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     touchdown_speed_m_s: float = Field(2.0, gt=0.0, le=20.0)
     start_margin_min_percent: float = Field(0.3, ge=0.0, le=50.0)
@@ -57,22 +54,40 @@ class State(NamedTuple):
     empty: Array
 
 
+def _needed(phase: Any, state: State) -> Array:
+    """Return the throttle needed to stop at the ground."""
+    return vertical.required_throttle(*state.booster[:3])
+
+
+def _needed_touchdown(phase: Any, state: State) -> Array:
+    """Return the throttle needed to touch down at 1 m/s."""
+    height, velocity, mass, *_ = state.booster
+    slow = jnp.sign(velocity) * jnp.sqrt(jnp.maximum(velocity**2 - 1.0, 0.0))
+    return vertical.required_throttle(height, slow, mass)
+
+
+NEAR_FULL = Scale("-", "0.2 about 0.9, within 3", lambda throttle: jnp.clip(5.0 * (throttle - 0.9), -3.0, 3.0))
+OBSERVATION = Observation(
+    (
+        row("log_height", "height", LOCAL, log(1.0, "m", per=4.0, less=1.0), "booster.height_m"),
+        row("velocity", "velocity", LOCAL, linear(200.0, "m/s", about=-200.0), "booster.velocity_m_s"),
+        row("mass", "mass", NO_FRAME, linear(5_000.0, "kg", about=28_000.0), "booster.mass_kg"),
+        row("required_throttle", "throttle to stop at the ground", NO_FRAME, NEAR_FULL, _needed),
+        row("required_throttle_touchdown", "throttle to land at 1 m/s", NO_FRAME, NEAR_FULL, _needed_touchdown),
+        row("velocity_near_zero", "velocity", LOCAL, tanh(5.0, "m/s"), "booster.velocity_m_s"),
+    )
+)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
-class VerticalBurn(Environment[Booster, State]):
-    """See the module's docstring."""
+class VerticalBurn(ObservedPhase[Booster, State]):
+    """See the docstring of the module."""
 
     params: Params
 
-    observation_names = (
-        "log_height",
-        "velocity",
-        "mass",
-        "required_throttle",
-        "required_throttle_touchdown",
-        "velocity_near_zero",
-    )
+    observation = OBSERVATION
     action_names = ("throttle",)
-    causes = ("landed", "crashed", "rose", "out_of_propellant")
+    causes = Causes(("landed", "out_of_propellant", "crashed", "rose"))
     control_period_s = 0.1
     max_steps = 600
 
@@ -82,7 +97,7 @@ class VerticalBurn(Environment[Booster, State]):
         best = vertical.fuel_optimum(above.height_m, above.velocity_m_s, above.mass_kg)
         low, high = self.params.start_margin_min_percent, self.params.start_margin_max_percent
         margin = jax.random.uniform(margin_key, minval=low, maxval=high) / 100.0
-        speed = -above.velocity_m_s + vertical.STANDARD_GRAVITY_M_S2 * best.coast_s
+        speed = -above.velocity_m_s + STANDARD_GRAVITY_M_S2 * best.coast_s
         seconds = jnp.maximum(best.coast_s - margin * best.ignition_height_m / speed, 0.0)
         height, velocity = vertical.coast(above.height_m, above.velocity_m_s, seconds)
         return above._replace(height_m=height, velocity_m_s=velocity)
@@ -118,27 +133,11 @@ class VerticalBurn(Environment[Booster, State]):
         )
         return State(booster, state.time_s + seconds, height <= 0.0, velocity >= 0.0, mass <= DRY_MASS_KG)
 
-    def observe(self, state: State) -> Array:
-        height, velocity, mass = state.booster.height_m, state.booster.velocity_m_s, state.booster.mass_kg
-        needed = vertical.required_throttle(height, velocity, mass)
-        slow = jnp.sign(velocity) * jnp.sqrt(jnp.maximum(velocity**2 - 1.0, 0.0))
-        touching = vertical.required_throttle(height, slow, mass)
-        return jnp.stack(
-            [
-                jnp.log1p(jnp.maximum(height, 0.0)) / 4.0 - 1.0,
-                velocity / 200.0 + 1.0,
-                (mass - 28_000.0) / 5_000.0,
-                jnp.clip(5.0 * (needed - 0.9), -3.0, 3.0),
-                jnp.clip(5.0 * (touching - 0.9), -3.0, 3.0),
-                jnp.tanh(velocity / 5.0),
-            ]
-        )
-
     def outcome(self, state: State) -> Outcome:
-        soft = jnp.abs(state.booster.velocity_m_s) <= self.params.touchdown_speed_m_s
-        landed = state.grounded & soft & ~state.empty
-        cause = jnp.where(landed, LANDED, jnp.where(state.empty, EMPTY, jnp.where(state.grounded, CRASHED, ROSE)))
-        return Outcome(state.grounded | state.stopped | state.empty, landed, cause.astype(jnp.int32))
+        hard = ~(jnp.abs(state.booster.velocity_m_s) <= self.params.touchdown_speed_m_s)
+        rose = state.stopped & ~state.grounded
+        at_end = {"crashed": state.grounded & hard}
+        return self.causes.judge(state.grounded, {"out_of_propellant": state.empty, "rose": rose}, at_end)
 
     def leave(self, state: State) -> Booster:
         return state.booster
@@ -147,14 +146,14 @@ class VerticalBurn(Environment[Booster, State]):
         return vertical.telemetry(state.booster) | {"phase_time_s": state.time_s}
 
     def guide(self, state: State) -> Array:
-        """Constant deceleration to 1 m/s at the ground."""
+        """Brake at constant deceleration to 1 m/s at the ground."""
         speed = jnp.sqrt(jnp.maximum(state.booster.velocity_m_s**2 - 1.0, 0.0))
         throttle = vertical.required_throttle(state.booster.height_m, speed, state.booster.mass_kg)
         return jnp.clip(2.0 * (throttle - MINIMUM_THROTTLE) / (1.0 - MINIMUM_THROTTLE) - 1.0, -1.0, 1.0)[None]
 
 
 def reward(params: Params):
-    """Reward terms; see the module's docstring."""
+    """Return the reward terms; see the docstring of the module."""
 
     def terms(state: State, action: Array, after: State, outcome: Outcome) -> dict[str, Array]:
         booster = after.booster
@@ -172,23 +171,12 @@ def reward(params: Params):
 
 @hookimpl
 def mission_phase() -> PhaseSpec:
-    """The phase's record."""
+    """Return the record of the phase."""
     return PhaseSpec(
         params=Params,
         environment=VerticalBurn,
         reward=reward,
         limits=lambda params: (Limit("propellant_kg", minimum=0.0),),
         report=sections,
-        sac=SacConfig(
-            actor=ActorConfig(width=64, layer_norm=True),
-            critic=NetworkConfig(width=64, layer_norm=True),
-            gamma=0.99,
-            actor_learning_rate=1e-3,
-            critic_learning_rate=1e-3,
-            temperature_initial=0.05,
-            target_entropy=-3.0,
-            buffer_size=100_000,
-            fill=FillConfig(env_steps=4096),
-            updates_per_step=0.0625,
-        ),
+        sac=vertical.vertical_sac(gamma=0.99),
     )

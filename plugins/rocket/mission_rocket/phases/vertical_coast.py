@@ -3,9 +3,7 @@
 Action (1): `time_to_ignition`, t_go = 20 s (a + 1) / 2, commanded every 0.1 s. The engine lights at
 t_go inside the step when t_go is at most the control period.
 
-Observation (7), none of which uses the optimum: height (10 km about 5 km), velocity (300 m/s about
--350), mass (1.65 t about 33 t), throttle needed to stop at the ground (about 1, as it is and ten
-times magnified about 1.08), time to impact in free fall (20 s), and its inverse in units of 0.1/s.
+No observation uses the optimum.
 
 Success `lit`: ignition at a height between `margin_min_percent` and `margin_max_percent` above the
 latest possible ignition. Failures: `lit_too_early`, `too_late` (fell below the latest ignition, or
@@ -19,25 +17,26 @@ towards either edge of the window: more than the timing that waiting could still
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from mission import ActorConfig, Environment, FillConfig, Limit, NetworkConfig, Outcome, PhaseSpec, SacConfig, hookimpl
+from mission import Limit, Outcome, PhaseSpec, hookimpl
 from mission_rocket import vertical
+from mission_rocket.causes import Causes
+from mission_rocket.observation import LOCAL, NO_FRAME, Observation, ObservedPhase, Scale, linear, row
+from mission_rocket.physics.constants import STANDARD_GRAVITY_M_S2 as GRAVITY
 from mission_rocket.report import sections
+from mission_rocket.vehicles import Strict
 from mission_rocket.vertical import Booster
 
 LONGEST_COMMAND_S = 20.0
-LIT, TOO_EARLY, TOO_LATE = 0, 1, 2
 
 
-class Params(BaseModel):
+class Params(Strict):
     """Window of ignition heights above the latest possible ignition."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     margin_min_percent: float = Field(0.3, ge=0.0, le=50.0)
     margin_max_percent: float = Field(4.0, gt=0.0, le=100.0)
@@ -59,17 +58,42 @@ class State(NamedTuple):
     lit: Array
 
 
+def _needed(phase: Any, state: State) -> Array:
+    """Return the throttle needed to stop at the ground."""
+    return vertical.required_throttle(*state.booster[:3])
+
+
+def _impact_s(phase: Any, state: State) -> Array:
+    """Return the time to impact in free fall."""
+    height, velocity, *_ = state.booster
+    return (velocity + jnp.sqrt(velocity**2 + 2.0 * GRAVITY * jnp.maximum(height, 0.0))) / GRAVITY
+
+
+RAW = Scale("-", "1, within 0 to 3", lambda throttle: jnp.clip(throttle, 0.0, 3.0))
+FINE = Scale("-", "0.1 about 1.08, within 3", lambda throttle: jnp.clip(10.0 * (throttle - 1.08), -3.0, 3.0))
+INVERSE = Scale("s", "1 / (0.5 + 0.1 x)", lambda seconds: 1.0 / (0.5 + 0.1 * seconds))
+OBSERVATION = Observation(
+    (
+        row("height", "height", LOCAL, linear(5000.0, "m", about=5000.0), "booster.height_m"),
+        row("velocity", "velocity", LOCAL, linear(100.0, "m/s", about=-350.0), "booster.velocity_m_s"),
+        row("mass", "mass", NO_FRAME, linear(1650.0, "kg", about=vertical.NOMINAL_MASS_KG), "booster.mass_kg"),
+        row("required_throttle", "throttle to stop at the ground", NO_FRAME, RAW, _needed),
+        row("required_throttle_fine", "throttle to stop at the ground", NO_FRAME, FINE, _needed),
+        row("time_to_impact", "time to impact in free fall", NO_FRAME, linear(20.0, "s"), _impact_s),
+        row("inverse_time_to_impact", "time to impact in free fall", NO_FRAME, INVERSE, _impact_s),
+    )
+)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
-class VerticalCoast(Environment[Booster, State]):
-    """See the module's docstring."""
+class VerticalCoast(ObservedPhase[Booster, State]):
+    """See the docstring of the module."""
 
     params: Params
 
-    observation_names = (
-        "height", "velocity", "mass", "required_throttle", "required_throttle_fine", "time_to_impact", "inverse_time_to_impact",
-    )  # fmt: skip
+    observation = OBSERVATION
     action_names = ("time_to_ignition",)
-    causes = ("lit", "lit_too_early", "too_late")
+    causes = Causes(("lit", "too_late", "lit_too_early"))
     control_period_s = 0.1
     max_steps = 400
 
@@ -89,33 +113,15 @@ class VerticalCoast(Environment[Booster, State]):
         booster = state.booster._replace(height_m=height, velocity_m_s=velocity)
         return state._replace(booster=booster, time_s=state.time_s + seconds, lit=lit)
 
-    def observe(self, state: State) -> Array:
-        height, velocity, mass = state.booster.height_m, state.booster.velocity_m_s, state.booster.mass_kg
-        needed = vertical.required_throttle(height, velocity, mass)
-        g = vertical.STANDARD_GRAVITY_M_S2
-        impact_s = (velocity + jnp.sqrt(velocity**2 + 2.0 * g * jnp.maximum(height, 0.0))) / g
-        return jnp.stack(
-            [
-                height / 5000.0 - 1.0,
-                (velocity + 350.0) / 100.0,
-                (mass - vertical.NOMINAL_MASS_KG) / 1650.0,
-                jnp.clip(needed, 0.0, 3.0),
-                jnp.clip(10.0 * (needed - 1.08), -3.0, 3.0),
-                impact_s / 20.0,
-                1.0 / (0.5 + 0.1 * impact_s),
-            ]
-        )
-
     def margin_percent(self, state: State) -> Array:
-        """Height above the latest ignition height, in percent of it."""
+        """Return the height above the latest ignition height, in percent of it."""
         return 100.0 * (state.booster.height_m / jnp.maximum(state.latest_height_m, 1.0) - 1.0)
 
     def outcome(self, state: State) -> Outcome:
         margin = self.margin_percent(state)
         late = (state.time_s > state.latest_s) | (state.lit & (margin < self.params.margin_min_percent))
         early = state.lit & (margin > self.params.margin_max_percent)
-        cause = jnp.where(late, TOO_LATE, jnp.where(early, TOO_EARLY, LIT)).astype(jnp.int32)
-        return Outcome(state.lit | late, state.lit & ~late & ~early, cause)
+        return self.causes.judge(state.lit, {"too_late": late}, {"lit_too_early": early})
 
     def leave(self, state: State) -> Booster:
         return state.booster
@@ -133,21 +139,19 @@ class VerticalCoast(Environment[Booster, State]):
 
 
 def commanded_time_s(action: Array) -> Array:
-    """t_go of an action [1] in [-1, 1]."""
+    """Return the time to ignition of an action [1] in [-1, 1]."""
     return LONGEST_COMMAND_S * (action[0] + 1.0) / 2.0
 
 
 def ideal_time_s(params: Params, state: State) -> Array:
-    """Time until the height is one middle margin above the latest ignition, at least 0."""
+    """Return the time until the height is one middle margin above the latest ignition, at least 0."""
     middle = 0.5 * (params.margin_min_percent + params.margin_max_percent) / 100.0
-    speed = jnp.maximum(
-        -state.booster.velocity_m_s + vertical.STANDARD_GRAVITY_M_S2 * (state.latest_s - state.time_s), 1.0
-    )
+    speed = jnp.maximum(-state.booster.velocity_m_s + GRAVITY * (state.latest_s - state.time_s), 1.0)
     return jnp.maximum(state.latest_s - middle * state.latest_height_m / speed - state.time_s, 0.0)
 
 
 def reward(params: Params):
-    """Reward terms; see the module's docstring."""
+    """Return the reward terms; see the docstring of the module."""
     environment = VerticalCoast(params)
     half = 0.5 * (params.margin_max_percent - params.margin_min_percent)
 
@@ -165,23 +169,12 @@ def reward(params: Params):
 
 @hookimpl
 def mission_phase() -> PhaseSpec:
-    """The phase's record."""
+    """Return the record of the phase."""
     return PhaseSpec(
         params=Params,
         environment=VerticalCoast,
         reward=reward,
         limits=lambda params: (Limit("time_to_latest_ignition_s", minimum=0.0),),
         report=sections,
-        sac=SacConfig(
-            actor=ActorConfig(width=64, layer_norm=True),
-            critic=NetworkConfig(width=64, layer_norm=True),
-            gamma=0.9,
-            actor_learning_rate=1e-3,
-            critic_learning_rate=1e-3,
-            temperature_initial=0.05,
-            target_entropy=-3.0,
-            buffer_size=100_000,
-            fill=FillConfig(env_steps=4096),
-            updates_per_step=0.0625,
-        ),
+        sac=vertical.vertical_sac(gamma=0.9),
     )

@@ -42,23 +42,23 @@ class Flow(NamedTuple):
 
 
 def flow(air: Air, velocity: Vector) -> Flow:
-    """The flow that meets a body moving at `velocity` (body axes) through air [m/s]."""
+    """Return the flow past a body that moves at `velocity` (body axes) through air [m/s]."""
     airspeed = norm(velocity, 1e-6)
     across = jnp.sqrt(velocity.x * velocity.x + velocity.y * velocity.y + 1e-12) / airspeed
     cosine = velocity.z / airspeed
     return Flow(
-        velocity,
-        airspeed,
-        airspeed / air.sound_speed,
-        0.5 * air.density * airspeed * airspeed,
-        cosine,
-        across,
-        jnp.arctan2(across, jnp.abs(cosine)),
+        velocity=velocity,
+        airspeed=airspeed,
+        mach=airspeed / air.sound_speed,
+        dynamic_pressure=0.5 * air.density * airspeed * airspeed,
+        cosine=cosine,
+        across=across,
+        incidence=jnp.arctan2(across, jnp.abs(cosine)),
     )
 
 
 def body_wrench(body: Body, dispersion: Dispersion, flow: Flow, rates: Vector, mass: MassProperties) -> Wrench:
-    """Lift, drag, pitching moment and damping of the body about the centre of mass."""
+    """Return lift, drag, pitching moment and damping of the body about the centre of mass."""
     aero = body.aerodynamics
     nose, engine = aero.nose_first, aero.engine_first
     by_nose = jnp.clip(0.5 + flow.cosine, 0.0, 1.0)
@@ -92,9 +92,9 @@ def body_wrench(body: Body, dispersion: Dispersion, flow: Flow, rates: Vector, m
 
 
 def fin_wrench(body: Body, motion: Motion, flow: Flow, mass: MassProperties) -> Wrench:
-    """Four grid fins about the centre of mass, by deflection and the body's rates.
+    """Return the wrench of four grid fins about the centre of mass, by deflection and the body's rates.
 
-    What the fins add at incidence is part of the body's tables and its centre of pressure engines first.
+    The force of the fins at incidence is part of the body's tables and of its centre of pressure engines first.
     """
     zero = jnp.zeros_like(flow.mach)
     if body.fins is None:

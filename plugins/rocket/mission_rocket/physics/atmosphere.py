@@ -2,7 +2,7 @@
 
 Up to 86 km: the seven layers of table 4, in geopotential altitude. Above, temperature follows the
 standard's kinetic temperature and log pressure is linear between its table values at 100, 110,
-120, 150 and 200 km; the last slope goes on.
+120, 150 and 200 km; the last slope continues above.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from mission_rocket.physics.constants import STANDARD_GRAVITY_M_S2
+from mission_rocket.physics.constants import SEA_LEVEL_PRESSURE_PA, STANDARD_GRAVITY_M_S2
 from mission_rocket.physics.tables import Table, lookup
 from mission_rocket.physics.vector import Scalar
 
@@ -36,8 +36,8 @@ class Air(NamedTuple):
 
 
 def _layers() -> list[tuple[float, float, float, float]]:
-    """(base altitude, base temperature, base log pressure, lapse rate) of each layer."""
-    layers, temperature, log_pressure = [], 288.15, math.log(101_325.0)
+    """Return (base altitude, base temperature, base log pressure, lapse rate) of each layer."""
+    layers, temperature, log_pressure = [], 288.15, math.log(SEA_LEVEL_PRESSURE_PA)
     for i, (base, lapse) in enumerate(zip(_BASE_M, _LAPSE_K_M, strict=True)):
         layers.append((base, temperature, log_pressure, lapse))
         if i + 1 < len(_BASE_M):
@@ -71,7 +71,7 @@ _HIGH_LOG_DENSITY = Table(
 
 
 def atmosphere(altitude: Scalar) -> Air:
-    """The air at a geometric altitude [m]; below the sea it goes on, above 400 km it stays."""
+    """Return the air at a geometric altitude [m]; it is extrapolated below the sea and constant above 400 km."""
     altitude = jnp.maximum(altitude, -5000.0)
     geopotential = _RADIUS_M * altitude / (_RADIUS_M + altitude)
     base, start, log_start, lapse = (jnp.full_like(geopotential, value) for value in _LAYERS[0])

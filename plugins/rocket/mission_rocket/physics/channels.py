@@ -7,28 +7,29 @@ import jax.numpy as jnp
 from jax import Array
 
 from mission_rocket.physics.constants import DEGREE
-from mission_rocket.physics.dynamics import loads
+from mission_rocket.physics.dynamics import Loads
 from mission_rocket.physics.gravity import Site, altitude, free_fall, up
 from mission_rocket.physics.integrate import rk4_increment
-from mission_rocket.physics.state import Command, Dispersion, State, idle
+from mission_rocket.physics.state import Motion, State
 from mission_rocket.physics.vector import Scalar, Vector, body_axis, dot, norm
 from mission_rocket.physics.vehicle import Body
-from mission_rocket.physics.wind import gust_velocity, steady_wind
+
+Impact = tuple[Vector, Array]  # position [m] and time until then [s]
 
 
-def fall(site: Site, position: Vector, velocity: Vector, level: Scalar = 0.0, steps: int = 4) -> tuple[Vector, Array]:
-    """(where a fall without air passes down through altitude `level` [m], how long it takes [s]).
+def fall(site: Site, position: Vector, velocity: Vector, level: Scalar = 0.0, steps: int = 4) -> Impact:
+    """Predict a fall without air: (position when it descends through the altitude `level` [m], time until then [s]).
 
-    The time is guessed with constant gravity, flown in `steps` Runge-Kutta steps of the real
-    gravity and rotation, and corrected by one more step: metres of error after 300 s. Below the
-    level the last point is where the way up passed it.
+    The time is guessed with constant gravity, flown in `steps` Runge-Kutta steps of the actual gravity and
+    rotation, and corrected by one more step: the error is metres after 300 s. Below the level the result is the
+    point at which the way up passed it.
     """
 
     def rate(there: tuple[Vector, Vector]) -> tuple[Vector, Vector]:
         return there[1], free_fall(site, *there)
 
     def time_to(position: Vector, velocity: Vector, pull: Scalar, signed: bool) -> Array:
-        """Root of height + climb t - pull t^2 / 2; `signed` takes the one near zero."""
+        """Solve height + climb t - pull t^2 / 2 = 0; `signed` takes the root near zero."""
         height, climb = altitude(site, position) - level, dot(velocity, up(site, position))
         root = jnp.sqrt(jnp.maximum(climb * climb + 2.0 * pull * height, 1e-6))
         whole = (climb + root) / pull
@@ -49,59 +50,22 @@ def fall(site: Site, position: Vector, velocity: Vector, level: Scalar = 0.0, st
 
 
 def channels(
-    body: Body, site: Site, dispersion: Dispersion, state: State, command: Command | None = None
+    body: Body, site: Site, state: State, acting: Loads, wind: Vector, impact: Impact | None = None
 ) -> dict[str, Array]:
-    """Every derived channel of a vehicle; `command` matters to the RCS' force only."""
+    """Return every derived channel of a vehicle.
+
+    Args:
+      body, site, state: the vehicle.
+      acting: the loads on it, without the force of the RCS.
+      wind: at the vehicle, gusts included.
+      impact: of the fall without air, where the caller knows it; else it is predicted here.
+    """
     motion = state.motion
-    command = idle(body) if command is None else command
-    height = altitude(site, motion.position)
-    gust = gust_velocity(dispersion.wind, state.gust, height)
-    wind = steady_wind(dispersion.wind, height) + gust
-    acting = loads(body, site, dispersion, motion, command, gust)
-    felt = acting.wrench.force * (1.0 / acting.mass.mass)
-    vertical = up(site, motion.position)
-    axis = body_axis(motion.attitude)
-    speed = norm(motion.velocity, 1e-9)
-    climb = dot(motion.velocity, vertical)
-    level_speed = jnp.sqrt(jnp.maximum(speed * speed - climb * climb, 1e-9))
-    landing, seconds = fall(site, motion.position, motion.velocity)
-    incidence, pressure = acting.flow.incidence, acting.flow.dynamic_pressure
-    running = sum(level * len(group.positions) for level, group in zip(motion.levels, body.engines, strict=True))
-    lit = sum(
-        jnp.where(since > 0.0, 1.0 * len(group.positions), 0.0)
-        for since, group in zip(state.lit_for, body.engines, strict=True)
-    )
-    found = {
-        "time_s": state.time,
-        "position_x_m": motion.position.x,
-        "position_y_m": motion.position.y,
-        "position_z_m": motion.position.z,
-        "altitude_m": height,
-        "downrange_m": motion.position.x,
-        "crossrange_m": motion.position.y,
-        "velocity_x_m_s": motion.velocity.x,
-        "velocity_y_m_s": motion.velocity.y,
-        "velocity_z_m_s": motion.velocity.z,
-        "speed_m_s": speed,
-        "vertical_speed_m_s": climb,
-        "flight_path_angle_deg": jnp.arctan2(climb, level_speed) / DEGREE,
-        "tilt_deg": jnp.arctan2(norm_across(axis, vertical), dot(axis, vertical)) / DEGREE,
-        "attitude_w": motion.attitude.w,
-        "attitude_x": motion.attitude.x,
-        "attitude_y": motion.attitude.y,
-        "attitude_z": motion.attitude.z,
-        "rate_deg_s": norm(motion.rates) / DEGREE,
-        "mach": acting.flow.mach,
-        "dynamic_pressure_pa": pressure,
-        "incidence_deg": incidence / DEGREE,
-        "q_alpha_pa_deg": pressure * incidence / DEGREE,
-        "axial_load_m_s2": felt.z,
-        "lateral_load_m_s2": jnp.sqrt(felt.x * felt.x + felt.y * felt.y + 1e-9),
-        "mass_kg": acting.mass.mass,
+    landing, seconds = fall(site, motion.position, motion.velocity) if impact is None else impact
+    named = {"time_s": state.time} | _motion_channels(site, motion) | _load_channels(acting)
+    named |= _engine_channels(body, state) | {
         "propellant_kg": motion.propellant,
         "rcs_propellant_kg": motion.rcs_propellant,
-        "throttle": running / jnp.maximum(lit, 1.0),
-        "engines_lit": lit,
         "thrust_n": acting.thrust,
         "gimbal_pitch_deg": motion.gimbal.y / DEGREE,
         "gimbal_yaw_deg": motion.gimbal.x / DEGREE,
@@ -114,11 +78,60 @@ def channels(
         "wind_x_m_s": wind.x,
         "wind_y_m_s": wind.y,
     }
-    return {name: jnp.asarray(value) for name, value in found.items()}
+    return {name: jnp.asarray(value) for name, value in named.items()}
 
 
-def norm_across(axis: Vector, vertical: Vector) -> Array:
-    """Sine of the angle between two unit vectors."""
-    along = dot(axis, vertical)
-    across = axis - vertical * along
-    return norm(across, 1e-12)
+def _motion_channels(site: Site, motion: Motion) -> dict[str, Scalar]:
+    """Return where the vehicle is, how it moves and how it is oriented."""
+    vertical, axis = up(site, motion.position), body_axis(motion.attitude)
+    speed, climb = norm(motion.velocity, 1e-9), dot(motion.velocity, vertical)
+    level_speed = jnp.sqrt(jnp.maximum(speed * speed - climb * climb, 1e-9))
+    across = norm(axis - vertical * dot(axis, vertical), 1e-12)
+    return {
+        "position_x_m": motion.position.x,
+        "position_y_m": motion.position.y,
+        "position_z_m": motion.position.z,
+        "altitude_m": altitude(site, motion.position),
+        "downrange_m": motion.position.x,
+        "crossrange_m": motion.position.y,
+        "velocity_x_m_s": motion.velocity.x,
+        "velocity_y_m_s": motion.velocity.y,
+        "velocity_z_m_s": motion.velocity.z,
+        "speed_m_s": speed,
+        "vertical_speed_m_s": climb,
+        "flight_path_angle_deg": jnp.arctan2(climb, level_speed) / DEGREE,
+        "tilt_deg": jnp.arctan2(across, dot(axis, vertical)) / DEGREE,
+        "attitude_w": motion.attitude.w,
+        "attitude_x": motion.attitude.x,
+        "attitude_y": motion.attitude.y,
+        "attitude_z": motion.attitude.z,
+        "rate_deg_s": norm(motion.rates) / DEGREE,
+    }
+
+
+def _load_channels(acting: Loads) -> dict[str, Scalar]:
+    """Return what the air and the engines do to the structure."""
+    specific_force = acting.wrench.force * (1.0 / acting.mass.mass)
+    incidence, pressure = acting.flow.incidence, acting.flow.dynamic_pressure
+    return {
+        "mach": acting.flow.mach,
+        "dynamic_pressure_pa": pressure,
+        "incidence_deg": incidence / DEGREE,
+        "q_alpha_pa_deg": pressure * incidence / DEGREE,
+        "axial_load_m_s2": specific_force.z,
+        "lateral_load_m_s2": lateral(specific_force),
+        "mass_kg": acting.mass.mass,
+    }
+
+
+def _engine_channels(body: Body, state: State) -> dict[str, Scalar]:
+    """Return how many engines are lit and their mean throttle."""
+    groups = list(zip(state.motion.levels, state.lit_for, body.engines, strict=True))
+    running = sum(level * len(group.positions) for level, _, group in groups)
+    lit = sum(jnp.where(since > 0.0, 1.0 * len(group.positions), 0.0) for _, since, group in groups)
+    return {"throttle": running / jnp.maximum(lit, 1.0), "engines_lit": lit}
+
+
+def lateral(specific_force: Vector) -> Array:
+    """Return the load across the axis [m/s2] of a specific force in body axes."""
+    return jnp.sqrt(specific_force.x * specific_force.x + specific_force.y * specific_force.y + 1e-9)

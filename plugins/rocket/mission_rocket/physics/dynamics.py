@@ -1,7 +1,7 @@
 """Rigid-body motion with six degrees of freedom, variable mass and lagging actuators.
 
-Rates of `Motion`: translation in the turning local frame, Euler's equations about the centre of
-mass in principal axes, quaternion kinematics relative to the local frame, tanks, first-order lags.
+The rates of `Motion`: translation in the rotating local frame, Euler's equations about the centre of
+mass in principal axes, quaternion kinematics relative to the local frame, tanks and first-order lags.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from mission_rocket.physics.wind import steady_wind
 
 
 class Loads(NamedTuple):
-    """Everything that acts on a vehicle now."""
+    """The loads on a vehicle; `wrench` is in body axes and leaves out gravity."""
 
-    wrench: Wrench  # without gravity, body axes
+    wrench: Wrench
     thrust: Scalar
     flow: Flow
     air: Air
@@ -34,28 +34,36 @@ class Loads(NamedTuple):
 
 
 def loads(body: Body, site: Site, dispersion: Dispersion, motion: Motion, command: Command, gust: Vector) -> Loads:
-    """Forces and moments; `gust` is the turbulent wind in the local frame, held over a step [m/s]."""
+    """Evaluate all forces and moments; `gust` is the turbulent wind in the local frame, held over a step [m/s]."""
     height = altitude(site, motion.position)
     air = atmosphere(height)
     wind = steady_wind(dispersion.wind, height) + gust
-    met = flow(air, rotate_back(motion.attitude, motion.velocity - wind))
+    stream = flow(air, rotate_back(motion.attitude, motion.velocity - wind))
     mass = mass_properties(body, dispersion.dry_mass, motion.propellant, motion.rcs_propellant)
     engines, propellant_flow = engine_wrench(body, dispersion, motion, mass, air.pressure)
     rcs, rcs_flow = rcs_wrench(body, command, motion, mass)
-    wrench = engines + rcs + body_wrench(body, dispersion, met, motion.rates, mass)
-    wrench = wrench + fin_wrench(body, motion, met, mass)
-    return Loads(wrench, engines.force.z, met, air, mass, propellant_flow, rcs_flow)
+    wrench = engines + rcs + body_wrench(body, dispersion, stream, motion.rates, mass)
+    wrench = wrench + fin_wrench(body, motion, stream, mass)
+    return Loads(
+        wrench=wrench,
+        thrust=engines.force.z,
+        flow=stream,
+        air=air,
+        mass=mass,
+        propellant_flow=propellant_flow,
+        rcs_flow=rcs_flow,
+    )
 
 
 def motion_rate(
     body: Body, site: Site, dispersion: Dispersion, motion: Motion, command: Command, gust: Vector
 ) -> Motion:
-    """d(Motion)/dt."""
+    """Return the time derivative of the motion."""
     acting = loads(body, site, dispersion, motion, command, gust)
-    felt = rotate(motion.attitude, acting.wrench.force * (1.0 / acting.mass.mass))
-    acceleration = felt + free_fall(site, motion.position, motion.velocity)
+    specific_force = rotate(motion.attitude, acting.wrench.force * (1.0 / acting.mass.mass))
+    acceleration = specific_force + free_fall(site, motion.position, motion.velocity)
     inertia, rates, moment = acting.mass.inertia, motion.rates, acting.wrench.moment
-    turning = Vector(
+    angular_acceleration = Vector(
         (moment.x - (inertia.z - inertia.y) * rates.y * rates.z) / inertia.x,
         (moment.y - (inertia.x - inertia.z) * rates.z * rates.x) / inertia.y,
         (moment.z - (inertia.y - inertia.x) * rates.x * rates.y) / inertia.z,
@@ -67,30 +75,30 @@ def motion_rate(
     gimbal_rate = 1.0 / (body.gimbal.lag * lag)
     fin_rate = 1.0 / ((body.fins.lag if body.fins else 1.0) * lag)
     return Motion(
-        motion.velocity,
-        acceleration,
-        quaternion_rate(motion.attitude, relative),
-        turning,
-        -acting.propellant_flow,
-        -acting.rcs_flow,
-        tuple(
-            (told - level) / (group.lag * lag)
-            for group, told, level in zip(body.engines, command.throttle, motion.levels, strict=True)
+        position=motion.velocity,
+        velocity=acceleration,
+        attitude=quaternion_rate(motion.attitude, relative),
+        rates=angular_acceleration,
+        propellant=-acting.propellant_flow,
+        rcs_propellant=-acting.rcs_flow,
+        levels=tuple(
+            (throttle - level) / (group.lag * lag)
+            for group, throttle, level in zip(body.engines, command.throttle, motion.levels, strict=True)
         ),
-        (command.gimbal - motion.gimbal) * gimbal_rate,
-        (command.fins - motion.fins) * fin_rate,
+        gimbal=(command.gimbal - motion.gimbal) * gimbal_rate,
+        fins=(command.fins - motion.fins) * fin_rate,
     )
 
 
 def limited(body: Body, command: Command) -> Command:
-    """A command within the actuators' ranges; each fin's sum of pitch or yaw and roll stays within its limit."""
+    """Clip a command to the ranges of the actuators; each fin keeps pitch or yaw plus roll within its limit."""
 
     def clip(part: Scalar, bound: Scalar) -> Array:
         return jnp.clip(part, -bound, bound)
 
     throttle = tuple(
-        jnp.where(told > 0.0, jnp.clip(jnp.asarray(told), group.throttle_min, 1.0), 0.0)
-        for group, told in zip(body.engines, command.throttle, strict=True)
+        jnp.where(wanted > 0.0, jnp.clip(jnp.asarray(wanted), group.throttle_min, 1.0), 0.0)
+        for group, wanted in zip(body.engines, command.throttle, strict=True)
     )
     gimbal = Vector(*(clip(part, body.gimbal.limit) for part in command.gimbal))
     fins = command.fins

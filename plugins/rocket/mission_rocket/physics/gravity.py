@@ -32,7 +32,7 @@ class Site(NamedTuple):
 
 
 def rotation_vector(site: Site) -> Vector:
-    """The Earth's rotation in the local frame [rad/s]; plain floats."""
+    """Return the Earth's rotation in the local frame [rad/s], as plain floats."""
     along = site.rotation * math.cos(site.latitude)
     return Vector(
         along * math.cos(site.azimuth), along * math.sin(site.azimuth), site.rotation * math.sin(site.latitude)
@@ -40,21 +40,21 @@ def rotation_vector(site: Site) -> Vector:
 
 
 def altitude(site: Site, position: Vector) -> Array:
-    """Height above the sphere, (2 R z + r^2) / (|p| + R): never |p| - R, which float32 cannot resolve [m]."""
+    """Return the height above the sphere [m], (2 R z + r^2) / (|p| + R): float32 cannot resolve |p| - R."""
     square = position.x * position.x + position.y * position.y + position.z * position.z
     excess = 2.0 * site.radius * position.z + square
     return excess / (site.radius * jnp.sqrt(1.0 + excess / site.radius**2) + site.radius)
 
 
 def up(site: Site, position: Vector) -> Vector:
-    """Unit vector away from the Earth's centre."""
+    """Return the unit vector away from the Earth's centre."""
     height = position.z + site.radius
     scale = 1.0 / jnp.sqrt(position.x * position.x + position.y * position.y + height * height)
     return Vector(position.x * scale, position.y * scale, height * scale)
 
 
 def gravity(site: Site, position: Vector) -> Vector:
-    """Inverse-square pull towards (0, 0, -R) [m/s2]."""
+    """Return the inverse-square pull towards (0, 0, -R) [m/s2]."""
     if site.constant_gravity:
         zero = jnp.zeros_like(position.x)
         return Vector(zero, zero, zero - site.surface_gravity)
@@ -65,13 +65,13 @@ def gravity(site: Site, position: Vector) -> Vector:
 
 
 def inertial_acceleration(site: Site, position: Vector, velocity: Vector) -> Vector:
-    """Coriolis and centrifugal acceleration in the turning local frame [m/s2]."""
+    """Return the Coriolis and centrifugal acceleration in the rotating local frame [m/s2]."""
     spin = rotation_vector(site)
     from_centre = Vector(position.x, position.y, position.z + site.radius)
     return -(cross(spin, velocity) * 2.0) - cross(spin, cross(spin, from_centre))
 
 
 def free_fall(site: Site, position: Vector, velocity: Vector) -> Vector:
-    """Acceleration without any force on the surface of the body [m/s2]."""
+    """Return the acceleration without any force on the surface of the body [m/s2]."""
     pull = gravity(site, position)
     return pull + inertial_acceleration(site, position, velocity) if site.rotation else pull

@@ -18,7 +18,7 @@ from mission_rocket.physics.wind import advance_gust, gust_velocity, steady_wind
 
 
 def rk4_increment(rate: Callable[[Any], Any], begin: Any, seconds: Scalar) -> Any:
-    """The change of a pytree over one step of the classical fourth-order method (Kutta 1901).
+    """Return the change of a pytree over one step of the classical fourth-order method (Kutta 1901).
 
     The four stages are one loop, so that a compiled program holds `rate` once.
     """
@@ -38,27 +38,28 @@ def rk4_increment(rate: Callable[[Any], Any], begin: Any, seconds: Scalar) -> An
 
 
 def _kahan(total: Any, lost: Any, change: Any) -> tuple[Any, Any]:
-    """Compensated sum of pytrees: (sum, what rounding lost)."""
-    wanted = jax.tree.map(lambda c, e: c - e, change, lost)
-    summed = jax.tree.map(lambda t, w: t + w, total, wanted)
-    return summed, jax.tree.map(lambda s, t, w: (s - t) - w, summed, total, wanted)
+    """Add pytrees with compensation: (sum, rounding error)."""
+    exact = jax.tree.map(lambda c, e: c - e, change, lost)
+    summed = jax.tree.map(lambda t, e: t + e, total, exact)
+    return summed, jax.tree.map(lambda s, t, e: (s - t) - e, summed, total, exact)
 
 
 def advance(body: Body, site: Site, dispersion: Dispersion, state: State, command: Command, seconds: Scalar) -> State:
-    """One integration step under a constant command; turbulence is held over it.
+    """Integrate one step under a constant command; the turbulence is held over it.
 
-    An engine group told to light does so after the day's ignition delay, if it has an ignition left.
+    An engine group that is commanded to light does so after the ignition delay of the flight, if it has an ignition
+    left.
     """
     command = limited(body, command)
     throttle, lit_for, left = [], [], []
-    for told, running, ignitions in zip(command.throttle, state.lit_for, state.ignitions_left, strict=True):
+    for wanted, running, ignitions in zip(command.throttle, state.lit_for, state.ignitions_left, strict=True):
         was = running > 0.0
-        lit = (told > 0.0) & (was | (ignitions > 0.5))
+        lit = (wanted > 0.0) & (was | (ignitions > 0.5))
         left.append(jnp.where(lit & jnp.logical_not(was), ignitions - 1.0, ignitions))
         now = jnp.where(lit, running + jnp.maximum(seconds, 1e-6), 0.0)
         # the share of this step after the delay: the impulse is right although the step is not split
         share = jnp.clip((now - dispersion.ignition_delay) / jnp.maximum(seconds, 1e-6), 0.0, 1.0)
-        throttle.append(jnp.where(lit, told * share, 0.0))
+        throttle.append(jnp.where(lit, wanted * share, 0.0))
         lit_for.append(now)
     command = command._replace(throttle=tuple(throttle))
     motion = state.motion
@@ -77,7 +78,14 @@ def advance(body: Body, site: Site, dispersion: Dispersion, state: State, comman
         rcs_propellant=jnp.maximum(moved.rcs_propellant, 0.0),
         attitude=normalise(moved.attitude),
     )
-    return State(moved, Rounding(*rounding), tuple(lit_for), tuple(left), state.gust, time)
+    return State(
+        motion=moved,
+        rounding=Rounding(*rounding),
+        lit_for=tuple(lit_for),
+        ignitions_left=tuple(left),
+        gust=state.gust,
+        time=time,
+    )
 
 
 def blow(site: Site, dispersion: Dispersion, state: State, key: Array, seconds: Scalar) -> State:
@@ -97,19 +105,19 @@ def advance_twice(
     seconds: tuple[Scalar, Scalar],
     steps_each: int = 1,
 ) -> State:
-    """Two spans of `steps_each` steps as one loop: a switch inside a control period falls between them."""
+    """Integrate two spans of `steps_each` steps in one loop; a switch inside a control period falls between them."""
     both = [*((0,) * steps_each), *((1,) * steps_each)]
     stacked = jax.tree.map(lambda *pair: jnp.stack([jnp.asarray(pair[at]) for at in both]), *commands)
     spans = jnp.stack([jnp.asarray(seconds[at], state.time.dtype) / steps_each for at in both])
 
-    def step(state: State, told: tuple[Command, Array]) -> tuple[State, None]:
-        return advance(body, site, dispersion, state, *told), None
+    def step(state: State, span: tuple[Command, Array]) -> tuple[State, None]:
+        return advance(body, site, dispersion, state, *span), None
 
     return lax.scan(step, state, (stacked, spans))[0]
 
 
 def cross_altitude(site: Site, before: State, after: State, seconds: Scalar, level: float) -> tuple[Array, State]:
-    """(whether the altitude fell through `level` in the step, the state there).
+    """Find where a step descended through an altitude: (whether it did, the state there, else the state after).
 
     Position is the cubic Hermite interpolant between both ends and velocity its derivative,
     everything else is linear. The crossing is found by bisection and sharpened by one step of
@@ -140,7 +148,7 @@ def cross_altitude(site: Site, before: State, after: State, seconds: Scalar, lev
 
 
 def _hermite(a: Motion, b: Motion, t: Scalar, span: Scalar) -> tuple[Vector, Vector]:
-    """Position at fraction t of a step, and its derivative."""
+    """Return the position at fraction t of a step, and its derivative."""
     t2, t3 = t * t, t * t * t
 
     def place(p: Scalar, q: Scalar, v: Scalar, w: Scalar) -> Scalar:

@@ -30,7 +30,7 @@ class Wrench(NamedTuple):
 def engine_wrench(
     body: Body, dispersion: Dispersion, motion: Motion, mass: MassProperties, pressure: Scalar
 ) -> tuple[Wrench, Array]:
-    """All engine groups: their wrench, and propellant flow [kg/s]. An empty tank stops both."""
+    """Return the wrench of all engine groups and their propellant flow [kg/s]; an empty tank stops both."""
     yaw, pitch, roll = motion.gimbal
     direction = Vector(-jnp.sin(pitch) * jnp.cos(yaw), jnp.sin(yaw), jnp.cos(pitch) * jnp.cos(yaw))
     fed = jnp.where(motion.propellant > 0.0, 1.0, 0.0)
@@ -62,7 +62,7 @@ def engine_wrench(
 
 
 def rcs_wrench(body: Body, command: Command, motion: Motion, mass: MassProperties) -> tuple[Wrench, Array]:
-    """The RCS: its wrench and gas flow [kg/s]; nothing when empty or absent."""
+    """Return the wrench of the RCS and its gas flow [kg/s]; both are zero when it is empty or absent."""
     zero = jnp.zeros_like(motion.propellant)
     if body.rcs is None:
         return Wrench(Vector(zero, zero, zero), Vector(zero, zero, zero)), zero

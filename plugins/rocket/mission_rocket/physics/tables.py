@@ -34,7 +34,7 @@ class Grid(NamedTuple):
 
 
 def _steps(x: Scalar, knots: Sequence[float]) -> list[Array]:
-    """Distance covered within each interval, as a fraction of it."""
+    """Return the distance covered within each interval, as a fraction of it."""
     return [jnp.clip((x - low) * (1.0 / (high - low)), 0.0, 1.0) for low, high in itertools.pairwise(knots)]
 
 

@@ -43,39 +43,39 @@ class Quaternion(NamedTuple):
 
 
 def dot(a: Vector, b: Vector) -> Scalar:
-    """Scalar product."""
+    """Return the scalar product."""
     return a.x * b.x + a.y * b.y + a.z * b.z
 
 
 def cross(a: Vector, b: Vector) -> Vector:
-    """Vector product."""
+    """Return the vector product."""
     return Vector(a.y * b.z - a.z * b.y, a.z * b.x - a.x * b.z, a.x * b.y - a.y * b.x)
 
 
 def norm(a: Vector, floor: float = 1e-12) -> Array:
-    """Length; `floor` (of its square) keeps the gradient at zero finite."""
+    """Return the length; `floor` (of its square) keeps the gradient at zero finite."""
     return jnp.sqrt(dot(a, a) + floor)
 
 
 def rotate(q: Quaternion, v: Vector) -> Vector:
-    """Body components to local ones: v + 2 w (u x v) + 2 u x (u x v), u the vector part."""
+    """Turn body components into local ones: v + 2 w (u x v) + 2 u x (u x v), u the vector part."""
     u = Vector(q.x, q.y, q.z)
     t = cross(u, v) * 2.0
     return v + t * q.w + cross(u, t)
 
 
 def rotate_back(q: Quaternion, v: Vector) -> Vector:
-    """Local components to body ones."""
+    """Turn local components into body ones."""
     return rotate(Quaternion(q.w, -q.x, -q.y, -q.z), v)
 
 
 def body_axis(q: Quaternion) -> Vector:
-    """The body's z axis (towards the nose) in local components."""
+    """Return the body's z axis (towards the nose) in local components."""
     return Vector(2.0 * (q.x * q.z + q.w * q.y), 2.0 * (q.y * q.z - q.w * q.x), 1.0 - 2.0 * (q.x * q.x + q.y * q.y))
 
 
 def quaternion_rate(q: Quaternion, rates: Vector) -> Quaternion:
-    """dq/dt = q (0, rates) / 2 for body rates [rad/s] relative to the local frame."""
+    """Return dq/dt = q (0, rates) / 2 for body rates [rad/s] relative to the local frame."""
     r = rates * 0.5
     return Quaternion(
         -q.x * r.x - q.y * r.y - q.z * r.z,
@@ -86,13 +86,13 @@ def quaternion_rate(q: Quaternion, rates: Vector) -> Quaternion:
 
 
 def normalise(q: Quaternion) -> Quaternion:
-    """Back to unit length."""
+    """Scale to unit length."""
     scale = 1.0 / jnp.sqrt(q.w * q.w + q.x * q.x + q.y * q.y + q.z * q.z)
     return Quaternion(q.w * scale, q.x * scale, q.y * scale, q.z * scale)
 
 
 def multiply(a: Quaternion, b: Quaternion) -> Quaternion:
-    """Hamilton product: first b, then a."""
+    """Return the Hamilton product: first b, then a."""
     return Quaternion(
         a.w * b.w - a.x * b.x - a.y * b.y - a.z * b.z,
         a.w * b.x + a.x * b.w + a.y * b.z - a.z * b.y,
@@ -102,6 +102,6 @@ def multiply(a: Quaternion, b: Quaternion) -> Quaternion:
 
 
 def quaternion_of_axis(axis: Vector) -> Quaternion:
-    """The attitude without roll whose body z axis is `axis` (unit, local); the shortest turn from upright."""
+    """Return the attitude without roll whose body z axis is `axis` (unit, local); the shortest turn from upright."""
     w = jnp.sqrt(jnp.maximum(0.5 * (1.0 + axis.z), 1e-12))
     return normalise(Quaternion(w, -0.5 * axis.y / w, 0.5 * axis.x / w, jnp.zeros_like(w)))

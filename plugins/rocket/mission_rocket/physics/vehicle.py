@@ -93,9 +93,9 @@ class Polar(NamedTuple):
 
 
 class Aerodynamics(NamedTuple):
-    """Both ways into the wind; `moment_slope` is C_m per rad, `damping` -C_mq on length^2 / (2 V)."""
+    """Aerodynamics nose first and engines first; `moment_slope` is C_m per rad, `damping` -C_mq on length^2 / (2 V)."""
 
-    area: float
+    area: Scalar
     length: float
     nose_first: Polar
     engine_first: Polar
@@ -115,7 +115,7 @@ class StructuralLimits(NamedTuple):
 
 
 class Body(NamedTuple):
-    """What flies: one stage and, as dead weight, what it carries.
+    """A flying body: one stage and, as dead weight, the stages that it carries.
 
     `transverse_ratio` is the inertia about y over that about x, for bodies that are not round.
     """
@@ -154,7 +154,7 @@ class MassProperties(NamedTuple):
 def mass_properties(
     body: Body, dry_mass_factor: Scalar, propellant: Scalar, rcs_propellant: Scalar = 0.0
 ) -> MassProperties:
-    """Mass, centre of mass and inertia with that much propellant left [kg]; liquid is treated as solid."""
+    """Return mass, centre of mass and inertia with `propellant` left [kg]; the liquid is treated as a solid."""
     left = jnp.maximum(propellant, 0.0)
     dry = body.dry_mass * dry_mass_factor + rcs_propellant
     if body.mass_table is not None:

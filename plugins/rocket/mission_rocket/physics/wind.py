@@ -36,7 +36,7 @@ _LENGTH_M = Table((10.0, 533.0), (40.0, 533.0))  # 1,750 ft above 1,750 ft, shor
 
 
 class Wind(NamedTuple):
-    """A day's wind: percentile of the envelope, unit vector that it blows along, scale of the turbulence.
+    """The wind of a flight: percentile of the envelope, unit vector along which it blows, scale of the turbulence.
 
     `percentile` below 50 scales the median down linearly, so 0 is calm. `uniform` is added at every
     altitude along the same direction [m/s].
@@ -60,30 +60,30 @@ class Gust(NamedTuple):
 
 
 def calm() -> Wind:
-    """No wind."""
+    """Return a calm."""
     return Wind(jnp.zeros(()), jnp.ones(()), jnp.zeros(()), jnp.zeros(()), jnp.zeros(()))
 
 
 def steady_wind(wind: Wind, altitude: Scalar) -> Vector:
-    """Horizontal wind [m/s] in the local frame."""
+    """Return the horizontal wind [m/s] in the local frame."""
     speed = lookup_grid(_ENVELOPE, altitude, wind.percentile) * jnp.clip(wind.percentile / 50.0, 0.0, 1.0)
     speed = speed * ((jnp.clip(altitude, 0.0, 1000.0) + 10.0) / 1010.0) ** (1.0 / 7.0) + wind.uniform
     return Vector(speed * wind.along_x, speed * wind.along_y, jnp.zeros_like(speed))
 
 
 def start_gust(key: Array) -> Gust:
-    """A draw of the stationary distribution. Key consumed."""
+    """Draw from the stationary distribution. Key consumed."""
     a, b, c, d, e = jax.random.normal(key, (5,))
     return Gust(a, *_pair(b, c), *_pair(d, e))
 
 
 def _pair(first: Array, second: Array) -> tuple[Array, Array]:
-    """Stationary (y1, y2), covariance [[1, 1], [1, 1]/2] / 2."""
+    """Return the stationary (y1, y2), whose covariance is [[1, 1], [1, 1]/2] / 2."""
     return first * jnp.sqrt(0.5), first * (0.5 * jnp.sqrt(0.5)) + second * 0.5 * jnp.sqrt(0.5)
 
 
 def advance_gust(gust: Gust, key: Array, airspeed: Scalar, altitude: Scalar, seconds: Scalar) -> Gust:
-    """The exact transition over a step. Key consumed.
+    """Advance the turbulence by its exact transition over a step. Key consumed.
 
     Across the flow the Dryden filter (1 + sqrt(3) T s) / (1 + T s)^2, T = L / V, is sqrt(3) y1 +
     (1 - sqrt(3)) y2 of the chain y1 = w / (1 + T s), y2 = y1 / (1 + T s); see `gust_velocity`.
@@ -111,7 +111,7 @@ def advance_gust(gust: Gust, key: Array, airspeed: Scalar, altitude: Scalar, sec
 
 
 def gust_velocity(wind: Wind, gust: Gust, altitude: Scalar) -> Vector:
-    """Turbulent wind [m/s] in the local frame, along z the flow of a vehicle that moves vertically."""
+    """Return the turbulent wind [m/s] in the local frame; z is along the flow of a vehicle that moves vertically."""
     intensity = wind.turbulence * lookup(_INTENSITY_M_S, altitude)
     root = 3.0**0.5
 

@@ -1,6 +1,6 @@
-"""What rockets add to the report page: `sections`, for `PhaseSpec.report`.
+"""The sections that rockets add to the report page: `sections`, for `PhaseSpec.report`.
 
-Each part draws what the channels of a mission allow, so one function serves every phase.
+Each part draws only what the channels of a mission allow, so one function serves every phase.
 """
 
 from __future__ import annotations
@@ -13,5 +13,5 @@ from mission_rocket.report.touchdown import touchdown
 
 
 def sections(records: FlightRecords) -> tuple[Section, ...]:
-    """Replay, charts of the flight, touchdown, propellant; each where its channels are there."""
+    """Return replay, charts of the flight, touchdown and propellant, each where its channels exist."""
     return (*replay(records), *flight(records), *touchdown(records), *propellant(records))

@@ -30,7 +30,7 @@ TIME_CHARTS = (
 
 
 def flight(records: FlightRecords) -> tuple[Section, ...]:
-    """Everything of which a channel is there."""
+    """Return every chart of which the channels exist."""
     charts = [
         path_chart(records, "altitude over downrange", "downrange_m", "altitude_m"),
         path_chart(records, "speed over altitude", "altitude_m", "speed_m_s"),
@@ -44,7 +44,7 @@ def flight(records: FlightRecords) -> tuple[Section, ...]:
 
 
 def path_chart(records: FlightRecords, title: str, x: str, y: str) -> str:
-    """One channel over another: medians of both at the same time, all kept flights, real flights as crosses."""
+    """Return one channel over another: medians at the same time, all kept flights, real flights as crosses."""
     across, up = records.bands.of(x), records.bands.of(y)
     if across is None or up is None:
         return ""
@@ -74,7 +74,7 @@ def _range(ends: Iterable[list[float]]) -> tuple[float, float]:
 
 
 def _boundaries(records: FlightRecords) -> str:
-    """Where phases end against where real flights ended them."""
+    """Compare where phases end with where real flights ended them."""
     rows = []
     for phase in records.flights.phases:
         ended = phase.entered & phase.success
@@ -93,4 +93,4 @@ def _boundaries(records: FlightRecords) -> str:
     if not rows:
         return ""
     head = '<tr><th>at</th><th class="left">channel</th><th>median</th><th>5 to 95 %</th><th>real flights</th></tr>'
-    return f'<h3>Beside real flights</h3><div class="scroll card"><table>{head}{"".join(rows)}</table></div>'
+    return f'<h3>Compared with real flights</h3><div class="scroll card"><table>{head}{"".join(rows)}</table></div>'

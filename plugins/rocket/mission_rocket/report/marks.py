@@ -20,7 +20,7 @@ class Mark(NamedTuple):
 
 
 class Boundary(NamedTuple):
-    """Where real flights ended a phase: ranges by telemetry channel; `plugin` is the phase's entry point."""
+    """The end of a phase of real flights: ranges by telemetry channel; `plugin` is the entry point of the phase."""
 
     plugin: str
     event: str
@@ -41,9 +41,10 @@ BOUNDARIES = (
     ),
     Boundary("entry_burn", "entry burn end", {"altitude_m": (31e3, 38e3), "speed_m_s": (586, 954)}),
     Boundary("landing_burn", "touchdown", {"speed_m_s": (0, 2), "time_s": (463, 541)}),
+    Boundary("brake_then_land", "touchdown", {"speed_m_s": (0, 2), "time_s": (463, 541)}),
 )  # fmt: skip
 
-# dynamic pressure that real flights saw, Pa
+# peak of the dynamic pressure of real flights, Pa
 PEAK_PRESSURE_PA = {"ascent": (21e3, 29e3), "descent": (45e3, 68e3)}
 
 MARKS = (

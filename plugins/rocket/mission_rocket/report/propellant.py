@@ -1,4 +1,4 @@
-"""Propellant: what each phase takes, what is left, and the price over the optimum where a phase knows it."""
+"""Propellant: the use of each phase, the rest, and the use over the optimum where a phase knows it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mission import FlightRecords, Section, histogram
 
 
 def propellant(records: FlightRecords) -> tuple[Section, ...]:
-    """A budget by phase, over the flights that succeeded in it."""
+    """Return a budget by phase, over the flights that succeeded in it."""
     rows = []
     for phase in records.flights.phases:
         ended = phase.entered & phase.success
@@ -39,15 +39,15 @@ def _regret(records: FlightRecords) -> str:
     pairs = [("chain", values[last.entered & last.success])]
     if records.guide is not None:
         other = records.guide.phases[-1]
-        beside = other.at_end(name)
-        if beside is not None:
-            pairs.append(("guides", beside[other.entered & other.success]))
+        guided = other.at_end(name)
+        if guided is not None:
+            pairs.append(("guides", guided[other.entered & other.success]))
     chart = histogram("propellant over the optimum", "percent over the optimum", pairs)
     return f'<div class="charts" style="margin-top:12px">{chart}</div>'
 
 
 def _stored(records: FlightRecords, name: str) -> str:
-    """What `benchmarks/landing.py --store` left beside the landing's policy; nothing where it did not run."""
+    """Return the result that `benchmarks/landing.py --store` stored with the policy of the landing, if there is one."""
     stored = records.headers[-1].benchmark
     if stored is None or stored.channel != name:
         return ""

@@ -1,4 +1,4 @@
-"""The 3-D replay: a stage for `replay.js`, which the page's script keeps in step with its slider."""
+"""The 3-D replay: a stage for `replay.js`, which the script of the page synchronises with its slider."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mission import FlightRecords, Section
 
 _FOLDER = Path(__file__).parent
 _PLACES = ({"position_z_m"}, {"altitude_m"}, {"height_m"})
-# label, unit, channels of which the first that a phase has counts, scale, digits
+# label, unit, channels of which the first that a phase has is shown, scale, digits
 _READOUT = (
     ("altitude", "km", "altitude_m height_m position_z_m", 1e-3, 2),
     ("downrange", "km", "downrange_m position_x_m", 1e-3, 2),
@@ -37,7 +37,7 @@ STYLE = """
 
 
 def replay(records: FlightRecords) -> tuple[Section, ...]:
-    """One section, where a place to draw and a flight are known."""
+    """Return the section of the replay where the records hold a position and a flight."""
     known = set(records.channels())
     if not records.chosen or not any(place <= known for place in _PLACES):
         return ()

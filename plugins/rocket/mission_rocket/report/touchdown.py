@@ -1,4 +1,4 @@
-"""Touchdown: where, how fast and how upright, against the box that the landing phase asks for.
+"""Touchdown: where, how fast and how upright, compared with the success box of the landing phase.
 
 Shapes: N touchdowns.
 """
@@ -20,12 +20,12 @@ _BOX = (
     ("tilt_deg", ("tilt",)),
     ("rate_deg_s", ("rate",)),
 )
-# parameters of the rocket's own landing, each the bound of the channel of that name
+# parameters of this distribution's landing, each the bound of the channel of that name
 _PLAIN = ("miss_m", "vertical_speed_m_s", "lateral_speed_m_s", "tilt_deg", "rate_deg_s")
 
 
 def touchdown(records: FlightRecords) -> tuple[Section, ...]:
-    """Scatter with ellipses, and distributions, of the flights that ended the last phase."""
+    """Return a scatter plot with ellipses, and distributions, of the flights that succeeded in the last phase."""
     last = records.flights.phases[-1]
     down = last.entered & last.success
     if not down.any():
@@ -45,14 +45,14 @@ def touchdown(records: FlightRecords) -> tuple[Section, ...]:
 
 
 def box_bound(params: dict[str, object], words: tuple[str, ...]) -> float | None:
-    """The parameter `touchdown_<words>...` of the landing phase; the shortest name that has all words."""
+    """Return the parameter `touchdown_<words>...` of the landing phase: the shortest name that has all words."""
     names = [name for name in params if name.startswith("touchdown") and all(word in name for word in words)]
     values = [params[name] for name in sorted(names, key=len)]
     return next((float(value) for value in values if isinstance(value, int | float)), None)
 
 
 def ellipse(points: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
-    """Outline of the Gaussian ellipse that holds a share of [N, 2] points, two arrays of 73."""
+    """Return the outline of the Gaussian ellipse that holds a share of [N, 2] points, as two arrays of 73."""
     centre, covariance = points.mean(axis=0), np.cov(points.T)
     values, vectors = np.linalg.eigh(covariance)
     radius = np.sqrt(-2.0 * np.log(1.0 - share) * np.maximum(values, 0.0))  # chi-squared of two degrees
@@ -62,7 +62,7 @@ def ellipse(points: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def scatter(records: FlightRecords) -> str:
-    """Touchdown points around the pad, with the ellipses of 50, 95 and 99 %."""
+    """Return the touchdown points around the pad, with the ellipses of 50, 95 and 99 %."""
     last = records.flights.phases[-1]
     pair = next((p for p in _AT if set(p) <= set(last.channels)), None)
     down = last.entered & last.success

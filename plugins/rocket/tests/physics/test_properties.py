@@ -10,10 +10,12 @@ import numpy as np
 from bodies import at
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mission_rocket.dispersions import Dispersions
 from mission_rocket.physics.atmosphere import atmosphere
 from mission_rocket.physics.channels import channels
+from mission_rocket.physics.dynamics import loads
 from mission_rocket.physics.gravity import Site, altitude, gravity
-from mission_rocket.physics.state import Spread, draw_dispersion
+from mission_rocket.physics.state import idle
 from mission_rocket.physics.tables import Grid, Table, lookup, lookup_grid
 from mission_rocket.physics.vector import (
     Quaternion,
@@ -118,7 +120,9 @@ def test_mass_properties_are_physical(left: float) -> None:
 @jax.jit
 def described(position, velocity, attitude, rates, propellant, key):
     state = at(BOOSTER, position, velocity, attitude=attitude, rates=rates, propellant=propellant)
-    found = channels(BOOSTER, SITE, draw_dispersion(Spread(), key), state)
+    still = Vector(0.0, 0.0, 0.0)
+    acting = loads(BOOSTER, SITE, Dispersions().draw(key), state.motion, idle(BOOSTER), still)
+    found = channels(BOOSTER, SITE, state, acting, still)
     return jnp.stack([jnp.asarray(value, jnp.float32) for value in found.values()])
 
 

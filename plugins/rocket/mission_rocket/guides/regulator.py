@@ -3,9 +3,9 @@
 The equations of motion are linearised along a nominal descent straight down, and the discrete Riccati
 recursion (Bryson and Ho, Applied Optimal Control, 1975, chapter 5) runs back from touchdown. In
 each of the two directions across, the state is position, velocity, tilt, its rate, gimbal and fins, and three
-measured disturbances: the steady wind, and what accelerometers and gyros feel beyond the model. So lags,
-the base that swings the other way, and the reversal of steering at high dynamic pressure need no rules of
-their own: they are in the model.
+measured disturbances: the steady wind, and what accelerometers and gyros measure beyond the model. Lags, the
+base that swings the other way, and the reversal of steering at high dynamic pressure need no rules of their
+own, because they are in the model.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from jax import Array
 from scipy.linalg import expm
 
 from mission_rocket.physics.atmosphere import atmosphere
-from mission_rocket.physics.constants import DEGREE
+from mission_rocket.physics.constants import DEGREE, LANDING_GRAVITY_M_S2
 from mission_rocket.physics.dynamics import motion_rate
 from mission_rocket.physics.gravity import Site
 from mission_rocket.physics.state import idle, nominal, start_state
@@ -31,14 +31,14 @@ from mission_rocket.physics.wind import Wind, steady_wind
 _MOVING = 6  # states that move; the three after them are disturbances
 # Steps of the central differences, in the order of states, commands and wind: m, m/s, rad, rad/s.
 _DIFFERENCE = (10.0, 1.0, DEGREE, DEGREE, DEGREE, DEGREE, DEGREE, DEGREE, 1.0)
-_HEAVIEST = 2.5  # the real thrust or pressure over the nominal one is reckoned with up to this, and its inverse
+_HEAVIEST = 2.5  # bound on the actual thrust or pressure over the nominal one, and on its inverse
 
 
 class Weights(NamedTuple):
-    """What counts as one: errors at touchdown, and for a second of time what actuators and structure bear.
+    """The magnitudes that cost one: of errors at touchdown, and of the use of actuators and structure per second.
 
-    `settle` times the touchdown's cost is charged for each second before it too, fading with `settle_s`, so
-    that the last moments are calm and the moment of touchdown need not be known. `felt_s` is how long a
+    `settle` times the cost at touchdown is also charged per second before it, fading with `settle_s`, so
+    that the last moments are calm and the moment of touchdown need not be known. `disturbance_s` is how long a
     disturbance is expected to last.
     """
 
@@ -49,7 +49,7 @@ class Weights(NamedTuple):
     gimbal: float
     fins: float
     q_alpha: float
-    felt_s: float
+    disturbance_s: float
     settle_s: float
     settle: float
 
@@ -64,7 +64,7 @@ class Descent(NamedTuple):
 
 
 class Lateral(NamedTuple):
-    """What the regulator sees in one direction across; SI, angles positive towards that direction."""
+    """The measured state in one direction across; SI, angles positive towards that direction."""
 
     position: Scalar
     velocity: Scalar
@@ -73,12 +73,12 @@ class Lateral(NamedTuple):
     gimbal: Scalar
     fins: Scalar
     wind: Scalar
-    felt: Scalar
-    turning: Scalar
+    specific_force: Scalar
+    angular_acceleration: Scalar
 
 
 class Regulator(NamedTuple):
-    """Tables over `key` [rows], see `time_key`: gains [rows, 2, 9], expected felt and turning [rows, 2, 9]."""
+    """Tables over `key` [rows], see `time_key`: gains [rows, 2, 9] and expected accelerations [rows, 2, 9]."""
 
     key: np.ndarray
     gains: np.ndarray
@@ -88,7 +88,7 @@ class Regulator(NamedTuple):
 
 
 def time_key(height: Array, speed: Array) -> Array:
-    """Seconds to touchdown at constant deceleration to 1 m/s: what the gains are looked up by."""
+    """Return the seconds to touchdown at constant deceleration to 1 m/s, by which the gains are looked up."""
     return 2.0 * height / (speed + 1.0)
 
 
@@ -128,12 +128,15 @@ def descend(
         drag *= np.interp(v / np.interp(h, heights, sound), machs, drags)
         against = engine.exit_area * np.interp(h, heights, pressure)
         if falling:
-            level, braking = 0.0, drag / mass - 9.8
+            level, braking = 0.0, drag / mass - LANDING_GRAVITY_M_S2
         elif v <= flare[0]:
             braking = flare[1]
-            level = (mass * (braking + 9.8) - drag) / (engines * engine.thrust) + against / engine.thrust
+            level = (mass * (braking + LANDING_GRAVITY_M_S2) - drag) / (
+                engines * engine.thrust
+            ) + against / engine.thrust
         else:
-            level, braking = throttle, (engines * (throttle * engine.thrust - against) + drag) / mass - 9.8
+            level = throttle
+            braking = (engines * (throttle * engine.thrust - against) + drag) / mass - LANDING_GRAVITY_M_S2
         rows.append((h, v, level, left))
         h += v * period + 0.5 * braking * period**2
         v += braking * period
@@ -142,7 +145,7 @@ def descend(
 
 
 def linearise(body: Body, site: Site, path: Descent) -> np.ndarray:
-    """Slopes [rows, 6, 9] of the moving states' rates with themselves, the commands to gimbal and fins, the wind."""
+    """Return slopes [rows, 6, 9] of the rates of the moving states, with themselves, the commands and the wind."""
     site = site._replace(rotation=0.0)
 
     def rates(z: Array, row: Array) -> Array:
@@ -157,26 +160,26 @@ def linearise(body: Body, site: Site, path: Descent) -> np.ndarray:
             gimbal=Vector(zero, z[4], zero),
             fins=Vector(zero, z[5], zero),
         )
-        told = idle(body)._replace(throttle=levels, gimbal=Vector(zero, z[6], zero), fins=Vector(zero, z[7], zero))
-        day = nominal()._replace(wind=Wind(zero, zero + 1.0, zero, zero, z[8]))
-        rate = motion_rate(body, site, day, motion, told, Vector(zero, zero, zero))
+        command = idle(body)._replace(throttle=levels, gimbal=Vector(zero, z[6], zero), fins=Vector(zero, z[7], zero))
+        windy = nominal()._replace(wind=Wind(zero, zero + 1.0, zero, zero, z[8]))
+        rate = motion_rate(body, site, windy, motion, command, Vector(zero, zero, zero))
         return jnp.stack([rate.position.x, rate.velocity.x, z[3], rate.rates.y, rate.gimbal.y, rate.fins.y])
 
     steps = np.asarray(_DIFFERENCE)
     either = jnp.asarray(np.concatenate([np.diag(steps), -np.diag(steps)]), jnp.float32)
     rows = jnp.asarray(np.stack(path, axis=1), jnp.float32)
-    found = jax.jit(jax.vmap(jax.vmap(rates, in_axes=(0, None)), in_axes=(None, 0)))(either, rows)
-    ahead, behind = np.split(np.asarray(found, float), 2, axis=1)
+    changed = jax.jit(jax.vmap(jax.vmap(rates, in_axes=(0, None)), in_axes=(None, 0)))(either, rows)
+    ahead, behind = np.split(np.asarray(changed, float), 2, axis=1)
     return np.swapaxes((ahead - behind) / (2.0 * steps[:, None]), 1, 2)
 
 
 def design(slopes: np.ndarray, path: Descent, weights: Weights, period: float) -> Regulator:
-    """Gains along a descent of one row each `period`; plain numpy, made once for a phase."""
+    """Return the gains along a descent of one row per `period`; plain numpy, made once for a phase."""
     air = jax.jit(jax.vmap(atmosphere))(jnp.asarray(path.height))
     pressure = 0.5 * np.asarray(air.density, float) * path.speed**2
     # the wind fades towards the ground as the 75th percentile of the envelope does
-    day = nominal().wind._replace(percentile=jnp.full((), 75.0))
-    wind = np.asarray(jax.jit(jax.vmap(lambda h: steady_wind(day, h).x))(jnp.asarray(path.height)), float)
+    envelope = nominal().wind._replace(percentile=jnp.full((), 75.0))
+    wind = np.asarray(jax.jit(jax.vmap(lambda h: steady_wind(envelope, h).x))(jnp.asarray(path.height)), float)
 
     size = len(Lateral._fields)
     at_touchdown = np.zeros((size, size))
@@ -192,7 +195,7 @@ def design(slopes: np.ndarray, path: Descent, weights: Weights, period: float) -
         system[:_MOVING, 6] = slope[:, -1]
         system[1, 7] = system[3, 8] = 1.0
         system[6, 6] = np.log(wind[at] / wind[min(at + 1, len(wind) - 1)]) / period
-        system[7, 7] = system[8, 8] = -1.0 / weights.felt_s
+        system[7, 7] = system[8, 8] = -1.0 / weights.disturbance_s
         step = expm(system * period)
         f, g = step[:size, :size], step[:size, size:]
         incidence = np.zeros(size)
@@ -208,15 +211,17 @@ def design(slopes: np.ndarray, path: Descent, weights: Weights, period: float) -
     return Regulator(*(np.asarray(part, np.float32) for part in (key, gains, expected, path.level, pressure)))
 
 
-def regulate(regulator: Regulator, key: Array, level: Scalar, pressure: Scalar, seen: Lateral) -> tuple[Array, Array]:
-    """(gimbal, fins) [rad] that are asked for.
+def regulate(
+    regulator: Regulator, key: Array, level: Scalar, pressure: Scalar, measured: Lateral
+) -> tuple[Array, Array]:
+    """Return the commands to gimbal and fins [rad].
 
     Args:
       regulator: the tables.
       key: `time_key`.
-      level: of the throttle; what a gimbal angle does goes with it.
-      pressure: dynamic pressure [Pa]; what a fin angle does goes with it.
-      seen: `felt` [m/s2] and `turning` [rad/s2] are all that is felt; what the model expects is taken off.
+      level: of the throttle, to which the effect of a gimbal angle is proportional.
+      pressure: dynamic pressure [Pa], to which the effect of a fin angle is proportional.
+      measured: with the whole measured accelerations [m/s2, rad/s2]; the part that the model expects is subtracted.
     """
     keys, gains, expected, levels, pressures = (jnp.asarray(part) for part in regulator)
     at = jnp.clip(jnp.searchsorted(keys, key) - 1, 0, len(regulator.key) - 2)
@@ -229,8 +234,8 @@ def regulate(regulator: Regulator, key: Array, level: Scalar, pressure: Scalar, 
     ratio = jnp.where(burning, level / jnp.maximum(levels[at], 0.1), 1.0)
     by_gimbal = jnp.clip(ratio, 1.0 / _HEAVIEST, _HEAVIEST)
     by_fins = jnp.clip(pressure / here(pressures), 1.0 / _HEAVIEST, _HEAVIEST)
-    state = jnp.stack([jnp.asarray(part) for part in seen])
+    state = jnp.stack([jnp.asarray(part) for part in measured])
     state = state.at[4].multiply(by_gimbal).at[5].multiply(by_fins)
     state = state.at[7:].add(-here(expected) @ state)
-    told = -here(gains) @ state
-    return told[0] / by_gimbal, told[1] / by_fins
+    command = -here(gains) @ state
+    return command[0] / by_gimbal, command[1] / by_fins

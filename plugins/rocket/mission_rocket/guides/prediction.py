@@ -1,6 +1,6 @@
-"""Where a fall, a braking burn and a landing end: what guides predict, by a few integration steps.
+"""Predictions of guidance laws: where a fall, a braking burn and a landing end, by a few integration steps.
 
-Falls and burns along the flow, engines first, without incidence.
+Falls and burns are along the flow, engines first, without incidence.
 """
 
 from __future__ import annotations
@@ -10,18 +10,22 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
-from mission_rocket.flight import View
 from mission_rocket.physics.atmosphere import atmosphere
+from mission_rocket.physics.constants import LANDING_GRAVITY_M_S2, LANDING_PRESSURE_PA, STOP_GRAVITY_M_S2, WIND_SHAPE
 from mission_rocket.physics.gravity import Site, free_fall
-from mission_rocket.physics.tables import Table, lookup, lookup_grid
+from mission_rocket.physics.tables import lookup, lookup_grid
 from mission_rocket.physics.vector import Scalar, Vector, norm
 from mission_rocket.physics.vehicle import Body
 
-# the 75th percentile of the wind envelope: its shape serves to forecast the wind from the wind here
-WIND_SHAPE = Table(
-    (0.0, 1_000.0, 10_000.0, 13_600.0, 20_000.0, 23_000.0, 50_000.0, 80_000.0),
-    (8.0, 14.0, 56.0, 56.0, 18.0, 18.0, 73.0, 72.0),
-)
+
+class Falling(NamedTuple):
+    """A vehicle on its way down: position [m] and velocity [m/s], altitude [m], mass [kg], wind at it [m/s]."""
+
+    position: Vector
+    velocity: Vector
+    altitude: Array
+    mass: Scalar
+    wind: Vector
 
 
 class Descent(NamedTuple):
@@ -35,7 +39,7 @@ class Descent(NamedTuple):
 
 
 def resistance(body: Body, height: Array, through: Vector) -> tuple[Array, Array]:
-    """(nominal drag over airspeed [N s/m] engines first along the flow, dynamic pressure [Pa])."""
+    """Return (drag over airspeed [N s/m] engines first along the flow, dynamic pressure [Pa])."""
     air, speed = atmosphere(height), norm(through, 1.0)
     pressure = 0.5 * air.density * speed * speed
     mach = speed / air.sound_speed
@@ -43,14 +47,12 @@ def resistance(body: Body, height: Array, through: Vector) -> tuple[Array, Array
     return pressure * body.aerodynamics.area * coefficient / speed, pressure
 
 
-def brake(
-    body: Body, site: Site, at: Vector, v: Vector, height: Array, mass: Array, wind: Vector, seconds: Array, load: float
-) -> tuple[Vector, Vector, Array, Array]:
-    """(position, velocity, altitude, mass) after a burn against the flow at an axial load [m/s2]; 3 midpoint steps.
+def brake(body: Body, site: Site, begin: Falling, seconds: Array, load: float) -> Falling:
+    """Predict a burn against the flow at an axial load [m/s2], in 3 midpoint steps.
 
-    `wind` is that of the table's shape, times the factor today.
+    The wind of `begin` is the factor on the shape of the wind.
     """
-    span, exhaust = seconds / 3, body.engines[0].thrust / body.engines[0].flow
+    span, exhaust, wind = seconds / 3, body.engines[0].thrust / body.engines[0].flow, begin.wind
 
     def rate(at: Vector, v: Vector, height: Array) -> tuple[Vector, Array]:
         through = v - wind * lookup(WIND_SHAPE, height)
@@ -66,20 +68,22 @@ def brake(
         used = jnp.maximum(load * mass - drag, 0.0) / exhaust * span
         return (at + half * span, v + pull * span, height + half.z * span, mass - used), None
 
-    return lax.scan(leg, (at, v, height, mass), None, length=3)[0]
+    top = (begin.position, begin.velocity, begin.altitude, jnp.asarray(begin.mass))
+    return Falling(*lax.scan(leg, top, None, length=3)[0], wind)
 
 
-def descend(
-    body: Body, site: Site, at: Vector, v: Vector, height: Array, mass: Array, wind: Vector, drag: Array, level: float
-) -> Descent:
-    """Fall along the flow to the altitude `level` [m], `drag` times the nominal drag; midpoint steps in altitude."""
-    steps = 12
-    drop = jnp.maximum(height - level, 0.0) / steps
+def descend(body: Body, site: Site, begin: Falling, level: float) -> Descent:
+    """Predict a fall along the flow to the altitude `level` [m].
+
+    The wind of `begin` is the factor on the shape of the wind; the steps are midpoint steps in altitude.
+    """
+    steps, mass, wind = 12, begin.mass, begin.wind
+    drop = jnp.maximum(begin.altitude - level, 0.0) / steps
 
     def rate(at: Vector, v: Vector, height: Array) -> tuple[Vector, Array, Array]:
         through = v - wind * lookup(WIND_SHAPE, height)
         slowed, pressure = resistance(body, height, through)
-        fading = drag * slowed / mass
+        fading = slowed / mass
         return free_fall(site, at, v) - through * fading, fading, pressure
 
     def leg(carry: tuple[Descent, Array], _: None) -> tuple[tuple[Descent, Array], None]:
@@ -97,53 +101,50 @@ def descend(
         return (there, height - drop), None
 
     zero = jnp.zeros_like(mass)
-    return lax.scan(leg, (Descent(at, v, zero, zero, zero + 1.0), height), None, length=steps)[0][0]
+    top = Descent(begin.position, begin.velocity, zero, zero, zero + 1.0)
+    return lax.scan(leg, (top, begin.altitude), None, length=steps)[0][0]
 
 
 def predict_touchdown(
-    body: Body, site: Site, seen: View, ignition: Array, throttle: Scalar, engines: Scalar, resistance: Scalar = 1.0
+    body: Body, begin: Falling, ignition: Scalar, throttle: Scalar, engines: Scalar
 ) -> tuple[Vector, Array]:
-    """(where the vehicle comes to rest if it only brakes against the flow, how long that takes [s]).
+    """Predict where the vehicle comes to rest if it only brakes against the flow, and how long that takes [s].
 
-    Down to the altitude `ignition` [m] it falls with `resistance` times the nominal drag (6 midpoint steps in
-    height), then brakes at constant throttle to rest (12 in speed): against the flow while that is fast, in the end
-    against its motion over ground. The wind is today's, linear in altitude as the envelope below 10 km.
+    Down to the altitude `ignition` [m] it falls (6 midpoint steps in height), then brakes at constant throttle to
+    rest (12 in speed): against the flow while that is fast, in the end against its motion over ground. The wind is
+    linear in altitude, as the envelope is below 10 km.
     """
     engine = body.engines[0]
-    aero = body.aerodynamics
 
     def push(h: Scalar, v: Vector, thrust: Scalar) -> Vector:
-        share = (h + 1500.0) / (seen.altitude + 1500.0) * jnp.clip((-v.z - 54.1) / 50.0, 0.0, 1.0)
-        through = v - seen.wind * share
-        speed = norm(through, 1.0)
-        air = atmosphere(jnp.maximum(h, 0.0))
-        mach = speed / air.sound_speed
-        drag = 0.5 * air.density * speed * speed * aero.area * lookup_grid(aero.engine_first.drag, 0.0 * mach, mach)
-        return through * (-(resistance * drag / seen.mass + thrust) / speed)
+        share = (h + 1500.0) / (begin.altitude + 1500.0) * jnp.clip((-v.z - 54.1) / 50.0, 0.0, 1.0)
+        through = v - begin.wind * share
+        slowed, _ = resistance(body, jnp.maximum(h, 0.0), through)
+        return through * -(slowed / begin.mass + thrust / norm(through, 1.0))
 
-    drop = jnp.maximum(seen.altitude - ignition, 0.0) / 6
+    drop = jnp.maximum(begin.altitude - ignition, 0.0) / 6
 
     def fall(carry: tuple[Vector, Vector, Array], _: None) -> tuple[tuple[Vector, Vector, Array], None]:
         at, v, seconds = carry
-        down = Vector(0.0, 0.0, -9.8)
+        down = Vector(0.0, 0.0, -LANDING_GRAVITY_M_S2)
         span = drop / jnp.maximum(-v.z, 30.0)
         half = v + (push(at.z, v, 0.0) + down) * (0.5 * span)
         span = drop / jnp.maximum(-half.z, 30.0)
         pull = push(at.z - 0.5 * drop, half, 0.0) + down
         return (Vector(at.x + half.x * span, at.y + half.y * span, at.z - drop), v + pull * span, seconds + span), None
 
-    begin = (Vector(seen.position.x, seen.position.y, seen.altitude), seen.velocity, jnp.zeros_like(seen.altitude))
-    at, v, seconds = lax.scan(fall, begin, None, length=6)[0]
+    top = Vector(begin.position.x, begin.position.y, begin.altitude)
+    at, v, seconds = lax.scan(fall, (top, begin.velocity, jnp.zeros_like(begin.altitude)), None, length=6)[0]
     slower = jnp.maximum(-v.z, 1.0) / 12
-    thrust = engines * (throttle * engine.thrust - engine.exit_area * 1e5) / seen.mass
+    thrust = engines * (throttle * engine.thrust - engine.exit_area * LANDING_PRESSURE_PA) / begin.mass
 
     def brake(carry: tuple[Vector, Vector, Array], _: None) -> tuple[tuple[Vector, Vector, Array], None]:
         at, v, seconds = carry
         pull = push(at.z, v, thrust)
-        span = slower / jnp.maximum(pull.z - 9.8, 1.0)
+        span = slower / jnp.maximum(pull.z - LANDING_GRAVITY_M_S2, 1.0)
         half = Vector(v.x + 0.5 * span * pull.x, v.y + 0.5 * span * pull.y, v.z + 0.5 * slower)
         pull = push(at.z + 0.5 * span * v.z, half, thrust)
-        span = slower / jnp.maximum(pull.z - 9.8, 1.0)
+        span = slower / jnp.maximum(pull.z - LANDING_GRAVITY_M_S2, 1.0)
         after = Vector(v.x + span * pull.x, v.y + span * pull.y, v.z + slower)
         return (at + half * span, after, seconds + span), None
 
@@ -152,7 +153,7 @@ def predict_touchdown(
 
 
 class Stop(NamedTuple):
-    """Where and when a braking burn brings the vehicle to rest."""
+    """The height [m] at which a braking burn brings the vehicle to rest, its duration [s] and propellant [kg]."""
 
     height: Array
     seconds: Array
@@ -160,16 +161,9 @@ class Stop(NamedTuple):
 
 
 def stop(
-    body: Body,
-    mass: Scalar,
-    height: Array,
-    speed: Array,
-    throttle: Scalar,
-    engines: Scalar,
-    final: float,
-    resistance: Scalar = 1.0,
+    body: Body, mass: Scalar, height: Array, speed: Array, throttle: Scalar, engines: Scalar, final: float
 ) -> Stop:
-    """Brake straight down at constant throttle from `speed` to `final` [m/s], `resistance` times nominal drag.
+    """Predict a vertical burn at constant throttle from `speed` to `final` [m/s].
 
     The independent variable is speed, dh = -v dv / a: 12 midpoint steps. `height` may end below the ground.
     """
@@ -182,9 +176,9 @@ def stop(
         middle = v - 0.5 * drop
         air = atmosphere(jnp.maximum(h, 0.0))
         thrust = engines * (throttle * engine.thrust - engine.exit_area * air.pressure)
-        drag = resistance * 0.5 * air.density * middle * middle * aero.area
+        drag = 0.5 * air.density * middle * middle * aero.area
         drag = drag * lookup_grid(aero.engine_first.drag, 0.0 * middle, middle / air.sound_speed)
-        brake = jnp.maximum((thrust + drag) / m - 9.81, 0.5)
+        brake = jnp.maximum((thrust + drag) / m - STOP_GRAVITY_M_S2, 0.5)
         span = drop / brake
         return (h - middle * span, v - drop, m - engines * throttle * engine.flow * span, seconds + span), None
 
@@ -193,23 +187,14 @@ def stop(
     return Stop(h, seconds, jnp.asarray(mass - m))
 
 
-def stopping_throttle(
-    body: Body,
-    mass: Scalar,
-    height: Array,
-    speed: Array,
-    engines: Scalar,
-    final: float,
-    low: float,
-    resistance: Scalar = 1.0,
-) -> Array:
-    """The constant throttle that stops at the ground; the inverse of the distance is near linear in it."""
+def stopping_throttle(body: Body, mass: Scalar, height: Array, speed: Array, engines: Scalar, final: float) -> Array:
+    """Return the constant throttle that stops at the ground; the inverse of the distance is nearly linear in it."""
 
     def inverse(throttle: float) -> Array:
-        end = stop(body, mass, height, speed, throttle, engines, final, resistance)
+        end = stop(body, mass, height, speed, throttle, engines, final)
         return 1.0 / jnp.maximum(height - end.height, 0.05)
 
-    middle = 0.5 * (low + 1.0)
+    middle = 0.5 * (body.engines[0].throttle_min + 1.0)
     first, second = inverse(middle), inverse(1.0)
     slope = (second - first) / (1.0 - middle)
     return middle + (1.0 / jnp.maximum(height, 0.05) - first) / jnp.maximum(slope, 1e-7)

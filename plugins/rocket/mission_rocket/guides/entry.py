@@ -1,0 +1,194 @@
+"""Guidance law of the entry burn: a predicted touchdown, a cut-off by speed and dynamic pressure, and steering.
+
+Each step it predicts the coast, a burn against the flow at constant axial load, the descent and the landing, with the
+wind of the flight in the shape of the envelope and with the estimated drag. It lights at `ignition_altitude_m` and cuts
+off when the predicted speed at the end and peak of dynamic pressure are what the propellant affords; while lit it tilts
+the thrust, after that the body, to take out the predicted miss in a few seconds, within `guide_q_alpha_share`. The
+effect of a push across on the touchdown follows from the same descent: v' = -(D / m v) v.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from pydantic import Field
+
+from mission_rocket.booster import FlightParams
+from mission_rocket.controls import Setting, throttle_share
+from mission_rocket.guides.guidance import GuidanceLaw, accelerate_across, estimate_drag, estimate_lag, point, with_drag
+from mission_rocket.guides.prediction import Falling, brake, descend, predict_touchdown
+from mission_rocket.measurement import Measurement
+from mission_rocket.physics.constants import DEGREE, WIND_SHAPE
+from mission_rocket.physics.gravity import free_fall
+from mission_rocket.physics.tables import lookup, lookup_grid
+from mission_rocket.physics.vector import Scalar, Vector, norm
+
+_OVERDUE_S = 2.0
+_LANDING = (2700.0, 0.85, 1.0)  # ignition altitude, throttle and engines of the landing that is predicted
+_ENGINES = 3.0
+_SPEED = (388.0, 430.0)  # m/s at the end, and
+_PEAK = (66e3, 74e3)  # Pa, at which the guide cuts off: with plenty of propellant, and with the least
+_PLENTY_KG = 2500.0  # above the least propellant
+_BURN_TILT, _COAST_TILT = 18.0 * DEGREE, 8.0 * DEGREE
+_THIN_PA = 1500.0  # below it the RCS turns the vehicle
+
+
+class EntryGuideParams(FlightParams):
+    """The parameters of the guidance law, of which the success box shares the end and the least propellant."""
+
+    ignition_altitude_m: float = Field(47e3, gt=20e3, description="The guide lights here, or above.")
+    guide_load_m_s2: float = Field(46.0, gt=10.0, description="Axial load of the guide's burn; real ones 45 to 47.")
+    guide_q_alpha_share: float = Field(0.67, gt=0.0, le=1.0, description="Share of the vehicle's limit of q-alpha.")
+    end_altitude_m: float = Field(7000.0, gt=3000.0)
+    least_propellant_kg: float = Field(6500.0, ge=0.0)
+
+
+class Prediction(NamedTuple):
+    """The predicted end of the phase and the landing.
+
+    `rest` is where the vehicle would come to rest [m] and `reach` how far a push across now moves it [m per m/s];
+    `peak` is the largest dynamic pressure [Pa], `speed` the speed at the end of the phase [m/s] and `left` the
+    propellant after the burn [kg].
+    """
+
+    rest: Vector
+    reach: Array
+    peak: Array
+    speed: Array
+    left: Array
+
+
+class Plan(NamedTuple):
+    """The action and the prediction; `burn` seconds until the cut-off, `drag` the estimated over the nominal drag."""
+
+    action: Array
+    predicted: Prediction
+    burn: Array
+    drag: Array
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EntryGuide(GuidanceLaw[EntryGuideParams]):
+    """The guidance law of the entry burn."""
+
+    def nominal_lag(self) -> Array:
+        """Return the lag of the fins before anything was learnt [s]."""
+        return jnp.asarray(self.body.fins.lag if self.body.fins else 1.0, jnp.float32)
+
+    def estimate_lag(self, before: Array, was: Measurement, now: Measurement, command: Vector) -> Array:
+        """Estimate the lag of the fins [s] from a control period under a command, in shares of their limit."""
+        if self.body.fins is not None:
+            limit = self.body.fins.limit
+            for at in (0, 1):  # yaw and pitch
+                start, end = was.motion.fins[at] / limit, now.motion.fins[at] / limit
+                before = estimate_lag(before, start, end, command[at], jnp.bool_(True), self.period_s)
+        return before
+
+    def first_plan(self, measured: Measurement) -> Plan:
+        """Return the plan at the start of the phase."""
+        zero, no, lag = jnp.zeros(()), jnp.bool_(False), self.nominal_lag()
+        nothing = Prediction(Vector(zero, zero, zero), zero, zero, zero, zero)
+        plan = Plan(jnp.zeros(len(self.controls.names)), nothing, zero + 14.0, zero + 1.0)
+        for _ in range(3):  # the length of the burn is found by iteration
+            plan = self.plan(measured, plan, no, no, lag, 0.0)
+        return plan
+
+    def plan(self, m: Measurement, before: Plan, lit: Array, cut: Array, lag: Array, elapsed: Scalar) -> Plan:
+        """Predict with the burn planned `elapsed` seconds before, correct it, and steer."""
+        drag = estimate_drag(self.body, m, before.drag)
+        burn = jnp.where(lit, jnp.maximum(before.burn - elapsed, -_OVERDUE_S), before.burn)
+        predicted = self._predict(m, before, lit, cut, burn, drag)
+        burn, throttle = self._burn(m, predicted, lit, cut, burn, drag)
+        turn = self._steer(m, predicted, lit, cut, burn, lag)
+        setting = turn._replace(
+            throttle=throttle_share(self.body.engines[0], throttle),
+            seconds={
+                "time_to_ignition": (m.altitude - self._ignition(before)) / jnp.maximum(-m.climb, 1.0),
+                "time_to_cut_off": burn,
+            },
+        )
+        return Plan(self.controls.encode(setting), predicted, burn, drag)
+
+    def _ignition(self, plan: Plan) -> Array:
+        """Return the altitude at which the guide lights: higher where there is much to correct."""
+        rest = plan.predicted.rest
+        miss = jnp.sqrt(rest.x**2 + rest.y**2 + 1.0)
+        return self.params.ignition_altitude_m + jnp.clip(2.5 * (miss - 1500.0), 0.0, 11e3)
+
+    def _predict(self, m: Measurement, before: Plan, lit: Array, cut: Array, burn: Array, drag: Array) -> Prediction:
+        """Predict coast, burn, descent and landing."""
+        body, params, (position, velocity, *_) = self.body, self.params, m.motion
+        pull = free_fall(self.site, position, velocity)
+        drop = jnp.where(lit | cut, 0.0, jnp.maximum(m.altitude - self._ignition(before), 0.0))
+        root = jnp.sqrt(m.climb * m.climb - 2.0 * pull.z * drop)
+        coast = 2.0 * drop / (root - m.climb + 1.0)
+        top = Falling(
+            position + (velocity + pull * (0.5 * coast)) * coast,
+            velocity + pull * coast,
+            jnp.asarray(m.altitude - drop),
+            m.mass,
+            m.wind * (1.0 / lookup(WIND_SHAPE, m.altitude)),
+        )
+        # the thrust while the engines follow counts as a longer burn
+        thrust = jnp.maximum(m.motion.levels[0], 0.01) * _ENGINES * body.engines[0].thrust
+        tail = body.engines[0].lag * thrust / m.mass / params.guide_load_m_s2
+        braked = brake(body, self.site, top, jnp.where(cut, 0.0, burn) + tail, params.guide_load_m_s2)
+        resisting = with_drag(body, drag)
+        end = descend(resisting, self.site, braked, params.end_altitude_m)
+        wind = top.wind * lookup(WIND_SHAPE, params.end_altitude_m)
+        low = jnp.minimum(m.altitude, params.end_altitude_m)
+        begin = Falling(end.position, end.velocity, low, braked.mass, wind)
+        rest, seconds = predict_touchdown(resisting, begin, *_LANDING)
+        left = jnp.asarray(m.motion.propellant - (m.mass - braked.mass))
+        return Prediction(rest, end.reach + end.kept * 0.5 * seconds, end.peak, norm(end.velocity), left)
+
+    def _burn(
+        self, m: Measurement, predicted: Prediction, lit: Array, cut: Array, burn: Array, drag: Array
+    ) -> tuple[Array, Array]:
+        """Return (seconds until the cut-off, throttle)."""
+        body, params, (_, _, peak, speed, left) = self.body, self.params, predicted
+        # both fall with the length of the burn; the values allowed rise as the tanks drain
+        poor = jnp.clip(1.0 - (left - params.least_propellant_kg - 300.0) / _PLENTY_KG, 0.0, 1.0)
+        too_fast = (speed - _SPEED[0] - (_SPEED[1] - _SPEED[0]) * poor) / 15.0
+        too_dense = (peak - _PEAK[0] - (_PEAK[1] - _PEAK[0]) * poor) / 7e3
+        change = jnp.maximum(too_fast, too_dense)
+        # the least propellant ends the burn, unless the structure would fail
+        spare = (left - params.least_propellant_kg - 150.0) / 600.0
+        change = jnp.maximum(jnp.minimum(change, spare), (peak - 77e3) / 7e3)
+        burn = jnp.where(cut, 0.0, jnp.clip(burn + change, -_OVERDUE_S, 30.0))
+        # drag alone brakes enough where, with it, even the least throttle is too much for the structure
+        group = body.engines[0]
+        coefficient = drag * lookup_grid(body.aerodynamics.engine_first.drag, 0.0 * m.mach, m.mach)
+        by_drag = m.pressure * body.aerodynamics.area * coefficient
+        load = (group.throttle_min * _ENGINES * group.thrust + by_drag) / m.mass
+        burn = jnp.where(lit & (load > 0.95 * body.limits.axial_load), -_OVERDUE_S, burn)
+        level = (params.guide_load_m_s2 * m.mass - by_drag) / (_ENGINES * group.thrust)
+        return burn, jnp.clip(level, group.throttle_min, 1.0)
+
+    def _steer(self, m: Measurement, predicted: Prediction, lit: Array, cut: Array, burn: Array, lag: Array) -> Setting:
+        """Push for some seconds so that the miss is taken out."""
+        body, rest, reach = self.body, predicted.rest, predicted.reach
+        burning = lit | (m.thrust > 1e5)
+        seconds = jnp.where(burning, jnp.clip(0.5 * burn, 2.5, 6.0), 5.0)
+        active = jnp.where(lit | cut, 1.0, 0.0)
+        gain = -active / (jnp.maximum(reach, 3.0) * seconds)
+        bound = self.params.guide_q_alpha_share * body.limits.q_alpha
+        largest = jnp.minimum(jnp.where(burning, _BURN_TILT, _COAST_TILT), bound / jnp.maximum(m.pressure, 1.0))
+        extra = Vector(gain * rest.x, gain * rest.y, jnp.zeros_like(reach))
+        axis = accelerate_across(m, extra, m.thrust, 150e3, largest)
+        axis = jax.tree.map(lambda a, b: jnp.where(active > 0.0, a, b), axis, -m.flow)
+        thin = ~burning & (m.pressure < _THIN_PA)
+        stiffness = jnp.where(thin, 0.04, jnp.where(burning, 2.0, 1.0))
+        damping = jnp.where(thin, 0.3, jnp.where(burning, 2.4, 1.8))
+        turn = point(body, m, axis, stiffness, damping, gimballed=lit)
+        # the fins lag, so the command leads; the little inertia in roll takes a larger gain
+        lead = 1.0 / (1.0 - jnp.exp(-self.period_s / lag))
+        now = m.motion.fins * (1.0 / (body.fins.limit if body.fins else 1.0))
+        fins = now + (Vector(turn.fins.x, turn.fins.y, 3.0 * turn.fins.z) - now) * lead
+        across = jnp.where(thin, 1.0, 0.0)
+        roll = jnp.where(m.pressure < _THIN_PA, turn.rcs.z, 0.0)
+        return Setting(gimbal=turn.gimbal, fin=fins, rcs=Vector(turn.rcs.x * across, turn.rcs.y * across, roll))

@@ -1,0 +1,212 @@
+"""Classical guidance and control that several guidance laws share.
+
+Angles and moments are about the body's x, y and z axes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Generic, NamedTuple, TypeVar
+
+import jax.numpy as jnp
+from jax import Array
+
+from mission_rocket.controls import Controls
+from mission_rocket.measurement import Measurement
+from mission_rocket.physics.atmosphere import atmosphere
+from mission_rocket.physics.gravity import Site
+from mission_rocket.physics.tables import lookup_grid
+from mission_rocket.physics.vector import Scalar, Vector, cross, dot, norm
+from mission_rocket.physics.vehicle import Body
+
+_GIMBAL_WEIGHT = 0.1  # from a search over dispersed flights
+
+
+P = TypeVar("P")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class GuidanceLaw(Generic[P]):
+    """The classical controller of a phase, with the parameters of the phase and its vehicle."""
+
+    params: P
+    body: Body
+    site: Site
+    controls: Controls
+    period_s: float
+
+
+class Turn(NamedTuple):
+    """Actuator settings as shares of their limits, each in [-1, 1]; yaw about x, pitch about y, roll about z."""
+
+    gimbal: Vector
+    fins: Vector
+    rcs: Vector
+
+
+def point(
+    body: Body,
+    measured: Measurement,
+    target: Vector,
+    stiffness_gain: Scalar,
+    damping_gain: Scalar,
+    rate_limit: float = 0.3,
+    hold: Scalar = 1.0,
+    gimballed: Array | float = 1.0,
+) -> Turn:
+    """Turn the body's axis to a unit vector (local), and stop any roll.
+
+    A proportional-derivative law on the angle, feed-forward of the aerodynamic moment at the target
+    incidence (`hold` of it), and one allocation over all actuators that have an effect.
+
+    Args:
+      body, measured: the vehicle.
+      target: where the nose should point.
+      stiffness_gain: angular acceleration per angle [1/s2].
+      damping_gain: angular deceleration per rate [1/s].
+      rate_limit: largest rate that the angle demands [rad/s].
+      hold: share of the aerodynamic moment that is fed forward.
+      gimballed: whether the engines may turn the vehicle.
+    """
+    there = measured.in_body(target)
+    behind = jnp.where(there.z < 0.0, 1.0, 0.0)
+    across = jnp.sqrt(there.x * there.x + there.y * there.y + 1e-8)
+    angle = jnp.arctan2(across, there.z)
+    # straight behind there is no plane to turn in: take the pitch plane
+    turn_x = jnp.where(across > 1e-3, -there.y / across, 0.0) * angle
+    turn_y = jnp.where(across > 1e-3, there.x / across, behind) * angle
+    bound = rate_limit * damping_gain
+
+    def pd(turn: Array, rate: Scalar) -> Array:
+        return jnp.clip(stiffness_gain * turn, -bound, bound) - damping_gain * rate
+
+    leading = jnp.where(dot(measured.axis, measured.motion.velocity) < 0.0, -1.0, 1.0)
+    off_flow = measured.in_body(cross(measured.flow * leading, target))
+    hold_moment = hold * measured.slopes.stiffness
+    inertia, rates = measured.loads.mass.inertia, measured.motion.rates
+    moment = Vector(
+        inertia.x * pd(turn_x, rates.x) + hold_moment * off_flow.x,
+        inertia.y * pd(turn_y, rates.y) + hold_moment * off_flow.y,
+        -inertia.z * damping_gain * rates.z,
+    )
+    return allocate(body, measured, moment, gimballed)
+
+
+def allocate(body: Body, measured: Measurement, moment: Vector, gimballed: Array | float = 1.0) -> Turn:
+    """Share a moment [N m]: first the fins, the more the stronger they are, then the gimbal, and the RCS the rest.
+
+    Fins at the top push to the side to which the nose turns, engines at the base to the other side.
+    Therefore the gimbal's share counts little while the fins are strong.
+    """
+    centre, slope = measured.loads.mass.centre, measured.slopes.fin
+    gimbal = measured.thrust * (centre - body.gimbal.height) * body.gimbal.limit * gimballed
+    fins = roll_fins = jnp.zeros_like(gimbal)
+    if body.fins is not None:
+        fins = slope * (body.fins.height - centre) * body.fins.limit
+        roll_fins = 2.0 * slope * body.fins.radius * body.fins.limit
+
+    def share(part: Scalar, effect: Scalar, total: Scalar) -> Array:
+        return jnp.clip(part * effect / (total + 1e6), -1.0, 1.0)
+
+    both = _GIMBAL_WEIGHT * gimbal * gimbal + fins * fins
+    fins_x, fins_y = share(moment.x, fins, both), share(moment.y, fins, both)
+    fins_z = share(moment.z, roll_fins, roll_fins * roll_fins)
+    left_x, left_y = moment.x - fins_x * fins, moment.y - fins_y * fins
+    gimbal_x, gimbal_y = share(left_x, gimbal, gimbal * gimbal), share(left_y, gimbal, gimbal * gimbal)
+    zero = jnp.zeros_like(gimbal)
+    rcs = Vector(zero, zero, zero)
+    if body.rcs is not None:
+        arm = body.rcs.thrust * jnp.maximum(body.rcs.height - centre, 1.0)
+        rcs = Vector(
+            jnp.clip((left_x - gimbal_x * gimbal) / arm, -1.0, 1.0),
+            jnp.clip((left_y - gimbal_y * gimbal) / arm, -1.0, 1.0),
+            jnp.clip((moment.z - fins_z * roll_fins) / (body.rcs.thrust * body.rcs.radius), -1.0, 1.0),
+        )
+    return Turn(Vector(gimbal_x, gimbal_y, zero), Vector(fins_x, fins_y, fins_z), rcs)
+
+
+def accelerate_across(
+    measured: Measurement, extra: Vector, thrust: Scalar, floor: float, largest: Array | float
+) -> Vector:
+    """Return the attitude that gives a horizontal acceleration on top of drag and thrust against the flow.
+
+    Tilting the nose by an angle pushes with the thrust's side component and, the other way, with the
+    lift that the fins do not cancel: above some dynamic pressure the useful direction reverses.
+
+    Args:
+      measured: the vehicle.
+      extra: horizontal acceleration [m/s2], z ignored.
+      thrust: [N], of the engines lit.
+      floor: regularisation where both effects cancel [N/rad].
+      largest: incidence that is not exceeded [rad].
+
+    Returns:
+      a unit vector for the body's axis.
+    """
+    effect = thrust - measured.slopes.trimmed
+    per = measured.mass * effect / (effect * effect + floor * floor)
+    back = -measured.flow
+    tilt_x, tilt_y = per * extra.x, per * extra.y
+    size = jnp.sqrt(tilt_x * tilt_x + tilt_y * tilt_y + 1e-12)
+    # where the direction reverses, a tilt has no effect: pass through it upright, not from one bound to the other
+    bound = largest * effect * effect / (effect * effect + floor * floor)
+    scale = jnp.minimum(1.0, bound / size)
+    axis = Vector(back.x + tilt_x * scale, back.y + tilt_y * scale, back.z)
+    return axis * (1.0 / norm(axis))
+
+
+def within(axis: Vector, vertical: Vector, largest: Array) -> Vector:
+    """Bring a unit vector to at most `largest` [rad] from the vertical."""
+    along = dot(axis, vertical)
+    across = axis - vertical * along
+    size = norm(across, 1e-12)
+    kept = jnp.minimum(size, jnp.sin(largest))
+    return vertical * jnp.sqrt(1.0 - kept * kept) + across * (kept / size)
+
+
+def estimate_lag(before: Array, was: Scalar, now: Scalar, command: Scalar, known: Array, period: float) -> Array:
+    """Estimate the lag of an actuator [s] from how far it followed its command in a period.
+
+    Args:
+      before: the estimate so far, which is kept where nothing can be learnt.
+      was, now: the actuator before and after the period, as a share of its range.
+      command: the command throughout the period, as a share of the range.
+      known: whether the actuator was free to follow.
+    """
+    gap, left = was - command, now - command
+    known = known & (jnp.abs(gap) > 0.05)
+    ratio = jnp.clip(left / jnp.where(known, gap, 1.0), 0.05, 0.95)
+    return jnp.where(known, -period / jnp.log(ratio), before)
+
+
+def estimate_drag(body: Body, measured: Measurement, before: Array) -> Array:
+    """Estimate drag over nominal drag from the accelerometers; the estimate moves slowly, and only in enough air."""
+    incidence = norm(measured.off_flow, 1e-8)
+    nominal = lookup_grid(body.aerodynamics.engine_first.drag, incidence, measured.mach)
+    nominal = jnp.maximum(measured.pressure * body.aerodynamics.area * nominal, 1.0)
+    thrust_along = measured.thrust * dot(measured.axis, measured.flow)
+    braking = measured.mass * -dot(measured.specific_force, measured.flow) + thrust_along
+    enough = jnp.where(measured.thrust > 1e3, 3000.0, 100.0)  # Pa; the direction of the thrust is known less well
+    trust = 0.2 * jnp.clip((measured.pressure - enough) / enough, 0.0, 1.0)
+    return before + trust * (jnp.clip(braking / nominal, 0.7, 1.3) - before)
+
+
+def estimate_thrust(body: Body, engines: Scalar, measured: Measurement, before: Array) -> Array:
+    """Estimate thrust over nominal thrust of `engines` engines like the first; it is kept while they start."""
+    engine, level = body.engines[0], measured.motion.levels[0]
+    against = engine.exit_area * atmosphere(measured.altitude).pressure
+    # below the least throttle the back-pressure fades, and the thrust says little
+    known = level > engine.throttle_min
+    nominal = engines * engine.thrust * jnp.maximum(level, engine.throttle_min)
+    return jnp.where(known, jnp.clip((measured.thrust + engines * against) / nominal, 0.5, 1.2), before)
+
+
+def with_drag(body: Body, factor: Array) -> Body:
+    """Return the vehicle with `factor` times the nominal drag, for predictions without lift: the area is scaled."""
+    return body._replace(aerodynamics=body.aerodynamics._replace(area=body.aerodynamics.area * factor))
+
+
+def with_thrust(body: Body, factor: Array) -> Body:
+    """Return the vehicle with `factor` times the nominal thrust and flow of its engines."""
+    engines = (group._replace(thrust=group.thrust * factor, flow=group.flow * factor) for group in body.engines)
+    return body._replace(engines=tuple(engines))

@@ -1,0 +1,152 @@
+"""The measurement of a vehicle: what its sensors give, and the true loads on it, from one evaluation of the loads.
+
+A phase measures once per control step and keeps the result in its state, where the observation, the guidance law,
+telemetry, limits, outcome and reward read it. Neither the dispersions nor the gusts are measured.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from mission_rocket.physics.channels import lateral
+from mission_rocket.physics.constants import DEGREE
+from mission_rocket.physics.dynamics import Loads, loads
+from mission_rocket.physics.gravity import Site, altitude, up
+from mission_rocket.physics.propulsion import rcs_wrench
+from mission_rocket.physics.state import Command, Handover, Motion, idle
+from mission_rocket.physics.tables import lookup, lookup_grid
+from mission_rocket.physics.vector import Vector, body_axis, dot, norm, rotate, rotate_back
+from mission_rocket.physics.vehicle import Body
+from mission_rocket.physics.wind import gust_velocity, steady_wind
+
+_SMALL_INCIDENCE = 4.0 * DEGREE  # at which the slope of the lift is taken
+
+
+class Slopes(NamedTuple):
+    """The slopes of the aerodynamic forces.
+
+    `lift` of the body per radian of incidence [N]; `trimmed` the same with the force of the fins that hold the
+    incidence [N]; `stiffness` the moment per radian of incidence [N m]; `fin` the force of two fins per radian [N].
+    """
+
+    lift: Array
+    trimmed: Array
+    stiffness: Array
+    fin: Array
+
+
+class Measurement(NamedTuple):
+    """A measured vehicle, SI; vectors are in the local frame.
+
+    `motion` is what navigation and gyros give, `specific_force` what accelerometers give. `loads` are the true loads
+    without the force of the RCS, of which guidance reads what air data give. `wind` is the steady wind at the vehicle
+    and `gust` the turbulence on top of it, which only telemetry reads; `flow` is the direction of flight through the
+    steady wind, `pressure` the dynamic pressure. `limit_share` is the largest share of a structural limit in use, RCS
+    included: above 1 the vehicle is lost.
+    """
+
+    motion: Motion
+    loads: Loads
+    altitude: Array
+    speed: Array
+    climb: Array
+    mass: Array
+    pressure: Array
+    mach: Array
+    thrust: Array
+    vertical: Vector
+    axis: Vector
+    wind: Vector
+    gust: Vector
+    flow: Vector
+    specific_force: Vector
+    slopes: Slopes
+    limit_share: Array
+
+    @property
+    def off_flow(self) -> Vector:
+        """Return the axis off the flow of a vehicle that flies engines first; small angles [rad]."""
+        return self.axis + self.flow
+
+    @property
+    def angular_acceleration(self) -> Vector:
+        """Return the angular acceleration by the moments that act, in body axes [rad/s2]."""
+        moment, inertia = self.loads.wrench.moment, self.loads.mass.inertia
+        return Vector(moment.x / inertia.x, moment.y / inertia.y, moment.z / inertia.z)
+
+    def in_body(self, vector: Vector) -> Vector:
+        """Turn a local vector into body axes."""
+        return rotate_back(self.motion.attitude, vector)
+
+
+def measure(
+    body: Body, site: Site, flight: Handover, engine_first: bool, command: Command | None = None
+) -> Measurement:
+    """Measure a flight.
+
+    Args:
+      body, site, flight: the vehicle.
+      engine_first: which of the limits of dynamic pressure holds.
+      command: under which the vehicle flies; its RCS adds to the load on the structure. None: the RCS is off.
+    """
+    motion, wind = flight.state.motion, flight.dispersion.wind
+    height, vertical, axis = altitude(site, motion.position), up(site, motion.position), body_axis(motion.attitude)
+    steady, gust = steady_wind(wind, height), gust_velocity(wind, flight.state.gust, height)
+    acting = loads(body, site, flight.dispersion, motion, idle(body), gust)
+    through = motion.velocity - steady
+    return Measurement(
+        motion=motion,
+        loads=acting,
+        altitude=height,
+        speed=norm(motion.velocity, 1e-6),
+        climb=jnp.asarray(dot(motion.velocity, vertical)),
+        mass=jnp.asarray(acting.mass.mass),
+        pressure=acting.flow.dynamic_pressure,
+        mach=acting.flow.mach,
+        thrust=jnp.asarray(acting.thrust),
+        vertical=vertical,
+        axis=axis,
+        wind=steady,
+        gust=gust,
+        flow=through * (1.0 / acting.flow.airspeed),
+        specific_force=rotate(motion.attitude, acting.wrench.force * (1.0 / acting.mass.mass)),
+        slopes=_slopes(body, acting, jnp.asarray(dot(axis, through) < 0.0)),
+        limit_share=_limit_share(body, motion, acting, engine_first, command),
+    )
+
+
+def _slopes(body: Body, acting: Loads, engine_first: Array) -> Slopes:
+    """Return the slopes of the aerodynamic forces at small incidence."""
+    aero, pressure, mach = body.aerodynamics, acting.flow.dynamic_pressure, acting.flow.mach
+    zero = jnp.zeros_like(mach)
+    lifts = [lookup_grid(polar.lift, _SMALL_INCIDENCE + zero, mach) for polar in (aero.engine_first, aero.nose_first)]
+    slope = jnp.where(engine_first, lifts[0], lifts[1]) / _SMALL_INCIDENCE
+    lift = pressure * aero.area * slope
+    centre = jnp.where(engine_first, aero.engine_first.centre_of_pressure, aero.nose_first.centre_of_pressure)
+    arm = centre - acting.mass.centre
+    trimmed, fin = lift, zero
+    if body.fins is not None:
+        trimmed = lift * (1.0 - arm / (body.fins.height - acting.mass.centre))
+        fin = jnp.where(engine_first, 2.0 * pressure * body.fins.area * lookup(body.fins.normal, mach), 0.0)
+    return Slopes(lift, trimmed, lift * jnp.abs(arm), fin)
+
+
+def _limit_share(body: Body, motion: Motion, acting: Loads, engine_first: bool, command: Command | None) -> Array:
+    """Return the largest share of a structural limit that is in use."""
+    limits, force = body.limits, acting.wrench.force
+    if command is not None:
+        force = force + rcs_wrench(body, command, motion, acting.mass)[0].force
+    specific_force = force * (1.0 / acting.mass.mass)
+    pressure = acting.flow.dynamic_pressure
+    highest = limits.dynamic_pressure_engine_first if engine_first else limits.dynamic_pressure_nose_first
+    shares = (
+        pressure / highest,
+        pressure * acting.flow.incidence / limits.q_alpha,
+        jnp.abs(specific_force.z) / limits.axial_load,
+        lateral(specific_force) / limits.lateral_load,
+        norm(motion.rates, 1e-12) / limits.body_rate,
+    )
+    return jnp.max(jnp.stack(shares))

@@ -1,0 +1,183 @@
+"""Observations as tables: each entry is declared once, with its meaning and the way to compute it.
+
+The names, the values and the table in the docstring of a phase all come from the same rows.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from operator import attrgetter
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+
+import jax.numpy as jnp
+from jax import Array
+
+from mission import Environment
+from mission_rocket.causes import Causes
+from mission_rocket.controls import EVENT, Controls
+from mission_rocket.physics.vector import Scalar, Vector
+
+H = TypeVar("H")
+S = TypeVar("S")
+# A path in the state, as "measured.altitude", or a function of the phase and its state; a scalar, or a vector where
+# the rows are its components.
+Value = str | Callable[[Any, Any], Any]
+
+LOCAL, BODY, NO_FRAME = "local", "body", "-"
+
+
+class Scale(NamedTuple):
+    """A transform to order one, the unit of what it takes, and its description."""
+
+    unit: str
+    text: str
+    transform: Callable[[Scalar], Scalar]
+
+
+def linear(size: float, unit: str, about: float = 0.0, most: float | None = None) -> Scale:
+    """Return (x - about) / size, at most `most`."""
+    text = f"{size:g}" + (f" about {about:g}" if about else "") + (f", at most {most:g}" if most is not None else "")
+
+    def transform(value: Scalar) -> Scalar:
+        scaled = (value - about) / size if about else value / size
+        return scaled if most is None else jnp.minimum(scaled, most)
+
+    return Scale(unit, text, transform)
+
+
+def log(size: float, unit: str, per: float = 1.0, less: float = 0.0) -> Scale:
+    """Return sign(x) log(1 + |x| / size) / per - less: fine near zero, with bounded growth far away."""
+    text = f"log, {size:g}" + (f"; divided by {per:g}" if per != 1.0 else "") + (f", less {less:g}" if less else "")
+    return Scale(unit, text, lambda value: jnp.sign(value) * jnp.log1p(jnp.abs(value) / size) / per - less)
+
+
+def tanh(size: float, unit: str) -> Scale:
+    """Return tanh(x / size)."""
+    return Scale(unit, f"tanh, {size:g}", lambda value: jnp.tanh(value / size))
+
+
+class Row(NamedTuple):
+    """One entry of an observation; with `component` it is that one of a vector."""
+
+    name: str
+    quantity: str
+    frame: str
+    scale: Scale
+    value: Value
+    component: int | None = None
+
+    def compute(self, phase: Any, state: Any) -> Array:
+        """Compute the entry of a phase in a state, float32 []."""
+        value = attrgetter(self.value)(state) if isinstance(self.value, str) else self.value(phase, state)
+        value = value if self.component is None else value[self.component]
+        return jnp.asarray(self.scale.transform(value), jnp.float32)
+
+
+def row(name: str, quantity: str, frame: str, scale: Scale, value: Value) -> Row:
+    """Return the row of a scalar."""
+    return Row(name=name, quantity=quantity, frame=frame, scale=scale, value=value)
+
+
+def rows(names: str, quantity: str, frame: str, scale: Scale, value: Value) -> tuple[Row, ...]:
+    """Return one row per name; the first takes the first component of a vector, and so on."""
+    one = row("", quantity, frame, scale, value)
+    return tuple(one._replace(name=name, component=at) for at, name in enumerate(names.split()))
+
+
+def flag(name: str, quantity: str, value: Value) -> Row:
+    """Return the row of a condition or of a share, which needs no scale."""
+    return row(name, quantity, NO_FRAME, linear(1.0, "-"), value)
+
+
+def rate_rows(size: float) -> tuple[Row, ...]:
+    """Return the rows of the angular velocity."""
+    return rows("rate_x rate_y rate_z", "angular velocity", BODY, linear(size, "rad/s"), RATES)
+
+
+def guide_rows(controls: Controls, *left_out: str) -> tuple[Row, ...]:
+    """Return the rows of the guide's action."""
+    named = [(at, name) for at, name in enumerate(controls.names) if name not in left_out]
+    one = row("", "", NO_FRAME, linear(1.0, "-"), "plan.action")
+    return tuple(
+        one._replace(name=f"guide_{name.removeprefix(EVENT)}", quantity=f"{name} of the guide", component=at)
+        for at, name in named
+    )
+
+
+def body_force(phase: Any, state: Any) -> Vector:
+    """Return the specific force in body axes [m/s2]."""
+    return state.measured.in_body(state.measured.specific_force)
+
+
+def reserve(phase: Any, state: Any) -> Scalar:
+    """Return the propellant above the reserve of the phase [kg]."""
+    return state.measured.motion.propellant - phase.params.reserve_kg
+
+
+def wanted(phase: Any, state: Any) -> Vector:
+    """Return the wanted direction of the nose in body axes."""
+    return state.measured.in_body(state.plan.wanted)
+
+
+def over_limit(actuator: str) -> Value:
+    """Return the way to compute the angles of an actuator over its limit."""
+
+    def angles(phase: Any, state: Any) -> Vector:
+        part = getattr(phase.body, actuator)
+        return getattr(state.measured.motion, actuator) * (1.0 / (part.limit if part else 1.0))
+
+    return angles
+
+
+def excess_lag(phase: Any, state: Any) -> Scalar:
+    """Return the estimated less the nominal lag of the engines [s]."""
+    return state.estimate.lag - phase.body.engines[0].lag
+
+
+RATES = "measured.motion.rates"
+SHARE = linear(1.0, "-")
+LEVEL = rows("level", "thrust level of the centre engine", NO_FRAME, SHARE, "measured.motion.levels")[0]
+LAG = row("lag", "estimated less nominal lag of the engines", NO_FRAME, linear(0.1, "s"), excess_lag)
+GIMBAL = rows("gimbal_x gimbal_y gimbal_z", "gimbal angle over its limit", BODY, SHARE, over_limit("gimbal"))
+FINS = rows("fin_x fin_y fin_z", "fin angle over its limit", BODY, SHARE, over_limit("fins"))
+
+
+class Observation(tuple[Row, ...]):
+    """The rows of a phase's observation, in order."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the name of each entry."""
+        return tuple(row.name for row in self)
+
+    def values(self, phase: Any, state: Any) -> Array:
+        """Compute the observation, float32 [O]."""
+        return jnp.stack([row.compute(phase, state) for row in self])
+
+    def table(self) -> str:
+        """Return the table that the docstring of the phase shows."""
+        cells = [("name", "quantity", "unit", "scale", "frame")]
+        cells += [(row.name, row.quantity, row.scale.unit, row.scale.text, row.frame) for row in self]
+        widths = [max(len(line[at]) for line in cells) for at in range(len(cells[0]))]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in cells]
+        lines.insert(1, "  ".join("-" * width for width in widths))
+        return "\n".join(line.rstrip() for line in lines)
+
+
+class ObservedPhase(Environment[H, S], Generic[H, S]):
+    """A phase that declares its observation as a table; the table is appended to the docstring of the class."""
+
+    observation: ClassVar[Observation]
+    causes: Causes  # ty: ignore[incompatible-mutable-override]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "observation" in cls.__dict__:
+            cls.observation_names = cls.observation.names
+            text, size = inspect.cleandoc(cls.__doc__ or ""), len(cls.observation)
+            cls.__doc__ = f"{text}\n\nObservation ({size}):\n\n{cls.observation.table()}\n"
+
+    def observe(self, state: S) -> Array:
+        """Compute the observation of a state, float32 [O]."""
+        return self.observation.values(self, state)

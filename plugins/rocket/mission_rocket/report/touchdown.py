@@ -5,6 +5,8 @@ Shapes: N touchdowns.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from mission import Chart, FlightRecords, Section, histogram
@@ -34,7 +36,7 @@ def touchdown(records: FlightRecords) -> tuple[Section, ...]:
     for channel, words in _BOX:
         values = last.at_end(channel)
         if values is not None:
-            bound = last.params.get(channel) if channel in _PLAIN else box_bound(last.params, words)
+            bound = number(last.params.get(channel)) if channel in _PLAIN else box_bound(last.params, words)
             lines = [] if bound is None else [bound] if values[down].min() >= 0 else [-bound, bound]
             parts.append(histogram(f"{channel} at touchdown", channel, [("succeeded", values[down])], lines))
     drawn = [part for part in parts if part]
@@ -44,11 +46,16 @@ def touchdown(records: FlightRecords) -> tuple[Section, ...]:
     return (Section("Touchdown", f'{note}<div class="charts">{"".join(drawn)}</div>'),)
 
 
-def box_bound(params: dict[str, object], words: tuple[str, ...]) -> float | None:
+def number(value: object) -> float | None:
+    """Return a parameter as a number; None if it is none."""
+    return float(value) if isinstance(value, int | float) else None
+
+
+def box_bound(params: Mapping[str, object], words: tuple[str, ...]) -> float | None:
     """Return the parameter `touchdown_<words>...` of the landing phase: the shortest name that has all words."""
     names = [name for name in params if name.startswith("touchdown") and all(word in name for word in words)]
-    values = [params[name] for name in sorted(names, key=len)]
-    return next((float(value) for value in values if isinstance(value, int | float)), None)
+    values = [number(params[name]) for name in sorted(names, key=len)]
+    return next((value for value in values if value is not None), None)
 
 
 def ellipse(points: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
@@ -72,7 +79,8 @@ def scatter(records: FlightRecords) -> str:
     points = np.stack([x[down], y[down]], axis=1)
     curves = [(share, ellipse(points, share)) for share in (0.5, 0.95, 0.99)]
     words = ("distance", "radius", "miss")
-    bound = last.params.get("miss_m") or next(filter(None, (box_bound(last.params, (word,)) for word in words)), None)
+    bounds = (number(last.params.get("miss_m")), *(box_bound(last.params, (word,)) for word in words))
+    bound = next(filter(None, bounds), None)
     reach = max(
         float(np.abs(np.concatenate(curves[-1][1])).max()), float(np.percentile(np.abs(points), 99.9)), bound or 0.0
     )

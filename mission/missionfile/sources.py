@@ -112,12 +112,15 @@ class Sources:
 
     def _counts(self, path: str) -> bool:
         """Return whether a file that was read is the plugin's data, not a library's own file or something cached."""
-        for base in self.bases:
-            if path.startswith(os.path.join(os.path.realpath(base), "")):
-                first = os.path.relpath(path, os.path.realpath(base)).split(os.sep)[0]
-                if self.shipped is None or first in self.shipped or first == self.name.partition(".")[0]:
-                    return True
-        return not path.startswith(_LIBRARIES) and not any(path.startswith(cache) for cache in _caches())
+        bases = [os.path.join(os.path.realpath(base), "") for base in self.bases]
+        for folder in (*_LIBRARIES, *_caches()):
+            if path.startswith(folder) and not any(base.startswith(folder) for base in bases):
+                return False
+        if self.shipped is None:
+            return True
+        # a folder that distributions share: of what it holds, the plugin's own files count
+        own = {*self.shipped, self.name.partition(".")[0]}
+        return all(not path.startswith(base) or path[len(base) :].split(os.sep)[0] in own for base in bases)
 
 
 def module_sources(module: ModuleType, files: Collection[Any] | None = None) -> Sources:

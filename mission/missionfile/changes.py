@@ -41,6 +41,22 @@ def configuration_change(stored: Sequence[PhaseConfiguration], phases: Sequence[
     return ""
 
 
+def parameters_change(stored: Mapping[str, dict[str, JsonValue]], phases: Sequence[Phase]) -> str:
+    """Return the first difference between the parameters that a report keeps and today's; empty if none.
+
+    Args:
+      stored: name of a phase -> its parameters as JSON, in the order of flight.
+      phases: the resolved phases to compare with.
+    """
+    names = [phase.name for phase in phases]
+    if list(stored) != names:
+        return first_change([{"name": name} for name in stored], [{"name": name} for name in names])
+    changes = (
+        model_change(stored[phase.name], phase.params, f"phases.{phase.name}.params", phase.folder) for phase in phases
+    )
+    return next(filter(None, changes), "")
+
+
 def model_change(stored: dict[str, JsonValue] | None, model: BaseModel | None, at: str, folder: Path = Path()) -> str:
     """Return the first difference between stored settings and a model of today; empty if none.
 

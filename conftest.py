@@ -10,6 +10,10 @@ configure()
 
 import jax  # noqa: E402
 
+from mission.training import baseline  # noqa: E402
+
+baseline.BASELINE_FLIGHTS = 0  # 10,000 flights after each training run of a test would take most of its time
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "standard")
 

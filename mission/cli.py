@@ -175,6 +175,15 @@ def train(
         float,
         typer.Option("--checkpoint-every", metavar="SECONDS", min=0, help="Seconds between training checkpoints."),
     ] = 30.0,
+    baseline: Annotated[
+        int | None,
+        typer.Option(
+            "--baseline",
+            metavar="N",
+            min=0,
+            help="Flights of the finished policies that `mission recertify` compares with; 0: none. [default: 10000]",
+        ),
+    ] = None,
 ) -> None:
     """Train every phase in order; resume what an earlier run left, bit-identically."""
     from mission.errors import InputError
@@ -204,6 +213,7 @@ def train(
         log_dir=log_dir,
         allow_local_plugins=local,
         checkpoint_every_s=checkpoint_every,
+        baseline_flights=baseline,
     )
     for record in records:
         success = "" if record.success is None else f", success {100 * record.success:.2f} % over its bank's flights"
@@ -332,6 +342,41 @@ def compare(
     from mission.report.terminal import print_comparison
 
     print_comparison(result)
+
+
+@app.command()
+def recertify(
+    folder: Annotated[Path, typer.Argument(help="checkpoints/MISSION, with policies and baseline.npz.")],
+    mission_file: Annotated[
+        Path | None,
+        typer.Option("--mission", metavar="FILE", help="What was trained. [default: as the records describe it]"),
+    ] = None,
+    equivalent: Annotated[
+        bool,
+        typer.Option(
+            "--equivalent", help="After a deliberate change: success rates within 0.2 points, not equal flights."
+        ),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    overrides: Set = None,
+    local: Local = False,
+) -> None:
+    """Fly stored policies under today's code; if every flight ends as in their baseline, renew the source hashes."""
+    from mission.missionfile.reading import load_mission
+
+    mission = load_mission(mission_file, overrides or []) if mission_file is not None else None
+    from mission.observers.progress import flight_bar
+    from mission.training.recertify import recertify_mission, require_passed
+
+    with flight_bar() as bar:
+        result = recertify_mission(
+            folder, mission=mission, equivalent=equivalent, allow_local_plugins=local, progress=bar
+        )
+    if as_json:
+        typer.echo(result.model_dump_json(indent=2))
+    require_passed(result)
+    if not as_json:
+        typer.echo(f"{result.mission}: {result.outcomes.flights:,} flights, {result.verdict}; source hashes renewed")
 
 
 @app.command()

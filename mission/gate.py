@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -47,8 +48,12 @@ class Gate(StrictModel):
 
 
 class GateVerdict(StrictModel):
-    """The result of a set of flights against a gate; `settings` are those of the gate."""
+    """The result of a set of flights against a gate; `settings` are those of the gate.
 
+    It is stored as a part of other records and counts their format (`mission.storage.records`).
+    """
+
+    format: Literal[2] = 2
     passed: bool
     flights: int
     count: int

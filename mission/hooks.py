@@ -22,7 +22,8 @@ OBSERVER_GROUP = "mission.observers"
 class Event:
     """Something that happened between two compiled chunks.
 
-    `kind` is one of mission_start, phase_start, warm_up, chunk, evaluation, checkpoint, gate, phase_end, mission_end.
+    `kind` is one of mission_start, phase_start, warm_up, chunk, evaluation, checkpoint, gate, phase_end, baseline,
+    mission_end.
     `scalars` are named as in docs/sac.md, `histograms` are flat float arrays, `series` are arrays with one value per
     update, `data` holds the rest (budget, folders, causes).
     """

@@ -105,6 +105,37 @@ class LearnerConfig(StrictModel):
         return self.chunk_cycles * self.update_cycle[0] * self.vehicles
 
 
+class PolicyNetwork(StrictModel):
+    """How the tensors of a stored policy give an action: a multi-layer perceptron of O inputs and A actions.
+
+    Attributes:
+      algorithm: the learner's name.
+      head: name of the policy's distribution.
+      hidden_sizes: widths of the hidden layers.
+      activation: of the hidden layers.
+      layer_norm: whether each hidden layer is normalised before its activation.
+      layer_norm_epsilon: added to the variance there.
+      tensors: names in `actor.safetensors`, in the order in which they apply: kernel [inputs, outputs] and bias of a
+        layer, then scale and bias of its normalisation.
+      hidden_layer: a hidden layer as a formula.
+      output: the last layer as a formula.
+      mean_action: the action that flies, as a formula of the output.
+      standard_deviation: that of the exploration in training, as a formula of the output.
+    """
+
+    algorithm: str
+    head: str
+    hidden_sizes: tuple[int, ...]
+    activation: str
+    layer_norm: bool
+    layer_norm_epsilon: float
+    tensors: tuple[str, ...]
+    hidden_layer: str
+    output: str
+    mean_action: str
+    standard_deviation: str
+
+
 class Learner(abc.ABC):
     """A learning algorithm for one phase; made from (its configuration, O observations, A actions).
 
@@ -177,9 +208,9 @@ class Learner(abc.ABC):
         """Return arrays of the replay for histograms, once per chunk."""
         return {}
 
-    def describe_policy(self) -> dict[str, Any]:
-        """Return what a reader of `actor.safetensors` needs to evaluate the policy, as JSON."""
-        return {}
+    def describe_policy(self) -> PolicyNetwork | None:
+        """Return what a reader of `actor.safetensors` needs to evaluate the policy; None: such files are not written."""
+        return None
 
 
 def _load(place: str) -> Any:

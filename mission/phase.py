@@ -25,6 +25,7 @@ S = TypeVar("S")
 
 TIME_OUT = "time_out"
 NON_FINITE = "non_finite"
+LOCAL_FILE = "local file"  # the distribution of a plugin that is a file beside the mission file
 
 
 class Outcome(NamedTuple):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic.fields import FieldInfo
 
 Positive = Annotated[float, Field(gt=0)]
 Fraction01 = Annotated[float, Field(ge=0, le=1)]
@@ -15,3 +16,14 @@ class StrictModel(BaseModel):
     """No coercion, no unknown keys, immutable, finite numbers only."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+# Marks an option that changes results even at its default: `Field(0.0, json_schema_extra=CHANGES_RESULTS)`. Policies
+# that were stored before the option existed are then stale; a new option without the mark leaves them valid.
+CHANGES_RESULTS: dict[str, JsonValue] = {"changes_results": True}
+
+
+def changes_results(field: FieldInfo) -> bool:
+    """Return whether a field carries the mark `changes_results`."""
+    extra = field.json_schema_extra
+    return isinstance(extra, dict) and extra.get("changes_results") is True

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, JsonValue
 
 from mission.learner import Learner, LearnerConfig, build_learner
-from mission.missionfile.models import Bank, Evaluation, PhaseEntry, Restart
+from mission.missionfile.models import PhaseEntry
 from mission.phase import NON_FINITE, TIME_OUT, Environment, Limit, PluginOrigin, Reward
 from mission.strict import StrictModel
 
@@ -18,7 +19,8 @@ from mission.strict import StrictModel
 class PhaseConfiguration(StrictModel):
     """What decides the trained result of a phase, as records store it; budget, gate, observers and seed do not.
 
-    `params` and `sac` are those models as JSON: their classes belong to the plugin and the learner.
+    The settings are JSON as their models were when it was written. `mission.missionfile.changes` reads them through
+    the models of today.
     """
 
     name: str
@@ -26,9 +28,9 @@ class PhaseConfiguration(StrictModel):
     policy: str
     params: dict[str, JsonValue]
     sac: dict[str, JsonValue] | None
-    restart: Restart
-    bank: Bank
-    evaluation: Evaluation
+    restart: dict[str, JsonValue]
+    bank: dict[str, JsonValue]
+    evaluation: dict[str, JsonValue]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,6 +49,8 @@ class Phase:
       report: what the plugin adds to the report page, or None.
       channels: names of its telemetry.
       accepts, leaves: shapes and dtypes of what it starts from and of what it hands over, as trees.
+      given: its parameters as the mission file gives them, those of the whole mission among them.
+      folder: of the mission file, from which relative paths in parameters start.
     """
 
     name: str
@@ -61,6 +65,8 @@ class Phase:
     channels: tuple[str, ...]
     accepts: Any
     leaves: Any
+    given: dict[str, JsonValue] = dataclasses.field(default_factory=dict)
+    folder: Path = Path()
 
     @property
     def causes(self) -> tuple[str, ...]:
@@ -76,9 +82,9 @@ class Phase:
             policy="agent" if isinstance(self, TrainedPhase) else "guide",
             params=json_of(self.params),
             sac=json_of(self.learner) if self.learner is not None else None,
-            restart=entry.restart,
-            bank=entry.bank,
-            evaluation=entry.evaluation,
+            restart=json_of(entry.restart),
+            bank=json_of(entry.bank),
+            evaluation=json_of(entry.evaluation),
         )
 
     def guided(self) -> Phase:

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import builtins
 import dataclasses
 import difflib
-import hashlib
+import importlib.abc
+import importlib.machinery
 import importlib.metadata
 import importlib.util
+import itertools
 import logging
 import re
 import sys
 from functools import partial
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 import pluggy
 
 from mission.errors import InputError, PluginError, run_plugin_code
 from mission.hooks import OBSERVER_GROUP, PHASE_GROUP, PROJECT, ObserverHooks
+from mission.missionfile.sources import Sources, may_be_beside, module_file, module_sources
 
 log = logging.getLogger("mission")
+_LOCAL = "mission_local_"  # begins the names of the modules of local plugins
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,24 +112,119 @@ def load_module(listing: Listing, where: str) -> ModuleType:
     return run_plugin_code(where, expected, listing.entry_point.load, "fix or uninstall that distribution")
 
 
+def installed_sources(listing: Listing, module: ModuleType) -> Sources:
+    """Return the sources of an installed plugin."""
+    return module_sources(module, listing.entry_point.dist.files if listing.entry_point.dist is not None else None)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Loaded:
+    """A local plugin that was imported, and the hash of everything that its import rested on."""
+
+    module: ModuleType
+    hash: str
+
+
+_loaded: dict[Path, _Loaded] = {}
+_numbers = itertools.count()
+
+
 def load_local(path: Path, where: str) -> ModuleType:
-    """Import a plugin from a file beside the mission file."""
+    """Import a plugin from a file beside the mission file; it may import the files beside it.
+
+    The module is imported again once it, a file that it imports, or data that these read has changed.
+    """
     if not path.is_file():
         raise PluginError(where, expected=f"a Python file at {path}", found="no such file", remedy="correct the path")
-    digest = hashlib.sha256(str(path.resolve()).encode() + path.read_bytes()).hexdigest()[:12]
-    if f"mission_local_{digest}" in sys.modules:  # two phases of one file share its classes
-        return sys.modules[f"mission_local_{digest}"]
-    spec = importlib.util.spec_from_file_location(f"mission_local_{digest}", path)
-    if spec is None or spec.loader is None:
+    if path.suffix != ".py":
         raise PluginError(where, expected="a file that ends in .py", found=path.name, remedy="rename it")
+    path, sources = path.resolve(), local_sources(path)
+    loaded = _loaded.get(path)
+    if loaded is not None and loaded.hash == sources.hash():  # two phases of one file share its classes
+        return loaded.module
+    name = f"{_LOCAL}{path.stem}_{next(_numbers)}"
+    loader = _BesideLoader(name, str(path))
+    spec = importlib.util.spec_from_file_location(
+        name, path, loader=loader, submodule_search_locations=[str(path.parent)]
+    )
+    if spec is None:
+        raise PluginError(where, expected="a Python file", found=path.name, remedy="correct the path")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up there
+    sys.modules[name] = module  # dataclasses look their module up there
     try:
-        run_plugin_code(where, f"{path.name} to import", partial(spec.loader.exec_module, module), "fix the file")
+        run_plugin_code(where, f"{path.name} to import", partial(loader.exec_module, module), "fix the file")
     except BaseException:
-        del sys.modules[spec.name]
+        for imported in [one for one in sys.modules if one == name or one.startswith(f"{name}.")]:
+            del sys.modules[imported]
         raise
+    _loaded[path] = _Loaded(module, sources.hash())
     return module
+
+
+def local_sources(path: Path) -> Sources:
+    """Return the sources of a local plugin."""
+    path = path.resolve()
+    return Sources(path, path.stem, (path.parent,))
+
+
+class _BesideLoader(importlib.machinery.SourceFileLoader):
+    """Load a local plugin, or a file that it imports, as a module whose imports look beside the plugin first.
+
+    A local plugin is a package of its own, and the files beside it are its modules. So two missions may each have a
+    `helper.py`, and an edited one is imported again.
+    """
+
+    def get_code(self, fullname: str) -> CodeType:
+        """Compile the source: cached bytecode is only as new as the clock of the file system tells."""
+        path = self.get_filename(fullname)
+        return compile(self.get_data(path), path, "exec", dont_inherit=True)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Run the module's body under an `__import__` of its own."""
+        package = module.__name__.partition(".")[0]
+        vars(module)["__builtins__"] = vars(builtins) | {"__import__": partial(_import_beside, package)}
+        super().exec_module(module)
+
+
+class _BesideFinder(importlib.abc.MetaPathFinder):
+    """Find the files beside a local plugin as its modules."""
+
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> importlib.machinery.ModuleSpec | None:
+        """Return the spec of a module of a local plugin; None for every other module."""
+        if not fullname.startswith(_LOCAL) or not path:
+            return None
+        return importlib.machinery.FileFinder(path[0], (_BesideLoader, [".py"])).find_spec(fullname)
+
+
+sys.meta_path.insert(0, _BesideFinder())
+
+
+def _import_beside(
+    package: str, name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0
+) -> ModuleType:
+    """Do what `__import__` does, but look for top-level names among the files beside a local plugin first."""
+    top = name.partition(".")[0]
+    if level or not _is_beside(Path(sys.modules[package].__path__[0]), top):
+        return builtins.__import__(name, globals, locals, fromlist, level)
+    importlib.import_module(f"{package}.{name}")
+    if fromlist:
+        return builtins.__import__(f"{package}.{name}", globals, locals, fromlist, 0)
+    return sys.modules[f"{package}.{top}"]
+
+
+def _is_beside(folder: Path, top: str) -> bool:
+    """Return whether `import top` means a file or folder beside a local plugin, rather than what is installed."""
+    file = module_file(folder, top)
+    if not may_be_beside(top) or (file is None and not (folder / top).is_dir()):
+        return False
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None:
+        return True
+    # a package that is installed from this very folder is the one that other plugins import too
+    return file is not None and (spec.origin is None or Path(spec.origin).resolve() != file)
 
 
 def hook_caller(module: Any, hooks: type, hook_name: str, owner: str, where: str) -> Any:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Collection, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, JsonValue, ValidationError
+from pydantic_core import to_jsonable_python
 
 from mission.errors import InputError, MissionError, PluginError, run_plugin_code
 from mission.hooks import PhaseHooks
@@ -16,10 +18,18 @@ from mission.learner import LEARNERS, LearnerConfig, learner_name
 from mission.missionfile.contract import check_contract, check_links
 from mission.missionfile.models import Location, MissionFile, PhaseEntry
 from mission.missionfile.phases import Phase, PhaseConfiguration, TrainedPhase
-from mission.missionfile.plugins import find_plugin, hook_caller, load_local, load_module, local_path
+from mission.missionfile.plugins import (
+    find_plugin,
+    hook_caller,
+    installed_sources,
+    load_local,
+    load_module,
+    local_path,
+    local_sources,
+)
 from mission.missionfile.reading import explain, unknown_key
-from mission.missionfile.sources import source_hash
-from mission.phase import Environment, PhaseSpec, PluginOrigin
+from mission.missionfile.sources import Sources
+from mission.phase import LOCAL_FILE, Environment, PhaseSpec, PluginOrigin
 
 
 def resolve_mission(mission: MissionFile, *, allow_local_plugins: bool = False) -> tuple[Phase, ...]:
@@ -28,9 +38,9 @@ def resolve_mission(mission: MissionFile, *, allow_local_plugins: bool = False) 
     Raises:
       MissionError: the first thing that is wrong, with its position in the mission file.
     """
-    specs = [load_spec(mission, i, allow_local_plugins) for i in range(len(mission.phases))]
-    _check_shared_params(mission, [spec for _, spec in specs])
-    phases = tuple(_resolve_phase(mission, i, origin, spec) for i, (origin, spec) in enumerate(specs))
+    plugins = [load_spec(mission, i, allow_local_plugins) for i in range(len(mission.phases))]
+    _check_shared_params(mission, [plugin.spec for plugin in plugins])
+    phases = tuple(_resolve_phase(mission, i, plugin) for i, plugin in enumerate(plugins))
     for i, phase in enumerate(phases):
         for channel in phase.entry.gate.channels if phase.entry.gate else ():
             if channel not in phase.channels:
@@ -40,27 +50,44 @@ def resolve_mission(mission: MissionFile, *, allow_local_plugins: bool = False) 
     return phases
 
 
-def load_spec(mission: MissionFile, index: int, allow_local: bool = False) -> tuple[PluginOrigin, PhaseSpec]:
-    """Return the record of the plugin that phase `index` names, and where it comes from."""
+class LoadedPlugin(NamedTuple):
+    """A plugin's record, where it comes from, and the files that it rests on as far as they were read."""
+
+    origin: PluginOrigin
+    spec: PhaseSpec
+    sources: Sources
+
+
+def load_spec(mission: MissionFile, index: int, allow_local: bool = False) -> LoadedPlugin:
+    """Return the plugin that phase `index` names; its hash is complete once the phase is resolved."""
     entry = mission.phases[index]
     where = mission.source.where(("phases", index, "plugin"))
     path = local_path(entry.plugin, mission.folder, allow_local, where)
     if path is None:
         return load_installed(entry.plugin, where)
-    module = load_local(path, where)
-    return _spec(module, PluginOrigin(path.stem, "local file", source_hash(module)[:12], source_hash(module)), where)
+    module, sources = load_local(path, where), local_sources(path)
+    return _spec(module, _hashed(PluginOrigin(path.stem, LOCAL_FILE, "", ""), sources), sources, where)
 
 
-def load_installed(reference: str, where: str) -> tuple[PluginOrigin, PhaseSpec]:
-    """Return the record of an installed plugin, and where it comes from."""
+def load_installed(reference: str, where: str) -> LoadedPlugin:
+    """Return an installed plugin."""
     listing = find_plugin(reference, where)
     module = load_module(listing, where)
-    return _spec(module, PluginOrigin(listing.name, listing.distribution, listing.version, source_hash(module)), where)
+    sources = installed_sources(listing, module)
+    origin = PluginOrigin(listing.name, listing.distribution, listing.version, "")
+    return _spec(module, _hashed(origin, sources), sources, where)
 
 
-def _spec(module: Any, origin: PluginOrigin, where: str) -> tuple[PluginOrigin, PhaseSpec]:
+def _hashed(origin: PluginOrigin, sources: Sources) -> PluginOrigin:
+    """Return an origin with the hash of what has been read; it is the version of a local file, too."""
+    found = sources.hash()
+    version = found[:12] if origin.distribution == LOCAL_FILE else origin.version
+    return dataclasses.replace(origin, version=version, source_sha256=found)
+
+
+def _spec(module: Any, origin: PluginOrigin, sources: Sources, where: str) -> LoadedPlugin:
     hook = hook_caller(module, PhaseHooks, "mission_phase", str(origin), where)
-    specs = run_plugin_code(where, f"{origin}: mission_phase to work", hook)
+    specs = run_plugin_code(where, f"{origin}: mission_phase to work", partial(sources.listen, hook))
     spec = specs[0] if specs else None
     if not isinstance(spec, PhaseSpec):
         raise PluginError(
@@ -70,7 +97,7 @@ def _spec(module: Any, origin: PluginOrigin, where: str) -> tuple[PluginOrigin, 
             remedy="return mission.PhaseSpec(...)",
         )
     check_record(origin, spec, where)
-    return origin, spec
+    return LoadedPlugin(origin, spec, sources)
 
 
 def check_record(origin: PluginOrigin, spec: PhaseSpec, where: str) -> None:
@@ -98,13 +125,20 @@ def _check_shared_params(mission: MissionFile, specs: Sequence[PhaseSpec]) -> No
             raise unknown_key(mission.source.where(("params", key)), key, declared)
 
 
-def _resolve_phase(mission: MissionFile, index: int, origin: PluginOrigin, spec: PhaseSpec) -> Phase:
+def _resolve_phase(mission: MissionFile, index: int, plugin: LoadedPlugin) -> Phase:
+    origin, spec, sources = plugin
     entry, at = mission.phases[index], ("phases", index)
-    where = mission.source.where((*at, "plugin"))
     shared = {k: v for k, v in mission.params.items() if k in spec.params.model_fields and k not in entry.params}
-    params = _validate(mission, spec.params, shared | entry.params, (*at, "params"), str(origin), shared)
-    learner = _learner(mission, index, spec)
-    return build_phase(entry, origin, spec, params, learner, where, mission.source.where((*at, "policy")))
+    given: dict[str, JsonValue] = to_jsonable_python(shared | entry.params, fallback=str)
+
+    def build() -> Phase:
+        params = _validate(mission, spec.params, shared | entry.params, (*at, "params"), str(origin), shared)
+        learner = _learner(mission, index, spec)
+        where, where_policy = mission.source.where((*at, "plugin")), mission.source.where((*at, "policy"))
+        return build_phase(entry, origin, spec, params, learner, where, where_policy)
+
+    phase = sources.listen(build, json.dumps(given, sort_keys=True))
+    return dataclasses.replace(phase, origin=_hashed(origin, sources), given=given, folder=mission.folder)
 
 
 def build_phase(

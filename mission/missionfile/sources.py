@@ -1,75 +1,222 @@
-"""Which source files a plugin's behaviour rests on, and their hash: how an edit after training is noticed."""
+"""Which files a plugin's behaviour rests on, and their hash: how an edit after training is noticed.
+
+Sources are followed by their import statements. Data files are noted while they are opened, by an audit hook: what a
+module's body reads belongs to that module, what a call of the plugin reads while a phase is resolved to that phase.
+"""
 
 from __future__ import annotations
 
 import ast
+import contextvars
+import dataclasses
 import hashlib
-import importlib.util
+import os
 import sys
-from collections.abc import Iterator
+import sysconfig
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Any
+from types import CodeType, ModuleType
+from typing import Any, TypeVar
 
-_DATA = (".yaml", ".yml", ".json", ".csv")
+T = TypeVar("T")
+
 _DRAWS = "report"
+_CODE = (".py", ".pyc", ".pyi", ".pyw", ".so", ".pyd", ".dll", ".dylib", ".pth")
+_SYSTEM = ("/proc/", "/sys/", "/dev/")
+_LIBRARIES = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+
+_read_at_import: dict[str, set[str]] = {}  # file of a module -> what its body read
+# (file of a plugin, parameters) -> what its calls read, in this process: a plugin may keep what it read once
+_read_in_calls: dict[tuple[str, str], set[str]] = {}
+_listening: contextvars.ContextVar[set[str] | None] = contextvars.ContextVar("listening", default=None)
 
 
-def source_hash(module: Any) -> str:
-    """SHA-256 over what `source_files` finds; "unknown" for a module without a file."""
-    digest = hashlib.sha256()
-    files = source_files(module)
-    for path in files:
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest() if files else "unknown"
+@dataclasses.dataclass(eq=False)
+class Sources:
+    """The files of one plugin as one phase uses it.
 
-
-def source_files(module: Any) -> list[Path]:
-    """The module, what it imports from its own top-level package at any depth, and that package's data files.
-
-    A subpackage or module `report` directly in the package is left out: it draws flights and cannot change one.
+    Attributes:
+      file: of the plugin's module; None for a module without a file.
+      name: dotted name of that module, as its own files import it.
+      bases: folders from which that name and those beside it are found.
+      shipped: first path components of what the plugin's distribution installs; None if it is not in a folder that
+        distributions share, so that everything beside the plugin is its own.
     """
+
+    file: Path | None
+    name: str
+    bases: tuple[Path, ...]
+    shipped: Collection[str] | None = None
+    read: set[str] = dataclasses.field(default_factory=set)
+
+    def listen(self, call: Callable[[], T], parameters: str = "") -> T:
+        """Call the plugin's code and note the files that it reads; `parameters` tells its phases apart."""
+        read: set[str] = set()
+        token = _listening.set(read)
+        try:
+            return call()
+        finally:
+            _listening.reset(token)
+            known = _read_in_calls.setdefault((str(self.file), parameters), set())
+            known |= read
+            self.read |= known
+
+    def hash(self) -> str:
+        """Return the SHA-256 over names and bytes of all files; "unknown" for a module without a file.
+
+        It does not depend on where the files are: sources are in the order of the package's folders, data in the order
+        of name and content.
+        """
+        sources = self.modules()
+        if not sources:
+            return "unknown"
+        digest = hashlib.sha256()
+        for path in sources:
+            digest.update(_entry(path))
+        for entry in sorted(_entry(path) for path in self.data(sources)):
+            digest.update(entry)
+        return digest.hexdigest()
+
+    def modules(self) -> list[Path]:
+        """Return the module and what it imports from its own package, or from files beside it, at any depth.
+
+        A subpackage or module `report` directly in the package is left out: it draws flights and cannot change one.
+        """
+        if self.file is None:
+            return []
+        found: dict[str, Path] = {self.name: self.file}
+        waiting = [self.name]
+        while waiting:
+            name = waiting.pop()
+            for wanted in _imports(name, found[name]):
+                path = None if wanted in found else self._find(wanted)
+                if path is not None:
+                    found[wanted] = path
+                    waiting.append(wanted)
+        return sorted(set(found.values()))
+
+    def data(self, modules: Collection[Path]) -> list[Path]:
+        """Return the data files that the bodies of these modules and the calls of the plugin read."""
+        read = set(self.read).union(*(_read_at_import.get(os.path.realpath(path), ()) for path in modules))
+        return [Path(path) for path in sorted(read) if os.path.isfile(path) and self._counts(path)]
+
+    def _find(self, name: str) -> Path | None:
+        top, *below = name.split(".")
+        own = top == self.name.partition(".")[0]
+        if (own and below[:1] == [_DRAWS]) or not (own or self._beside(top)):
+            return None
+        return next((path for base in self.bases if (path := module_file(base, name)) is not None), None)
+
+    def _beside(self, top: str) -> bool:
+        return may_be_beside(top) and (self.shipped is None or top in self.shipped)
+
+    def _counts(self, path: str) -> bool:
+        """Return whether a file that was read is the plugin's data, not a library's own file or something cached."""
+        bases = [os.path.join(os.path.realpath(base), "") for base in self.bases]
+        for folder in (*_LIBRARIES, *_caches()):
+            if path.startswith(folder) and not any(base.startswith(folder) for base in bases):
+                return False
+        if self.shipped is None:
+            return True
+        # a folder that distributions share: of what it holds, the plugin's own files count
+        own = {*self.shipped, self.name.partition(".")[0]}
+        return all(not path.startswith(base) or path[len(base) :].split(os.sep)[0] in own for base in bases)
+
+
+def module_sources(module: ModuleType, files: Collection[Any] | None = None) -> Sources:
+    """Return the sources of an imported module of a distribution that installed `files` (paths relative to its place)."""
     file = getattr(module, "__file__", None)
-    if file is None:
-        return []
     top = module.__name__.partition(".")[0]
     roots = [Path(root) for root in getattr(sys.modules.get(top), "__path__", [])]
-    if not roots:
-        return [Path(file)]
-    found: dict[str, Path] = {module.__name__: Path(file)}
-    waiting = [module.__name__]
-    while waiting:
-        name = waiting.pop()
-        for wanted in _imports(name, found[name]):
-            path = _file(wanted, top, roots)
-            if path is not None and wanted not in found and wanted.split(".")[1:2] != [_DRAWS]:
-                found[wanted] = path
-                waiting.append(wanted)
-    data = (path for root in roots for path in root.rglob("*") if path.suffix in _DATA)
-    return sorted({*found.values(), *data})
+    bases = tuple(dict.fromkeys(root.parent for root in roots)) or ((Path(file).parent,) if file else ())
+    shared = any(str(base.resolve()) + os.sep in _LIBRARIES for base in bases)
+    shipped = {str(path).split("/")[0].removesuffix(".py") for path in files or ()} if shared else None
+    return Sources(Path(file) if file else None, module.__name__, bases, shipped)
+
+
+def module_file(base: Path, name: str) -> Path | None:
+    """Return the file of a dotted module name below a folder; None if it has none."""
+    path = base.joinpath(*name.split("."))
+    return next((file for file in (path / "__init__.py", path.with_suffix(".py")) if file.is_file()), None)
+
+
+def may_be_beside(top: str) -> bool:
+    """Return whether a top-level name can be a file beside a plugin: the standard library and the engine go first."""
+    return top not in sys.stdlib_module_names and top != "mission"
 
 
 def _imports(name: str, path: Path) -> Iterator[str]:
-    """Every module that a file may import, with the packages above it."""
-    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    for node in ast.walk(ast.parse(path.read_bytes())):
+    """Yield every module that a file may import, with the packages above it."""
+    package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):  # what is really imported fails before this
+        return
+    for node in ast.walk(tree):
         names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            base = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
-            names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
+            above = package[: len(package) + 1 - node.level] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            names = [base, *(f"{base}.{alias.name}" if base else alias.name for alias in node.names)]
         for one in names:
             parts = one.split(".")
-            yield from (".".join(parts[:size]) for size in range(1, len(parts) + 1))
+            yield from (".".join(parts[:size]) for size in range(1, len(parts) + 1) if one)
 
 
-def _file(name: str, top: str, roots: list[Path]) -> Path | None:
-    first, *rest = name.split(".")
-    if first != top:
+def _entry(path: Path) -> bytes:
+    return path.name.encode() + b"\0" + path.read_bytes() + b"\0"
+
+
+def _caches() -> list[str]:
+    """Return the folders in which JAX and other libraries keep what they can compute again."""
+    jax = sys.modules.get("jax")
+    folders = [os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")]
+    folders += [getattr(jax.config, "jax_compilation_cache_dir", None) or ""] if jax is not None else []
+    return [os.path.join(os.path.realpath(folder), "") for folder in folders if folder]
+
+
+def _note(event: str, arguments: tuple[Any, ...]) -> None:
+    """Audit hook: attribute a file that is opened for reading to a module's body or to a call of a plugin."""
+    if event != "open":
+        return
+    try:
+        path, mode, flags = arguments
+        writes = (flags or 0) & os.O_ACCMODE == os.O_WRONLY if mode is None else not mode.startswith("r")
+        if isinstance(path, int) or path is None or writes:
+            return
+        name = os.fsdecode(path)
+        if name.endswith(_CODE) or name.startswith(_SYSTEM):
+            return
+        read = _reader(sys._getframe(1))
+        if read is not None:
+            read.add(os.path.realpath(name))
+    except Exception:  # an exception here would be raised by the plugin's `open`
+        return
+
+
+def _reader(frame: Any) -> set[str] | None:
+    """Return the set of the innermost frame that is a module's body, or a call that a plugin is listened to in.
+
+    What JAX opens for itself belongs to nobody.
+    """
+    while frame is not None and _top(frame) in sys.stdlib_module_names:
+        frame = frame.f_back
+    if frame is not None and _top(frame) in ("jax", "jaxlib"):
         return None
-    for root in roots:
-        path = root.joinpath(*rest)
-        for candidate in (path / "__init__.py", path.with_suffix(".py")):
-            if candidate.is_file():
-                return candidate
+    while frame is not None:
+        code: CodeType = frame.f_code
+        if code is Sources.listen.__code__:
+            return _listening.get()
+        if code.co_name == "<module>" and not code.co_filename.startswith("<"):
+            return _read_at_import.setdefault(os.path.realpath(code.co_filename), set())
+        frame = frame.f_back
     return None
+
+
+def _top(frame: Any) -> str:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
+
+
+sys.addaudithook(_note)

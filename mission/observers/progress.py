@@ -45,6 +45,18 @@ class _Display:
             self.printed = time.monotonic()
             self.say(f"{event.phase}: {text}")
 
+    def baseline(self, done: int, flights: int) -> None:
+        if done == 0:
+            self.printed = time.monotonic()
+            self.task = self.bar.add_task("baseline", total=flights, text="compiling")
+            if self.bar.disable:
+                self.say(f"baseline: {flights:,} flights of the finished policies")
+        else:
+            self.bar.update(self.task, completed=done, text=f"{done:,}/{flights:,} flights")
+        if self.bar.disable and time.monotonic() - self.printed >= _PLAIN_EVERY_S:
+            self.printed = time.monotonic()
+            self.say(f"baseline: {done:,} of {flights:,} flights")
+
     def say(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
@@ -77,14 +89,20 @@ def mission_event(event: Event) -> None:
         )
     elif event.kind == "phase_end":
         _display.say(f"{event.phase}: {event.data['status']} in {event.data['seconds']:.0f} s")
+    elif event.kind == "baseline":
+        _display.baseline(event.data["done"], event.data["flights"])
     elif event.kind == "mission_end":
         _display.bar.stop()
         _display = None
 
 
 @contextlib.contextmanager
-def flight_bar(flights: int) -> Generator[Callable[[int, int], None]]:
-    """Yield a progress callback for flights, on standard error; silent if that is not a terminal."""
+def flight_bar(flights: int | None = None) -> Generator[Callable[[int, int], None]]:
+    """Yield a progress callback for flights, on standard error; silent if that is not a terminal.
+
+    Args:
+      flights: their number, if it is known before the first call.
+    """
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("compiling", total=flights)
-        yield lambda done, total: bar.update(task, completed=done, description="flying")
+        yield lambda done, total: bar.update(task, completed=done, total=total, description="flying")

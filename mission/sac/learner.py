@@ -14,7 +14,7 @@ import optax
 from jax import Array, lax
 
 from mission.devices import AXIS
-from mission.learner import Learner, Transition
+from mission.learner import Learner, PolicyNetwork, Transition
 from mission.sac import replay as store
 from mission.sac.config import SacConfig
 from mission.sac.losses import (
@@ -28,11 +28,12 @@ from mission.sac.losses import (
     update_agent,
     update_targets,
 )
-from mission.sac.networks import make_networks, mean_action, sample_action
+from mission.sac.networks import LAYER_NORM_EPSILON, make_networks, mean_action, sample_action
 from mission.sac.replay import Replay
 
 _TD_BLOCK = 4096  # rows whose TD error is computed at once
 _LOOKED_AT = 512  # priorities in a histogram
+_MEAN_ACTIONS = {"squashed": "tanh(output[:A])", "bounded": "tanh(output[:A])", "softplus": "output[:A]"}
 
 # Weights of shape [B] against errors of shape [B, 1] would broadcast to [B, B] without a message. The learner's code
 # rejects that while it is traced; plugins may broadcast as they like.
@@ -159,18 +160,39 @@ class Sac(Learner):
         rows = jax.random.randint(key, (_LOOKED_AT,), 0, replay.size)
         return {"Replay/Priority": replay.tree[-1].reshape(-1)[rows]}
 
-    def describe_policy(self) -> dict[str, Any]:
+    def describe_policy(self) -> PolicyNetwork:
         """Return the actor's architecture and the meaning of its outputs."""
+        actor, body = self.config.actor, "params/body"
+        layers = [[f"{body}/Dense_{i}/kernel", f"{body}/Dense_{i}/bias"] for i in range(len(actor.sizes) + 1)]
+        if actor.layer_norm:
+            for i, layer in enumerate(layers[:-1]):
+                layer += [f"{body}/LayerNorm_{i}/scale", f"{body}/LayerNorm_{i}/bias"]
+        normalised = (
+            "scale * (y - mean(y)) / sqrt(variance(y) + layer_norm_epsilon) + bias" if actor.layer_norm else "y"
+        )
+        return PolicyNetwork(
+            algorithm="sac",
+            head=actor.head,
+            hidden_sizes=actor.sizes,
+            activation=actor.activation,
+            layer_norm=actor.layer_norm,
+            layer_norm_epsilon=LAYER_NORM_EPSILON,
+            tensors=tuple(name for layer in layers for name in layer),
+            hidden_layer=f"{actor.activation}({normalised}), y = x @ kernel + bias",
+            output="x @ kernel + bias, 2 A values",
+            mean_action=_MEAN_ACTIONS[actor.head] + ", clipped to [-1, 1] in flight",
+            standard_deviation=self._standard_deviation(),
+        )
+
+    def _standard_deviation(self) -> str:
+        """Return the head's standard deviation, before any squashing, as a formula of the output."""
         actor = self.config.actor
-        return {
-            "algorithm": "sac",
-            "head": actor.head,
-            "hidden_sizes": list(actor.sizes),
-            "activation": actor.activation,
-            "layer_norm": actor.layer_norm,
-            "layer_norm_epsilon": 1e-6,
-            "mean_action": "tanh(output[:A])" if actor.head in ("squashed", "bounded") else "output[:A]",
-        }
+        if actor.head == "squashed":
+            low, high = actor.log_std_min, actor.log_std_max
+            return f"exp({low!r} + {0.5 * (high - low)!r} * (tanh(output[A:]) + 1)), before the tanh"
+        if actor.head == "bounded":
+            return f"{self.config.max_std!r} * sigmoid(output[A:])"
+        return "softplus(output[A:]) + 1e-8"
 
     def draw_minibatch(self, replay: Replay, key: Array, size: int, updates: Array) -> tuple[Minibatch, Array]:
         """Return this device's share of a minibatch of n-step transitions, and the indices [size] of all of it."""

@@ -17,6 +17,7 @@ from jax import Array, lax
 from mission.sac.config import ActorConfig, NetworkConfig, SacConfig
 
 HALF_LOG_2_PI = 0.5 * math.log(2 * math.pi)
+LAYER_NORM_EPSILON = 1e-6
 _ACTIVATIONS = {"relu": nn.relu, "tanh": jnp.tanh, "elu": nn.elu, "silu": nn.silu}
 
 
@@ -33,7 +34,7 @@ def layer_norm(x: Array, scale: Array, bias: Array) -> Array:
 def _layer_norm_forward(x: Array, scale: Array, bias: Array) -> tuple[Array, tuple[Array, Array, Array]]:
     mean = x.mean(axis=-1, keepdims=True)
     variance = jnp.maximum((x * x).mean(axis=-1, keepdims=True) - mean * mean, 0.0)
-    inverse_std = lax.rsqrt(variance + 1e-6)
+    inverse_std = lax.rsqrt(variance + LAYER_NORM_EPSILON)
     normal = (x - mean) * inverse_std
     return normal * scale[None, :] + bias[None, :], (normal, inverse_std, scale)
 

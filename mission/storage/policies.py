@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,10 +10,11 @@ from typing import Any
 import jax
 
 from mission.errors import MachineError, StaleError
+from mission.missionfile.changes import configuration_change
 from mission.missionfile.models import MissionFile
 from mission.missionfile.phases import Phase, TrainedPhase
 from mission.missionfile.resolve import first_change
-from mission.storage.records import StoredRecord
+from mission.storage.records import StoredRecord, plugin_records
 from mission.storage.steps import PhaseFolder
 
 log = logging.getLogger("mission")
@@ -44,7 +44,7 @@ def refuse_other(folder: Path, stored: StoredRecord, current: StoredRecord, phas
 
     if stored.seed != current.seed:
         raise error(f"seed {stored.seed}, which it was begun with", f"seed {current.seed}")
-    change = configuration_change(stored, phases[: len(current.configuration)])
+    change = configuration_change(stored.configuration, phases[: len(current.configuration)])
     if change:
         raise error("the configuration that it was made with", change)
     change = plugin_change(stored, phases[: len(current.configuration)])
@@ -56,16 +56,10 @@ def refuse_other(folder: Path, stored: StoredRecord, current: StoredRecord, phas
         raise error("the starts that it was trained from", "the previous phase was trained again since")
 
 
-def configuration_change(stored: StoredRecord, phases: Sequence[Phase]) -> str:
-    """Return the first difference between a stored configuration and that of today's phases; empty if none."""
-    current = [phase.configuration().model_dump(mode="json") for phase in phases]
-    return first_change(list(stored.configuration), current)
-
-
 def plugin_change(stored: StoredRecord, phases: Sequence[Phase]) -> str:
     """Return the first difference between the stored origins of the plugins and today's; empty if none."""
-    origins = [dataclasses.asdict(phase.origin) for phase in phases]
-    return first_change([plugin.model_dump() for plugin in stored.plugins], origins)
+    stored_origins, origins = ([one.model_dump() for one in side] for side in (stored.plugins, plugin_records(phases)))
+    return first_change(stored_origins, origins)
 
 
 def load_actor(folder: PhaseFolder, phase: TrainedPhase) -> Any:
@@ -111,7 +105,7 @@ def stored_actor(folder: PhaseFolder, phases: Sequence[Phase], index: int, allow
         raise MachineError(
             str(folder.path), expected="a trained policy", found="none", remedy="train the phase, or fly with its guide"
         )
-    change = configuration_change(record, phases[: index + 1])
+    change = configuration_change(record.configuration, phases[: index + 1])
     if change and not allow_stale:
         raise StaleError(
             str(folder.path),

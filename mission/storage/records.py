@@ -1,11 +1,15 @@
 """Every record that is kept on disk beside arrays: typed, with a format number, and upgraded when it is older.
 
-To change a record: change its model, raise `FORMAT`, and teach `upgrade` the step from the format before.
+To change a record: change its model, raise `FORMAT` (and the format of `mission.gate.GateVerdict`), and teach `upgrade`
+the step from the format before. An option of a plugin or a learner is no such change: configurations are stored as JSON
+and compared through the models of the day (`mission.missionfile.changes`).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from collections.abc import Sequence
 from typing import Any, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, JsonValue, ValidationError
@@ -13,10 +17,11 @@ from pydantic import ConfigDict, Field, JsonValue, ValidationError
 from mission.devices import Machine
 from mission.errors import FormatError
 from mission.gate import GateVerdict
+from mission.missionfile.phases import Phase, PhaseConfiguration
 from mission.strict import StrictModel
 
 FORMAT = 2
-R = TypeVar("R", bound="StoredRecord")
+R = TypeVar("R", bound="Record")
 
 
 class PluginRecord(StrictModel):
@@ -58,19 +63,26 @@ class BankSize(StrictModel):
     held_out: int
 
 
-class StoredRecord(StrictModel):
+class Record(StrictModel):
+    """A record of its own on disk."""
+
+    format: Literal[2] = FORMAT
+
+
+class StoredRecord(Record):
     """What every stored part of a phase was made under.
 
-    `configuration` holds one `PhaseConfiguration` per phase up to this one, as it was when the record was written;
+    `configuration`, `given` and `plugins` have one entry per phase up to this one, as it was when the record was
+    written. `given` holds the parameters as the mission file gave them; version 0.1 did not store them (None).
     `upstream` is the content hash of the policy before, or "start".
     """
 
-    format: Literal[2] = FORMAT
     mission: str
     phase: str
     seed: int
     digest: str
-    configuration: tuple[dict[str, JsonValue], ...]
+    configuration: tuple[PhaseConfiguration, ...]
+    given: tuple[dict[str, JsonValue], ...] | None = None
     plugins: tuple[PluginRecord, ...]
     upstream: str
     init: str | None
@@ -96,6 +108,11 @@ class PolicyRecord(StoredRecord):
     bank: BankSize | None
 
 
+def plugin_records(phases: Sequence[Phase]) -> tuple[PluginRecord, ...]:
+    """Return where the plugins of phases come from, as records store it."""
+    return tuple(PluginRecord(**dataclasses.asdict(phase.origin)) for phase in phases)
+
+
 def read_record(model: type[R], text: str, where: str) -> R:
     """Return a stored record, upgraded to the present format.
 
@@ -103,13 +120,7 @@ def read_record(model: type[R], text: str, where: str) -> R:
       FormatError: its format is not one that this version reads.
       ValueError: it is damaged.
     """
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"unreadable JSON: {error}") from None
-    if not isinstance(data, dict):
-        raise ValueError("it holds no mapping")
-    data = upgrade(data, where)
+    data = upgrade(json_mapping(text), where)
     try:
         return model.model_validate_json(json.dumps(data))
     except ValidationError as error:
@@ -118,23 +129,49 @@ def read_record(model: type[R], text: str, where: str) -> R:
         raise ValueError(f"{place}: {first['msg']}") from None
 
 
+def json_mapping(text: str) -> dict[str, Any]:
+    """Parse the JSON of a record.
+
+    Raises:
+      ValueError: it is damaged.
+    """
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"unreadable JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise ValueError("it holds no mapping")
+    return data
+
+
 def upgrade(data: dict[str, Any], where: str) -> dict[str, Any]:
-    """Return the data of a record in the present format.
+    """Return the data of a record, and of the verdicts in it, in the present format.
 
     Raises:
       FormatError: the format is unknown.
     """
-    found = data.get("format")
+    engine = str(data.get("engine", "(unknown)"))[:40]
+    found = _check_format(data, where, engine)
     if found == 1:
-        data = _from_format_1(data)
-    elif found != FORMAT:
-        raise FormatError(
-            where,
-            expected=f"a record of format 1 to {FORMAT}, which this version of mission reads",
-            found=f"format {str(found)[:40]}, written by mission {str(data.get('engine', '(unknown)'))[:40]}",
-            remedy="use the version that wrote it, or train into another --checkpoints; nothing was changed",
-        )
+        return _from_format_1(data)
+    for holder in (data, data.get("progress")):
+        verdict = holder.get("gate") if isinstance(holder, dict) else None
+        if isinstance(verdict, dict):
+            _check_format(verdict, f"{where}: gate", engine)
     return data
+
+
+def _check_format(data: dict[str, Any], where: str, engine: str) -> int:
+    """Return the format of a record, 1 to FORMAT."""
+    found = data.get("format")
+    if type(found) is int and 1 <= found <= FORMAT:  # True and 1.0 are no format numbers, although they equal 1
+        return found
+    raise FormatError(
+        where,
+        expected=f"a record of format 1 to {FORMAT}, which this version of mission reads",
+        found=f"{f'format {found!r}'[:60] if 'format' in data else 'no format number'}, written by mission {engine}",
+        remedy="use the version of mission that wrote it, or choose another --checkpoints; nothing was changed",
+    )
 
 
 def _from_format_1(data: dict[str, Any]) -> dict[str, Any]:
@@ -142,18 +179,20 @@ def _from_format_1(data: dict[str, Any]) -> dict[str, Any]:
     data = data | {"format": FORMAT}
     if isinstance(data.get("machine"), dict):  # it described more than what decides the bits
         data["machine"] = {name: data["machine"].get(name) for name in Machine.model_fields}
-    if data.get("gate") is not None:
+    if isinstance(data.get("gate"), dict):
         data["gate"] = _gate_from_format_1(data["gate"])
     if isinstance(data.get("progress"), dict):
         progress = dict(data["progress"])
-        if progress.get("gate") is not None:
+        if isinstance(progress.get("gate"), dict):
             progress["gate"] = _gate_from_format_1(progress["gate"])
-        if progress.get("evaluation") is not None:
-            evaluation = dict(progress["evaluation"])
-            progress["evaluation"] = {"returns": evaluation.pop("return"), **evaluation}
+        if isinstance(progress.get("evaluation"), dict):
+            progress["evaluation"] = {
+                ("returns" if key == "return" else key): value for key, value in progress["evaluation"].items()
+            }
         data["progress"] = progress
     return data
 
 
 def _gate_from_format_1(verdict: dict[str, Any]) -> dict[str, Any]:
-    return {("settings" if key == "asked" else key): value for key, value in verdict.items()}
+    renamed = {("settings" if key == "asked" else key): value for key, value in verdict.items()}
+    return renamed | {"format": FORMAT}

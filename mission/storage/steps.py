@@ -1,16 +1,19 @@
 """Checkpoints on disk; the only file that knows Orbax.
 
-A step is one folder: a folder of Orbax's for each part of the state, `meta.json`, and `manifest.json` with the SHA-256 of every file.
-It is written under a temporary name and renamed, so a step exists whole or not at all.
+A step is one folder: a folder of Orbax's for each part of the state, `meta.json`, and `manifest.json` with the SHA-256
+of every file; a policy holds the files of `mission.storage.export` too. It is written under a temporary name and
+renamed, so a step exists whole or not at all.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
 import shutil
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,7 @@ from orbax.checkpoint import v1 as ocp
 
 from mission.devices import REPLICATED, mesh
 from mission.errors import MachineError, machine_errors
-from mission.storage.records import PolicyRecord, R, StepRecord, StoredRecord, read_record
+from mission.storage.records import PolicyRecord, R, StepRecord, StoredRecord, json_mapping, read_record, upgrade
 
 log = logging.getLogger("mission")
 
@@ -46,52 +49,85 @@ def content_hash(tree: Any) -> str:
     return digest.hexdigest()
 
 
-def write_step(final: Path, tree: dict[str, Any], record: StoredRecord) -> None:
-    """Write one step folder, atomically; each entry of `tree` can be read alone, None is left out.
+def write_step(
+    final: Path, tree: dict[str, Any], record: StoredRecord, files: Mapping[str, bytes] | None = None
+) -> None:
+    """Write one step folder, atomically.
+
+    Args:
+      final: the folder; replaced if it exists.
+      tree: each entry can be read alone; None is left out.
+      record: becomes `meta.json`.
+      files: further files, name -> content.
 
     Raises:
       MachineError: disk full or no permission; what was there before is still there.
     """
-    temporary = final.parent / f".tmp-{final.name}"
+    with _new_step(final) as folder:
+        for name, part in tree.items():
+            if jax.tree.leaves(part):
+                ocp.save(str((folder / name).resolve()), part)
+        for note in folder.rglob("commit_success.txt"):  # Orbax names this machine's folder in it
+            note.write_text("committed\n")
+        _write_beside(folder, record, files)
+
+
+def rewrite_record(folder: Path, record: StoredRecord, files: Mapping[str, bytes] | None = None) -> None:
+    """Replace the record of a step, and further files of it, atomically; its arrays stay byte for byte.
+
+    Raises:
+      MachineError: disk full or no permission; what was there before is still there.
+    """
+    with _new_step(folder) as new:
+        shutil.copytree(folder, new, dirs_exist_ok=True)
+        _write_beside(new, record, files)
+
+
+def _write_beside(folder: Path, record: StoredRecord, files: Mapping[str, bytes] | None) -> None:
+    (folder / "meta.json").write_text(record.model_dump_json(indent=1))
+    for name, content in (files or {}).items():
+        (folder / name).write_bytes(content)
+
+
+@contextlib.contextmanager
+def _new_step(final: Path) -> Generator[Path]:
+    """Yield an empty folder that gets its manifest and becomes the step `final` once the block has ended."""
+    temporary, old = final.parent / f".tmp-{final.name}", final.parent / f".tmp-old-{final.name}"
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
-        for name, part in tree.items():
-            if jax.tree.leaves(part):
-                ocp.save(str((temporary / name).resolve()), part)
-        for note in temporary.rglob("commit_success.txt"):  # Orbax names this machine's folder in it
-            note.write_text("committed\n")
-        (temporary / "meta.json").write_text(record.model_dump_json(indent=1))
+        yield temporary
         manifest = {str(p.relative_to(temporary)): _sha256(p) for p in _files(temporary)}
         with (temporary / "manifest.json").open("w") as stream:
             json.dump(manifest, stream, indent=1)
             stream.flush()
             os.fsync(stream.fileno())
-        old = final.parent / f".tmp-old-{final.name}"
         shutil.rmtree(old, ignore_errors=True)
         if final.exists():
             final.rename(old)
         temporary.rename(final)
         shutil.rmtree(old, ignore_errors=True)
-    except Exception as error:  # Orbax wraps the system's refusals in errors of its own
+    except Exception as error:  # Orbax wraps the errors of the system in its own
         shutil.rmtree(temporary, ignore_errors=True)
         raise MachineError(
             str(final),
             expected="a checkpoint to be written",
             found=f"{type(error).__name__}: {str(error)[:300]}",
-            remedy="free disk space or correct the permissions; the same command goes on from the last good checkpoint",
+            remedy="free disk space or correct the permissions; the same command resumes from the last good checkpoint",
         ) from error
 
 
-def _mapping(path: Path) -> dict[str, Any]:
+def check_format(folder: Path) -> None:
+    """Check that this version reads the record of a step; what is missing or damaged is left to `verify_step`.
+
+    Raises:
+      FormatError: it does not.
+    """
     try:
-        found = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"unreadable {path.name}: {error}") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{path.name} holds no mapping")
-    return found
+        upgrade(json_mapping((folder / "meta.json").read_text(encoding="utf-8")), str(folder))
+    except (OSError, ValueError):
+        return
 
 
 def verify_step(folder: Path, model: type[R]) -> R:
@@ -99,10 +135,11 @@ def verify_step(folder: Path, model: type[R]) -> R:
 
     Raises:
       ValueError: says what is missing or altered.
-      FormatError: the record has a format that this version does not read.
+      FormatError: the record has a format that this version does not read; the rest is not looked at then.
     """
+    check_format(folder)
     try:
-        manifest = _mapping(folder / "manifest.json")
+        manifest = json_mapping((folder / "manifest.json").read_text(encoding="utf-8"))
         present = {str(p.relative_to(folder)) for p in _files(folder)}
         if present != set(manifest):
             raise ValueError(f"files missing or added: {', '.join(sorted(present ^ set(manifest)))[:200]}")
@@ -197,9 +234,18 @@ class PhaseFolder:
         step.rename(aside)
         log.warning("%s skipped: %s; it is now %s", step, error, aside.name)
 
-    def save_policy(self, tree: Any, record: PolicyRecord) -> None:
-        """Write actor, bank and record."""
-        write_step(self.policy, tree, record)
+    def check_formats(self) -> None:
+        """Check that this version reads every record of the phase, so that nothing of it is trained over.
+
+        Raises:
+          FormatError: it does not read one of them.
+        """
+        for folder in (self.policy, *self.steps()):
+            check_format(folder)
+
+    def save_policy(self, tree: Any, record: PolicyRecord, files: Mapping[str, bytes] | None = None) -> None:
+        """Write actor, bank, record, and the files of a policy that can be read without the engine."""
+        write_step(self.policy, tree, record, files)
 
     def policy_record(self) -> PolicyRecord | None:
         """Return the record of the stored policy; None if there is no policy.

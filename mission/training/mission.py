@@ -13,6 +13,7 @@ from mission.missionfile.resolve import resolve_mission
 from mission.observers import Observers
 from mission.storage.lock import folder_lock
 from mission.storage.policies import DEFAULT_CHECKPOINTS, SHIPPED
+from mission.training import baseline
 from mission.training.phase import Trainer, TrainingSummary
 from mission.training.signals import interruptible
 
@@ -28,6 +29,7 @@ def train_mission(
     log_dir: str | Path | None = None,
     allow_local_plugins: bool = False,
     checkpoint_every_s: float = 30.0,
+    baseline_flights: int | None = None,
 ) -> tuple[TrainingSummary, ...]:
     """Train every phase in order, each from where the previous one really ended; resume what is stored.
 
@@ -41,12 +43,17 @@ def train_mission(
       log_dir: for observers that write (TensorBoard); default `runs`.
       allow_local_plugins: permit `plugin: ./file.py`.
       checkpoint_every_s: seconds between training checkpoints.
+      baseline_flights: once all phases are done, their policies fly as often for `mission recertify`; 0: not at all,
+        None: `mission.training.baseline.BASELINE_FLIGHTS`.
 
     Raises:
       MissionError: wrong input (2), gate missed or non-finite (1), not writable or a foreign format (3), interrupted
         (130).
     """
     configure()
+    flights = baseline.BASELINE_FLIGHTS if baseline_flights is None else baseline_flights
+    if flights < 0:
+        raise InputError("--baseline", expected="at least 0", found=str(flights), remedy="0 records no baseline")
     phases = resolve_mission(mission, allow_local_plugins=allow_local_plugins)
     chosen = [k for k, phase in enumerate(phases) if not only or phase.name in only]
     _check_names(phases, chosen, only, init or {})
@@ -73,6 +80,7 @@ def train_mission(
         names = [phase.name for phase in phases]
         observers.emit("mission_start", data={"phases": names, "checkpoints": str(root), "seed": seed})
         summaries = trainer.train_all(chosen, fresh)
+        baseline.record_baseline(mission, phases, root=root, seed=seed, flights=flights, observers=observers, stop=stop)
         observers.emit("mission_end", data={"records": [summary.model_dump(mode="json") for summary in summaries]})
     return tuple(summaries)
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from mission import __version__
 from mission.devices import describe
-from mission.errors import FormatError, GateError, Interrupted, MachineError
+from mission.errors import GateError, Interrupted, MachineError
 from mission.flight.batches import compile_flight, loss_causes, name_key
 from mission.flight.trees import count
 from mission.gate import GateVerdict
@@ -23,8 +23,9 @@ from mission.missionfile.phases import Phase, TrainedPhase
 from mission.missionfile.resolve import digest, first_change
 from mission.observers import Observers
 from mission.observers.metrics import cut_metrics
+from mission.storage.export import policy_files
 from mission.storage.policies import load_actor, refuse_other
-from mission.storage.records import BankSize, PluginRecord, PolicyRecord, RunProgress, StepRecord, StoredRecord
+from mission.storage.records import BankSize, PolicyRecord, RunProgress, StepRecord, StoredRecord, plugin_records
 from mission.storage.steps import PhaseFolder, content_hash, read_tree
 from mission.strict import StrictModel
 from mission.training.bank import TerminalBank, bank_flights, build_bank, load_bank
@@ -75,6 +76,7 @@ class Trainer:
     ) -> TrainingSummary:
         """Bring one phase to its end, from wherever it stands."""
         phase, began, folder = self.phases[index], time.monotonic(), self._folder(index)
+        folder.check_formats()
         upstream, upstream_id = bank or self._upstream(index)
         made = self._made_under(index, upstream_id)
         stored = folder.policy_record() if folder.done else None
@@ -112,6 +114,7 @@ class Trainer:
         if index == 0:
             return None, "start"
         before, folder = self.phases[index - 1], self._folder(index - 1)
+        folder.check_formats()
         stored = folder.policy_record() if folder.done else None
         if stored is None:
             log.warning(
@@ -140,8 +143,9 @@ class Trainer:
             phase=phases[-1].name,
             seed=self.seed,
             digest=digest(configuration),
-            configuration=tuple(one.model_dump(mode="json") for one in configuration),
-            plugins=tuple(PluginRecord(**dataclasses.asdict(phase.origin)) for phase in phases),
+            configuration=tuple(configuration),
+            given=tuple(phase.given for phase in phases),
+            plugins=plugin_records(phases),
             upstream=upstream,
             init=str(self.init.get(phases[-1].name, "")) or None,
             engine=__version__,
@@ -165,8 +169,6 @@ class Trainer:
                 )
             try:
                 tree = read_tree(step, {"state": run.state, "best_actor": run.best_actor})
-            except FormatError:
-                raise
             except Exception as error:
                 folder.skip(step, error)
                 continue
@@ -245,7 +247,8 @@ class _Ending:
             content_sha256=content_hash(tree),
             bank=None if bank is None else BankSize(rows=count(bank.rows), held_out=count(bank.held_out)),
         )
-        self.folder.save_policy(tree, record)
+        files = policy_files(phase, actor) if isinstance(phase, TrainedPhase) else {}
+        self.folder.save_policy(tree, record, files)
         if gate is not None and not gate.passed:
             raise GateError(
                 f'phase "{phase.name}"',

@@ -1,0 +1,116 @@
+"""The baseline of a mission: how its stored policies flew when they were made, flight by flight.
+
+`baseline.npz` holds a record as JSON and, for each phase, success (packed bits), cause and control steps.
+Shapes: N flights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import os
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mission.errors import MachineError, machine_errors
+from mission.storage.records import Record, read_record
+from mission.strict import Count, StrictModel
+
+BASELINE = "baseline.npz"
+
+
+class PhaseOutcomes(NamedTuple):
+    """How N flights ended one phase; flights that did not enter it count as failed, with cause and steps 0."""
+
+    causes: tuple[str, ...]
+    success: np.ndarray  # bool [N]
+    cause: np.ndarray  # int [N], index into causes
+    steps: np.ndarray  # int [N]
+
+
+class BaselinePhase(StrictModel):
+    """A phase of a baseline: the content hash of its policy, and the names of its causes."""
+
+    name: str
+    content_sha256: str
+    causes: tuple[str, ...]
+
+
+class BaselineRecord(Record):
+    """What a baseline was flown with; flights 0 to `flights` - 1 of the seed."""
+
+    mission: str
+    seed: int
+    flights: Count
+    engine: str
+    phases: tuple[BaselinePhase, ...]
+
+    def policies(self) -> dict[str, str]:
+        """Return the content hash of each phase's policy."""
+        return {phase.name: phase.content_sha256 for phase in self.phases}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Baseline:
+    """A baseline in memory; `outcomes` in the order of the record's phases."""
+
+    record: BaselineRecord
+    outcomes: tuple[PhaseOutcomes, ...]
+
+
+def write_baseline(folder: Path, baseline: Baseline) -> None:
+    """Write `baseline.npz` into a mission's folder, atomically.
+
+    Raises:
+      MachineError: disk full or no permission; what was there before is still there.
+    """
+    arrays: dict[str, Any] = {"record": np.array(baseline.record.model_dump_json())}
+    for phase, outcomes in zip(baseline.record.phases, baseline.outcomes, strict=True):
+        width = np.uint16 if outcomes.steps.max(initial=0) < 1 << 16 else np.uint32
+        arrays[f"{phase.name}.success"] = np.packbits(outcomes.success)
+        arrays[f"{phase.name}.cause"] = outcomes.cause.astype(np.uint8)
+        arrays[f"{phase.name}.steps"] = outcomes.steps.astype(width)
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)
+    temporary = folder / f".tmp-{BASELINE}"
+    with machine_errors(folder / BASELINE, "a baseline to be written", "free disk space or correct the permissions"):
+        with temporary.open("wb") as stream:
+            stream.write(content.getvalue())
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(folder / BASELINE)
+
+
+def read_baseline(folder: Path) -> Baseline | None:
+    """Return the baseline of a mission's folder; None if there is none.
+
+    Raises:
+      FormatError: it has a format that this version does not read.
+      MachineError: it is damaged.
+    """
+    path = folder / BASELINE
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            record = read_record(BaselineRecord, str(arrays["record"]), str(path))
+            outcomes = tuple(_phase_outcomes(arrays, phase, record.flights) for phase in record.phases)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise MachineError(
+            str(path),
+            expected="a readable baseline",
+            found=f"{type(error).__name__}: {str(error)[:200]}",
+            remedy="restore the file; or remove it, and `mission train` records it again with the code of today",
+        ) from None
+    return Baseline(record, outcomes)
+
+
+def _phase_outcomes(arrays: np.lib.npyio.NpzFile, phase: BaselinePhase, flights: int) -> PhaseOutcomes:
+    success = np.unpackbits(arrays[f"{phase.name}.success"])[:flights].astype(bool)
+    cause, steps = arrays[f"{phase.name}.cause"], arrays[f"{phase.name}.steps"]
+    if not success.shape == cause.shape == steps.shape == (flights,) or cause.max(initial=0) >= len(phase.causes):
+        raise ValueError(f"the arrays of {phase.name} do not fit {flights} flights")
+    return PhaseOutcomes(phase.causes, success, cause.astype(np.int64), steps.astype(np.int64))

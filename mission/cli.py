@@ -40,7 +40,7 @@ Local = Annotated[
 Stale = Annotated[bool, typer.Option("--allow-stale", help="Fly policies that were made under another configuration.")]
 Seed = Annotated[
     int | None,
-    typer.Option("--seed", metavar="N", min=0, max=2**32 - 1, help="Replaces the mission file's seed."),
+    typer.Option("--seed", metavar="N", min=0, max=2**32 - 1, help="Replace the mission file's seed."),
 ]
 
 Until = Annotated[
@@ -48,11 +48,11 @@ Until = Annotated[
     typer.Option(
         "--until",
         metavar="HALF_WIDTH",
-        help="Stop before N, after a whole 1,000, once the success interval is this narrow: 0.01 is +-1 %.",
+        help="Stop before N, checked every 1,000 flights, once the success interval is within +- this: 0.01 is 1 %.",
     ),
 ]
 Policy = Annotated[
-    str, typer.Option("--policy", metavar="agent|guide", help="guide: every phase by its classical guidance law.")
+    str, typer.Option("--policy", metavar="agent|guide", help="guide: fly every phase by its guidance law.")
 ]
 JsonFile = Annotated[
     str | None,
@@ -81,7 +81,7 @@ def options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks. Give it before the command.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; write it before the command.")] = False,
 ) -> None:
     """Options of every command."""
 
@@ -162,7 +162,7 @@ def train(
         ),
     ] = None,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Discard what is stored of the phases and restart them.")
+        bool, typer.Option("--fresh", help="Discard the stored results of the phases and restart them.")
     ] = False,
     seed: Seed = None,
     overrides: Set = None,
@@ -181,11 +181,11 @@ def train(
             "--baseline",
             metavar="N",
             min=0,
-            help="Flights of the finished policies that `mission recertify` compares with; 0: none. [default: 10000]",
+            help="Flights to record as the baseline of `mission recertify`; 0: none. [default: 10000]",
         ),
     ] = None,
 ) -> None:
-    """Train every phase in order; resume what an earlier run left, bit-identically."""
+    """Train every phase in order; an interrupted run resumes, and its result is bit-identical."""
     from mission.errors import InputError
     from mission.missionfile.reading import load_mission
 
@@ -274,7 +274,7 @@ def report(
     folder: Annotated[Path, typer.Argument(help="A report folder, or checkpoints/MISSION of a training run.")],
     mission_file: Annotated[
         Path | None,
-        typer.Option("--mission", metavar="FILE", help="Whose plugins draw; checked against the records."),
+        typer.Option("--mission", metavar="FILE", help="Mission file whose plugins draw; checked against the records."),
     ] = None,
     output: Annotated[
         Path | None,
@@ -282,7 +282,7 @@ def report(
             "-o",
             "--output",
             metavar="FILE",
-            help="Learning curves only. [default: learning.html there]",
+            help="Page of the learning curves; only for a training run. [default: learning.html in FOLDER]",
         ),
     ] = None,
     overrides: Set = None,
@@ -307,7 +307,7 @@ def compare(
     second: Annotated[Path, typer.Argument(help="The other one.")],
     mission_file: Annotated[
         Path | None,
-        typer.Option("--mission", metavar="FILE", help="What the folders hold policies of."),
+        typer.Option("--mission", metavar="FILE", help="Mission file of the policies in the folders."),
     ] = None,
     checkpoints: Checkpoints = None,
     flights: Annotated[int, typer.Option("--flights", metavar="N", min=1, help="Vehicles to fly with each.")] = 1000,
@@ -349,19 +349,17 @@ def recertify(
     folder: Annotated[Path, typer.Argument(help="checkpoints/MISSION, with policies and baseline.npz.")],
     mission_file: Annotated[
         Path | None,
-        typer.Option("--mission", metavar="FILE", help="What was trained. [default: as the records describe it]"),
+        typer.Option("--mission", metavar="FILE", help="Mission file that was trained. [default: from the records]"),
     ] = None,
     equivalent: Annotated[
         bool,
-        typer.Option(
-            "--equivalent", help="After a deliberate change: success rates within 0.2 points, not equal flights."
-        ),
+        typer.Option("--equivalent", help="After a deliberate change: require success rates within 0.2 points."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     overrides: Set = None,
     local: Local = False,
 ) -> None:
-    """Fly stored policies under today's code; if every flight ends as in their baseline, renew the source hashes."""
+    """Fly stored policies with the current code; if every flight ends as in the baseline, renew the source hashes."""
     from mission.missionfile.reading import load_mission
 
     mission = load_mission(mission_file, overrides or []) if mission_file is not None else None
@@ -384,7 +382,7 @@ def new(
     name: Annotated[str, typer.Argument(help="Name of the phase, e.g. parachute_descent.")],
     directory: Annotated[
         Path | None,
-        typer.Option("--directory", metavar="DIR", help="Where to write. [default: ./NAME]"),
+        typer.Option("--directory", metavar="DIR", help="Folder to write. [default: ./NAME]"),
     ] = None,
 ) -> None:
     """Write a complete, installable plugin distribution with one phase, a test and a mission file."""
@@ -430,7 +428,7 @@ def _write(text: str, output: Path | None) -> None:
 
 
 def main() -> None:
-    """Run the command line: one paragraph and an exit code for every error that a person can cause."""
+    """Run the command line; print one paragraph and set an exit code for every error that a user can cause."""
     from mission.errors import MissionError
 
     debug = "--debug" in sys.argv[1:]
@@ -452,7 +450,7 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except (OSError, MemoryError, RuntimeError) as error:
-        # JAX has no class for a device's memory that is full
+        # JAX has no exception class of its own for a device that is out of memory
         if debug or (isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error)):
             raise
         print(f"error: the system could not do it: {str(error) or 'no memory left'}", file=sys.stderr)

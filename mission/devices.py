@@ -21,10 +21,10 @@ AXIS = "device"
 REPLICATED = PartitionSpec()
 SPLIT = PartitionSpec(AXIS)
 _CPU_DEVICES = 2
-# The XLA flags, each unless the user has set it. Two devices take a core each, and products of this size gain nothing
-# from a third thread (docs/decisions/0002-two-devices.md). XLA runs the loops of a flight as thousands of small kernels,
-# at a fixed cost per call, unless a loop counts as small: then it is one kernel
-# (docs/decisions/0010-loops-as-one-kernel.md). The bound is in bytes; this one covers every loop.
+# XLA flags; the user's values win. Two devices take a core each; matrix products this small gain nothing from a third
+# thread (docs/decisions/0002-two-devices.md). XLA runs the loops of a flight as thousands of small kernels, at a fixed
+# cost per call, unless a loop counts as small: then it is one kernel (docs/decisions/0010-loops-as-one-kernel.md). The
+# bound is in bytes; this one covers every loop.
 _FLAGS = {
     "--xla_cpu_multi_thread_eigen": "false",
     "--xla_backend_extra_options": "xla_cpu_small_while_loop_byte_threshold=1000000000000",
@@ -32,7 +32,7 @@ _FLAGS = {
 
 
 class Machine(StrictModel):
-    """What decides the bits of a training run besides its seed."""
+    """The versions, devices and flags that decide the bits of a training run besides its seed."""
 
     platform: str
     devices: int
@@ -74,7 +74,7 @@ def replicate(tree: Any) -> Any:
 
 
 def describe() -> Machine:
-    """Return what decides the bits of a training run besides its seed."""
+    """Return the versions, devices and flags that decide the bits of a training run besides its seed."""
     import jaxlib
 
     return Machine(

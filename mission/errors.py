@@ -1,4 +1,4 @@
-"""Every error that the tool shows to a person, in four parts: where, expected, found, what to do."""
+"""Every error that the user sees, in four parts: where, expected, found, what to do."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class MissionError(Exception):
-    """An error with a place, an expectation, a finding and a remedy; `exit_code` is that of the process."""
+    """An error that says where, what was expected, what was found and what to do, with the exit code of the process."""
 
     exit_code = 2
 
@@ -57,7 +57,7 @@ class NonFiniteError(MissionError):
 
 
 class MachineError(MissionError):
-    """The machine could not do it: disk full, permission, locked folder, no readable checkpoint."""
+    """Could not read or write: disk full, permission, locked folder, no readable checkpoint."""
 
     exit_code = 3
 

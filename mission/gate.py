@@ -29,7 +29,7 @@ class ChannelGate(StrictModel):
 
 
 class Gate(StrictModel):
-    """What a phase must show on held-out starts before the next phase is trained."""
+    """The conditions that a phase must meet on held-out starts before the next phase is trained."""
 
     success_low: Fraction01 = Field(0.9, description="Lower bound of the 95 % Wilson interval of the success rate.")
     flights: int = Field(1024, ge=1, le=1_000_000, description="Number of gate flights.")
@@ -50,7 +50,7 @@ class Gate(StrictModel):
 class GateVerdict(StrictModel):
     """The result of a set of flights against a gate; `settings` are those of the gate.
 
-    It is stored as a part of other records and counts their format (`mission.storage.records`).
+    It is stored inside other records and has the same format number as they have (`mission.storage.records`).
     """
 
     format: Literal[2] = 2
@@ -68,7 +68,7 @@ def gate_verdict(gate: Gate | None, success: np.ndarray, channels: Mapping[str, 
     """Test flights against a gate.
 
     Args:
-      gate: its settings; None passes always.
+      gate: its settings; None always passes.
       success: bool [N].
       channels: telemetry at the end, [N] each; tested over the successful flights.
     """

@@ -55,7 +55,7 @@ class PhaseHooks:
                 return PhaseSpec(params=Params, environment=MyPhase, reward=reward, sac=SacConfig())
 
         Returns:
-          One PhaseSpec. Anything else, or an exception, is this plugin's failure alone.
+          One PhaseSpec. Any other value or an exception raises a PluginError that names this plugin.
         """
         raise NotImplementedError
 
@@ -65,7 +65,7 @@ class ObserverHooks:
 
     @hookspec
     def mission_event(self, event: Event) -> None:
-        """Take note of an event; called on the host between two compiled chunks.
+        """Receive an event; called on the host between two compiled chunks.
 
         An entry point in the group `mission.observers` names the module; a mission file lists it under `observers:`.
         An observer that raises is reported once and dropped:

@@ -1,7 +1,7 @@
-"""What the engine asks of a learning algorithm. Soft Actor-Critic, in `mission/sac/`, is the one that ships.
+"""The interface between the engine and a learning algorithm; Soft Actor-Critic ships, in `mission/sac/`.
 
-A learner is a subclass of `LearnerConfig` and an implementation of `Learner`. It lives in a folder of its own and is
-entered in `LEARNERS`; nothing else in the engine names it.
+A learner is a subclass of `LearnerConfig` and an implementation of `Learner`. It lives in its own folder and is
+registered in `LEARNERS`; nothing else in the engine names it.
 
 Shapes: E training vehicles, O observation, A action. Everything that takes arrays is traced: pure functions of JAX,
 run on every device of the mesh at once (`mission.devices.AXIS`) with equal arguments.
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Entry(NamedTuple):
-    """Where a learner is found, as "module:class": its configuration, and its implementation."""
+    """The import paths of a learner, as "module:class": its configuration, and its implementation."""
 
     config: str
     learner: str
@@ -36,10 +36,10 @@ _MOST_ITERATIONS = 1024  # steps of all vehicles between two updates
 
 
 class Transition(NamedTuple):
-    """One control step of E vehicles, as a learner remembers it."""
+    """One control step of E vehicles, as a learner stores it."""
 
     obs: Array  # [E, O]
-    action: Array  # [E, A] as sampled, before the vehicle's clip
+    action: Array  # [E, A] as sampled, before the vehicle clips it
     reward: Array  # [E]
     next_obs: Array  # [E, O] before any restart
     terminated: Array  # float32 [E], time-outs excluded
@@ -85,7 +85,7 @@ class LearnerConfig(StrictModel):
 
     @property
     def update_cycle(self) -> tuple[int, int]:
-        """(iterations, updates) in smallest numbers: that many updates follow that many iterations."""
+        """(iterations, updates) in lowest terms: so many iterations are followed by so many updates."""
         ratio = Fraction(self.updates_per_step * self.vehicles).limit_denominator(_MOST_ITERATIONS)
         return ratio.denominator, ratio.numerator
 
@@ -101,12 +101,12 @@ class LearnerConfig(StrictModel):
 
     @property
     def chunk_steps(self) -> int:
-        """Number of vehicle steps that one chunk really takes."""
+        """Number of vehicle steps that one chunk actually takes."""
         return self.chunk_cycles * self.update_cycle[0] * self.vehicles
 
 
 class PolicyNetwork(StrictModel):
-    """How the tensors of a stored policy give an action: a multi-layer perceptron of O inputs and A actions.
+    """A stored policy as formulas over its tensors: a multi-layer perceptron with O inputs and A actions.
 
     Attributes:
       algorithm: the learner's name.
@@ -140,7 +140,7 @@ class Learner(abc.ABC):
     """A learning algorithm for one phase; made from (its configuration, O observations, A actions).
 
     Its state has two parts, both pytrees of its choosing: `agent` (parameters, optimisers, counters) and `replay`
-    (the experience that it remembers). Every `key` is consumed.
+    (the stored experience). Every `key` is consumed.
 
     Attributes:
       metrics: names of the scalars that `update` returns, in the order in which it computes them.
@@ -160,19 +160,19 @@ class Learner(abc.ABC):
 
     @abc.abstractmethod
     def empty_replay(self) -> Any:
-        """Return a replay without any experience."""
+        """Return an empty replay buffer."""
 
     @abc.abstractmethod
     def act(self, agent: Any, obs: Array, key: Array) -> Array:
         """Return exploring actions [E, A] for observations [E, O]."""
 
     def explore(self, action: Array, key: Array) -> Array:
-        """Perturb actions [E, A] while collecting, those of the fill too."""
+        """Return perturbed actions [E, A] for collection, including the fill."""
         return action
 
     @abc.abstractmethod
     def remember(self, replay: Any, transition: Transition) -> Any:
-        """Return the replay with E more transitions."""
+        """Return the replay buffer with E more transitions."""
 
     @abc.abstractmethod
     def update(self, agent: Any, replay: Any, key: Array) -> tuple[Any, Any, dict[str, Array], dict[str, Array]]:
@@ -194,7 +194,7 @@ class Learner(abc.ABC):
 
     @abc.abstractmethod
     def with_policy(self, agent: Any, policy: Any) -> Any:
-        """Return the agent with another policy, as `--init` gives it."""
+        """Return the agent with its policy replaced, for example by that of `--init`."""
 
     @abc.abstractmethod
     def mean_action(self, policy: Any, obs: Array) -> Array:
@@ -209,7 +209,7 @@ class Learner(abc.ABC):
         return {}
 
     def describe_policy(self) -> PolicyNetwork | None:
-        """Return what a reader of `actor.safetensors` needs to evaluate the policy; None: such files are not written."""
+        """Return the description with which `actor.safetensors` can be evaluated; None: that file is not written."""
         return None
 
 
@@ -224,7 +224,7 @@ def config_class(name: str) -> type[LearnerConfig]:
 
 
 def learner_name(config: LearnerConfig) -> str | None:
-    """Return the name of a configuration's learner in `LEARNERS`; None if it is not entered there."""
+    """Return the name of a configuration's learner in `LEARNERS`; None if it is not registered there."""
     return next((name for name in LEARNERS if type(config) is config_class(name)), None)
 
 
@@ -232,7 +232,7 @@ def build_learner(config: LearnerConfig, observations: int, actions: int) -> Lea
     """Return the learner of a configuration for O observations and A actions.
 
     Raises:
-      KeyError: no learner of this configuration is entered in `LEARNERS`.
+      KeyError: no learner of this configuration is registered in `LEARNERS`.
     """
     name = learner_name(config)
     if name is None:

@@ -1,7 +1,7 @@
 """The contract between the engine and a phase of flight.
 
-`H` is the state that is handed from one phase to the next, `S` the state of a phase: pytrees of the plugin's choosing,
-opaque to the engine. Everything is written for ONE vehicle; the engine vectorises it.
+`H` is the state that is handed from one phase to the next, `S` the state of a phase: pytrees that the plugin
+chooses, opaque to the engine. Everything is written for ONE vehicle; the engine vectorises it.
 
 Shapes: O observation, A action. A `key` argument is consumed: the callee may split it, the caller does not use it
 again.
@@ -33,7 +33,7 @@ class Outcome(NamedTuple):
 
     `terminated` bool []: physics or the goal ended the phase, so nothing is bootstrapped from here.
     `success` bool []: implies `terminated`.
-    `cause` int32 []: index into `Environment.causes` (0 is success); without meaning before `terminated`.
+    `cause` int32 []: index into `Environment.causes` (0 is success); undefined before `terminated`.
     """
 
     terminated: Array

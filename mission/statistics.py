@@ -34,7 +34,7 @@ class Distribution(StrictModel):
 
 
 class PairedDifference(StrictModel):
-    """The success of the same flights by two policies: the second minus the first."""
+    """The paired success of two policies on the same flights; the difference is the second minus the first."""
 
     flights: int
     both: int
@@ -96,7 +96,7 @@ def two_sample(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
 def paired_difference(first: np.ndarray, second: np.ndarray) -> PairedDifference:
     """Compare the success of the same N flights by two policies (bool [N] each).
 
-    The p-value is McNemar's exact test on the flights that only one of them won; the 95 % interval is that of
+    The p-value is McNemar's exact test on the flights in which only one of them succeeded; the 95 % interval is that of
     Agresti and Min (2005, doi:10.1002/sim.1781), which adds half a flight to each of the four cells.
     """
     from scipy.stats import binomtest

@@ -13,7 +13,7 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class StrictModel(BaseModel):
-    """No coercion, no unknown keys, immutable, finite numbers only."""
+    """A model without coercion and unknown keys: immutable, with finite numbers only."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 

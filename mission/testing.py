@@ -26,8 +26,8 @@ def make_phase(spec: PhaseSpec, params: Any = None, name: str = "phase") -> Phas
 
     Args:
       spec: what `mission_phase()` returns.
-      params: an instance of `spec.params`; None takes its defaults.
-      name: of the phase.
+      params: an instance of `spec.params`; None uses its defaults.
+      name: name of the phase.
     """
     origin, where = PluginOrigin(name, "(this test)", "0", "0"), f'phase "{name}"'
     check_record(origin, spec, where)
@@ -38,7 +38,7 @@ def make_phase(spec: PhaseSpec, params: Any = None, name: str = "phase") -> Phas
 def check_phase(
     spec: PhaseSpec, params: Any = None, *, steps: int = 200, largest_reward: float = 1e3, seed: int = 0
 ) -> None:
-    """Check a phase against the contract; return nothing, or raise with the reason.
+    """Check a phase against the contract; raise an error with the reason if it violates the contract.
 
     It checks shapes, dtypes and names; that state, observation, reward and telemetry are finite under random actions
     until each vehicle has ended; that success implies termination and causes are in range; that rewards stay within
@@ -47,10 +47,10 @@ def check_phase(
 
     Args:
       spec: what `mission_phase()` returns.
-      params: an instance of `spec.params`; None takes its defaults.
+      params: an instance of `spec.params`; None uses its defaults.
       steps: control steps to fly.
       largest_reward: bound on the sum of the reward terms of a step.
-      seed: of keys and actions.
+      seed: seed of keys and actions.
 
     Raises:
       PluginError: names what violates the contract.
@@ -120,7 +120,7 @@ def _fly(phase: Phase, steps: int, seed: int, traced: Callable[[], None]) -> tup
 
 @dataclasses.dataclass
 class _Check:
-    """The phase that is checked, and how often its step was traced in the first flight."""
+    """The phase under test, and how often its step was traced in the first flight."""
 
     phase: Phase
     largest_reward: float

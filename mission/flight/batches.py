@@ -1,7 +1,7 @@
 """Compiled flights in batches of 1,000; evaluation, gate, bank and `mission fly` all use them.
 
 Every batch is padded to 1,000 vehicles and split over the devices, and the key of a flight is folded from its number,
-so the result of a flight does not depend on how many others fly. Shapes: N flights of a batch, at most 1,000.
+so the result of a flight does not depend on the number of other flights. Shapes: N flights of a batch, at most 1,000.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ def batches(total: int) -> Iterator[np.ndarray]:
 
 
 def to_host(tree: Any) -> Any:
-    """Return arrays of numpy, so that what is done to rows between two compiled flights is no program of its own.
+    """Return numpy arrays, so that row operations between two compiled flights do not launch further XLA programs.
 
-    XLA keeps at most 32 programs of a device in flight, and the next one waits in a thread that the others may need:
+    XLA runs at most 32 programs of a device at once, and the next one waits in a thread that the others may need:
     a slice for each of sixty leaves was enough to deadlock a busy machine (docs/decisions/0008-rows-on-the-host.md).
     Typed keys are left as they are.
     """
@@ -103,7 +103,7 @@ def fly_rows(
     """Fly one phase from stored rows, or from its own start if there are none.
 
     Args:
-      phase, flight, params: who flies what.
+      phase, flight, params: the phase, its compiled flight, and the parameters of its policy.
       rows: leaves [M, ...], or None.
       index: int [N], the row of each flight; its length is the number of flights.
       key: flight n uses fold_in(key, n); consumed.

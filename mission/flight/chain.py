@@ -1,4 +1,4 @@
-"""A mission that is ready to fly: compiled phases, who flies them, and batches of flights through all of them.
+"""A mission that is ready to fly: compiled phases, their pilots, and batches of flights through the whole chain.
 
 Shapes: N flights of a batch, at most 1,000.
 """
@@ -70,8 +70,8 @@ class Chain:
         """Fly flights `numbers` (int [N]) from the first phase to the last; failed flights stay where they are.
 
         Args:
-          numbers: of the flights; keys are folded from them, so a flight is the same in any batch.
-          fly_one: how a phase is flown; default `self.fly_one`.
+          numbers: flight numbers; keys are folded from them, so a flight is the same in any batch.
+          fly_one: the function that flies one phase; default `self.fly_one`.
         """
         fly_one = fly_one or self.fly_one
         key = name_key(jax.random.key(self.seed), "flights of")  # no phase can have this name
@@ -114,7 +114,7 @@ def prepare_chain(
     allow_stale: bool = False,
     allow_local_plugins: bool = False,
 ) -> Chain:
-    """Resolve a mission and read its policies; nothing is compiled yet. Arguments as of `fly_mission`."""
+    """Resolve a mission and read its policies; nothing is compiled yet. For the arguments see `fly_mission`."""
     configure()
     if policy == "guide":
         mission = mission.all_guides()
@@ -152,7 +152,7 @@ def fly_batches(
 ) -> list[PhaseFlight]:
     """Fly batch after batch, up to `flights`, or until the success interval is narrow enough.
 
-    The rule looks at whole batches only, so an interruption changes nothing.
+    The rule is evaluated after whole batches only, so an interruption does not change the result.
 
     Args:
       flights: largest number of flights.

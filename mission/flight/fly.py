@@ -1,4 +1,4 @@
-"""Flying one phase to its end: N vehicles side by side, each frozen where it ended.
+"""Fly one phase to its end: N vehicles in parallel, each frozen where it ended.
 
 Shapes: N flights, O observation, A action, C telemetry channels. A phase is written for one vehicle; this file
 vectorises it.
@@ -162,7 +162,7 @@ def advance_flights(
 
 
 def end_flights(phase: Phase, end: Flying, alive: Array, enter: Array) -> PhaseFlight:
-    """Return the record of N flights that have all ended; `enter` as `begin_flights` gave it."""
+    """Return the record of N flights that have all ended; `enter` is the telemetry [N, C] from `begin_flights`."""
     return PhaseFlight(
         handoff=jax.vmap(phase.environment.leave)(end.state),
         success=end.success & alive,
@@ -181,7 +181,7 @@ def fly_phase(phase: Phase, control: Controller, params: Any, handoff: Any, keys
 
     Args:
       phase: the resolved phase.
-      control, params: who flies.
+      control, params: the controller and its parameters.
       handoff: leaves [N, ...].
       keys: typed keys [N], one per flight; consumed.
       alive: bool [N].

@@ -27,7 +27,7 @@ def is_float(leaf: Any) -> bool:
 
 
 def drop_weak_types(tree: Any) -> Any:
-    """Give every leaf a strong type, so that a loop carries the types that it was given."""
+    """Give every leaf a strong type, so that the types of a loop's carry do not change."""
     return jax.tree.map(
         lambda leaf: leaf if is_key(leaf) else lax.convert_element_type(leaf, jnp.asarray(leaf).dtype), tree
     )

@@ -1,7 +1,7 @@
-"""How a stored configuration differs from today's, read through the models of today.
+"""The differences between a stored configuration and the current one, both read through the current models.
 
-So a new option whose default means "as before" changes nothing, an option that is marked (`mission.strict`) does, and
-so does a stored value that a model of today rejects.
+So a new option whose default keeps the old behaviour is no difference. An option with a mark (`mission.strict`) is one,
+and so is a stored value that a current model rejects.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mission.strict import changes_results
 
 
 def configuration_change(stored: Sequence[PhaseConfiguration], phases: Sequence[Phase]) -> str:
-    """Return the first difference between a stored configuration and that of today's phases; empty if none.
+    """Return the first difference between a stored configuration and that of the current phases; empty if none.
 
     Args:
       stored: one per phase, in the order of flight.
@@ -42,7 +42,7 @@ def configuration_change(stored: Sequence[PhaseConfiguration], phases: Sequence[
 
 
 def parameters_change(stored: Mapping[str, dict[str, JsonValue]], phases: Sequence[Phase]) -> str:
-    """Return the first difference between the parameters that a report keeps and today's; empty if none.
+    """Return the first difference between the parameters in a report and the current ones; empty if none.
 
     Args:
       stored: name of a phase -> its parameters as JSON, in the order of flight.
@@ -58,13 +58,13 @@ def parameters_change(stored: Mapping[str, dict[str, JsonValue]], phases: Sequen
 
 
 def model_change(stored: dict[str, JsonValue] | None, model: BaseModel | None, at: str, folder: Path = Path()) -> str:
-    """Return the first difference between stored settings and a model of today; empty if none.
+    """Return the first difference between stored settings and a current model; empty if none.
 
     Args:
       stored: what an older version of the model wrote as JSON; None if there were no such settings.
-      model: today's settings, or None.
+      model: the current settings, or None.
       at: their place, for the message.
-      folder: from which relative paths in parameters start.
+      folder: the base of relative paths in parameters.
     """
     current = None if model is None else json_of(model)
     if stored is None or model is None or current is None:
@@ -89,7 +89,7 @@ def model_change(stored: dict[str, JsonValue] | None, model: BaseModel | None, a
 
 
 def _new_or_gone(model: BaseModel, stored: Mapping[str, Any], at: str) -> Iterator[str]:
-    """Yield the marked options that a stored mapping lacks, and its keys that today's model would ignore."""
+    """Yield the marked options that a stored mapping lacks, and its keys that the current model would ignore."""
     fields = type(model).model_fields
     for name, field in fields.items():
         value, below = getattr(model, name), stored.get(name)

@@ -63,7 +63,7 @@ def check_contract(
     """Check the shapes, dtypes and names of one phase, by abstract evaluation.
 
     Raises:
-      PluginError: names the plugin, the method, what it returned and what the contract asks for.
+      PluginError: names the plugin, the method, what it returned and what the contract requires.
     """
     check, env = _Checker(f'phase "{name}"', origin), environment
     _check_attributes(check, env)

@@ -40,13 +40,13 @@ class Restart(StrictModel):
 
 
 class Bank(StrictModel):
-    """The stored end states of a phase, flown after training by the policy as it ships."""
+    """The stored end states of a phase, flown after training by the final policy."""
 
     flights: int = Field(5120, ge=1, le=10**6, description="Flights that fill the bank.")
     held_out: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.2, description="Fraction that is kept for the next phase's gate and never trained on."
     )
-    minimum: int = Field(64, ge=2, description="Fewer successes than this are an error.")
+    minimum: int = Field(64, ge=2, description="Least number of successes; fewer are an error.")
 
     @model_validator(mode="after")
     def _can_be_filled(self) -> Bank:
@@ -74,7 +74,7 @@ class PhaseEntry(StrictModel):
         default_factory=dict, description="Overrides of the plugin's learner settings; `preset: seed` replaces them."
     )
     budget: Budget = Field(default_factory=Budget, description="How long the phase may train.")
-    policy: Literal["agent", "guide"] = Field("agent", description="Who flies this phase.")
+    policy: Literal["agent", "guide"] = Field("agent", description="The pilot of this phase: its agent or its guide.")
     gate: Gate | None = Field(None, description="Without a gate the phase trains its whole budget and always passes.")
     restart: Restart = Field(default_factory=Restart, description="Where training vehicles start.")
     bank: Bank = Field(default_factory=Bank, description="End states that are stored for the next phase.")
@@ -111,7 +111,7 @@ class MissionFile(StrictModel):
     name: Name = Field(description="Name of the mission, and of its folder of checkpoints.")
     seed: int = Field(0, ge=0, le=2**32 - 1, description="Seed of training and of flights.")
     observers: tuple[str, ...] = Field((), strict=False, description="Entry points of the observers.")
-    params: dict[str, Any] = Field(default_factory=dict, description="For every phase that declares the parameter.")
+    params: dict[str, Any] = Field(default_factory=dict, description="Parameters of every phase that declares them.")
     phases: tuple[PhaseEntry, ...] = Field(
         strict=False, min_length=1, max_length=100, description="The phases in the order of flight."
     )
@@ -128,17 +128,17 @@ class MissionFile(StrictModel):
 
     @property
     def source(self) -> Source:
-        """The file behind the model; a placeholder for missions that are built in Python."""
+        """The file from which the mission was read; a placeholder for missions that are built in Python."""
         return self._source or Source(Path("mission.yaml"), {}, {i: phase.name for i, phase in enumerate(self.phases)})
 
     def read_from(self, source: Source) -> MissionFile:
-        """Return this mission with the file that it was read from."""
+        """Return this mission with a record of the file from which it was read."""
         self._source = source
         return self
 
     @property
     def folder(self) -> Path:
-        """The folder that relative paths in parameters start from."""
+        """The base folder of relative paths in parameters."""
         return self.source.path.parent
 
     def all_guides(self) -> MissionFile:

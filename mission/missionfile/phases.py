@@ -17,10 +17,10 @@ from mission.strict import StrictModel
 
 
 class PhaseConfiguration(StrictModel):
-    """What decides the trained result of a phase, as records store it; budget, gate, observers and seed do not.
+    """The settings that decide the trained result of a phase, as records store them; budget, gate and seed do not.
 
-    The settings are JSON as their models were when it was written. `mission.missionfile.changes` reads them through
-    the models of today.
+    They are JSON in the shape that their models had at that time. `mission.missionfile.changes` reads them through the
+    current models.
     """
 
     name: str
@@ -35,22 +35,22 @@ class PhaseConfiguration(StrictModel):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Phase:
-    """A phase that its guide flies. It is hashed by identity, so it can be a static argument of compiled functions.
+    """A phase that is flown by its guide. Its hash is its identity, so compiled functions can take it as static.
 
     Attributes:
       name: label in the mission file.
       origin: where the plugin comes from.
       params: validated parameters of the plugin.
       environment: the phase itself.
-      reward: its terms; None if the plugin gives none.
+      reward: the reward function; None if the plugin provides none.
       limits: bounds on telemetry channels.
-      learner: settings that an agent of this phase would have; None if the plugin gives none.
+      learner: settings that an agent of this phase would have; None if the plugin provides none.
       entry: its entry in the mission file.
       report: what the plugin adds to the report page, or None.
       channels: names of its telemetry.
-      accepts, leaves: shapes and dtypes of what it starts from and of what it hands over, as trees.
-      given: its parameters as the mission file gives them, those of the whole mission among them.
-      folder: of the mission file, from which relative paths in parameters start.
+      accepts, leaves: shapes and dtypes of the hand-over that it receives and of the one that it returns, as trees.
+      given: its parameters as written in the mission file, including those of the whole mission.
+      folder: that of the mission file, the base of relative paths in parameters.
     """
 
     name: str
@@ -74,7 +74,7 @@ class Phase:
         return (*self.environment.causes, TIME_OUT, NON_FINITE)
 
     def configuration(self) -> PhaseConfiguration:
-        """Return what decides the trained result."""
+        """Return the settings that decide the trained result."""
         entry = self.entry
         return PhaseConfiguration(
             name=self.name,
@@ -96,7 +96,7 @@ class Phase:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TrainedPhase(Phase):
-    """A phase that an agent learns and flies: it always has a reward and a learner."""
+    """A phase that an agent is trained for and flies; it always has a reward and a learner."""
 
     reward: Reward
     learner: LearnerConfig

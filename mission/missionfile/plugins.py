@@ -1,4 +1,4 @@
-"""Find and load plugins by name, one by one; one plugin's failure is never another's."""
+"""Find and load plugins by name, one by one; a plugin that fails does not affect the others."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from mission.hooks import OBSERVER_GROUP, PHASE_GROUP, PROJECT, ObserverHooks
 from mission.missionfile.sources import Sources, may_be_beside, module_file, module_sources
 
 log = logging.getLogger("mission")
-_LOCAL = "mission_local_"  # begins the names of the modules of local plugins
+_LOCAL = "mission_local_"  # prefix of the module names of local plugins
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,12 +44,12 @@ class Listing:
 
 
 def normalise(distribution: str) -> str:
-    """Distribution names compare as on the package index (PEP 503)."""
+    """Return a distribution name in the form in which the package index compares names (PEP 503)."""
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
 def installed() -> dict[str, importlib.metadata.Distribution]:
-    """Distributions by normalised name, of each the first on the path; those that cannot be read are left out."""
+    """Return the distributions by normalised name, the first on the path of each; unreadable ones are left out."""
     found: dict[str, importlib.metadata.Distribution] = {}
     for distribution in importlib.metadata.distributions():
         try:
@@ -62,7 +62,7 @@ def installed() -> dict[str, importlib.metadata.Distribution]:
 
 
 def list_plugins(group: str = PHASE_GROUP) -> tuple[Listing, ...]:
-    """Entry points of a group, imported by nobody."""
+    """Return the entry points of a group without importing any of them."""
     found: dict[tuple[str, str, str], tuple[Any, str]] = {}
     for name, distribution in installed().items():
         for entry in distribution.entry_points.select(group=group):
@@ -76,7 +76,7 @@ def list_plugins(group: str = PHASE_GROUP) -> tuple[Listing, ...]:
 
 
 def find_plugin(reference: str, where: str, group: str = PHASE_GROUP) -> Listing:
-    """The one entry point that `name` or `distribution:name` means.
+    """Return the one entry point that `name` or `distribution:name` refers to.
 
     Raises:
       PluginError: none or several; names every candidate.
@@ -119,7 +119,7 @@ def installed_sources(listing: Listing, module: ModuleType) -> Sources:
 
 @dataclasses.dataclass(frozen=True)
 class _Loaded:
-    """A local plugin that was imported, and the hash of everything that its import rested on."""
+    """A local plugin that was imported, and the hash of all files that its import depended on."""
 
     module: ModuleType
     hash: str
@@ -132,7 +132,7 @@ _numbers = itertools.count()
 def load_local(path: Path, where: str) -> ModuleType:
     """Import a plugin from a file beside the mission file; it may import the files beside it.
 
-    The module is imported again once it, a file that it imports, or data that these read has changed.
+    The module is imported again if it, a file that it imports, or a data file that these read has changed.
     """
     if not path.is_file():
         raise PluginError(where, expected=f"a Python file at {path}", found="no such file", remedy="correct the path")
@@ -168,19 +168,19 @@ def local_sources(path: Path) -> Sources:
 
 
 class _BesideLoader(importlib.machinery.SourceFileLoader):
-    """Load a local plugin, or a file that it imports, as a module whose imports look beside the plugin first.
+    """Load a local plugin, or a file that it imports; imports are looked up among the files beside the plugin first.
 
-    A local plugin is a package of its own, and the files beside it are its modules. So two missions may each have a
-    `helper.py`, and an edited one is imported again.
+    A local plugin acts as a separate package whose modules are the files beside it. Therefore two missions may each
+    have a `helper.py`, and an edited one is imported again.
     """
 
     def get_code(self, fullname: str) -> CodeType:
-        """Compile the source: cached bytecode is only as new as the clock of the file system tells."""
+        """Compile the source, because the timestamp that validates cached bytecode can miss a quick edit."""
         path = self.get_filename(fullname)
         return compile(self.get_data(path), path, "exec", dont_inherit=True)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Run the module's body under an `__import__` of its own."""
+        """Run the module's body with an `__import__` that looks beside the plugin first."""
         package = module.__name__.partition(".")[0]
         vars(module)["__builtins__"] = vars(builtins) | {"__import__": partial(_import_beside, package)}
         super().exec_module(module)
@@ -257,14 +257,14 @@ def hook_caller(module: Any, hooks: type, hook_name: str, owner: str, where: str
 
 
 def load_observer(name: str, where: str) -> Any:
-    """The hook caller of an observer chosen in the mission file."""
+    """Return the hook caller of an observer chosen in the mission file."""
     listing = find_plugin(name, where, OBSERVER_GROUP)
     module = load_module(listing, where)
     return hook_caller(module, ObserverHooks, "mission_event", f'observer "{name}" of {listing}', where)
 
 
 def local_path(reference: str, folder: Path, allowed: bool, where: str) -> Path | None:
-    """The file behind `./my_phase.py`, or None for an entry point's name.
+    """Return the file that `./my_phase.py` names, or None for an entry point's name.
 
     Raises:
       InputError: local plugins were not allowed on the command line.

@@ -15,7 +15,7 @@ from mission.missionfile.models import Location, MissionFile, Source, dotted
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
-_MAX_INTEGER = 2**63 - 1  # either way
+_MAX_INTEGER = 2**63 - 1  # of an integer's magnitude
 _SCALARS = {f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "bool", "null", "str")}
 
 
@@ -27,7 +27,7 @@ def load_mission(path: str | Path, overrides: Sequence[str] = ()) -> MissionFile
       overrides: "KEY=VALUE" strings, e.g. "phases.landing.sac.gamma=0.99".
 
     Raises:
-      InputError: with the position of what is wrong.
+      InputError: names the position of the error.
     """
     path = Path(path)
     data, positions = parse_yaml(_read(path), path.name)
@@ -88,7 +88,7 @@ def parse_yaml(text: str, name: str) -> tuple[Any, dict[Location, tuple[int, int
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise InputError(place, expected="YAML 1.2", found=problem, remedy="correct the syntax there") from None
     except (ValueError, TypeError, AttributeError, IndexError, KeyError, AssertionError, OverflowError) as error:
-        # The YAML library lets a few of these escape on malformed input.
+        # On malformed input the YAML library also raises some exceptions that are not its own.
         raise InputError(
             name, expected="YAML 1.2", found=str(error) or type(error).__name__, remedy="correct the syntax"
         ) from None

@@ -36,7 +36,7 @@ def resolve_mission(mission: MissionFile, *, allow_local_plugins: bool = False) 
     """Load every plugin, validate its parameters, and check its shapes and the links; nothing is compiled.
 
     Raises:
-      MissionError: the first thing that is wrong, with its position in the mission file.
+      MissionError: the first error, with its position in the mission file.
     """
     plugins = [load_spec(mission, i, allow_local_plugins) for i in range(len(mission.phases))]
     _check_shared_params(mission, [plugin.spec for plugin in plugins])
@@ -51,7 +51,7 @@ def resolve_mission(mission: MissionFile, *, allow_local_plugins: bool = False) 
 
 
 class LoadedPlugin(NamedTuple):
-    """A plugin's record, where it comes from, and the files that it rests on as far as they were read."""
+    """A plugin's record, its origin, and the files that it depends on, as far as they were read."""
 
     origin: PluginOrigin
     spec: PhaseSpec
@@ -79,7 +79,7 @@ def load_installed(reference: str, where: str) -> LoadedPlugin:
 
 
 def _hashed(origin: PluginOrigin, sources: Sources) -> PluginOrigin:
-    """Return an origin with the hash of what has been read; it is the version of a local file, too."""
+    """Return an origin with the hash of the files read so far; for a local file the hash is also the version."""
     found = sources.hash()
     version = found[:12] if origin.distribution == LOCAL_FILE else origin.version
     return dataclasses.replace(origin, version=version, source_sha256=found)
@@ -200,7 +200,7 @@ def build_phase(
 
 
 def _learner(mission: MissionFile, index: int, spec: PhaseSpec) -> LearnerConfig | None:
-    """Return the plugin's settings (or a preset) under the mission file's overrides."""
+    """Return the plugin's settings (or a preset) with the mission file's overrides applied."""
     overrides = dict(mission.phases[index].sac)
     at: Location = ("phases", index, "sac")
     where = mission.source.where(at)

@@ -1,4 +1,4 @@
-"""`mission new`: a complete, installable plugin distribution that trains as it stands."""
+"""`mission new`: a complete, installable plugin distribution that trains without further edits."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def write_skeleton(name: str, directory: Path | None) -> Path:
     """Write the distribution and return its folder.
 
     Raises:
-      InputError: a name that cannot be a module or is taken, or a folder with something in it.
+      InputError: the name cannot be a module name or is taken, or the folder is not empty.
       MachineError: the folder cannot be written.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_-]{0,63}", name):

@@ -1,7 +1,7 @@
-"""Which files a plugin's behaviour rests on, and their hash: how an edit after training is noticed.
+"""The files that a plugin's behaviour depends on, and their hash, which reveals an edit after training.
 
-Sources are followed by their import statements. Data files are noted while they are opened, by an audit hook: what a
-module's body reads belongs to that module, what a call of the plugin reads while a phase is resolved to that phase.
+Sources are found by following import statements. An audit hook notes data files when they are opened: a file
+that a module's body reads belongs to that module; a file that a call reads while a phase is resolved, to that phase.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SYSTEM = ("/proc/", "/sys/", "/dev/")
 _LIBRARIES = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 _read_at_import: dict[str, set[str]] = {}  # file of a module -> what its body read
-# (file of a plugin, parameters) -> what its calls read, in this process: a plugin may keep what it read once
+# (file of a plugin, parameters) -> what its calls read in this process, because a plugin may cache what it read
 _read_in_calls: dict[tuple[str, str], set[str]] = {}
 _listening: contextvars.ContextVar[set[str] | None] = contextvars.ContextVar("listening", default=None)
 
@@ -38,9 +38,9 @@ class Sources:
     Attributes:
       file: of the plugin's module; None for a module without a file.
       name: dotted name of that module, as its own files import it.
-      bases: folders from which that name and those beside it are found.
-      shipped: first path components of what the plugin's distribution installs; None if it is not in a folder that
-        distributions share, so that everything beside the plugin is its own.
+      bases: folders in which that name and its neighbours are looked up.
+      shipped: first path components of the files that the plugin's distribution installs; None if it is not in a
+        folder that distributions share, so that everything beside the plugin belongs to it.
     """
 
     file: Path | None
@@ -50,7 +50,7 @@ class Sources:
     read: set[str] = dataclasses.field(default_factory=set)
 
     def listen(self, call: Callable[[], T], parameters: str = "") -> T:
-        """Call the plugin's code and note the files that it reads; `parameters` tells its phases apart."""
+        """Call the plugin's code and note the files that it reads; `parameters` distinguishes its phases."""
         read: set[str] = set()
         token = _listening.set(read)
         try:
@@ -80,7 +80,7 @@ class Sources:
     def modules(self) -> list[Path]:
         """Return the module and what it imports from its own package, or from files beside it, at any depth.
 
-        A subpackage or module `report` directly in the package is left out: it draws flights and cannot change one.
+        A subpackage or module `report` directly in the package is left out: it draws flights and cannot change them.
         """
         if self.file is None:
             return []
@@ -111,14 +111,14 @@ class Sources:
         return may_be_beside(top) and (self.shipped is None or top in self.shipped)
 
     def _counts(self, path: str) -> bool:
-        """Return whether a file that was read is the plugin's data, not a library's own file or something cached."""
+        """Return whether a file that was read is the plugin's data, rather than a file of a library or of a cache."""
         bases = [os.path.join(os.path.realpath(base), "") for base in self.bases]
         for folder in (*_LIBRARIES, *_caches()):
             if path.startswith(folder) and not any(base.startswith(folder) for base in bases):
                 return False
         if self.shipped is None:
             return True
-        # a folder that distributions share: of what it holds, the plugin's own files count
+        # in a folder that distributions share, only the plugin's own files count
         own = {*self.shipped, self.name.partition(".")[0]}
         return all(not path.startswith(base) or path[len(base) :].split(os.sep)[0] in own for base in bases)
 
@@ -141,7 +141,7 @@ def module_file(base: Path, name: str) -> Path | None:
 
 
 def may_be_beside(top: str) -> bool:
-    """Return whether a top-level name can be a file beside a plugin: the standard library and the engine go first."""
+    """Return whether a top-level name can be a file beside a plugin: not one of the standard library or engine."""
     return top not in sys.stdlib_module_names and top != "mission"
 
 
@@ -150,7 +150,7 @@ def _imports(name: str, path: Path) -> Iterator[str]:
     package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
     try:
         tree = ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError):  # what is really imported fails before this
+    except (SyntaxError, ValueError):  # a file that is imported has already failed
         return
     for node in ast.walk(tree):
         names: list[str] = []
@@ -170,7 +170,7 @@ def _entry(path: Path) -> bytes:
 
 
 def _caches() -> list[str]:
-    """Return the folders in which JAX and other libraries keep what they can compute again."""
+    """Return the cache folders of JAX and other libraries."""
     jax = sys.modules.get("jax")
     folders = [os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")]
     folders += [getattr(jax.config, "jax_compilation_cache_dir", None) or ""] if jax is not None else []
@@ -197,9 +197,9 @@ def _note(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def _reader(frame: Any) -> set[str] | None:
-    """Return the set of the innermost frame that is a module's body, or a call that a plugin is listened to in.
+    """Return the set that belongs to the innermost frame which is a module's body or an observed call of a plugin.
 
-    What JAX opens for itself belongs to nobody.
+    A file that JAX opens for itself is not attributed.
     """
     while frame is not None and _top(frame) in sys.stdlib_module_names:
         frame = frame.f_back

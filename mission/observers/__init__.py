@@ -1,4 +1,4 @@
-"""Observers of a run: the metrics file always, the others as the mission file lists them."""
+"""The observers of a run: always the metrics file, and those that the mission file lists."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = logging.getLogger("mission")
 
 
 class Observers:
-    """Sends each event to every chosen observer; an observer that raises is reported once and dropped."""
+    """Dispatcher of events to every chosen observer; an observer that raises is reported once and dropped."""
 
     def __init__(self, mission: MissionFile, log_dir: Path) -> None:
         self.mission, self.log_dir = mission, log_dir

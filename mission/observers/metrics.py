@@ -15,7 +15,7 @@ _GATE = ("passed", "count", "flights", "low", "high", "failures")
 
 
 class MetricsLine(BaseModel):
-    """One line: its kind, when it was, the verdict if it is a gate's, and scalars by their names in docs/sac.md."""
+    """One line: its kind, its time, the verdict of a gate if it has one, and scalars by their names in docs/sac.md."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
     __pydantic_extra__: dict[str, float] = Field(init=False)  # ty: ignore[incompatible-mutable-override]
@@ -35,12 +35,12 @@ class MetricsLine(BaseModel):
 
 
 def metrics_line(event: Event) -> MetricsLine:
-    """Return what the metrics file keeps of an event."""
+    """Return the line that the metrics file stores for an event."""
     scalars = dict(event.scalars)
     for name, values in event.series.items():
         scalars[name] = float(np.asarray(values)[-1])
     for name, values in event.histograms.items():
-        if name.startswith("Replay/"):  # enough of it for learning curves
+        if name.startswith("Replay/"):  # the quantiles suffice for learning curves
             p50, p95 = np.percentile(values, (50, 95))
             scalars |= {f"{name}P50": float(p50), f"{name}P95": float(p95)}
     verdict = {name: event.data[name] for name in _GATE} if event.kind == "gate" else {}
@@ -72,7 +72,7 @@ def read_metrics(path: Path) -> list[MetricsLine]:
 
 
 def cut_metrics(path: Path, env_steps: int) -> None:
-    """Drop the lines that a resumed run will write again."""
+    """Remove the lines that a resumed run will write again."""
     if path.is_file():
         kept = [line for line in read_metrics(path) if line.env_steps <= env_steps]
         temporary = path.with_name(f".tmp-{path.name}")

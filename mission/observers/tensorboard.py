@@ -1,6 +1,6 @@
 """TensorBoard scalars and histograms, in `<log-dir>/<mission>/<phase>`; the names are those of docs/sac.md.
 
-A resumed phase purges what it will write again.
+A resumed phase purges the events that it will write again.
 """
 
 from __future__ import annotations

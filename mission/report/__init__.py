@@ -1,1 +1,1 @@
-"""Flying a mission, the statistics of it, report folders and their page, and learning curves."""
+"""Fly a mission and compute its statistics; report folders and their page; learning curves."""

@@ -42,7 +42,7 @@ def pack_flight(phase: Phase, result: PhaseFlight, prefix: str) -> Arrays:
 
 
 def unpack_flight(phase: Phase, arrays: Arrays, prefix: str) -> PhaseFlight:
-    """Return N flights of one phase from arrays; their hand-over is not stored."""
+    """Return N flights of one phase from arrays; the hand-over is not stored and stays empty."""
     get = {name: arrays[f"{prefix}/{phase.name}/{name}"] for name in (*_FIELDS, "steps", "returns")}
     return PhaseFlight(
         handoff=(),

@@ -19,7 +19,7 @@ log = logging.getLogger("mission")
 class Benchmark(StrictModel):
     """A stored benchmark: one channel, measured over several flights of each pilot.
 
-    `channel` names what was measured, with its unit; `note` says in words how, `command` how to measure it again;
+    `channel` names the measured quantity with its unit, `note` describes the measurement, `command` repeats it;
     `values` holds one value per flight for each pilot ("agent", "guide").
     """
 

@@ -39,7 +39,7 @@ def span(*values: object, pad: float = 0.05) -> tuple[float, float]:
 
 
 def number(value: float) -> str:
-    """Return a number as a person reads it."""
+    """Format a number for display."""
     return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
 
 
@@ -63,12 +63,12 @@ class Chart:
         self.legend: list[tuple[str, str]] = []
 
     def px(self, value: np.ndarray | float) -> np.ndarray:
-        """Return the horizontal place on the drawing."""
+        """Return the horizontal coordinate in the SVG."""
         share = (np.asarray(value, np.float64) - self.x[0]) / (self.x[1] - self.x[0])
         return LEFT + share * (WIDTH - LEFT - RIGHT)
 
     def py(self, value: np.ndarray | float) -> np.ndarray:
-        """Return the vertical place on the drawing."""
+        """Return the vertical coordinate in the SVG."""
         share = (np.asarray(value, np.float64) - self.y[0]) / (self.y[1] - self.y[0])
         return HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
 
@@ -203,10 +203,10 @@ def time_chart(records: FlightRecords, channels: Sequence[str], title: str = "",
     """Return a chart of channels over time: bands, phase boundaries, limits, and the chosen flight on top.
 
     Args:
-      records: of the report.
-      channels: those that no phase has are left out; the result is empty if none is left.
-      title: by default the name of the first channel; it should name the unit.
-      y_label: above the axis, if the title does not say it.
+      records: the records of the report.
+      channels: names; those that no phase has are left out, and the result is empty if none is left.
+      title: should name the unit; by default the name of the first channel.
+      y_label: label above the axis, if the title does not name the unit.
     """
     bands = records.bands
     known = [name for name in channels if name in bands.channels]
@@ -247,7 +247,7 @@ def time_chart(records: FlightRecords, channels: Sequence[str], title: str = "",
 def histogram(
     title: str, x_label: str, samples: Sequence[tuple[str, np.ndarray]], limits: Sequence[float] = (), bins: int = 40
 ) -> str:
-    """Return a chart of distributions, each as its share of flights per bin, with limits as lines."""
+    """Return a chart of distributions, each as the share of its flights per bin, with limits as lines."""
     finite = [(label, values[np.isfinite(values)]) for label, values in samples]
     kept = [(label, values) for label, values in finite if values.size]
     if not kept:

@@ -1,4 +1,4 @@
-"""Choosing the flights that a report keeps whole: ordinary ones, and failures of each cause.
+"""Choose the flights that a report keeps in full: ordinary ones, and failures of each cause.
 
 Shapes: N flights, C channels.
 """
@@ -18,8 +18,8 @@ MOST_LOST = 8
 def choose_flights(flights: Flights) -> list[tuple[int, Role]]:
     """Return (number, role) of the flights to keep, in the order of the page.
 
-    They are the `ordinary_flights` of the first 1,000, and as `lost` the first two of each phase and cause, at most
-    eight.
+    They are the `ordinary_flights` of the first 1,000, and the first two `lost` flights of each phase and cause, at
+    most eight of these.
     """
     chosen = ordinary_flights(flights)
     lost: list[tuple[int, Role]] = [(number, "lost") for number in lost_flights(flights) if number not in dict(chosen)]

@@ -1,4 +1,4 @@
-"""Comparing two sets of policies, or two missions, on the same flights: `mission compare A B`.
+"""Compare two sets of policies, or two missions, on the same flights: `mission compare A B`.
 
 Flight n of both has the same key in every phase of the same name, so starts and disturbances are the same.
 Shapes: N flights.
@@ -35,7 +35,7 @@ class Side(StrictModel):
 
 
 class CauseCounts(StrictModel):
-    """The number of flights of each side that one cause failed."""
+    """The number of flights on each side that failed by one cause."""
 
     first: int
     second: int
@@ -88,8 +88,8 @@ def compare_missions(
     Args:
       first, second: mission files, or folders of checkpoints, which need `mission`.
       mission: the mission of the policies in the folders.
-      checkpoints: folder of the policies of mission files, as of `fly_mission`.
-      flights, seed, allow_stale, allow_local_plugins, progress: as of `fly_mission`; both sides fly the same seed.
+      checkpoints: folder of the policies of mission files, as in `fly_mission`.
+      flights, seed, allow_stale, allow_local_plugins, progress: as in `fly_mission`; both sides fly the same seed.
 
     Raises:
       MissionError: wrong input or a stale policy (2), no readable policy (3).

@@ -26,7 +26,7 @@ _DECADE = 10.0  # an axis is logarithmic if all values are positive and span mor
 
 
 def is_training(folder: Path) -> bool:
-    """Return whether a folder is that of a training run: it holds phases with `metrics.jsonl`, and no report."""
+    """Return whether a folder belongs to a training run: it holds phases with `metrics.jsonl`, and no report."""
     return folder.is_dir() and not (folder / SUMMARY).exists() and bool(_phases(folder))
 
 

@@ -1,4 +1,4 @@
-"""`fly_mission`: fly a mission and summarise it, with a report if a folder is named."""
+"""`fly_mission`: fly a mission and summarise it, and write a report if a folder is named."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def fly_mission(
     Args:
       mission: from `load_mission`.
       checkpoints: folder of `<mission>/<phase>/`; None: `checkpoints`, then the shipped policies.
-      flights: N.
+      flights: the number of vehicles, N.
       until: stop before N once the half-width of the success interval is at most this.
-      seed: of the flights; replaces the mission file's. Training is not affected.
+      seed: seed of the flights; replaces that of the mission file. Training is not affected.
       policy: "agent" to fly as the mission file says, or "guide" to fly every phase by its guide.
       report: folder for records and page (docs/reports.md); an unfinished report is resumed.
       allow_stale: fly policies that were trained under another configuration, with a warning.

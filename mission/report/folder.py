@@ -1,6 +1,6 @@
 """A report folder on disk: `summary.json`, `flights.npz`, the page, and batches of an unfinished run in `.flights`.
 
-`summary.json` is written last and holds the SHA-256 of `flights.npz`, so a folder is complete or noticed.
+`summary.json` is written last and holds the SHA-256 of `flights.npz`, so an incomplete folder is detected.
 The names of the arrays are in docs/reports.md.
 """
 
@@ -33,7 +33,7 @@ def read_header(folder: Path) -> ReportHeader:
     """Return the header of a report.
 
     Raises:
-      InputError: there is no folder, it is empty, it is something else, or the header is damaged.
+      InputError: there is no folder, it is empty, it holds something else, or the header is damaged.
       FormatError: the report has a format that this version does not read.
     """
     wanted = f"a report folder with {SUMMARY} and {ARRAYS}"
@@ -81,7 +81,7 @@ def _load(source: Any) -> Arrays:
 
 
 def check_target(folder: Path, mission: str) -> None:
-    """Refuse a folder that must not be written to: only a report of the same mission is replaced.
+    """Reject a folder that must not be overwritten: only a report of the same mission may be.
 
     Raises:
       InputError: it holds something else, a damaged report, or a report of another mission.

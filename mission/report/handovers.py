@@ -1,4 +1,4 @@
-"""Hand-overs: the states in which flights enter a phase, compared with those from which it was trained.
+"""Hand-overs: the states in which flights enter a phase, compared with those that it was trained from.
 
 Shapes: M training starts, C channels.
 """
@@ -33,13 +33,13 @@ def training_starts(chain: Chain, index: int, recorder: TelemetryRecorder) -> Tr
 
     Args:
       chain: the mission that flies.
-      index: of the phase; not the first.
-      recorder: of the chain.
+      index: index of the phase; not the first.
+      recorder: the recorder of that chain.
     """
     phase, before = chain.phases[index], chain.phases[index - 1]
     key = name_key(jax.random.key(chain.seed), f"starts of {phase.name}")
     folder = PhaseFolder(chain.root / before.name)
-    rows, source = None, f"the own starts of {phase.name}, since no bank of {before.name} is stored"
+    rows, source = None, f"own starts of {phase.name}, since no bank of {before.name} is stored"
     try:
         record = folder.policy_record()
         bank = load_bank(folder, before, record) if record is not None else None

@@ -1,7 +1,7 @@
-"""The header of a report, `summary.json`: all that is stored of a flown mission except the arrays of its flights.
+"""The header of a report, `summary.json`: everything stored about a flown mission except the arrays of its flights.
 
-Here too: the key of an unfinished report. To change either: change its model, raise `FORMAT`, and teach `upgrade` the
-step from the format before.
+The key of an unfinished report is here, too. To change either: change its model, raise `FORMAT`, and extend `upgrade`
+with the step from the previous format.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ Role = Literal["nominal", "median", "worst", "lost"]
 class PhaseHeader(StrictModel):
     """One phase of a flown mission: its plugin, who flew it, and the names of what its arrays hold.
 
-    `params` are the plugin's validated parameters as JSON; `causes[0]` names the success; `benchmark` is what a script
-    stored beside the phase's policy.
+    `params` are the plugin's validated parameters as JSON; `causes[0]` names the success; `benchmark` is the
+    measurement that a script stored beside the phase's policy.
     """
 
     name: str
@@ -65,7 +65,7 @@ class BandsHeader(StrictModel):
 
 
 class ChosenHeader(StrictModel):
-    """A flight that is kept whole: its number, why it was chosen, and how it ended."""
+    """A flight that is kept in full: its number, why it was chosen, and how it ended."""
 
     number: int
     role: Role
@@ -88,7 +88,7 @@ class ChannelShift(StrictModel):
 class ReportHeader(StrictModel):
     """The summary of a report: `report` is that of the flights, `guide` that of the guides on the same seeds.
 
-    `starts` says in words what each phase but the first was trained from; `flights_sha256` is the hash of
+    `starts` describes what each phase but the first was trained from; `flights_sha256` is the hash of
     `flights.npz`.
     """
 

@@ -1,4 +1,4 @@
-"""Flying for a report: every flight's ends, bands, a few flights whole, and the guides on the same seeds."""
+"""Fly for a report: start and end of every flight, bands, a few full flights, and the guides on the same seeds."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class StoredBatches:
         unfinished: UnfinishedReport,
         recorder: TelemetryRecorder | None = None,
     ) -> None:
-        """With a recorder, flights that may be chosen are kept whole, and so are the bands of the first batch."""
+        """With a recorder, also keep candidates for the chosen flights in full, and the bands of the first batch."""
         self.chain, self.headers, self.unfinished, self.recorder = chain, headers, unfinished, recorder
         self.parts: list[Arrays] = []
 
@@ -94,9 +94,9 @@ def report_flights(
     """Fly a chain, and its guides on the same seeds, and write the report folder (docs/reports.md).
 
     Args:
-      chain: who flies; the guides fly the same seeds if an agent flies some phase and every phase has a guide.
-      folder: of the report; only a report of the same mission is replaced.
-      flights, until, progress: as of `fly_batches`.
+      chain: the mission to fly; the guides fly the same seeds if an agent flies some phase and every phase has a guide.
+      folder: folder of the report; only a report of the same mission is replaced.
+      flights, until, progress: as in `fly_batches`.
 
     Raises:
       InputError: the folder holds something else.

@@ -1,4 +1,4 @@
-"""Flown missions in memory: what is read from a report folder, what its page is made of, and what plugins draw.
+"""Flown missions in memory: the data of a report folder, from which the page and the plugins' sections are drawn.
 
 Shapes: N flights, C channels of a phase, L limits of it, T samples of a flight, G points of the common time grid,
 K channels of the mission, M training starts.
@@ -18,7 +18,7 @@ from mission.statistics import Rate, rate
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FlownPhase:
-    """One phase of N flights. The rows of flights that never entered it hold the state in which they ended before."""
+    """One phase of N flights. The rows of flights that never entered it repeat the state in which they had ended."""
 
     name: str
     plugin: str
@@ -71,7 +71,7 @@ class Flights:
         return rate(int(self.success.sum()), self.count)
 
     def outcome(self, number: int) -> str:
-        """Return in words how flight `number` ended."""
+        """Return a description of how flight `number` ended."""
         for phase in self.phases:
             if not phase.success[number]:
                 return f"lost in {phase.name}: {phase.causes[phase.cause[number]]}"
@@ -89,7 +89,7 @@ class Track:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ChosenFlight:
-    """A flight that is kept whole."""
+    """A flight that is kept in full."""
 
     number: int
     role: str  # nominal, median, worst or lost
@@ -99,7 +99,7 @@ class ChosenFlight:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Bands:
-    """Quantiles over those of the first flights that are still flying, on a grid of 2 Hz since the mission began."""
+    """Quantiles over the flights of the first batch that are still flying, on a 2 Hz grid since the mission began."""
 
     flights: int
     time_s: np.ndarray  # [G]
@@ -119,7 +119,7 @@ class Bands:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TrainingStarts:
-    """The states from which a phase was trained, as its own telemetry on entering."""
+    """The states from which a phase was trained, as its telemetry on entering."""
 
     source: str  # in words
     values: np.ndarray  # [M, C] of the phase's channels

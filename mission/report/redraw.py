@@ -1,4 +1,4 @@
-"""The page of a report, drawn again from its stored records."""
+"""Redraw the page of a report from its stored records."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def read_records(folder: Path) -> tuple[ReportHeader, FlightRecords]:
 
 
 def report_again(folder: Path, mission: MissionFile | None = None, *, allow_local_plugins: bool = False) -> Path:
-    """Draw the page of a report again from its records, which stay as they are.
+    """Redraw the page of a report from its records, which are not changed.
 
     Args:
-      folder: of the report.
-      mission: whose plugins draw; None takes the installed plugins that the header names.
+      folder: folder of the report.
+      mission: the mission whose plugins draw; None uses the installed plugins that the header names.
       allow_local_plugins: permit `plugin: ./file.py`.
 
     Returns:

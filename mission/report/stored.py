@@ -1,4 +1,4 @@
-"""Reading one of the JSON files of a report: parse it, bring it to the present format, and check it."""
+"""Read one of the JSON files of a report: parse it, upgrade it to the current format, and check it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Upgrade = Callable[[dict[str, Any], str], dict[str, Any]]
 
 
 def parse_record(model: type[R], text: str, where: str, *, what: str, upgrade: Upgrade, remedy: str) -> R:
-    """Return the record that a JSON text holds, upgraded to the present format.
+    """Return the record that a JSON text holds, upgraded to the current format.
 
     Args:
-      model: of the record.
+      model: model of the record.
       text: the content of the file.
       where, what: the file, and what it should hold, for messages.
-      upgrade: for files of this kind.
+      upgrade: function that upgrades files of this kind.
       remedy: what to do if the file is damaged.
 
     Raises:
@@ -50,7 +50,7 @@ def parse_record(model: type[R], text: str, where: str, *, what: str, upgrade: U
 
 
 def unknown_format(where: str, expected: int, data: dict[str, Any], written_by: object, remedy: str) -> FormatError:
-    """Return the error for a record of another format; `written_by` is the version that the record names."""
+    """Return the error for a record of a different format; `written_by` is the version that the record names."""
     version = f", written by mission {str(written_by)[:40]}" if written_by else ""
     return FormatError(
         where,

@@ -14,11 +14,11 @@ from mission.statistics import Distribution, Rate, distribution, rate
 from mission.strict import StrictModel
 
 if TYPE_CHECKING:
-    from mission.flight.chain import Chain  # would load Orbax whenever a plugin imports `mission.FlightRecords`
+    from mission.flight.chain import Chain  # a run-time import would load Orbax with `mission.FlightRecords`
 
 
 class Margin(StrictModel):
-    """A limit, the value closest to it or furthest beyond it, and the number of flights that were beyond it."""
+    """A limit, the value closest to it or furthest beyond it, and the number of flights that violated it."""
 
     minimum: float | None
     maximum: float | None
@@ -98,12 +98,12 @@ def phase_summary(phase: Phase, result: PhaseFlight, entered: np.ndarray) -> Pha
 
 
 def durations(phase: Phase, result: PhaseFlight) -> np.ndarray:
-    """Return the seconds [N] that each flight spent in a phase; they are exact if the phase reports `phase_time_s`."""
+    """Return the seconds [N] that each flight spent in a phase; exact if the phase reports `phase_time_s`."""
     return result.telemetry.get("phase_time_s", result.steps * phase.environment.control_period_s)
 
 
 def _margin(limit: Limit, result: PhaseFlight, entered: np.ndarray) -> Margin:
-    """Return how the flights that entered (bool [N]) kept a limit."""
+    """Return the margin to a limit over the flights that entered (bool [N])."""
     minimum, maximum = limit.minimum, limit.maximum
     lowest, highest = (side[limit.channel][entered] for side in (result.lowest, result.highest))
     below = (minimum - lowest) if minimum is not None else np.full(lowest.shape, -np.inf)

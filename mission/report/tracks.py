@@ -1,4 +1,4 @@
-"""Telemetry at every control step: flying a batch while recording it, and the tracks and bands made from that.
+"""Telemetry at every control step: fly and record a batch, and derive tracks and bands from the recording.
 
 Shapes: N vehicles of a batch (at most 1,000), C channels of a phase, K channels of the mission, B control steps of a
 block, T instants, M vehicles that are read, S samples, G grid points.
@@ -30,7 +30,7 @@ from mission.flight.fly import (
 from mission.missionfile.phases import Phase, TrainedPhase
 from mission.report.records import Bands, Track
 
-BLOCK = 64  # control steps between two looks of the host at a batch
+BLOCK = 64  # control steps between two checks of a batch by the host
 GRID_S = 0.5
 _LEAST_SHARE = 0.05  # of the flights; bands end where fewer are left, or fewer than half of those that succeed
 _SPECS: dict[str, Any] = dict.fromkeys(Flying._fields, SPLIT) | {"t": REPLICATED}
@@ -38,7 +38,7 @@ _FLYING = Flying(**_SPECS)
 
 
 class BatchTelemetry(NamedTuple):
-    """The telemetry of one phase of one batch, in the arrays that each device wrote, since little of it is read."""
+    """The telemetry of one phase of one batch, as one array per device, since little of it is read."""
 
     blocks: list[tuple[np.ndarray, ...]]  # by block, by device: float32 [B, N / devices, C] after each control step
     flight: PhaseFlight
@@ -87,7 +87,7 @@ class TelemetryRecorder:
         return np.asarray(first)[:count]
 
     def fly_one(self, index: int, handoff: Any, keys: Any, alive: np.ndarray) -> BatchTelemetry:
-        """Fly one phase of one batch; arguments as of `Chain.fly_one`."""
+        """Fly one phase of one batch; for the arguments see `Chain.fly_one`."""
         phase, (begin, block) = self.chain.phases[index], self.programs[index]
         rows = len(alive)
         lanes = np.pad(alive, (0, BATCH - rows))
@@ -117,7 +117,7 @@ def _programs(phase: Phase) -> tuple[Any, Any]:
     control = agent_controller(phase) if isinstance(phase, TrainedPhase) else guide_controller(phase)
 
     def block(params: Any, keys: Array, now: Flying, last: Array) -> tuple[Flying, Array, Array, Any]:
-        """Advance by BLOCK steps, or fewer if all vehicles end before.
+        """Advance by BLOCK steps, or fewer if all vehicles end earlier.
 
         Returns the vehicles, their telemetry [N, C], the table [B, N, C] of the block (the rows of steps that were
         not flown are zero), and the hand-over.
@@ -137,7 +137,7 @@ def _programs(phase: Phase) -> tuple[Any, Any]:
             last,
             table,
             left,
-        )  # t is the same on all devices, also if one stops early
+        )  # t is the same on all devices, even if one stops early
 
     def split(function: Any, inputs: Any, outputs: Any) -> Any:
         return jax.jit(jax.shard_map(function, mesh=mesh(), in_specs=inputs, out_specs=outputs, check_vma=False))
@@ -149,14 +149,14 @@ def _programs(phase: Phase) -> tuple[Any, Any]:
 
 
 def _seconds(phase: Phase, table: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """Return the seconds since entering [T, M], from the phase's own clock if it has one, else from control steps."""
+    """Return the seconds since entering [T, M], from the channel `phase_time_s` if there is one, else from steps."""
     if "phase_time_s" in phase.channels:
         return table[..., phase.channels.index("phase_time_s")]
     return steps * phase.environment.control_period_s
 
 
 def tracks_of(chain: Chain, recorded: list[BatchTelemetry], lane: int) -> tuple[Track, ...]:
-    """Return the whole flight of one vehicle, phase after phase until it ended."""
+    """Return the complete flight of one vehicle, phase by phase, until it ended."""
     tracks, clock = [], 0.0
     for phase, part in zip(chain.phases, recorded, strict=True):
         if not part.alive[lane]:
@@ -219,7 +219,7 @@ def _places(
       begin: [N] seconds since the mission began, on entering.
 
     Returns:
-      rows: of the grid, those that the phase touches; the others are [., N] on these rows.
+      rows: the grid rows that the phase covers; the other results are [., N] on these rows.
       low, high: flat index of the sample before and of the one after.
       weight: of the latter.
       inside: whether the vehicle is in this phase.

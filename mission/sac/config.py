@@ -61,7 +61,7 @@ class WarmUpConfig(StrictModel):
     """Critic-only updates between the fill and the first joint update."""
 
     steps: int = Field(0, ge=0, le=10**9, description="Critic updates.")
-    learning_rate: Positive | None = Field(None, description="None: the critic's.")
+    learning_rate: Positive | None = Field(None, description="None: critic_learning_rate.")
     batch_size: Count | None = Field(None, description="None: batch_size.")
 
 
@@ -94,7 +94,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 class SacConfig(LearnerConfig):
-    """The hyper-parameters of one agent: data only. The plugin gives defaults, the mission file overrides them."""
+    """The hyper-parameters of one agent: data only. The plugin sets defaults, and the mission file overrides them."""
 
     presets: ClassVar[dict[str, dict[str, Any]]] = PRESETS
 
@@ -127,13 +127,15 @@ class SacConfig(LearnerConfig):
     temperature_learned: bool = Field(True, description="False keeps temperature_initial (1801.01290).")
     temperature_min: Positive = Field(1e-6, description="Lower clip of the temperature.")
     temperature_max: Positive = Field(10.0, description="Upper clip of the temperature.")
-    temperature_delay_updates: int = Field(1, ge=0, description="Joint updates before the temperature moves.")
+    temperature_delay_updates: int = Field(
+        1, ge=0, description="Joint updates before the first update of the temperature."
+    )
     target_entropy: Literal["action_dim", "max_std"] | float = Field(
         "action_dim",
         description="action_dim: -A (1812.05905, section 5). max_std: entropy of a Gaussian with that std, "
         "A (log max_std + 0.5 log 2 pi e). Or a number.",
     )
-    max_std: Positive = Field(1.0, description="Largest std of the bounded head; target entropy.")
+    max_std: Positive = Field(1.0, description="Largest std of the bounded head; also used by target_entropy: max_std.")
     buffer_size: Count = Field(200_000, le=2**31 - 1, description="Transitions kept, rounded down to whole iterations.")
     batch_size: Count = Field(256, description="Transitions per update.")
     n_step: Count = Field(1, le=1000, description="Steps summed before bootstrapping (Sutton 7.1).")

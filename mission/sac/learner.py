@@ -1,7 +1,7 @@
 """Soft Actor-Critic as the engine's learner: replay, minibatches, updates and critic warm-up.
 
-Shapes: E vehicles, C replay capacity, B minibatch, O observation, A action. A minibatch is drawn equally on every
-device; each device takes its share of it (`device_share`).
+Shapes: E vehicles, C replay capacity, B minibatch, O observation, A action. Every device draws the same
+minibatch and processes its own share of it (`device_share`).
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ _TD_BLOCK = 4096  # rows whose TD error is computed at once
 _LOOKED_AT = 512  # priorities in a histogram
 _MEAN_ACTIONS = {"squashed": "tanh(output[:A])", "bounded": "tanh(output[:A])", "softplus": "output[:A]"}
 
-# Weights of shape [B] against errors of shape [B, 1] would broadcast to [B, B] without a message. The learner's code
-# rejects that while it is traced; plugins may broadcast as they like.
+# Weights of shape [B] against errors of shape [B, 1] would silently broadcast to [B, B]. The learner rejects that
+# while it is traced; plugins may broadcast as they like.
 _strict = jax.numpy_rank_promotion("raise")
 
 
 def device_share(rows: Array, axis: int = 0) -> Array:
-    """Return this device's part of a minibatch; the whole of it if it does not divide evenly."""
+    """Return this device's part of a minibatch, or the whole minibatch if it does not divide evenly."""
     devices = lax.axis_size(AXIS)
     if rows.shape[axis] % devices:
         return rows
@@ -83,7 +83,7 @@ class Sac(Learner):
         return store.create(capacity, store.row_width(self.example), config.prioritised)
 
     def act(self, agent: Agent, obs: Array, key: Array) -> Array:
-        """Sample the policy."""
+        """Sample actions from the policy."""
         normal = self.networks_of.normal(agent.actor, obs)
         noise = jax.random.normal(key, (obs.shape[0], self.actions))
         return sample_action(self.config.actor.head, normal, noise)[0]
@@ -142,7 +142,7 @@ class Sac(Learner):
         return agent.actor
 
     def with_policy(self, agent: Agent, policy: Any) -> Agent:
-        """Return the agent with other parameters of the actor."""
+        """Return the agent with the actor's parameters replaced."""
         return agent._replace(actor=policy)
 
     def mean_action(self, policy: Any, obs: Array) -> Array:
@@ -154,7 +154,7 @@ class Sac(Learner):
         return {"Actor": agent.actor, "Critic": agent.critic}
 
     def replay_samples(self, replay: Replay, key: Array) -> dict[str, Array]:
-        """Return some priorities."""
+        """Return a random sample of the priorities."""
         if not replay.tree:
             return {}
         rows = jax.random.randint(key, (_LOOKED_AT,), 0, replay.size)
@@ -195,13 +195,13 @@ class Sac(Learner):
         return "softplus(output[A:]) + 1e-8"
 
     def draw_minibatch(self, replay: Replay, key: Array, size: int, updates: Array) -> tuple[Minibatch, Array]:
-        """Return this device's share of a minibatch of n-step transitions, and the indices [size] of all of it."""
+        """Return this device's share of a minibatch of n-step transitions, and all indices [size] of the minibatch."""
         beta = 1.0 - (1.0 - self.config.beta) * self.config.beta_decay ** updates.astype(jnp.float32)
         index, weight = store.sample(replay, key, size, beta)
         return self._minibatch(replay, device_share(index), device_share(weight)), index
 
     def _minibatch(self, replay: Replay, index: Array, weight: Array) -> Minibatch:
-        """Return the n-step transitions that begin at rows [B]."""
+        """Return the n-step transitions that start at rows [B]."""
         config = self.config
         window = store.gather_n_step(replay, index, self.example, config.n_step, config.gamma, config.vehicles)
         return Minibatch(

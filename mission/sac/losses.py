@@ -19,7 +19,7 @@ from jax.flatten_util import ravel_pytree
 from mission.sac.config import SacConfig
 from mission.sac.networks import Networks, sample_action
 
-# One all-reduce of more floats than this is several times slower on the CPU than two of half.
+# On the CPU, one all-reduce of more floats than this is several times slower than two of half the size.
 _REDUCE_FLOATS = 60_000
 
 
@@ -177,7 +177,7 @@ def update_agent(
         lambda p: actor_loss(config, networks, p, agent.critic, agent.log_temperature, batch.obs, noise[1]),
         has_aux=True,
     )(agent.actor)
-    # The TD errors travel with the actor's gradient: a reduction of their own costs as much.
+    # The TD errors share the all-reduce of the actor's gradient, because a separate one would cost as much again.
     devices = lax.axis_size(axis)
     slots = jnp.zeros((devices, td.size)).at[lax.axis_index(axis)].set(td * devices)
     grads, loss_pi, log_density, std, slots = all_mean((grads, loss_pi, log_density, std, slots), axis)

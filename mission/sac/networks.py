@@ -23,9 +23,9 @@ _ACTIVATIONS = {"relu": nn.relu, "tanh": jnp.tanh, "elu": nn.elu, "silu": nn.sil
 
 @jax.custom_vjp
 def layer_norm(x: Array, scale: Array, bias: Array) -> Array:
-    """Apply LayerNorm over the last axis of [B, W] (Ba et al. 2016), with a gradient that is written out.
+    """Apply LayerNorm over the last axis of [B, W] (Ba et al. 2016), with a hand-written gradient.
 
-    The derivative that JAX finds makes five passes over [B, W] on a CPU; this one makes two (`benchmarks/updates.py`
+    The automatic derivative makes five passes over [B, W] on a CPU; this one makes two (`benchmarks/updates.py`
     measures the ratio).
     """
     return _layer_norm_forward(x, scale, bias)[0]
@@ -41,7 +41,7 @@ def _layer_norm_forward(x: Array, scale: Array, bias: Array) -> tuple[Array, tup
 
 def _layer_norm_backward(saved: tuple[Array, Array, Array], grad: Array) -> tuple[Array, Array, Array]:
     normal, inverse_std, scale = saved
-    # Row means as products with a column vector: a library call, where a reduction is a slow loop.
+    # Row means are products with a column vector: that is a fast library call, while a reduction is a slow loop.
     weight = (scale / scale.shape[0])[:, None]
     through_mean, through_std = grad @ weight, (grad * normal) @ weight
     dx = inverse_std * (grad * scale[None, :] - through_mean - normal * through_std)
@@ -135,7 +135,7 @@ class Networks(NamedTuple):
         return cast(Normal, self.actor.apply(params, obs))
 
     def q(self, params: Any, obs: Array, action: Array) -> Array:
-        """Both critics at [B, O], [B, A]: [2, B]."""
+        """Return both critics' values [2, B] at [B, O], [B, A]."""
         return cast(Array, self.critic.apply(params, obs, action))
 
 

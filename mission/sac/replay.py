@@ -1,8 +1,8 @@
 """Replay over any pytree of float32 rows: uniform or prioritised, n-step, all inside jit.
 
 Rows are packed in one [C, W] float32 array, so a minibatch is one gather. Priorities form a tree of fan-out 16; the
-prefix sums of a row are its product with a triangular matrix. Rows that change are summed again, not corrected by
-differences, so that the tree does not drift.
+prefix sums of a row are its product with a triangular matrix. Sums above a changed row are computed again instead of
+being corrected by differences, so that rounding errors do not accumulate.
 
 PER: Schaul et al. 2016, arXiv:1511.05952. Shapes: C capacity, W width of a row, E rows appended at once (one per
 vehicle), B minibatch, K = 16.
@@ -20,7 +20,7 @@ from jax import Array, lax
 
 FAN_OUT = 16
 _TOP = 128  # largest number of entries of the top level
-_DENSE = 65_536  # a level over at most this many entries is summed again as a whole, which is cheaper
+_DENSE = 65_536  # up to this many entries below it, summing a whole level again is cheaper
 
 
 class Replay(NamedTuple):
@@ -82,7 +82,7 @@ def append(replay: Replay, batch: Any) -> Replay:
 
 
 def _set_leaves(tree: tuple[Array, ...], index: Array, value: Array) -> tuple[Array, ...]:
-    """Set leaves [B]; of equal indices the largest value counts. Then sum the rows above again."""
+    """Set leaves [B], with the largest value for duplicate indices, and sum the rows above again."""
     row = index // FAN_OUT
     leaves = tree[-1].reshape(-1).at[index].set(0.0).at[index].max(value)
     levels = [leaves.reshape(tree[-1].shape)]
@@ -114,13 +114,13 @@ def _prefix_flat(values: Array) -> Array:
 
 
 def _search_top(entries: Array, u: Array, stratum: Array) -> tuple[Array, Array]:
-    """Return the entry of [N] in which each u falls, and the rest of u in it; u [B] holds one value per stratum.
+    """Return the entry of [N] into which each u falls, and the remainder of u; u [B] holds one value per stratum.
 
-    Inverted, this needs no search: the stratum of a sum gives the number of u below it, and the index of an entry is
-    the number of sums that are not above u.
+    No search is needed: the stratum of a prefix sum gives the number of u below it, and the index of an entry is the
+    number of prefix sums that are not above u.
     """
     batch, prefix = u.shape[0], _prefix_flat(entries)
-    u = jnp.minimum(u, prefix[-1] * (1.0 - 1e-6))  # rounding must not run off the end
+    u = jnp.minimum(u, prefix[-1] * (1.0 - 1e-6))  # rounding must not lead past the last entry
     mine = jnp.minimum((prefix / stratum).astype(jnp.int32), batch)
     below = mine + ((mine < batch) & (u[jnp.minimum(mine, batch - 1)] < prefix))
     counts = jnp.zeros(-(-batch // FAN_OUT) * FAN_OUT).at[below].add(1.0, mode="drop")
@@ -129,10 +129,10 @@ def _search_top(entries: Array, u: Array, stratum: Array) -> tuple[Array, Array]
 
 
 def _search_row(rows: Array, index: Array, u: Array) -> tuple[Array, Array, Array]:
-    """Return the child of each row [B, K] in which u [B] falls, as an index in the level; the rest of u; its mass.
+    """Return the child of each row [B, K] into which u [B] falls, as an index in the level; the remainder; its mass.
 
-    The bisection is a loop of its own, so that its result is an array: otherwise XLA computes the index again for
-    every element of the gather that follows.
+    The bisection is a separate loop, so that its result is an array. Otherwise XLA would compute the index again for
+    every element of the following gather.
     """
     prefix, first = _prefix(rows), index * FAN_OUT
     here = jnp.arange(u.shape[0], dtype=jnp.int32) * FAN_OUT - first  # from the level to these rows
@@ -143,7 +143,7 @@ def _search_row(rows: Array, index: Array, u: Array) -> tuple[Array, Array, Arra
         child, below = carry
         half = FAN_OUT // 2 >> step
         until = flat[here + child + half - 1]
-        # A child without mass is passed over by <=.
+        # With <=, a child without mass is skipped.
         return jnp.where(until <= u, child + half, child), jnp.where(until <= u, until, below)
 
     child, below = lax.fori_loop(0, FAN_OUT.bit_length() - 1, halve, (first, jnp.zeros_like(u)))
@@ -158,13 +158,13 @@ def sample(replay: Replay, key: Array, batch: int, beta: Array | float) -> tuple
     """
     if not replay.tree:
         return jax.random.randint(key, (batch,), 0, replay.size), jnp.ones(batch)
-    # The lowest level with no more entries than there are strata is searched at once.
+    # The search starts at the lowest level that has no more entries than there are strata.
     first = max((k for k, level in enumerate(replay.tree) if level.size <= batch), default=0)
     top = replay.tree[first].reshape(-1)
     total = top.sum()
     stratum = total / batch
     u = (jnp.arange(batch) + jax.random.uniform(key, (batch,))) * stratum
-    # All reads, the mass included, come before the update's writes: otherwise XLA copies the tree.
+    # All reads, including that of the mass, precede the update's writes; otherwise XLA copies the tree.
     index, u = _search_top(top, u, stratum)
     leaf = top[index]
     for level in replay.tree[first + 1 :]:
@@ -198,7 +198,7 @@ def rebuild_priorities(replay: Replay, td_error: Array, alpha: float, epsilon: f
 
 
 class NStep(NamedTuple):
-    """n-step windows of a minibatch: what a one-step target needs, with its own discount."""
+    """n-step windows of a minibatch, in the form that a one-step target needs, each with its own discount."""
 
     first: Any  # transition at the window's start, leaves [B, ...]
     last: Any  # transition at its end

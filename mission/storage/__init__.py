@@ -1,1 +1,1 @@
-"""What is kept on disk between runs: training steps, policies, their records, and the folder lock."""
+"""Storage on disk between runs: training steps, policies, their records, and the folder lock."""

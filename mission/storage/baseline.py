@@ -1,4 +1,4 @@
-"""The baseline of a mission: how its stored policies flew when they were made, flight by flight.
+"""The baseline of a mission: the outcome of each flight of its stored policies when they were made.
 
 `baseline.npz` holds a record as JSON and, for each phase, success (packed bits), cause and control steps.
 Shapes: N flights.
@@ -40,7 +40,7 @@ class BaselinePhase(StrictModel):
 
 
 class BaselineRecord(Record):
-    """What a baseline was flown with; flights 0 to `flights` - 1 of the seed."""
+    """The record of a baseline: flights 0 to `flights` - 1 of the seed, flown by these policies."""
 
     mission: str
     seed: int
@@ -65,7 +65,7 @@ def write_baseline(folder: Path, baseline: Baseline) -> None:
     """Write `baseline.npz` into a mission's folder, atomically.
 
     Raises:
-      MachineError: disk full or no permission; what was there before is still there.
+      MachineError: disk full or no permission; the previous file is kept.
     """
     arrays: dict[str, Any] = {"record": np.array(baseline.record.model_dump_json())}
     for phase, outcomes in zip(baseline.record.phases, baseline.outcomes, strict=True):

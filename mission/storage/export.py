@@ -15,7 +15,7 @@ TENSORS, DESCRIPTION = "actor.safetensors", "policy.json"
 
 
 class PolicyDescription(PolicyNetwork):
-    """What `policy.json` holds: names of inputs and outputs, and how the tensors give one from the other."""
+    """The content of `policy.json`: names of inputs and outputs, and how the tensors map one to the other."""
 
     format: Literal[1] = 1
     phase: str

@@ -1,4 +1,4 @@
-"""One writer a folder: checkpoints and reports."""
+"""Lock folders of checkpoints and reports, so that each has at most one writer."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def folder_lock(folder: Path, option: str = "--checkpoints") -> Generator[None]:
     """Hold the exclusive lock of a mission's or a report's folder; it dies with the process.
 
     Args:
-      folder: made where it does not exist; keeps the file `.lock`.
-      option: of the command line, that chose the folder.
+      folder: created if it does not exist; the file `.lock` stays in it.
+      option: the command-line option that chose the folder, for messages.
 
     Raises:
       MachineError: another run holds it, or the folder cannot be written.

@@ -1,4 +1,4 @@
-"""Stored policies: where to look for them, loading them, and whether they still fit the mission."""
+"""Stored policies: find them, load them, and check whether they still fit the mission."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ SHIPPED = DEFAULT_CHECKPOINTS / "shipped"
 
 
 def refuse_other(folder: Path, stored: StoredRecord, current: StoredRecord, phases: Sequence[Phase]) -> None:
-    """Refuse to write to a folder that was begun under another seed, configuration, plugin or start.
+    """Reject writing to a folder that was started with another seed, configuration, plugin or initial policy.
 
     Args:
-      folder: of the phase, for the message.
-      stored, current: what the folder was made under, and what it would be made under now.
-      phases: the mission's phases up to this one or more, whose models read the stored configuration.
+      folder: folder of the phase, for the message.
+      stored, current: the conditions under which the folder was made, and the present ones.
+      phases: the mission's phases, at least up to this one; their models read the stored configuration.
 
     Raises:
       StaleError: the first difference.
@@ -57,7 +57,7 @@ def refuse_other(folder: Path, stored: StoredRecord, current: StoredRecord, phas
 
 
 def plugin_change(stored: StoredRecord, phases: Sequence[Phase]) -> str:
-    """Return the first difference between the stored origins of the plugins and today's; empty if none."""
+    """Return the first difference between the stored origins of the plugins and the current ones; empty if none."""
     stored_origins, origins = ([one.model_dump() for one in side] for side in (stored.plugins, plugin_records(phases)))
     return first_change(stored_origins, origins)
 
@@ -70,7 +70,7 @@ def load_actor(folder: PhaseFolder, phase: TrainedPhase) -> Any:
 
 
 def find_policies(mission: MissionFile, phases: Sequence[Phase], checkpoints: str | Path | None) -> Path:
-    """Return the folder that holds the mission's policies; the shipped ones if no folder was named.
+    """Return the folder of the mission's policies; the shipped ones if some are missing and no folder was named.
 
     Raises:
       MachineError: a policy is missing.
@@ -94,7 +94,7 @@ def find_policies(mission: MissionFile, phases: Sequence[Phase], checkpoints: st
 
 
 def stored_actor(folder: PhaseFolder, phases: Sequence[Phase], index: int, allow_stale: bool) -> Any:
-    """Return the stored policy of phase `index`, after checking what it was made under.
+    """Return the stored policy of phase `index`, after checking its configuration and plugins.
 
     Raises:
       StaleError: it was made under another configuration, and that is not allowed.

@@ -1,8 +1,8 @@
-"""Every record that is kept on disk beside arrays: typed, with a format number, and upgraded when it is older.
+"""Every record that is stored beside arrays: typed, with a format number, and upgraded if it is older.
 
-To change a record: change its model, raise `FORMAT` (and the format of `mission.gate.GateVerdict`), and teach `upgrade`
-the step from the format before. An option of a plugin or a learner is no such change: configurations are stored as JSON
-and compared through the models of the day (`mission.missionfile.changes`).
+To change a record: change its model, raise `FORMAT` (and the format of `mission.gate.GateVerdict`), and extend
+`upgrade` with the step from the previous format. A new option of a plugin or learner is not such a change, because
+configurations are stored as JSON and compared through the current models (`mission.missionfile.changes`).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class EvaluationRecord(StrictModel):
 
 
 class RunProgress(StrictModel):
-    """The host's side of a training run; it changes while the phase trains."""
+    """The host's part of the state of a training run; it changes while the phase trains."""
 
     model_config = ConfigDict(frozen=False)
 
@@ -51,7 +51,7 @@ class RunProgress(StrictModel):
     evaluations: int = 0
     best_score: list[float] = Field(default_factory=list)
     best_env_steps: int = 0
-    finished: str = ""  # "gate" or "budget" once it has ended
+    finished: str = ""  # "gate" or "budget" once training has ended
     gate: GateVerdict | None = None
     evaluation: EvaluationRecord | None = None
 
@@ -64,13 +64,13 @@ class BankSize(StrictModel):
 
 
 class Record(StrictModel):
-    """A record of its own on disk."""
+    """A record that is a separate file on disk."""
 
     format: Literal[2] = FORMAT
 
 
 class StoredRecord(Record):
-    """What every stored part of a phase was made under.
+    """The conditions under which a stored part of a phase was made.
 
     `configuration`, `given` and `plugins` have one entry per phase up to this one, as it was when the record was
     written. `given` holds the parameters as the mission file gave them; version 0.1 did not store them (None).
@@ -109,12 +109,12 @@ class PolicyRecord(StoredRecord):
 
 
 def plugin_records(phases: Sequence[Phase]) -> tuple[PluginRecord, ...]:
-    """Return where the plugins of phases come from, as records store it."""
+    """Return the origins of the plugins of phases, as records store them."""
     return tuple(PluginRecord(**dataclasses.asdict(phase.origin)) for phase in phases)
 
 
 def read_record(model: type[R], text: str, where: str) -> R:
-    """Return a stored record, upgraded to the present format.
+    """Return a stored record, upgraded to the current format.
 
     Raises:
       FormatError: its format is not one that this version reads.
@@ -145,7 +145,7 @@ def json_mapping(text: str) -> dict[str, Any]:
 
 
 def upgrade(data: dict[str, Any], where: str) -> dict[str, Any]:
-    """Return the data of a record, and of the verdicts in it, in the present format.
+    """Return the data of a record, and of the verdicts in it, in the current format.
 
     Raises:
       FormatError: the format is unknown.
@@ -164,7 +164,7 @@ def upgrade(data: dict[str, Any], where: str) -> dict[str, Any]:
 def _check_format(data: dict[str, Any], where: str, engine: str) -> int:
     """Return the format of a record, 1 to FORMAT."""
     found = data.get("format")
-    if type(found) is int and 1 <= found <= FORMAT:  # True and 1.0 are no format numbers, although they equal 1
+    if type(found) is int and 1 <= found <= FORMAT:  # True and 1.0 equal 1 but are not format numbers
         return found
     raise FormatError(
         where,
@@ -175,9 +175,9 @@ def _check_format(data: dict[str, Any], where: str, engine: str) -> int:
 
 
 def _from_format_1(data: dict[str, Any]) -> dict[str, Any]:
-    """Format 1 (mission 0.1) wrote the settings of a gate as `asked`, and an evaluation's return as `return`."""
+    """Upgrade from format 1 (mission 0.1): it named a gate's settings `asked`, and an evaluation's return `return`."""
     data = data | {"format": FORMAT}
-    if isinstance(data.get("machine"), dict):  # it described more than what decides the bits
+    if isinstance(data.get("machine"), dict):  # it also held entries that do not decide the bits
         data["machine"] = {name: data["machine"].get(name) for name in Machine.model_fields}
     if isinstance(data.get("gate"), dict):
         data["gate"] = _gate_from_format_1(data["gate"])

@@ -2,7 +2,7 @@
 
 A step is one folder: a folder of Orbax's for each part of the state, `meta.json`, and `manifest.json` with the SHA-256
 of every file; a policy holds the files of `mission.storage.export` too. It is written under a temporary name and
-renamed, so a step exists whole or not at all.
+renamed, so a step exists completely or not at all.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def content_hash(tree: Any) -> str:
-    """SHA-256 of the numbers of a pytree, wherever and whenever it was stored."""
+    """Return the SHA-256 of the numbers of a pytree; it does not depend on where or when they were stored."""
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
         if jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key):
@@ -56,7 +56,7 @@ def write_step(
 
     Args:
       final: the folder; replaced if it exists.
-      tree: each entry can be read alone; None is left out.
+      tree: the entries, each of which can be read alone; None is left out.
       record: becomes `meta.json`.
       files: further files, name -> content.
 
@@ -73,7 +73,7 @@ def write_step(
 
 
 def rewrite_record(folder: Path, record: StoredRecord, files: Mapping[str, bytes] | None = None) -> None:
-    """Replace the record of a step, and further files of it, atomically; its arrays stay byte for byte.
+    """Replace the record of a step, and further files of it, atomically; the arrays are not changed.
 
     Raises:
       MachineError: disk full or no permission; what was there before is still there.
@@ -119,7 +119,7 @@ def _new_step(final: Path) -> Generator[Path]:
 
 
 def check_format(folder: Path) -> None:
-    """Check that this version reads the record of a step; what is missing or damaged is left to `verify_step`.
+    """Check that this version reads the record of a step; missing or damaged files are left to `verify_step`.
 
     Raises:
       FormatError: it does not.
@@ -135,7 +135,7 @@ def verify_step(folder: Path, model: type[R]) -> R:
 
     Raises:
       ValueError: says what is missing or altered.
-      FormatError: the record has a format that this version does not read; the rest is not looked at then.
+      FormatError: the record has a format that this version does not read; nothing else is checked then.
     """
     check_format(folder)
     try:
@@ -152,7 +152,7 @@ def verify_step(folder: Path, model: type[R]) -> R:
 
 
 def read_tree(folder: Path, target: dict[str, Any]) -> dict[str, Any]:
-    """Entries of a stored step, placed on this process's devices.
+    """Return entries of a stored step, placed on the devices of this process.
 
     Args:
       folder: a verified step.
@@ -182,7 +182,7 @@ class PhaseFolder:
 
     @property
     def done(self) -> bool:
-        """Whether policy and bank are written; the marker comes last."""
+        """True if policy and bank are complete; the marker is written last."""
         return (self.path / "done").is_file() and self.policy.is_dir()
 
     def mark_done(self) -> None:
@@ -194,7 +194,7 @@ class PhaseFolder:
         """Remove everything of this phase.
 
         Raises:
-          MachineError: something of it stays.
+          MachineError: some of it could not be removed.
         """
         with machine_errors(self.path, "to remove it", "correct the permissions"):
             (self.path / "done").unlink(missing_ok=True)  # first, so that an interrupted removal is not "done"
@@ -207,7 +207,7 @@ class PhaseFolder:
         return sorted(found, key=lambda p: int(p.name), reverse=True)
 
     def save_training(self, step: int, tree: Any, record: StepRecord) -> None:
-        """Write a training step and drop all but it and the newest readable one before it."""
+        """Write a training step; keep only it and the newest readable one before it."""
         write_step(self.training / str(step), tree, record)
         for old in self.steps()[2:]:
             shutil.rmtree(old, ignore_errors=True)
@@ -228,14 +228,14 @@ class PhaseFolder:
         return None
 
     def skip(self, step: Path, error: Exception) -> None:
-        """Put a training step aside for a person to look at, with a warning; it is none of `steps` any more."""
+        """Rename a training step with a warning, so that it is kept for inspection but no longer in `steps`."""
         aside = step.with_name(f"{step.name}.unreadable")
         shutil.rmtree(aside, ignore_errors=True)
         step.rename(aside)
         log.warning("%s skipped: %s; it is now %s", step, error, aside.name)
 
     def check_formats(self) -> None:
-        """Check that this version reads every record of the phase, so that nothing of it is trained over.
+        """Check that this version reads every record of the phase, so that training does not overwrite any of them.
 
         Raises:
           FormatError: it does not read one of them.
@@ -267,10 +267,10 @@ class PhaseFolder:
             ) from None
 
     def load_policy(self, target: dict[str, Any]) -> dict[str, Any]:
-        """Actor, bank, or both, by a target tree.
+        """Return the actor, the bank, or both, in the structure of a target tree.
 
         Raises:
-          MachineError: unreadable.
+          MachineError: the policy cannot be read.
         """
         try:
             return read_tree(self.policy, target)

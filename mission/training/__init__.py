@@ -1,1 +1,1 @@
-"""Training a mission: one phase after the other, each from where the phase before it really ended."""
+"""Training a mission: one phase after the other, each from the states in which the previous phase ended."""

@@ -1,4 +1,4 @@
-"""The bank of a phase: its stored end states, from which the next phase trains.
+"""The bank of a phase: its stored end states, from which the next phase is trained.
 
 Shapes: M training rows, K held-out rows, D float entries of one row.
 """
@@ -40,7 +40,8 @@ def bank_flights(
 ) -> tuple[PhaseFlight, np.ndarray]:
     """Fly the flights that fill a phase's bank; also return which of them started from held-out rows.
 
-    Held-out rows lead to held-out rows, so that no gate down the chain sees an ancestor that was trained on.
+    Flights from held-out rows give held-out rows, so that no later gate starts from a row whose ancestor was used for
+    training.
     """
     settings = phase.entry.bank
     kept = max(1, round(settings.flights * settings.held_out))
@@ -62,8 +63,8 @@ def build_bank(
       handoffs: leaves [N, ...], what the phase left.
       success: bool [N].
       held_out: bool [N], flights whose start was held out upstream (or drawn so).
-      settings: smallest size.
-      where, losses: for the message.
+      settings: the settings of the bank; `minimum` is the smallest size.
+      where, losses: the place and the losses by cause, for the message.
 
     Raises:
       GateError: fewer successes than `settings.minimum`, with the numbers in it.
@@ -96,7 +97,7 @@ def bank_shapes(phase: Phase, rows: int, held_out: int) -> TerminalBank:
 def fit_density(rows: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean [D] and a square root [D, D] of the covariance of the float leaves, float32.
 
-    The root is taken by eigenvalues, so that constant or dependent entries do no harm.
+    The root is computed from eigenvalues, so that constant or dependent entries are allowed.
     """
     m = count(rows)
     columns = [np.asarray(leaf, np.float64).reshape(m, -1) for leaf in jax.tree.leaves(rows) if is_float(leaf)]

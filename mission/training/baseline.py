@@ -1,4 +1,4 @@
-"""Fly the finished policies of a mission and keep how every flight ended: what `mission recertify` compares with."""
+"""Fly the finished policies of a mission and store how every flight ended, as the baseline of `mission recertify`."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ def record_baseline(
     observers: Observers,
     stop: Callable[[], bool],
 ) -> None:
-    """Record the baseline of a mission whose phases are all done, unless there is one of the same policies.
+    """Record the baseline of a mission whose phases are all done, unless one of the same policies exists.
 
     Args:
-      mission, phases: what was trained.
+      mission, phases: the trained mission and its phases.
       root: the mission's folder; `baseline.npz` is written into it.
-      seed: of the flights.
+      seed: seed of the flights.
       flights: N; 0 records nothing.
-      observers: get one event `baseline` after each batch.
-      stop: whether a signal has arrived; asked after each batch.
+      observers: receive an event `baseline` before the first and after each batch.
+      stop: returns whether a signal has arrived; called after each batch.
 
     Raises:
       Interrupted: a signal arrived; the policies are complete, and the next run records the baseline.
@@ -108,7 +108,7 @@ def load_chain(mission: MissionFile, phases: Sequence[Phase], root: Path, seed: 
 
 
 def outcomes_of(phases: Sequence[Phase], results: Sequence[PhaseFlight]) -> tuple[PhaseOutcomes, ...]:
-    """Return how N flights ended each phase; what a flight would do in a phase that it did not enter is left out."""
+    """Return how N flights ended each phase; a phase that a flight did not enter counts as cause 0 after 0 steps."""
     entered, outcomes = np.ones(len(results[0].success), bool), []
     for phase, result in zip(phases, results, strict=True):
         success = result.success & entered

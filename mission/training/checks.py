@@ -31,7 +31,7 @@ def check_states(phase: TrainedPhase, finite: np.ndarray, env_steps: int) -> Non
 
 
 def check_flights(phase: TrainedPhase, result: PhaseFlight, env_steps: int) -> None:
-    """Check evaluation flights: a broken vehicle is not one more failure, because its return is no number."""
+    """Check evaluation flights: a non-finite state is an error rather than one more failure, as its return is NaN."""
     broken = (result.cause == len(phase.causes) - 1) | ~np.isfinite(result.returns)
     if not broken.any():
         return
@@ -47,7 +47,7 @@ def check_flights(phase: TrainedPhase, result: PhaseFlight, env_steps: int) -> N
 
 
 def check_metrics(phase: TrainedPhase, learner: Learner, metrics: dict[str, np.ndarray], env_steps: int) -> None:
-    """Check metrics of updates: the earliest update counts; of one update, the metric that is computed first."""
+    """Check metrics of updates; report the earliest update, and of that update the metric that is computed first."""
     first = {
         name: int(np.isfinite(values.reshape(-1)).argmin())
         for name, values in metrics.items()

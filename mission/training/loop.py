@@ -1,7 +1,7 @@
-"""Training one phase on the host: chunks, evaluations, the gate, and when to save.
+"""Train one phase on the host: chunks, evaluations, the gate, and when to save.
 
-Everything that decides a result depends on counters, with keys folded from counters; so an interrupted run resumes
-bit-identically.
+Everything that decides a result depends on counters, and keys are folded from counters, so a resumed run is
+bit-identical to an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ log = logging.getLogger("mission")
 
 @dataclasses.dataclass
 class Run:
-    """A phase in training: what `train_phase` works on and a checkpoint stores."""
+    """The state of a phase in training: `train_phase` advances it, and a checkpoint stores it."""
 
     phase: TrainedPhase
     bank: TerminalBank | None
@@ -75,7 +75,7 @@ def train_chunk(run: Run, emit: Callable[..., None]) -> None:
     run.state, (stats, metrics, samples) = run.programs.chunk(run.state, run.bank, name_key(run.key, "chunk"))
     stats, metrics, samples = jax.tree.map(np.asarray, (stats, metrics, samples))
     seconds = time.perf_counter() - began
-    # A broken network breaks the vehicles that it flies in the next cycle: name what came first.
+    # A non-finite network spoils the vehicles that it flies in the next cycle, so report whichever came first.
     broken = ~np.all([np.isfinite(values).all(axis=1) for values in metrics.values()], axis=0)
     until = int(broken.argmax()) + 1 if broken.any() else len(broken)
     check_states(run.phase, stats["finite"][:until].reshape(-1, stats["finite"].shape[-1]), progress.env_steps)
@@ -132,7 +132,7 @@ def evaluate(run: Run, emit: Callable[..., None]) -> None:
     check_flights(run.phase, result, progress.env_steps)
     verdict = gate_verdict(gate, result.success, result.telemetry)
     success, returned = float(result.success.mean()), float(result.returns.mean())
-    # Once the successes suffice, their number is noise of the draw: the return says more.
+    # Above the gate, differences in the success rate are mostly sampling noise, so the return ranks policies.
     passed = gate is not None and verdict.passed
     score = [1.0, returned, success] if passed else [0.0, success, returned]
     if progress.evaluation is None or score > progress.best_score:
@@ -172,7 +172,7 @@ def train_phase(
       emit: kind, env_steps, scalars, histograms, series, data -> observers.
       save: writes a checkpoint of the run.
       interrupted: called after each chunk.
-      checkpoint_every_s: seconds between checkpoints. It decides when something is written, never what.
+      checkpoint_every_s: seconds between checkpoints. It decides when a checkpoint is written, never its content.
     """
     entry, progress, config = run.phase.entry, run.progress, run.phase.learner
     if progress.env_steps == 0:

@@ -1,4 +1,4 @@
-"""Train a mission, phase by phase: what the command line and a notebook call."""
+"""Train a mission, phase by phase; called by the command line and by notebooks."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ def train_mission(
     checkpoint_every_s: float = 30.0,
     baseline_flights: int | None = None,
 ) -> tuple[TrainingSummary, ...]:
-    """Train every phase in order, each from where the previous one really ended; resume what is stored.
+    """Train every phase in order, each from the states in which the previous one ended; resume stored phases.
 
     Args:
       mission: from `load_mission`.
       checkpoints: folder that holds `<mission>/<phase>/`.
       only: phases to train; the others are left as they are.
       init: phase -> phase folder whose policy its networks start from.
-      fresh: discard what is stored of the phases to be trained and restart them.
-      seed: replaces the mission file's.
-      log_dir: for observers that write (TensorBoard); default `runs`.
+      fresh: discard the stored results of the phases to be trained and restart them.
+      seed: replaces the seed of the mission file.
+      log_dir: folder for observers that write (TensorBoard); default `runs`.
       allow_local_plugins: permit `plugin: ./file.py`.
       checkpoint_every_s: seconds between training checkpoints.
-      baseline_flights: once all phases are done, their policies fly as often for `mission recertify`; 0: not at all,
-        None: `mission.training.baseline.BASELINE_FLIGHTS`.
+      baseline_flights: number of flights that record the baseline of `mission recertify` once all phases are done; 0:
+        none, None: `mission.training.baseline.BASELINE_FLIGHTS`.
 
     Raises:
-      MissionError: wrong input (2), gate missed or non-finite (1), not writable or a foreign format (3), interrupted
+      MissionError: wrong input (2), gate missed or non-finite (1), not writable or an unknown format (3), interrupted
         (130).
     """
     configure()

@@ -1,4 +1,4 @@
-"""The outcomes of the same flights at two times: which of them differ, and by how much the success rates do.
+"""Compare the outcomes of the same flights at two times: which of them differ, and by how much the success rates do.
 
 Shapes: N flights.
 """
@@ -25,7 +25,7 @@ class FlightEnd(StrictModel):
 
 
 class FlightDifference(StrictModel):
-    """A flight, and the first phase that it ends in another way than before."""
+    """A flight, and the first phase that it ended differently than before."""
 
     phase: str
     flight: int
@@ -100,7 +100,7 @@ def compare_outcomes(
 
 
 def _ends(outcomes: PhaseOutcomes, flights: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return success, name of the cause, and steps [N each]; by name, since a plugin may list its causes anew."""
+    """Return success, name of the cause, and steps [N each]; by name, since a plugin may reorder its causes."""
     causes = np.array(outcomes.causes)[outcomes.cause[:flights]]
     return outcomes.success[:flights], causes, outcomes.steps[:flights]
 

@@ -1,4 +1,4 @@
-"""Bring one phase of a mission to its end: resume, train, fly the bank, write the policy."""
+"""Complete one phase of a mission: resume, train, fly the bank, write the policy."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ class Trainer:
     checkpoint_every_s: float
 
     def train_all(self, chosen: list[int], fresh: bool) -> list[TrainingSummary]:
-        """Bring the chosen phases (int, in order of flight) to their ends; `fresh` removes what is stored of them."""
-        # What they start from is read before anything is removed: a mistyped option loses nothing.
+        """Complete the chosen phases (int, in order of flight); `fresh` removes their stored results first."""
+        # Initial policies and banks are read before anything is removed, so that a mistyped option destroys nothing.
         initial = {k: self._initial(self.phases[k], fresh) for k in chosen}
         banks = {k: self._upstream(k) for k in chosen if k - 1 not in chosen}
         for k in chosen if fresh else ():
@@ -74,7 +74,7 @@ class Trainer:
     def _train(
         self, index: int, initial: Any | None, bank: tuple[TerminalBank | None, str] | None, remedy: str
     ) -> TrainingSummary:
-        """Bring one phase to its end, from wherever it stands."""
+        """Complete one phase from its present state."""
         phase, began, folder = self.phases[index], time.monotonic(), self._folder(index)
         folder.check_formats()
         upstream, upstream_id = bank or self._upstream(index)
@@ -135,7 +135,7 @@ class Trainer:
         return bank, stored.content_sha256
 
     def _made_under(self, index: int, upstream: str) -> StoredRecord:
-        """Return the common part of the records of a phase, as it is to be written now."""
+        """Return the common part of the records of a phase for the present conditions."""
         phases = self.phases[: index + 1]
         configuration = [phase.configuration() for phase in phases]
         return StoredRecord(
@@ -153,7 +153,7 @@ class Trainer:
         )
 
     def _resume(self, folder: PhaseFolder, run: Run, made: StoredRecord) -> tuple[Run, StoredRecord]:
-        """Continue from the newest readable training step, if there is one; also return what the run was made under."""
+        """Continue from the newest readable training step, if there is one; also return the record of that run."""
         while True:
             newest = folder.newest_training()
             if newest is None:
@@ -178,7 +178,7 @@ class Trainer:
             return run, made.model_copy(update={"init": stored.init})
 
     def _initial(self, phase: Phase, fresh: bool) -> Any | None:
-        """Return the policy that a phase starts from by --init; a phase that has begun needs none."""
+        """Return the policy with which --init starts a phase; a phase that has already started needs none."""
         source, own = self.init.get(phase.name), PhaseFolder(self.root / phase.name)
         if source is None or not isinstance(phase, TrainedPhase) or (not fresh and (own.done or own.steps())):
             return None
@@ -202,7 +202,7 @@ class Trainer:
 
 @dataclasses.dataclass
 class _Ending:
-    """A phase that has been trained, or needs no training: its bank, its policy and its marker."""
+    """The end of a phase that has been trained or needs no training: its bank, its policy and its marker."""
 
     trainer: Trainer
     index: int

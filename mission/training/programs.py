@@ -1,8 +1,8 @@
 """The compiled programs of one phase in training: each is one `shard_map` and is traced once.
 
 Shapes: E vehicles, U updates per cycle, O observation, A action, L float leaves of a state. Everything is replicated on
-the devices; a learner splits its minibatches itself. Keys are folded from counters in the state, so it changes nothing
-where a chunk begins and ends.
+the devices; a learner splits its minibatches itself. Keys are folded from counters in the state, so chunk
+boundaries do not affect the result.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def _replicated(function: Callable[..., Any], arguments: int, donate: bool) -> C
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Builder:
-    """The functions that are compiled, as methods that share the phase and its learner."""
+    """The functions to compile, as methods that share the phase and its learner."""
 
     phase: TrainedPhase
     learner: Learner
@@ -85,7 +85,7 @@ class _Builder:
         return state, stats["finite"]
 
     def warm_up(self, state: TrainState, key: Array) -> tuple[TrainState, Array]:
-        """Let the learner prepare itself; also return its losses."""
+        """Run the learner's warm-up; also return its losses."""
         agent, replay, losses = self.learner.warm_up(state.agent, state.replay, key)
         return state._replace(agent=agent, replay=replay), losses
 

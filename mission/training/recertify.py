@@ -1,7 +1,7 @@
-"""`mission recertify`: do stored policies fly under today's code as they did when their baseline was recorded?
+"""`mission recertify`: check whether stored policies still fly as they did when their baseline was recorded.
 
 If every flight ends as before, the hashes of the plugins' sources in the records are renewed. After a deliberate change
-of the physics, `equivalent` asks for success rates that agree within 0.2 percentage points instead.
+of the physics, `equivalent` requires success rates that agree within 0.2 percentage points instead.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ EQUIVALENCE = "equivalence.json"
 
 
 class PluginChange(StrictModel):
-    """The plugin of a phase as the records name it, and as it is today."""
+    """The plugin of a phase according to the records, and the current one."""
 
     phase: str
     before: PluginRecord
@@ -85,9 +85,9 @@ def recertify_mission(
     """Fly the policies of a folder on the seed of their baseline, compare, and renew the records if they agree.
 
     Args:
-      folder: of a mission, `checkpoints/MISSION`.
-      mission: what was trained; None: as the records describe it.
-      equivalent: ask for success rates that agree within 0.2 percentage points, not for equal flights.
+      folder: folder of a mission, `checkpoints/MISSION`.
+      mission: the mission that was trained; None: as the records describe it.
+      equivalent: require success rates that agree within 0.2 percentage points instead of equal flights.
       allow_local_plugins: permit `plugin: ./file.py`.
       progress: called with (flights done, flights).
 
@@ -125,10 +125,10 @@ def recertify_mission(
 
 
 def require_passed(result: Recertification) -> None:
-    """Raise what a negative result means.
+    """Raise an error if the result is negative.
 
     Raises:
-      DifferentFlightsError: with how many flights differ and the first of them, or the rates that do not agree.
+      DifferentFlightsError: names the number of flights that differ and the first of them, or the rates that disagree.
     """
     if result.passed:
         return
@@ -191,7 +191,7 @@ def _read_baseline(folder: Path, records: Sequence[PolicyRecord], equivalent: bo
 def _resolve(
     folder: Path, records: Sequence[PolicyRecord], mission: MissionFile | None, allow_local: bool
 ) -> tuple[tuple[Phase, ...], MissionFile]:
-    """Return the phases of today, and the mission that they belong to.
+    """Return the current phases, and the mission to which they belong.
 
     Raises:
       StaleError: the policies were made under another configuration.
@@ -269,7 +269,7 @@ def _verdict(
 
 
 def _renew(folder: Path, records: Sequence[PolicyRecord], chain: Chain) -> None:
-    """Write today's plugins into the records, in the present format, with the files of `mission.storage.export`."""
+    """Write the current plugins into the records, in the current format, with the files of `mission.storage.export`."""
     plugins, given = plugin_records(chain.phases), tuple(phase.given for phase in chain.phases)
     for k, (record, phase, actor) in enumerate(zip(records, chain.phases, chain.actors, strict=True)):
         files = policy_files(phase, actor) if isinstance(phase, TrainedPhase) else {}

@@ -17,8 +17,8 @@ def draw_start(phase: Phase, bank: TerminalBank | None, key: Array) -> Any:
     """Draw a hand-over for one training vehicle: a stored row, a noisy row, or the phase's own start.
 
     Args:
-      phase: its `start` and its restart mixture are used.
-      bank: of the previous phase; None draws from `start` alone.
+      phase: the phase with its `start` and its restart mixture.
+      bank: bank of the previous phase; with None only `start` is used.
       key: consumed.
     """
     if bank is None:

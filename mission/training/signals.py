@@ -1,4 +1,4 @@
-"""Signals while training: the first one asks for a stop after the present chunk, the second one stops at once."""
+"""Signals during training: the first one stops after the current chunk, the second one stops at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ log = logging.getLogger("mission")
 
 @contextlib.contextmanager
 def interruptible() -> Generator[Callable[[], bool]]:
-    """Turn SIGINT and SIGTERM into a flag, which the yielded function returns; a second signal acts at once."""
+    """Turn SIGINT and SIGTERM into a flag, which the yielded function returns; a second signal stops at once."""
     received: list[int] = []
 
     def note(number: int, frame: Any) -> None:

@@ -1,4 +1,4 @@
-"""Training vehicles: one control step of each, and a restart where an episode has ended.
+"""Step the training vehicles by one control period, and restart those whose episode has ended.
 
 Shapes: E training vehicles, O observation, A action, L float leaves of a state.
 """
@@ -74,7 +74,7 @@ def step_envs(
       phase: the resolved phase.
       bank: end states of the previous phase, or None for the first phase.
       envs: EnvBatch, leaves [E, ...].
-      obs: [E, O], what the action was chosen on.
+      obs: [E, O], the observation from which the action was computed.
       action: [E, A]; the vehicle receives it clipped to [-1, 1].
       key: consumed.
     """

@@ -1,6 +1,6 @@
 """The page of a report: one file that opens offline, with the sections of the engine and those of plugins.
 
-All text is escaped, and the page forbids itself every request (Content-Security-Policy).
+All text is escaped, and the Content-Security-Policy of the page forbids every request.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def render_page(
     Args:
       records: of the flights.
       shifts: from `compare_handovers`.
-      reports: phase -> its plugin's `PhaseSpec.report`; each different one is called once.
+      reports: phase -> its plugin's `PhaseSpec.report`; each distinct function is called once.
     """
     own = [
         ("losses", "Losses by phase and cause", sections.losses(records.flights)),
@@ -80,7 +80,7 @@ def document(title: str, lead: str, parts: Sequence[tuple[str, str, str]], style
 
 
 def plugin_sections(records: FlightRecords, reports: Mapping[str, PluginReport | None]) -> list[Section]:
-    """Return the sections of every different `report` function; one that fails is left out with a warning."""
+    """Return the sections of every distinct `report` function; one that fails is left out with a warning."""
     added: list[Section] = []
     for report in dict.fromkeys(report for report in reports.values() if report is not None):
         try:

@@ -16,7 +16,7 @@ _FLOATS = 750_000  # of all chosen flights together: 4 MB as text
 
 
 class PagePhase(StrictModel):
-    """One phase of the mission, as the script finds it."""
+    """One phase of the mission, as the script reads it."""
 
     name: str
     plugin: str

@@ -17,7 +17,7 @@ _FEW_CHARTS = 3  # per phase whose hand-over does not
 
 
 def percent(value: float | None) -> str:
-    """Return a proportion as a person reads it: 98.12 %, or a dash for None."""
+    """Format a proportion for display: 98.12 %, or a dash for None."""
     return "-" if value is None else f"{100 * value:.2f} %"
 
 
@@ -55,7 +55,7 @@ def _paired(flights: Flights, guide: Flights) -> str:
 
 
 def losses(flights: Flights) -> str:
-    """Return a waterfall: how many flights succeed in each phase, and the causes that failed the others."""
+    """Return a waterfall: how many flights succeed in each phase, and by which causes the others fail."""
     rows, total = [], flights.count
     for phase in flights.phases:
         entered, succeeded = int(phase.entered.sum()), int((phase.entered & phase.success).sum())
@@ -77,7 +77,7 @@ def losses(flights: Flights) -> str:
 
 
 def margins(records: FlightRecords) -> str:
-    """Return a table of the limits: the worst value, the usual ones, and how many flights were beyond."""
+    """Return a table of the limits: the worst value, the 5 to 95 % range, and how many flights were beyond."""
     rows = []
     for phase in records.flights.phases:
         for at, limit in enumerate(phase.limits):
@@ -126,7 +126,7 @@ def _handover(records: FlightRecords, phase: FlownPhase, rows: Sequence[ChannelS
     far = [row for row in rows if row.differs]
     if far:
         words = ", ".join(f"{escape(row.channel)} ({row.distance:.2f})" for row in far)
-        verdict = f'<p class="warning">Flights enter {name} in other states than it was trained from: {words}.</p>'
+        verdict = f'<p class="warning">Flights enter {name} in states unlike its training starts: {words}.</p>'
     else:
         largest = max(row.distance for row in rows)
         verdict = f'<p class="good">No channel differs: the largest distance is {largest:.3f}.</p>'
@@ -145,7 +145,7 @@ def _handover(records: FlightRecords, phase: FlownPhase, rows: Sequence[ChannelS
 def telemetry(records: FlightRecords) -> str:
     """Return every channel over time, folded."""
     charts = "".join(time_chart(records, [name]) for name in records.channels())
-    note = f"Bands hold 5 to 95 % of those of the first {records.bands.flights:,} flights that are still flying."
+    note = f"Bands span the 5th to 95th percentile of the first {records.bands.flights:,} flights, while they fly."
     return (
         f'<p class="soft">{note}</p><details id="all"><summary>all {len(records.channels())} channels</summary>'
         f'<div class="charts">{charts}</div></details>'
@@ -153,7 +153,7 @@ def telemetry(records: FlightRecords) -> str:
 
 
 def provenance(records: FlightRecords) -> str:
-    """Return where the numbers come from, and the commands that give them again."""
+    """Return where the numbers come from, and the commands that reproduce them."""
     origin = records.provenance
     facts = {
         "mission digest": records.digest,

@@ -79,7 +79,7 @@ def main() -> None:
 
     @jax.vmap
     def on_the_pad(flight: Handover) -> Handover:
-        """Load and attitude at the start are errors of the day too."""
+        """Apply the dispersions of propellant and attitude, which act at the start."""
         day, motion = flight.dispersion, flight.state.motion
         attitude = quaternion_of_axis(Vector(day.tilt_x, day.tilt_y, jnp.sqrt(1.0 - day.tilt_x**2 - day.tilt_y**2)))
         motion = motion._replace(attitude=attitude, propellant=body.propellant * day.propellant)

@@ -1,7 +1,7 @@
 """mission-rocket: the flight of a reusable booster as phases for the mission engine.
 
 Other distributions may use the names below, and the modules `mission_rocket.physics.*`; everything loads on first use.
-A phase of the booster is a subclass of `BoosterPhase`; phases/landing_burn.py is a good one to copy.
+A phase of the booster is a subclass of `BoosterPhase`; phases/landing_burn.py is a good template.
 """
 
 from __future__ import annotations

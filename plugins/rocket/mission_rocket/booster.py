@@ -1,6 +1,6 @@
-"""Everything that the phases of the booster share: parameters, causes, box, reward pieces, and `BoosterPhase`.
+"""Everything that the phases of the booster share: parameters, causes, box, reward terms, and `BoosterPhase`.
 
-A phase is a final subclass of `BoosterPhase` in a file of its own; phases/landing_burn.py is a good one to copy.
+A phase is a final subclass of `BoosterPhase` in its own file; phases/landing_burn.py is a good template.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from mission_rocket.report import sections
 from mission_rocket.vehicles import Strict, Vehicle, build_body, flying_parts
 
 S = TypeVar("S")
-Box = dict[str, Array]  # the sides of a success box by name, each as a share of its limit: above 1 is outside
+Box = dict[str, Array]  # deviations by name as fractions of their limits in a success box: above 1 is outside
 
 
 class FlightParams(Strict):
@@ -55,7 +55,7 @@ class FlightParams(Strict):
 
 def residual_field(default: float) -> Any:
     """Return the field `residual` of a phase with a guidance law."""
-    return Field(default, ge=0.0, le=1.0, description="Authority of the agent over the guide; 0 for no guide.")
+    return Field(default, ge=0.0, le=1.0, description="Authority of the agent over the guide; 0: no guide.")
 
 
 def outside(box: Box, *names: str) -> Array:
@@ -64,7 +64,7 @@ def outside(box: Box, *names: str) -> Array:
 
 
 def off_centre(value: Scalar, bounds: tuple[float, float], centre: float | None = None) -> Array:
-    """Return the distance of a value from the centre of a range, as a share of half its width."""
+    """Return the distance of a value from the centre of a range, in units of half its width."""
     low, high = bounds
     return jnp.abs(value - (0.5 * (low + high) if centre is None else centre)) / (0.5 * (high - low))
 
@@ -80,7 +80,7 @@ def with_success(outcome: Outcome, reward: Scalar) -> Array:
 
 
 def between(bounds: tuple[float, float], draw: Array) -> Array:
-    """Return the value of a range at a draw in [-1, 1]."""
+    """Map a draw in [-1, 1] to a range."""
     return bounds[0] + (bounds[1] - bounds[0]) * 0.5 * (draw + 1.0)
 
 
@@ -103,8 +103,8 @@ class BoosterPhase(ObservedPhase[Handover, S], Generic[S]):
     controls: ClassVar[Any]  # Controls, or a property where they depend on the parameters
     engine_first: ClassVar[bool] = True
     carries_stages: ClassVar[bool] = False
-    # Reward per second for a full structural limit above 80 %. The phases differ because each was trained with a
-    # charge of 1 per step or per second; at the next training they become one number.
+    # Penalty per second, times the share of a structural limit above 80 %. The phases differ because each was trained
+    # with a penalty of 1 per step or per second; at the next training they become one number.
     limit_penalty_per_s: ClassVar[float] = 1.0
 
     @classmethod
@@ -127,15 +127,15 @@ class BoosterPhase(ObservedPhase[Handover, S], Generic[S]):
         """Return the reward terms of a step."""
 
     def burning_groups(self) -> int:
-        """Return how many engine groups burn, from the first: all of them, unless the phase says otherwise."""
+        """Return how many engine groups burn, counted from the first: all of them, unless a phase overrides this."""
         return len(self.body.engines)
 
     def own_telemetry(self, state: S) -> dict[str, Scalar]:
-        """Return the channels that only this phase has."""
+        """Return the telemetry channels that only this phase has."""
         return {}
 
     def impact(self, state: S) -> Impact | None:
-        """Return the impact of a fall without air where the phase predicts it anyway; else telemetry predicts it."""
+        """Return the vacuum impact point if the phase predicts it anyway; None: telemetry predicts it."""
         return None
 
     def draw(self, key: Array, count: int) -> tuple[Dispersion, Array, Array]:
@@ -166,7 +166,7 @@ class BoosterPhase(ObservedPhase[Handover, S], Generic[S]):
         return Handover(state._replace(motion=motion, ignitions_left=left), dispersion)
 
     def aimed(self, velocity: Vector, height: Scalar, target_x: Scalar, target_y: Scalar) -> Vector:
-        """Return the position at an altitude from which a fall without air ends at a target."""
+        """Return the position at an altitude from which a ballistic fall in vacuum ends at a target."""
         position = Vector(jnp.zeros(()), jnp.zeros(()), jnp.asarray(height, jnp.float32))
         for _ in range(2):  # the Earth is round: the second pass corrects the altitude
             impact, _ = fall(self.site, position, velocity)
@@ -176,13 +176,13 @@ class BoosterPhase(ObservedPhase[Handover, S], Generic[S]):
 
     def entered(self, flight: Handover) -> dict[str, Any]:
         """Return the shared fields of the state, but for the plan, of a flight that enters the phase."""
-        # no step of this phase has loaded the structure yet
+        # no step of this phase has loaded the structure so far
         measured = measure(self.body, self.site, flight, self.engine_first)._replace(limit_share=jnp.zeros(()))
         zero = jnp.zeros(())
         return {"flight": flight, "time": zero, "arrived": jnp.bool_(False), "measured": measured, "worst": zero}
 
     def received(self, state: Any, action: Array) -> Setting:
-        """Return the setting that the vehicle receives under an action of the agent."""
+        """Return the setting that the vehicle receives for an action of the agent."""
         return self.controls.decode(self.controls.corrected(state.plan.action, self.params.residual, action))
 
     def switch(self, *events: tuple[Array, Scalar]) -> Array:
@@ -220,7 +220,7 @@ class BoosterPhase(ObservedPhase[Handover, S], Generic[S]):
           state: of the phase.
           setting: of the actuators.
           on: whether the engines burn until `switch` seconds, and after that.
-          switch: see the method of this name.
+          switch: seconds from the method `switch`.
           steps_each: integration steps before and after the switch.
           stop_at: altitude [m] at which the period stops on the way down; the phase has then arrived.
         """
@@ -300,11 +300,11 @@ def residual_sac(
     actor_learning_rate: float = 5e-5,
     exploration_noise: float = 0.1,
 ) -> SacConfig:
-    """Return the defaults of an agent that corrects a good guide a little and must not lose what the guide can do.
+    """Return the defaults of an agent that makes small corrections to a good guide and must not become worse than it.
 
-    The policy begins as the guide (`output_scale`), and the replay with flights of the guide with noise. The critics
-    learn from those first: without critic warm-up the actor forgets the guide within 50,000 steps, because it follows
-    untrained critics.
+    At the start the policy equals the guide (`output_scale`), and the replay buffer holds noisy flights of it. The
+    critics learn from those first: without critic warm-up the actor forgets the guide within 50,000 steps, because it
+    follows untrained critics.
     """
     return SacConfig(
         actor=ActorConfig(width=width, layer_norm=True, log_std_max=0.0, output_scale=0.0),

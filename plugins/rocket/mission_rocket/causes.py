@@ -1,4 +1,4 @@
-"""The ends of a phase by name."""
+"""The causes of the end of a phase, by name."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from mission import Outcome
 
 
 class Causes(tuple[str, ...]):
-    """The names of the ends of a phase: success, then the failures, of which the first that holds is the cause."""
+    """The causes of a phase: success, then the failures; the first failure whose condition holds is the cause."""
 
     def judge(self, ended: Array, at_once: dict[str, Array], at_end: dict[str, Array]) -> Outcome:
-        """Decide how a vehicle stands.
+        """Return the outcome of a vehicle.
 
         Args:
           ended: whether the phase has reached its regular end.

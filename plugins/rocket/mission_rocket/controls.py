@@ -33,7 +33,7 @@ class Setting(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Controls:
-    """The actions of a phase; `shares` of the residual go to the actions named, all of it to the others."""
+    """The actions of a phase; those named in `shares` get that fraction of the residual, all others get all of it."""
 
     names: tuple[str, ...]
     longest_s: float = 20.0
@@ -45,7 +45,7 @@ class Controls:
         return tuple(at for at, name in enumerate(self.names) if name.startswith(EVENT))
 
     def encode(self, setting: Setting) -> Array:
-        """Return the action [A] of a setting, bounded; a part of it for which there is no action is left out."""
+        """Return the action [A] of a setting, bounded; parts of the setting without an action are ignored."""
 
         def value(name: str) -> Scalar:
             if name.startswith(EVENT):
@@ -78,19 +78,19 @@ class Controls:
 
 
 def throttle_share(group: EngineGroup, throttle: Scalar) -> Scalar:
-    """Return where a throttle lies between the least and full throttle of an engine."""
+    """Return a throttle as a fraction of the range from the least to full throttle of an engine."""
     return (throttle - group.throttle_min) / (1.0 - group.throttle_min)
 
 
 def throttle_of(group: EngineGroup, share: Scalar) -> Scalar:
-    """Return the throttle of an engine at a share of its range."""
+    """Return the throttle of an engine at a fraction of that range."""
     return group.throttle_min + (1.0 - group.throttle_min) * share
 
 
 def bounded(action: Array, events: tuple[int, ...] = ()) -> Array:
     """Clip the action of a guidance law to [-1, 1]; its times to events may be overdue, down to -2.
 
-    So a correction can postpone an event, but not indefinitely: the longer it is overdue, the less a correction counts.
+    A correction can therefore postpone an event, but not indefinitely: the longer it is overdue, the less it counts.
     """
     return jnp.clip(action, jnp.full(len(action), -1.0).at[jnp.array(events, int)].set(-2.0), 1.0)
 
@@ -98,12 +98,12 @@ def bounded(action: Array, events: tuple[int, ...] = ()) -> Array:
 def corrected(guide: Array, residual: float, action: Array, shares: tuple[float, ...] | None = None) -> Array:
     """Return the guide's action plus `residual` times the agent's, clipped; with residual 0 the agent's alone.
 
-    `shares` of the residual go to each action; all of it where None.
+    `shares` holds the fraction of the residual for each action; None means all of it.
     """
     correction = action if shares is None else jnp.array(shares) * action
     return jnp.clip(guide + residual * correction, -1.0, 1.0) if residual > 0.0 else action
 
 
 def uncorrected(guide: Array, residual: float) -> Array:
-    """Return the action with which the guide flies alone."""
+    """Return the agent's action with which the guide flies alone."""
     return jnp.zeros_like(guide) if residual > 0.0 else jnp.clip(guide, -1.0, 1.0)

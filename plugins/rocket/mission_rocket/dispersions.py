@@ -1,4 +1,4 @@
-"""The dispersions of a flight: how far thrust, mass, air, actuators and wind scatter, and how they are drawn."""
+"""The dispersions of a flight: the spread of thrust, mass, air, actuators and wind, and how they are drawn."""
 
 from __future__ import annotations
 

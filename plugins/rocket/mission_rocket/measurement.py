@@ -1,4 +1,4 @@
-"""The measurement of a vehicle: what its sensors give, and the true loads on it, from one evaluation of the loads.
+"""The measurement of a vehicle: its sensor readings and the true loads on it, from one evaluation of the loads.
 
 A phase measures once per control step and keeps the result in its state, where the observation, the guidance law,
 telemetry, limits, outcome and reward read it. Neither the dispersions nor the gusts are measured.
@@ -22,14 +22,14 @@ from mission_rocket.physics.vector import Vector, body_axis, dot, norm, rotate, 
 from mission_rocket.physics.vehicle import Body
 from mission_rocket.physics.wind import gust_velocity, steady_wind
 
-_SMALL_INCIDENCE = 4.0 * DEGREE  # at which the slope of the lift is taken
+_SMALL_INCIDENCE = 4.0 * DEGREE  # at which the slope of the lift is evaluated
 
 
 class Slopes(NamedTuple):
     """The slopes of the aerodynamic forces.
 
-    `lift` of the body per radian of incidence [N]; `trimmed` the same with the force of the fins that hold the
-    incidence [N]; `stiffness` the moment per radian of incidence [N m]; `fin` the force of two fins per radian [N].
+    `lift`: of the body per radian of incidence [N]; `trimmed`: the same, including the force of the fins that hold the
+    incidence [N]; `stiffness`: moment per radian of incidence [N m]; `fin`: force of two fins per radian [N].
     """
 
     lift: Array
@@ -41,8 +41,8 @@ class Slopes(NamedTuple):
 class Measurement(NamedTuple):
     """A measured vehicle, SI; vectors are in the local frame.
 
-    `motion` is what navigation and gyros give, `specific_force` what accelerometers give. `loads` are the true loads
-    without the force of the RCS, of which guidance reads what air data give. `wind` is the steady wind at the vehicle
+    `motion` comes from navigation and gyros, `specific_force` from accelerometers. `loads` are the true loads without
+    the force of the RCS; guidance reads only the part that air data provide. `wind` is the steady wind at the vehicle
     and `gust` the turbulence on top of it, which only telemetry reads; `flow` is the direction of flight through the
     steady wind, `pressure` the dynamic pressure. `limit_share` is the largest share of a structural limit in use, RCS
     included: above 1 the vehicle is lost.
@@ -68,12 +68,12 @@ class Measurement(NamedTuple):
 
     @property
     def off_flow(self) -> Vector:
-        """Return the axis off the flow of a vehicle that flies engines first; small angles [rad]."""
+        """Return the angle of the axis from the flow of a vehicle that flies engines first; small angles [rad]."""
         return self.axis + self.flow
 
     @property
     def angular_acceleration(self) -> Vector:
-        """Return the angular acceleration by the moments that act, in body axes [rad/s2]."""
+        """Return the angular acceleration from the acting moments, in body axes [rad/s2]."""
         moment, inertia = self.loads.wrench.moment, self.loads.mass.inertia
         return Vector(moment.x / inertia.x, moment.y / inertia.y, moment.z / inertia.z)
 
@@ -89,8 +89,8 @@ def measure(
 
     Args:
       body, site, flight: the vehicle.
-      engine_first: which of the limits of dynamic pressure holds.
-      command: under which the vehicle flies; its RCS adds to the load on the structure. None: the RCS is off.
+      engine_first: whether the limit of dynamic pressure engines first applies, or that nose first.
+      command: the present command; its RCS adds to the load on the structure. None: the RCS is off.
     """
     motion, wind = flight.state.motion, flight.dispersion.wind
     height, vertical, axis = altitude(site, motion.position), up(site, motion.position), body_axis(motion.attitude)

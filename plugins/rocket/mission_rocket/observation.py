@@ -28,7 +28,7 @@ LOCAL, BODY, NO_FRAME = "local", "body", "-"
 
 
 class Scale(NamedTuple):
-    """A transform to order one, the unit of what it takes, and its description."""
+    """A transform to order one, the unit of its argument, and its description."""
 
     unit: str
     text: str
@@ -58,7 +58,7 @@ def tanh(size: float, unit: str) -> Scale:
 
 
 class Row(NamedTuple):
-    """One entry of an observation; with `component` it is that one of a vector."""
+    """One entry of an observation; `component` selects a component of a vector."""
 
     name: str
     quantity: str
@@ -68,7 +68,7 @@ class Row(NamedTuple):
     component: int | None = None
 
     def compute(self, phase: Any, state: Any) -> Array:
-        """Compute the entry of a phase in a state, float32 []."""
+        """Compute this entry for a state of a phase, float32 []."""
         value = attrgetter(self.value)(state) if isinstance(self.value, str) else self.value(phase, state)
         value = value if self.component is None else value[self.component]
         return jnp.asarray(self.scale.transform(value), jnp.float32)
@@ -86,7 +86,7 @@ def rows(names: str, quantity: str, frame: str, scale: Scale, value: Value) -> t
 
 
 def flag(name: str, quantity: str, value: Value) -> Row:
-    """Return the row of a condition or of a share, which needs no scale."""
+    """Return the row of a condition or of a fraction, which needs no scale."""
     return row(name, quantity, NO_FRAME, linear(1.0, "-"), value)
 
 
@@ -116,12 +116,12 @@ def reserve(phase: Any, state: Any) -> Scalar:
 
 
 def wanted(phase: Any, state: Any) -> Vector:
-    """Return the wanted direction of the nose in body axes."""
+    """Return the required direction of the nose in body axes."""
     return state.measured.in_body(state.plan.wanted)
 
 
 def over_limit(actuator: str) -> Value:
-    """Return the way to compute the angles of an actuator over its limit."""
+    """Return a function that computes the angles of an actuator divided by its limit."""
 
     def angles(phase: Any, state: Any) -> Vector:
         part = getattr(phase.body, actuator)
@@ -131,7 +131,7 @@ def over_limit(actuator: str) -> Value:
 
 
 def excess_lag(phase: Any, state: Any) -> Scalar:
-    """Return the estimated less the nominal lag of the engines [s]."""
+    """Return the estimated minus the nominal lag of the engines [s]."""
     return state.estimate.lag - phase.body.engines[0].lag
 
 

@@ -1,7 +1,7 @@
 """Everything that the phases of passive stages share: parameters, start, state, and `StagePhase`.
 
-`stage_burn`, `stage_coast` and `stage_drop` fly a stage of a vehicle file without any steering. The attitude is free:
-nothing but the air and the Earth's rotation change it.
+`stage_burn`, `stage_coast` and `stage_drop` fly a stage of a vehicle file without steering. The attitude is free:
+only the air and the Earth's rotation change it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class SiteModel(Strict):
     rotation_rad_s: float = Field(EARTH_ROTATION_RAD_S, ge=0.0)
 
     def build(self) -> Site:
-        """Return the tuple that physics takes."""
+        """Return the tuple that the physics functions take."""
         gravity = self.surface_gravity_m_s2
         return Site(
             radius=self.radius_m,
@@ -64,7 +64,7 @@ class StartModel(Strict):
     vertical_speed_m_s: float = 0.0
     pitch_deg: float = Field(90.0, ge=-90.0, le=90.0)
     pitch_rate_deg_s: float = 0.0
-    propellant_kg: float | None = Field(None, ge=0.0, description="The tanks are full if it is not given.")
+    propellant_kg: float | None = Field(None, ge=0.0, description="None: the tanks are full.")
 
 
 class StageParams(Strict):
@@ -83,7 +83,7 @@ class StageParams(Strict):
 
 
 class StageState(NamedTuple):
-    """A stage within a phase: control periods and seconds flown, whether its end was reached, whether it failed."""
+    """A stage within a phase: control periods and seconds flown, whether the phase is over, whether it failed."""
 
     flight: Handover
     periods: Array
@@ -130,7 +130,7 @@ class StagePhase(ObservedPhase[Handover, StageState]):
 
     @cached_property
     def carrier(self) -> Body:
-        """Return the stage with those above it on top."""
+        """Return the stage with the stages above it as dead weight."""
         return build_body(self.params.vehicle, self.params.stage)
 
     @property
@@ -164,7 +164,7 @@ class StagePhase(ObservedPhase[Handover, StageState]):
         return StageState(flight, state.periods + 1, state.elapsed_s + seconds, over, self.grounded(flight))
 
     def outcome(self, state: StageState) -> Outcome:
-        """Decide how the stage stands; a failure ends the phase at once."""
+        """Return the outcome of the stage; a failure ends the phase at once."""
         return self.causes.judge(state.over, {self.causes[1]: state.failed}, {})
 
     def leave(self, state: StageState) -> Handover:

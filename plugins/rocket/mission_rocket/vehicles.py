@@ -1,4 +1,4 @@
-"""Vehicle files: strict pydantic models of the YAML, and the plain tuples that physics takes.
+"""Vehicle files: strict pydantic models of the YAML, and the plain tuples that the physics functions take.
 
 `vehicle: falcon9_class` names a file of this package; `vehicle: ./mine.yaml` names a file in the folder of the
 mission file. The content of the file becomes part of the parameters, and so of the digest of a mission.
@@ -32,7 +32,7 @@ from mission_rocket.physics.vehicle import (
 
 Positive = Annotated[float, Field(gt=0.0)]
 NotNegative = Annotated[float, Field(ge=0.0)]
-Lag = Annotated[float, Field(ge=0.05)]  # an explicit step of 0.05 s follows nothing much faster
+Lag = Annotated[float, Field(ge=0.05)]  # RK4 is unstable for a lag below a third of the step of 0.05 s
 Range = Annotated[tuple[float, float], Field(strict=False)]  # lowest and highest value
 Knots = Annotated[tuple[float, ...], Field(strict=False, min_length=2, max_length=64)]
 _DATA = Path(__file__).parent / "data"
@@ -86,7 +86,7 @@ class MassTableModel(Strict):
 
 
 class EngineGroupModel(Strict):
-    """Engines that are lit and throttled together; thrust and impulse of one."""
+    """Engines that are lit and throttled together; thrust and specific impulse of one engine."""
 
     name: str
     positions_m: Annotated[
@@ -110,7 +110,7 @@ class GimbalModel(Strict):
 
 
 class FinsModel(Strict):
-    """Four grid fins at 90 degrees; forces of one, on its own area."""
+    """Four grid fins at 90 degrees; coefficients of one fin, referred to its own area."""
 
     area_m2: Positive
     height_m: Positive
@@ -148,7 +148,9 @@ class PolarModel(Strict):
         None,
         description="At 90 degrees of incidence, where the cross-flow acts; by default that of small incidence.",
     )
-    centre_of_pressure_carrying_m: float | None = Field(None, description="With the upper stages on top.")
+    centre_of_pressure_carrying_m: float | None = Field(
+        None, description="Centre of pressure with the upper stages on top."
+    )
     incidence_deg: Knots
     lift_mach: Knots
     lift: Annotated[tuple[Knots, ...], Field(strict=False)]
@@ -273,7 +275,7 @@ class VehicleModel(Strict):
 
 
 def _read(value: Any, info: ValidationInfo) -> Any:
-    """Replace the name or path of a vehicle file by its content; keep a value that is content already."""
+    """Replace the name or path of a vehicle file by its content; keep a value that already is content."""
     if not isinstance(value, str):
         return value
     folder = (info.context or {}).get("folder", ".")
@@ -316,7 +318,7 @@ class FlyingParts(NamedTuple):
 
 
 def flying_parts(stage: StageModel) -> FlyingParts:
-    """Return the parts with which a stage flies.
+    """Return the parts that a stage needs to fly by itself.
 
     Raises:
       ValueError: the stage has no engines, so it can only be carried.
@@ -327,7 +329,7 @@ def flying_parts(stage: StageModel) -> FlyingParts:
 
 
 def build_body(vehicle: VehicleModel, stage: int = 0, carrying: bool = True) -> Body:
-    """Build the tuple that physics takes: a stage, with every later stage as dead weight on top if `carrying`.
+    """Build the tuple that the physics functions take: a stage, with all later stages as dead weight if `carrying`.
 
     Raises:
       ValueError: the stage has no engines.
@@ -423,7 +425,7 @@ def _rcs(rcs: RcsModel | None) -> Rcs | None:
 
 
 def _polar(model: PolarModel, carrying: bool) -> Polar:
-    """Return the coefficients in radians; with cargo on top the file may state another centre of pressure."""
+    """Return the coefficients in radians; the file may state a different centre of pressure with upper stages."""
     incidence = tuple(angle * DEGREE for angle in model.incidence_deg)
 
     def grid(mach: tuple[float, ...], rows: tuple[tuple[float, ...], ...]) -> Grid:

@@ -38,7 +38,7 @@ class Booster(NamedTuple):
 
 
 class Optimum(NamedTuple):
-    """A coast, then full thrust from the latest ignition that still stops at the ground."""
+    """The propellant optimum: a coast, then full thrust from the latest ignition that stops at the ground."""
 
     coast_s: Array
     ignition_height_m: Array
@@ -71,7 +71,7 @@ def fuel_optimum(height: Array, velocity: Array, mass: Array) -> Optimum:
     Full thrust from the latest ignition is optimal (Meditch 1964, doi:10.1109/TAC.1964.1105758).
     With burn time b, the fall lasts T(b) = (v0 + c ln(m0 / (m0 - flow b))) / g and ends at height
     h0 + v0 T - g T^2 / 2 + c (b - (m / flow) ln(m0 / m)), which falls with b: bisection.
-    Where even an immediate burn is too late, coast_s is 0 and the burn stops below the ground.
+    If even an immediate burn is too late, coast_s is 0 and the burn stops below the ground.
     """
 
     def whole_time(burn_s: Array) -> tuple[Array, Array, Array]:

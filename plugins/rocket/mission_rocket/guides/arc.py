@@ -1,8 +1,8 @@
-"""Guidance law of the ballistic arc: the nose goes to where it will be against the flow at the end altitude.
+"""Guidance law of the ballistic arc: it turns the vehicle to fly engines first at the end altitude.
 
-The direction is predicted from the present fall. The vehicle turns slowly, because the gas for a turn grows with its
-rate, with proportional-derivative control; in dense enough air the fins take over and only damp, because the vehicle is
-stable engines first.
+The direction of the flow there is predicted from the present trajectory. Proportional-derivative control turns the
+vehicle slowly, because the gas that a turn needs grows with its rate. In dense enough air the fins take over; they only
+damp, because the vehicle is stable engines first.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class ArcGuideParams(FlightParams):
 
 
 class Plan(NamedTuple):
-    """The action of the guidance law, the wanted direction of the nose, seconds to the end altitude, and the impact."""
+    """The action of the guidance law, the required axis of the nose, seconds to the end altitude, and the impact."""
 
     action: Array
     wanted: Vector

@@ -1,10 +1,10 @@
-"""Guidance law of the ascent: a gravity turn, flight-path angle by speed, and a cut-off at a speed.
+"""Guidance law of the ascent: a gravity turn (flight-path angle by speed) and a cut-off at a target speed.
 
-The reference is a point-mass flight of the default vehicle (kick 0.82 deg at 70 m/s, slightly pressed down above
-700 m/s so that it reaches 65 km at 50 deg). The velocity is turned towards it and into the plane of flight; incidence
-is kept below a share of the vehicle's q-alpha, so in strong wind the vehicle drifts and returns above it. The throttle
-follows dynamic pressure around max q, and the axial load in the end. Where the reserve would be short, as with an
-engine out, the law aims at a lower speed inside the box.
+The reference is a point-mass flight of the default vehicle (kick 0.82 deg at 70 m/s, slightly depressed above 700 m/s
+so that it reaches 65 km at 50 deg). The velocity is turned towards it and into the plane of flight. Incidence is kept
+below a fraction of the limit on q-alpha, so in strong wind the vehicle drifts and returns to the plane later. The
+throttle limits dynamic pressure around max q, and the axial load near the end. If the reserve would be too small, as
+with an engine out, the law aims at a lower speed inside the box.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from mission_rocket.physics.tables import Table, lookup
 from mission_rocket.physics.vector import Vector, dot, norm
 from mission_rocket.vehicles import Range
 
-TAIL_S = 1.0  # flown after MECO, at least: more than three lags of the engines
-_SPEED_MARGIN_M_S, _RESERVE_MARGIN_KG = 10.0, 500.0  # kept from the least speed and reserve of the box
+TAIL_S = 1.0  # least time flown after MECO: more than three lags of the engines
+_SPEED_MARGIN_M_S, _RESERVE_MARGIN_KG = 10.0, 500.0  # distance to the lowest speed and reserve of the box
 # flight-path angle [deg] by speed [m/s]
 _REFERENCE = Table(
     (
@@ -45,13 +45,13 @@ class AscentGuideParams(FlightParams):
     aim_altitude_m: float = Field(65e3, gt=0.0)
     aim_speed_m_s: float = Field(1650.0, gt=0.0)
     aim_flight_path_angle_deg: float = Field(50.0, gt=0.0, lt=90.0)
-    guide_pressure_pa: float = Field(25e3, gt=0.0, description="Above it the guide throttles to the least.")
+    guide_pressure_pa: float = Field(25e3, gt=0.0, description="The guide uses the least throttle above it.")
     guide_load_m_s2: float = Field(35.0, gt=10.0)
     guide_q_alpha_share: float = Field(0.75, gt=0.0, le=1.0, description="Share of the vehicle's limit of q-alpha.")
 
 
 class Plan(NamedTuple):
-    """The action of the guidance law and its predictions: time to MECO [s], altitude then [m]."""
+    """The action of the guidance law and its predictions: time to MECO [s], altitude at MECO [m]."""
 
     action: Array
     t_go: Array
@@ -96,14 +96,14 @@ class AscentGuide(GuidanceLaw[AscentGuideParams]):
         )
 
     def _cut_off(self, m: Measurement) -> tuple[Array, Array]:
-        """Return the time to cut-off and the altitude then."""
+        """Return the time to cut-off and the altitude at that time."""
         params, group = self.params, self.body.engines[0]
         sine = m.climb / m.speed
         push = dot(m.specific_force, m.motion.velocity * (1.0 / m.speed))
-        # the speed gained while the thrust tails off, less what gravity takes until the end
+        # the speed gained while the thrust tails off, minus the gravity loss until the end
         tail = push * group.lag - ASCENT_GRAVITY_M_S2 * sine * (TAIL_S + 0.5 * self.period_s)
         gain = jnp.maximum(push - ASCENT_GRAVITY_M_S2 * sine, 2.0)
-        # slower where the reserve would be short, as with an engine out
+        # a lower speed if the reserve would be too small, as with an engine out
         flow = jnp.maximum(m.thrust, 1e5) * group.flow / group.thrust
         burn = (params.aim_speed_m_s - tail - m.speed) / gain + group.lag
         left = m.motion.propellant - flow * burn
@@ -115,7 +115,7 @@ class AscentGuide(GuidanceLaw[AscentGuideParams]):
         return t_go, m.altitude + 0.5 * jnp.maximum(t_go, 0.0) * (m.climb + final_climb)
 
     def _axis(self, m: Measurement) -> Vector:
-        """Return where the nose should point: along the reference, back to the plane y = 0, within q-alpha."""
+        """Return the direction of the nose: along the reference, back to the plane y = 0, within q-alpha limits."""
         angle = lookup(_REFERENCE, m.speed) * DEGREE
         back = jnp.clip(-0.02 * m.motion.position.y, -10.0, 10.0) / jnp.maximum(m.speed, 100.0)
         aim = Vector(

@@ -1,11 +1,11 @@
-"""Guidance law of the flip and boostback: thrust against the error of the predicted impact.
+"""Guidance law of the flip and boostback: thrust that reduces the miss of the predicted vacuum impact point.
 
-It turns by rate-limited proportional-derivative control, on the RCS until the nose is within an angle of the direction
-of the burn, then on the gimbal, whose recent mean angle is fed forward and so trims the offset of the centre of mass.
-It thrusts against the impact error at a constant elevation (below the horizon, which brings the apogee to where real
-flights have it), caps the load, and flies the last seconds at the least throttle. The cut-off is timed to the closest
-approach of the impact, early by the lag of the engines, which is estimated from how they followed the change of
-throttle before: the impact moves by up to 10 km per second, and the lag is 0.06 s uncertain.
+Rate-limited proportional-derivative control turns the vehicle, with the RCS until the nose is within an angle of the
+direction of the burn, then with the gimbal. The recent mean gimbal angle is fed forward, which trims the offset of the
+centre of mass. The thrust has a constant elevation (below the horizon, which gives the apogee of real flights), the
+load is limited, and the last seconds are flown at the least throttle. The cut-off is timed for the closest approach of
+the impact point and leads by the lag of the engines. That lag is estimated from the previous change of throttle,
+because the impact point moves by up to 10 km per second and the lag is uncertain by 0.06 s.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ from mission_rocket.physics.constants import DEGREE
 from mission_rocket.physics.vector import Vector, dot, norm
 
 _ENGINES = 3.0
-_TRIM_S = 3.0  # over which the gimbal angle is averaged
+_TRIM_S = 3.0  # time over which the gimbal angle is averaged
 
 
 class BoostbackGuideParams(FlightParams):
     """The target and the parameters of the guidance law."""
 
-    target_x_m: float = Field(0.0, description="Where a fall without air should end, downrange of the pad.")
+    target_x_m: float = Field(0.0, description="Target of the vacuum impact point, downrange of the pad.")
     target_y_m: float = 0.0
     target_lead_s: float = Field(
-        0.0, ge=0.0, le=100.0, description="Moves the target against the wind here, by its drift in that time."
+        0.0, ge=0.0, le=100.0, description="Move the target upwind, by the distance that the wind covers in this time."
     )
     elevation_deg: float = Field(-12.0, ge=-45.0, le=60.0, description="Elevation of the guide's thrust.")
-    ignition_angle_deg: float = Field(60.0, gt=0.0, le=180.0, description="The guide lights within it.")
+    ignition_angle_deg: float = Field(60.0, gt=0.0, le=180.0, description="The guide ignites within it.")
     guide_load_m_s2: float = Field(45.0, gt=10.0)
-    slow_s: float = Field(3.0, ge=0.0, description="The last seconds of the guide's burn, at the least throttle.")
+    slow_s: float = Field(3.0, ge=0.0, description="Duration of the end of the guide's burn, at the least throttle.")
 
 
 class Plan(NamedTuple):
     """The action of the guidance law and its predictions.
 
-    `impact` [m] is where a fall without air ends, after `t_fall` [s]; `off` its distance from the target and `miss` the
-    size of it [m]; `rate` how fast the impact moves [m/s]; `t_go` time to the cut-off [s]; `wanted` the direction of
-    the nose.
+    `impact` [m] is the vacuum impact point, reached after `t_fall` [s]; `off` its offset from the target and `miss` the
+    length of that [m]; `rate` the speed of the impact point [m/s]; `t_go` the time to the cut-off [s]; `wanted` the
+    required direction of the nose.
     """
 
     action: Array
@@ -73,22 +73,22 @@ class BoostbackGuide(GuidanceLaw[BoostbackGuideParams]):
     """The guidance law of the boostback."""
 
     def nominal(self) -> Estimate:
-        """Return the estimate before anything was learnt."""
+        """Return the initial estimate."""
         zero = jnp.zeros(())
         return Estimate(jnp.asarray(self.body.engines[0].lag, jnp.float32), Vector(zero, zero, zero))
 
     def estimate(
         self, before: Estimate, was: Measurement, now: Measurement, throttle: Array, burnt: Array, burns: Array
     ) -> Estimate:
-        """Learn from a control period under a throttle command; it `burnt` throughout, or `burns` at its end."""
+        """Update the estimate after a control period; the engines `burnt` throughout it, or `burns` at its end."""
         level, after = was.motion.levels[0], now.motion.levels[0]
-        # not while the engines start, because the ignition delay is unknown
+        # not during the start of the engines, because the ignition delay is unknown
         lag = estimate_lag(before.lag, level, after, throttle, burnt & (level > 0.02), self.period_s)
         weight = jnp.where(burns, self.period_s / _TRIM_S, 0.0)
         return Estimate(lag, before.trim + (now.motion.gimbal - before.trim) * weight)
 
     def plan(self, m: Measurement, lit: Array, cut: Array, estimate: Estimate) -> Plan:
-        """Predict the impact, how fast it moves and the cut-off, and command engines and attitude."""
+        """Predict the impact point, its speed and the cut-off, and command engines and attitude."""
         params, group = self.params, self.body.engines[0]
         target_x = params.target_x_m - m.wind.x * params.target_lead_s
         target_y = params.target_y_m - m.wind.y * params.target_lead_s
@@ -99,16 +99,16 @@ class BoostbackGuide(GuidanceLaw[BoostbackGuideParams]):
         elevation = params.elevation_deg * DEGREE
         wanted = towards * jnp.cos(elevation) + m.vertical * jnp.sin(elevation)
         wanted = wanted * (1.0 / norm(wanted))
-        # with 8 m/s left the direction would turn with every error: keep it
+        # with less than 8 m/s left, noise would dominate the direction: keep it
         settled = cut | (lit & (miss < 8.0 * t_fall))
         wanted = Vector(*(jnp.where(settled, a, b) for a, b in zip(m.axis, wanted, strict=True)))
-        # how fast the impact moves: now if lit, at the least throttle if not
+        # speed of the impact point: at the present thrust if lit, at the least throttle if not
         push = _ENGINES * group.throttle_min * group.thrust / m.mass
         along = Vector(*(jnp.where(lit, a, b * push) for a, b in zip(m.specific_force, wanted, strict=True)))
         ahead = 0.1
         later, _ = fall(self.site, m.motion.position, m.motion.velocity + along * ahead)
         moved = Vector(later.x - target_x - off.x, later.y - target_y - off.y, 0.0)
-        # until the closest approach of the impact, less what the tail-off adds
+        # time to the closest approach of the impact point, minus the contribution of the tail-off
         rate = jnp.maximum(norm(moved, 1.0) / ahead, 100.0)
         t_go = -(moved.x * off.x + moved.y * off.y) / (ahead * rate * rate) - estimate.lag
         away = (miss > 20e3) & (dot(moved, towards) < 0.3 * ahead * rate)  # not yet turned round
@@ -125,10 +125,10 @@ class BoostbackGuide(GuidanceLaw[BoostbackGuideParams]):
         )
 
     def _act(self, m: Measurement, wanted: Vector, t_go: Array, lit: Array, cut: Array, trim: Vector) -> Array:
-        """Return the action that turns to a direction, lights, and cuts off in time."""
+        """Return the action that turns to a direction, ignites, and cuts off in time."""
         body, params, group, level = self.body, self.params, self.body.engines[0], m.motion.levels[0]
         lights = lit | (dot(m.axis, wanted) > jnp.cos(params.ignition_angle_deg * DEGREE))
-        # throttle: full, as the load allows; the least over the last seconds
+        # full throttle within the load limit; the least throttle over the last seconds
         load = jnp.maximum(norm(m.specific_force), 1.0)
         idle_level = m.mass / (_ENGINES * group.thrust)
         by_load = params.guide_load_m_s2 * jnp.where(level > 0.3, level / load, idle_level)

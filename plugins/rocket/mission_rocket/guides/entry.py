@@ -1,10 +1,10 @@
 """Guidance law of the entry burn: a predicted touchdown, a cut-off by speed and dynamic pressure, and steering.
 
-Each step it predicts the coast, a burn against the flow at constant axial load, the descent and the landing, with the
-wind of the flight in the shape of the envelope and with the estimated drag. It lights at `ignition_altitude_m` and cuts
-off when the predicted speed at the end and peak of dynamic pressure are what the propellant affords; while lit it tilts
-the thrust, after that the body, to take out the predicted miss in a few seconds, within `guide_q_alpha_share`. The
-effect of a push across on the touchdown follows from the same descent: v' = -(D / m v) v.
+In each step it predicts the coast, a burn against the flow at constant axial load, the descent and the landing, with
+the estimated drag and a wind profile scaled to the measured wind. It ignites at `ignition_altitude_m` and cuts off when
+the predicted final speed and peak dynamic pressure fall to the values that the propellant left allows. While lit it
+tilts the thrust, and after that the body, to remove the predicted miss within a few seconds and `guide_q_alpha_share`.
+The effect of a lateral impulse on the touchdown follows from the same descent: v' = -(D / m v) v.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from mission_rocket.physics.tables import lookup, lookup_grid
 from mission_rocket.physics.vector import Scalar, Vector, norm
 
 _OVERDUE_S = 2.0
-_LANDING = (2700.0, 0.85, 1.0)  # ignition altitude, throttle and engines of the landing that is predicted
+_LANDING = (2700.0, 0.85, 1.0)  # ignition altitude, throttle and engines of the predicted landing
 _ENGINES = 3.0
-_SPEED = (388.0, 430.0)  # m/s at the end, and
-_PEAK = (66e3, 74e3)  # Pa, at which the guide cuts off: with plenty of propellant, and with the least
+_SPEED = (388.0, 430.0)  # final speed [m/s] and
+_PEAK = (66e3, 74e3)  # peak pressure [Pa] at which the guide cuts off: with plenty of propellant, and with the least
 _PLENTY_KG = 2500.0  # above the least propellant
 _BURN_TILT, _COAST_TILT = 18.0 * DEGREE, 8.0 * DEGREE
 _THIN_PA = 1500.0  # below it the RCS turns the vehicle
@@ -40,8 +40,8 @@ _THIN_PA = 1500.0  # below it the RCS turns the vehicle
 class EntryGuideParams(FlightParams):
     """The parameters of the guidance law, of which the success box shares the end and the least propellant."""
 
-    ignition_altitude_m: float = Field(47e3, gt=20e3, description="The guide lights here, or above.")
-    guide_load_m_s2: float = Field(46.0, gt=10.0, description="Axial load of the guide's burn; real ones 45 to 47.")
+    ignition_altitude_m: float = Field(47e3, gt=20e3, description="The guide ignites at this altitude or above.")
+    guide_load_m_s2: float = Field(46.0, gt=10.0, description="Axial load of the guide's burn; real flights: 45 to 47.")
     guide_q_alpha_share: float = Field(0.67, gt=0.0, le=1.0, description="Share of the vehicle's limit of q-alpha.")
     end_altitude_m: float = Field(7000.0, gt=3000.0)
     least_propellant_kg: float = Field(6500.0, ge=0.0)
@@ -50,7 +50,7 @@ class EntryGuideParams(FlightParams):
 class Prediction(NamedTuple):
     """The predicted end of the phase and the landing.
 
-    `rest` is where the vehicle would come to rest [m] and `reach` how far a push across now moves it [m per m/s];
+    `rest` is where the vehicle would come to rest [m] and `reach` the shift per lateral velocity change [m per m/s];
     `peak` is the largest dynamic pressure [Pa], `speed` the speed at the end of the phase [m/s] and `left` the
     propellant after the burn [kg].
     """
@@ -63,7 +63,7 @@ class Prediction(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """The action and the prediction; `burn` seconds until the cut-off, `drag` the estimated over the nominal drag."""
+    """The action and the prediction; `burn` is the time to cut-off [s], `drag` the estimated over nominal drag."""
 
     action: Array
     predicted: Prediction
@@ -76,7 +76,7 @@ class EntryGuide(GuidanceLaw[EntryGuideParams]):
     """The guidance law of the entry burn."""
 
     def nominal_lag(self) -> Array:
-        """Return the lag of the fins before anything was learnt [s]."""
+        """Return the initial estimate of the lag of the fins [s]."""
         return jnp.asarray(self.body.fins.lag if self.body.fins else 1.0, jnp.float32)
 
     def estimate_lag(self, before: Array, was: Measurement, now: Measurement, command: Vector) -> Array:
@@ -114,7 +114,7 @@ class EntryGuide(GuidanceLaw[EntryGuideParams]):
         return Plan(self.controls.encode(setting), predicted, burn, drag)
 
     def _ignition(self, plan: Plan) -> Array:
-        """Return the altitude at which the guide lights: higher where there is much to correct."""
+        """Return the altitude of the guide's ignition: higher if there is more to correct."""
         rest = plan.predicted.rest
         miss = jnp.sqrt(rest.x**2 + rest.y**2 + 1.0)
         return self.params.ignition_altitude_m + jnp.clip(2.5 * (miss - 1500.0), 0.0, 11e3)
@@ -133,7 +133,7 @@ class EntryGuide(GuidanceLaw[EntryGuideParams]):
             m.mass,
             m.wind * (1.0 / lookup(WIND_SHAPE, m.altitude)),
         )
-        # the thrust while the engines follow counts as a longer burn
+        # the impulse of the tail-off counts as a longer burn
         thrust = jnp.maximum(m.motion.levels[0], 0.01) * _ENGINES * body.engines[0].thrust
         tail = body.engines[0].lag * thrust / m.mass / params.guide_load_m_s2
         braked = brake(body, self.site, top, jnp.where(cut, 0.0, burn) + tail, params.guide_load_m_s2)
@@ -156,11 +156,11 @@ class EntryGuide(GuidanceLaw[EntryGuideParams]):
         too_fast = (speed - _SPEED[0] - (_SPEED[1] - _SPEED[0]) * poor) / 15.0
         too_dense = (peak - _PEAK[0] - (_PEAK[1] - _PEAK[0]) * poor) / 7e3
         change = jnp.maximum(too_fast, too_dense)
-        # the least propellant ends the burn, unless the structure would fail
+        # the burn ends at the least propellant, unless the structure would fail
         spare = (left - params.least_propellant_kg - 150.0) / 600.0
         change = jnp.maximum(jnp.minimum(change, spare), (peak - 77e3) / 7e3)
         burn = jnp.where(cut, 0.0, jnp.clip(burn + change, -_OVERDUE_S, 30.0))
-        # drag alone brakes enough where, with it, even the least throttle is too much for the structure
+        # drag alone decelerates enough if even the least throttle would exceed the load limit together with it
         group = body.engines[0]
         coefficient = drag * lookup_grid(body.aerodynamics.engine_first.drag, 0.0 * m.mach, m.mach)
         by_drag = m.pressure * body.aerodynamics.area * coefficient
@@ -170,7 +170,7 @@ class EntryGuide(GuidanceLaw[EntryGuideParams]):
         return burn, jnp.clip(level, group.throttle_min, 1.0)
 
     def _steer(self, m: Measurement, predicted: Prediction, lit: Array, cut: Array, burn: Array, lag: Array) -> Setting:
-        """Push for some seconds so that the miss is taken out."""
+        """Return the setting that removes the miss within some seconds."""
         body, rest, reach = self.body, predicted.rest, predicted.reach
         burning = lit | (m.thrust > 1e5)
         seconds = jnp.where(burning, jnp.clip(0.5 * burn, 2.5, 6.0), 5.0)
@@ -185,7 +185,7 @@ class EntryGuide(GuidanceLaw[EntryGuideParams]):
         stiffness = jnp.where(thin, 0.04, jnp.where(burning, 2.0, 1.0))
         damping = jnp.where(thin, 0.3, jnp.where(burning, 2.4, 1.8))
         turn = point(body, m, axis, stiffness, damping, gimballed=lit)
-        # the fins lag, so the command leads; the little inertia in roll takes a larger gain
+        # the command leads the lag of the fins; the small inertia in roll needs a larger gain
         lead = 1.0 / (1.0 - jnp.exp(-self.period_s / lag))
         now = m.motion.fins * (1.0 / (body.fins.limit if body.fins else 1.0))
         fins = now + (Vector(turn.fins.x, turn.fins.y, 3.0 * turn.fins.z) - now) * lead

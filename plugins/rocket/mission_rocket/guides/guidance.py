@@ -61,7 +61,7 @@ def point(
 
     Args:
       body, measured: the vehicle.
-      target: where the nose should point.
+      target: required direction of the nose.
       stiffness_gain: angular acceleration per angle [1/s2].
       damping_gain: angular deceleration per rate [1/s].
       rate_limit: largest rate that the angle demands [rad/s].
@@ -72,7 +72,7 @@ def point(
     behind = jnp.where(there.z < 0.0, 1.0, 0.0)
     across = jnp.sqrt(there.x * there.x + there.y * there.y + 1e-8)
     angle = jnp.arctan2(across, there.z)
-    # straight behind there is no plane to turn in: take the pitch plane
+    # with the target straight behind, the plane of the turn is undefined: use the pitch plane
     turn_x = jnp.where(across > 1e-3, -there.y / across, 0.0) * angle
     turn_y = jnp.where(across > 1e-3, there.x / across, behind) * angle
     bound = rate_limit * damping_gain
@@ -93,10 +93,10 @@ def point(
 
 
 def allocate(body: Body, measured: Measurement, moment: Vector, gimballed: Array | float = 1.0) -> Turn:
-    """Share a moment [N m]: first the fins, the more the stronger they are, then the gimbal, and the RCS the rest.
+    """Allocate a moment [N m] to the fins first, in proportion to their strength, then the gimbal, then the RCS.
 
-    Fins at the top push to the side to which the nose turns, engines at the base to the other side.
-    Therefore the gimbal's share counts little while the fins are strong.
+    Fins at the top push to the side to which the nose turns, engines at the base to the opposite side.
+    Therefore the gimbal gets a small share while the fins are strong.
     """
     centre, slope = measured.loads.mass.centre, measured.slopes.fin
     gimbal = measured.thrust * (centre - body.gimbal.height) * body.gimbal.limit * gimballed
@@ -128,7 +128,7 @@ def allocate(body: Body, measured: Measurement, moment: Vector, gimballed: Array
 def accelerate_across(
     measured: Measurement, extra: Vector, thrust: Scalar, floor: float, largest: Array | float
 ) -> Vector:
-    """Return the attitude that gives a horizontal acceleration on top of drag and thrust against the flow.
+    """Return the attitude that adds a horizontal acceleration to drag and thrust against the flow.
 
     Tilting the nose by an angle pushes with the thrust's side component and, the other way, with the
     lift that the fins do not cancel: above some dynamic pressure the useful direction reverses.
@@ -148,7 +148,7 @@ def accelerate_across(
     back = -measured.flow
     tilt_x, tilt_y = per * extra.x, per * extra.y
     size = jnp.sqrt(tilt_x * tilt_x + tilt_y * tilt_y + 1e-12)
-    # where the direction reverses, a tilt has no effect: pass through it upright, not from one bound to the other
+    # a tilt has no effect where the direction reverses: pass that point upright instead of jumping between the bounds
     bound = largest * effect * effect / (effect * effect + floor * floor)
     scale = jnp.minimum(1.0, bound / size)
     axis = Vector(back.x + tilt_x * scale, back.y + tilt_y * scale, back.z)
@@ -156,7 +156,7 @@ def accelerate_across(
 
 
 def within(axis: Vector, vertical: Vector, largest: Array) -> Vector:
-    """Bring a unit vector to at most `largest` [rad] from the vertical."""
+    """Limit the angle between a unit vector and the vertical to `largest` [rad]."""
     along = dot(axis, vertical)
     across = axis - vertical * along
     size = norm(across, 1e-12)
@@ -168,7 +168,7 @@ def estimate_lag(before: Array, was: Scalar, now: Scalar, command: Scalar, known
     """Estimate the lag of an actuator [s] from how far it followed its command in a period.
 
     Args:
-      before: the estimate so far, which is kept where nothing can be learnt.
+      before: the previous estimate, which is kept if the period gives no information.
       was, now: the actuator before and after the period, as a share of its range.
       command: the command throughout the period, as a share of the range.
       known: whether the actuator was free to follow.
@@ -180,22 +180,22 @@ def estimate_lag(before: Array, was: Scalar, now: Scalar, command: Scalar, known
 
 
 def estimate_drag(body: Body, measured: Measurement, before: Array) -> Array:
-    """Estimate drag over nominal drag from the accelerometers; the estimate moves slowly, and only in enough air."""
+    """Estimate drag over nominal drag from the accelerometers; the estimate changes slowly, and only in dense air."""
     incidence = norm(measured.off_flow, 1e-8)
     nominal = lookup_grid(body.aerodynamics.engine_first.drag, incidence, measured.mach)
     nominal = jnp.maximum(measured.pressure * body.aerodynamics.area * nominal, 1.0)
     thrust_along = measured.thrust * dot(measured.axis, measured.flow)
     braking = measured.mass * -dot(measured.specific_force, measured.flow) + thrust_along
-    enough = jnp.where(measured.thrust > 1e3, 3000.0, 100.0)  # Pa; the direction of the thrust is known less well
+    enough = jnp.where(measured.thrust > 1e3, 3000.0, 100.0)  # Pa; higher with thrust, whose direction is less certain
     trust = 0.2 * jnp.clip((measured.pressure - enough) / enough, 0.0, 1.0)
     return before + trust * (jnp.clip(braking / nominal, 0.7, 1.3) - before)
 
 
 def estimate_thrust(body: Body, engines: Scalar, measured: Measurement, before: Array) -> Array:
-    """Estimate thrust over nominal thrust of `engines` engines like the first; it is kept while they start."""
+    """Estimate actual over nominal thrust of `engines` engines like the first; it is kept while they start."""
     engine, level = body.engines[0], measured.motion.levels[0]
     against = engine.exit_area * atmosphere(measured.altitude).pressure
-    # below the least throttle the back-pressure fades, and the thrust says little
+    # below the least throttle the back-pressure fades, so the thrust carries little information
     known = level > engine.throttle_min
     nominal = engines * engine.thrust * jnp.maximum(level, engine.throttle_min)
     return jnp.where(known, jnp.clip((measured.thrust + engines * against) / nominal, 0.5, 1.2), before)

@@ -1,9 +1,9 @@
 """Guidance law of the landing burn: a braking law on one engine group, with lateral steering.
 
-It lights when a burn at the reference throttle would stop at the ground, then holds the throttle that does, with a
-flare over the last metres. The dispersions of the flight are estimated: drag from the specific force of the fall, the
-lag of the engine from how its level follows, thrust from what the engine gives. Laterally a linear-quadratic regulator
-commands gimbal and fins together (regulator.py); the fins stop the roll.
+It ignites when a burn at the reference throttle would stop at the ground. Then it commands the throttle that stops
+there, with a flare over the last metres. The dispersions of the flight are estimated: drag from the specific force of
+the fall, the lag of the engine from the response of its level, thrust from the delivered thrust. Laterally a
+linear-quadratic regulator commands gimbal and fins together (regulator.py); the fins stop the roll.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from mission_rocket.physics.constants import LANDING_GRAVITY_M_S2, SEA_LEVEL_PRE
 from mission_rocket.physics.vector import Vector, dot
 from mission_rocket.physics.vehicle import Body
 
-_LEAST_SLOPE = 0.02  # rad/s2 per rad: below it the fins do not steer in roll
+_LEAST_SLOPE = 0.02  # rad/s2 per rad: below this the fins do not control roll
 
 
 class Gains(NamedTuple):
@@ -43,11 +43,11 @@ class Gains(NamedTuple):
     Half of the flights had one dispersion far from nominal: see docs/decisions/0007-landing-regulator.md.
     """
 
-    final_m_s: float = 0.87  # target at the ground
+    final_m_s: float = 0.87  # target speed at the ground
     flare_m_s: float = 12.67  # below this speed or `flare_m` the flare sets the deceleration, because the engine lags
     flare_m: float = 12.28
     slow_m_s: float = 3.43  # below it the speed of the flare falls linearly with height
-    ahead: float = 0.371  # lags after which the throttle is assumed to act
+    ahead: float = 0.371  # delay of the throttle in the prediction, in lags
     follows: float = 4.09  # 1/s, feedback of the speed to the profile of the flare
     q_alpha: float = 4362  # Pa rad, bounds the fins
     roll: float = 2.942  # rad/s, natural frequency
@@ -74,7 +74,7 @@ class Gains(NamedTuple):
     def flare(self, height: Array) -> tuple[Array, Array]:
         """Return (speed, deceleration) of the flare at a height: constant deceleration, then speed linear in height.
 
-        With constant deceleration to the ground 4 cm of height would decide whether the vehicle stops above it.
+        With constant deceleration down to the ground, 4 cm would decide whether the vehicle stops above it.
         """
         slope = self.flare_m_s2 / self.slow_m_s
         linear = self.final_m_s + slope * height
@@ -124,17 +124,17 @@ class LandingGuide(GuidanceLaw[LandingGuideParams]):
             return design(linearise(self.body, self.site, path), path, _GAINS.lateral, self.period_s)
 
     def nominal(self) -> Estimate:
-        """Return the estimate before anything was learnt."""
+        """Return the initial estimate."""
         return Estimate(jnp.asarray(self.body.engines[0].lag, jnp.float32), jnp.ones(()), jnp.ones(()))
 
     def estimate(
         self, before: Estimate, was: Measurement, now: Measurement, throttle: Array, burnt: Array, lit: Array
     ) -> Estimate:
-        """Learn from a control period that burnt throughout it, or was lit at its end, under a throttle command."""
+        """Update the estimate after a control period in which the engines burnt throughout, or were lit at its end."""
         level, after = was.motion.levels[0], now.motion.levels[0]
-        # not while the engines start, because the ignition delay is unknown
+        # not during the start of the engines, because the ignition delay is unknown
         lag = estimate_lag(before.lag, level, after, throttle, burnt & (level > 0.02), self.period_s)
-        # while lit, the jet of the burn and the dispersion of the thrust are mixed with the drag
+        # while lit, drag cannot be separated from the exhaust jet and the dispersion of the thrust
         drag = jnp.where(lit, before.drag, estimate_drag(self.body, now, before.drag))
         return Estimate(lag, drag, estimate_thrust(self.body, float(self.params.engines), now, before.thrust))
 
@@ -144,7 +144,7 @@ class LandingGuide(GuidanceLaw[LandingGuideParams]):
         group, number, reference = body.engines[0], float(self.params.engines), self.params.reference_throttle
         speed, height = jnp.maximum(-measured.climb, 0.0), jnp.maximum(measured.altitude, 0.0)
         end = stop(body, measured.mass, height, speed, reference, number, _GAINS.final_m_s)
-        # unlit it falls until the stop would be at the ground; the mean delay and the lag come on top
+        # unlit, it falls until the burn would stop at the ground; mean delay and lag are added
         early = (0.2 + group.lag) * speed
         to_ignition = jnp.where(lit, 0.0, (end.height - early) / jnp.maximum(speed, 1.0))
         # leads the lag of the engine, so that the actual throttle arrives within the control period
@@ -163,7 +163,7 @@ class LandingGuide(GuidanceLaw[LandingGuideParams]):
         return Plan(self.controls.encode(setting), end.height, key)
 
     def _throttle(self, body: Body, measured: Measurement, lit: Array, estimate: Estimate) -> Array:
-        """Return the throttle that brakes to the flare and through it, from where the engine will have followed."""
+        """Return the throttle that brakes to and through the flare, from the state in which it takes effect."""
         group, number = body.engines[0], float(self.params.engines)
         speed, height = jnp.maximum(-measured.climb, 0.0), jnp.maximum(measured.altitude, 0.0)
         ahead = _GAINS.ahead * estimate.lag
@@ -192,7 +192,7 @@ class LandingGuide(GuidanceLaw[LandingGuideParams]):
         )
         force, tilt, angular = across(measured.specific_force), across(measured.axis), measured.angular_acceleration
         rates, gimbal, fins = motion.rates, motion.gimbal, motion.fins
-        # by direction across: lateral quantities towards x and y, turns about y and -x
+        # by lateral direction: quantities towards x and y, rotations about y and -x
         pairs = {
             "position": position[:2],
             "velocity": velocity[:2],
@@ -212,7 +212,7 @@ class LandingGuide(GuidanceLaw[LandingGuideParams]):
         if body.fins is None:
             return turn, Vector(zero, zero, zero)
         largest = jnp.minimum(_GAINS.q_alpha / jnp.maximum(pressure, 1.0), body.fins.limit)
-        # roll'' = -2 d w roll' - w^2 roll, through the lag of the fins; gyros measure what disturbs it
+        # roll'' = -2 d w roll' - w^2 roll, through the lag of the fins; gyros measure the disturbance
         effect = 2.0 * measured.slopes.fin * body.fins.radius / measured.loads.mass.inertia.z
         change = 2.0 * _GAINS.roll_damping * _GAINS.roll * angular.z + _GAINS.roll**2 * rates.z
         roll = fins.z - body.fins.lag * change / jnp.maximum(effect, _LEAST_SLOPE)

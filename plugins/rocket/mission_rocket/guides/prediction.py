@@ -29,7 +29,7 @@ class Falling(NamedTuple):
 
 
 class Descent(NamedTuple):
-    """The end of an unpowered fall; `reach` metres gained and `kept` m/s left of 1 m/s across at its start."""
+    """The end of an unpowered fall; 1 m/s of lateral speed at its start gives `reach` m and leaves `kept` m/s."""
 
     position: Vector
     velocity: Vector
@@ -50,7 +50,7 @@ def resistance(body: Body, height: Array, through: Vector) -> tuple[Array, Array
 def brake(body: Body, site: Site, begin: Falling, seconds: Array, load: float) -> Falling:
     """Predict a burn against the flow at an axial load [m/s2], in 3 midpoint steps.
 
-    The wind of `begin` is the factor on the shape of the wind.
+    The wind of `begin` scales the profile of the wind.
     """
     span, exhaust, wind = seconds / 3, body.engines[0].thrust / body.engines[0].flow, begin.wind
 
@@ -75,7 +75,7 @@ def brake(body: Body, site: Site, begin: Falling, seconds: Array, load: float) -
 def descend(body: Body, site: Site, begin: Falling, level: float) -> Descent:
     """Predict a fall along the flow to the altitude `level` [m].
 
-    The wind of `begin` is the factor on the shape of the wind; the steps are midpoint steps in altitude.
+    The wind of `begin` scales the profile of the wind; the steps are midpoint steps in altitude.
     """
     steps, mass, wind = 12, begin.mass, begin.wind
     drop = jnp.maximum(begin.altitude - level, 0.0) / steps
@@ -111,7 +111,7 @@ def predict_touchdown(
     """Predict where the vehicle comes to rest if it only brakes against the flow, and how long that takes [s].
 
     Down to the altitude `ignition` [m] it falls (6 midpoint steps in height), then brakes at constant throttle to
-    rest (12 in speed): against the flow while that is fast, in the end against its motion over ground. The wind is
+    rest (12 steps in speed): against the flow at high speed, and at the end against the velocity over ground. The wind is
     linear in altitude, as the envelope is below 10 km.
     """
     engine = body.engines[0]

@@ -2,10 +2,10 @@
 
 The equations of motion are linearised along a nominal descent straight down, and the discrete Riccati
 recursion (Bryson and Ho, Applied Optimal Control, 1975, chapter 5) runs back from touchdown. In
-each of the two directions across, the state is position, velocity, tilt, its rate, gimbal and fins, and three
+each of the two lateral directions, the state is position, velocity, tilt, its rate, gimbal and fins, and three
 measured disturbances: the steady wind, and what accelerometers and gyros measure beyond the model. Lags, the
-base that swings the other way, and the reversal of steering at high dynamic pressure need no rules of their
-own, because they are in the model.
+opposite motion of the base, and the reversal of steering at high dynamic pressure need no special rules,
+because they are in the model.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ _HEAVIEST = 2.5  # bound on the actual thrust or pressure over the nominal one, 
 
 
 class Weights(NamedTuple):
-    """The magnitudes that cost one: of errors at touchdown, and of the use of actuators and structure per second.
+    """The magnitudes with unit cost: errors at touchdown, and use of actuators and structure per second.
 
     `settle` times the cost at touchdown is also charged per second before it, fading with `settle_s`, so
-    that the last moments are calm and the moment of touchdown need not be known. `disturbance_s` is how long a
+    that the last moments are calm and the time of touchdown need not be known. `disturbance_s` is how long a
     disturbance is expected to last.
     """
 
@@ -64,7 +64,7 @@ class Descent(NamedTuple):
 
 
 class Lateral(NamedTuple):
-    """The measured state in one direction across; SI, angles positive towards that direction."""
+    """The measured state in one lateral direction; SI, angles positive towards that direction."""
 
     position: Scalar
     velocity: Scalar
@@ -106,12 +106,12 @@ def descend(
 
     Args:
       body: the vehicle.
-      throttle, engines: of the burn.
-      period: one row each [s].
-      highest_m: where the table ends.
+      throttle, engines: throttle and number of engines of the burn.
+      period: time between two rows [s].
+      highest_m: height at which the table ends.
       flare: (speed [m/s] below which, deceleration [m/s2] with which the last metres are flown).
       left_kg: propellant at touchdown.
-      lights_m_s: speed at ignition; above, it falls freely.
+      lights_m_s: speed at ignition; above it the vehicle falls freely.
     """
     heights, machs = np.linspace(0.0, 2.0 * highest_m, 801), np.linspace(0.0, 5.0, 101)
     air = jax.jit(jax.vmap(atmosphere))(jnp.asarray(heights))
@@ -145,7 +145,7 @@ def descend(
 
 
 def linearise(body: Body, site: Site, path: Descent) -> np.ndarray:
-    """Return slopes [rows, 6, 9] of the rates of the moving states, with themselves, the commands and the wind."""
+    """Return the derivatives [rows, 6, 9] of the rates of the moving states by these states, commands and wind."""
     site = site._replace(rotation=0.0)
 
     def rates(z: Array, row: Array) -> Array:
@@ -174,7 +174,7 @@ def linearise(body: Body, site: Site, path: Descent) -> np.ndarray:
 
 
 def design(slopes: np.ndarray, path: Descent, weights: Weights, period: float) -> Regulator:
-    """Return the gains along a descent of one row per `period`; plain numpy, made once for a phase."""
+    """Return the gains along a descent of one row per `period`; plain numpy, computed once per phase."""
     air = jax.jit(jax.vmap(atmosphere))(jnp.asarray(path.height))
     pressure = 0.5 * np.asarray(air.density, float) * path.speed**2
     # the wind fades towards the ground as the 75th percentile of the envelope does
@@ -219,7 +219,7 @@ def regulate(
     Args:
       regulator: the tables.
       key: `time_key`.
-      level: of the throttle, to which the effect of a gimbal angle is proportional.
+      level: throttle level, to which the effect of a gimbal angle is proportional.
       pressure: dynamic pressure [Pa], to which the effect of a fin angle is proportional.
       measured: with the whole measured accelerations [m/s2, rad/s2]; the part that the model expects is subtracted.
     """

@@ -1,1 +1,1 @@
-"""Flight phases, one module each; entry points name them."""
+"""Flight phases, one module each; the entry points in pyproject.toml name them."""

@@ -1,14 +1,14 @@
 """Ascent: from the release of the hold-downs through Mach 1, max q and the gravity turn to MECO.
 
 Actions (5): `throttle` (of all nine engines, 40 to 100 %), `time_to_meco` (0 to 20 s; the engines stop inside the step
-when the time is within the control period), `gimbal_yaw`, `gimbal_pitch`, `gimbal_roll` (shares of the limit). With the
-parameter `fins` also `fin_yaw`, `fin_pitch`, `fin_roll`; the fins are folded on the way up by default, and the guide
-leaves them centred. With `residual` r > 0 the vehicle receives guide + r x action, clipped; with 0 it receives the
-action itself. The flight begins with the engines at full thrust, since the hold-downs release only then; MECO is final,
-and the phase ends 1 to 1.5 s later, when the thrust has gone.
+when the time is within the control period), `gimbal_yaw`, `gimbal_pitch`, `gimbal_roll` (shares of the limit). The
+parameter `fins` adds `fin_yaw`, `fin_pitch`, `fin_roll`; by default the fins are folded during the ascent, and the
+guide leaves them centred. With `residual` r > 0 the vehicle receives guide + r x action, clipped; with 0 it receives
+the action itself. The flight begins with the engines at full thrust, since the hold-downs release only then; MECO is
+final, and the phase ends 1 to 1.5 s later, when the thrust has gone.
 
 Success `meco`, judged at the end: altitude, speed and flight-path angle inside their ranges, the rate within
-`rate_deg_s`, propellant above the reserve. Failures, the first that holds: `overstressed` (a structural limit passed),
+`rate_deg_s`, propellant above the reserve. Failures, in order of precedence: `overstressed` (a limit exceeded),
 `out_of_propellant`, `too_low` (back on the ground), `lost_control` (tilted past the horizon, or turning faster than
 30 deg/s), `off_target` (ended outside the box).
 
@@ -128,7 +128,7 @@ class Ascent(BoosterPhase[State]):
 
     @property
     def controls(self) -> Controls:  # ty: ignore[incompatible-property-override]
-        """Return the actions, with those of the fins where they are unfolded."""
+        """Return the actions, including those of the fins if they are unfolded."""
         return WITH_FINS if self.params.fins else CONTROLS
 
     def start(self, key: Array) -> Handover:

@@ -5,8 +5,8 @@ actuators). With `residual` r > 0 the vehicle receives guide + r x action, clipp
 itself.
 
 Success `oriented`: at `end_altitude_m` descending, engines first with at most `incidence_deg` to the flow and at most
-`rate_deg_s`, with gas left. Failures, the first that holds: `overstressed` (at once, when a structural limit is
-passed), `out_of_gas` (at once), and at the end altitude `misaligned` (incidence, or nose first) and `turning` (rate).
+`rate_deg_s`, with gas left. Failures, in order of precedence: `overstressed` (at once, when a structural limit is
+exceeded), `out_of_gas` (at once), and at the end altitude `misaligned` (incidence, or nose first) and `turning` (rate).
 
 The reward and its reasons are in docs/phases/ballistic_arc.md, the guidance law in guides/arc.py.
 """
@@ -38,12 +38,12 @@ CONTROLS = Controls(("rcs_yaw", "rcs_pitch", "rcs_roll", "fin_yaw", "fin_pitch",
 
 
 class Params(ArcGuideParams):
-    """The box that the entry accepts, and the ranges of a start of the phase's own."""
+    """The box that the entry accepts, and the ranges of the phase's own start."""
 
     residual: float = booster.residual_field(0.2)
     incidence_deg: float = Field(5.0, gt=0.0)
     rate_deg_s: float = Field(1.0, gt=0.0)
-    target_offset_m: float = Field(-2800.0, description="Where along x the boostback aims a fall without air.")
+    target_offset_m: float = Field(-2800.0, description="Target x of the boostback's vacuum impact point.")
     start_altitude_m: Range = (114e3, 144e3)
     start_climb_m_s: Range = (200.0, 640.0)
     start_propellant_kg: Range = (13_000.0, 22_000.0)
@@ -51,7 +51,7 @@ class Params(ArcGuideParams):
 
 
 class State(NamedTuple):
-    """A booster on its arc; `begun_kg` of gas at the start."""
+    """A booster on its arc; `begun_kg` is the gas at the start."""
 
     flight: Handover
     time: Array
@@ -79,7 +79,7 @@ def _incidence(phase: Any, state: State) -> Array:
 
 
 def _impact_error(phase: Any, state: State) -> tuple[Scalar, Scalar]:
-    """Return the impact without air off the target [m]."""
+    """Return the offset of the vacuum impact point from the target [m]."""
     impact, _ = state.plan.impact
     return impact.x - phase.params.target_offset_m, impact.y
 
@@ -125,7 +125,7 @@ class BallisticArc(BoosterPhase[State]):
     max_steps = 450
 
     def start(self, key: Array) -> Handover:
-        """Draw a vehicle as the boostback leaves it: its nose level and towards the pad, its fall on the target."""
+        """Draw a vehicle as the boostback leaves it: nose level and towards the pad, vacuum impact at the target."""
         params, (dispersion, n, gust_key) = self.params, self.draw(key, 12)
         velocity = Vector(-365.0 + 95.0 * n[1], 15.0 * n[2], between(params.start_climb_m_s, n[3]))
         height, target_x = between(params.start_altitude_m, n[0]), params.target_offset_m + 1000.0 * n[6]

@@ -1,17 +1,17 @@
-"""Brake, then land: from high above, three engines brake, the vehicle falls on, and one engine lands it.
+"""Brake, then land: three engines brake at high altitude, the vehicle coasts, and one engine lands it.
 
 For missions without an entry burn. The phase flies the entry burn down to 7 km and the landing burn from there as one:
 one agent flies both, with the actions of the entry burn (11), of which the landing uses seven; while it brakes, 0.3 of
-`residual` counts. What happens at the ground counts, and the hand-over within the phase does not.
+`residual` counts. Success is judged at the ground only, not at the switch from braking to landing.
 
 Success and failures are those of the landing burn; while braking, `overstressed`, `out_of_propellant` and `rose` end
 the phase.
 
 Reward: that of the landing burn after the hand-over; while braking the entry burn's `aim`, and throughout `limits` and
-`propellant`, 1 for each 400 kg: at the price of the landing the 17 t that every flight burns would outweigh the
-landing.
+`propellant`, 1 for each 400 kg: at the landing burn's price, the 17 t that every flight burns would outweigh
+the landing.
 
-Guidance law: that of the entry burn, which lights at once and burns at 57 m/s2, then that of the landing burn.
+Guidance law: that of the entry burn, which ignites at once and burns at 57 m/s2, then that of the landing burn.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from mission_rocket.physics.state import Handover
 from mission_rocket.report import sections
 
 _HAND_OVER_M = 7000.0
-_OFFSET_M = -1200.0  # of the end of a fall without air: air and burn shorten the flight by as much
-_LOAD = 57.0  # m/s2; at the 46 of the entry burn dynamic pressure passes 80 kPa from 30 km
+_OFFSET_M = -1200.0  # of the vacuum impact point: air and burn shorten the flight by this distance
+_LOAD = 57.0  # m/s2; with the entry burn's 46, dynamic pressure would exceed 80 kPa from 30 km
 _PRICE_KG = 400.0  # of propellant, for a reward of 1
 _SHARE = 0.3  # of the landing's residual, while it brakes
 # the positions of the landing's actions among those of the entry burn
@@ -53,7 +53,7 @@ class Params(landing_burn.LandingBox):
 
 
 class State(NamedTuple):
-    """Both parts; `landing` is what `enter` gave until the hand-over."""
+    """Both parts; until the switch, `landing` is its initial value from `enter`."""
 
     braking: Array
     entry: entry_burn.State

@@ -7,8 +7,8 @@ r > 0 the vehicle receives guide + r x action, clipped; with 0 it receives the a
 
 Success `delivered`: at `end_altitude_m` descending, unlit, the touchdown that braking alone would reach
 (`predict_touchdown`, where the landing burn begins) within `miss_m` of the pad, speed in `speed_m_s`, `incidence_deg`,
-`rate_deg_s`, at least `least_propellant_kg` left. Failures, the first that holds: `overstressed` (at once, when a
-structural limit is passed), `out_of_propellant`, `rose` (burnt until it climbed), and at the end altitude `missed`,
+`rate_deg_s`, at least `least_propellant_kg` left. Failures, in order of precedence: `overstressed` (at once, when a
+structural limit is exceeded), `out_of_propellant`, `rose` (burnt until it ascended), and at the end altitude `missed`,
 `off_speed`, `unsteady` (incidence or rate, or still lit), `short_of_propellant`.
 
 The reward and its reasons are in docs/phases/entry_burn.md, the guidance law in guides/entry.py.
@@ -42,24 +42,24 @@ CONTROLS = Controls(
         "fin_roll", "rcs_yaw", "rcs_pitch", "rcs_roll",
     )
 )  # fmt: skip
-_START_M = 70e3  # where the speeds of a start of the phase's own hold
+_START_M = 70e3  # altitude for which the start speeds are given
 
 
 class Params(EntryGuideParams):
-    """The box that the landing accepts, the guidance law, and the ranges of a start of the phase's own."""
+    """The box that the landing accepts, the guidance law, and the ranges of the phase's own start."""
 
     residual: float = booster.residual_field(0.03)
-    miss_m: float = Field(200.0, gt=0.0, description="Bound on the miss of the touchdown that is predicted at the end.")
+    miss_m: float = Field(200.0, gt=0.0, description="Bound on the miss of the touchdown predicted at the end.")
     speed_m_s: Range = (330.0, 440.0)
     incidence_deg: float = Field(6.0, gt=0.0)
     rate_deg_s: float = Field(8.0, gt=0.0)
     start_altitude_m: float = Field(_START_M, gt=15e3, le=_START_M)
     start_propellant_kg: Range = (13_000.0, 20_000.0)
-    start_offset_m: float = Field(-2800.0, description="Where along x a fall without air would end; beyond the pad.")
+    start_offset_m: float = Field(-2800.0, description="x of the vacuum impact point, relative to the pad.")
 
 
 class State(NamedTuple):
-    """A booster on its way down; `begun_kg` of propellant at the start, `lag` [s] of the fins as estimated."""
+    """A descending booster; `begun_kg` is the propellant at the start, `lag` [s] the estimated lag of the fins."""
 
     flight: Handover
     time: Array
@@ -141,7 +141,7 @@ class EntryBurn(BoosterPhase[State]):
     def start(self, key: Array) -> Handover:
         """Draw a vehicle as a boostback aimed at the offset leaves it, engines first, scattered."""
         params, (dispersion, n, gust_key) = self.params, self.draw(key, 10)
-        # below 70 km it is faster, by the fall
+        # below 70 km the fall has made it faster
         fallen = (1025.0 - 125.0 * n[2]) ** 2 + 2.0 * ENTRY_GRAVITY_M_S2 * (_START_M - params.start_altitude_m)
         velocity = Vector(-360.0 + 90.0 * n[0], 20.0 * n[1], -jnp.sqrt(jnp.maximum(fallen, 1e4)))
         target_x, target_y = params.start_offset_m + 1500.0 * n[6], 500.0 * n[7]
@@ -176,7 +176,7 @@ class EntryBurn(BoosterPhase[State]):
         return moved._replace(lit=lit, cut=cut, lag=lag, plan=plan)
 
     def box(self, state: State) -> Box:
-        """Return the sides of the box at the end, where the predicted touchdown is that of the landing."""
+        """Return the sides of the box at the end, where the predicted touchdown becomes that of the landing."""
         m, params, rest = state.measured, self.params, state.plan.predicted.rest
         return {
             "miss": jnp.sqrt(rest.x**2 + rest.y**2 + 1e-9) / params.miss_m,

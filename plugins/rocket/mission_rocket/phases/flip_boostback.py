@@ -3,13 +3,13 @@
 Actions (7): `throttle` (40 to 100 % of centre and pair; before the first ignition the engines stay off below an action
 of -0.6), `time_to_cut_off` (0 to 20 s; the engines stop inside the step when the time is within the control period),
 `gimbal_yaw`, `gimbal_pitch`, `rcs_yaw`, `rcs_pitch`, `rcs_roll` (shares of the limits). With `residual` r > 0 the
-vehicle receives guide + r x action, clipped (guide + 0.1 r x action for the time, because the impact moves by 5 km per
-second); with 0 it receives the action itself. Once lit the engines stay lit until the cut-off, which is final and has
-no effect before they are lit.
+vehicle receives guide + r x action, clipped (guide + 0.1 r x action for the time, because the impact point moves by 5
+km per second); with 0 it receives the action itself. Once lit the engines stay lit until the cut-off, which is final
+and has no effect before they are lit.
 
-Success `on_target`, 6 s after the cut-off: the impact without air at altitude 0 within `miss_m` of (`target_x_m`,
-`target_y_m`), moved against the wind by `target_lead_s`, the rate at most `rate_deg_s`, propellant at least
-`reserve_kg`. Failures, the first that holds: `overstressed` (a structural limit passed), `out_of_propellant`, `too_low`
+Success `on_target`, 6 s after the cut-off: the vacuum impact point at altitude 0 within `miss_m` of (`target_x_m`,
+`target_y_m`), which `target_lead_s` moves upwind, the rate at most `rate_deg_s`, propellant at least
+`reserve_kg`. Failures, in order of precedence: `overstressed` (a limit exceeded), `out_of_propellant`, `too_low`
 (below 50 km on the way down), `lost_control` (turning faster than 40 deg/s), `off_target` (ended outside the box).
 
 The reward and its reasons are in docs/phases/flip_boostback.md, the guidance law in guides/boostback.py.
@@ -48,7 +48,7 @@ _LOWEST_M = 50e3
 
 
 class Params(BoostbackGuideParams):
-    """The target, the box, the guidance law, and the box at MECO from which a start of its own is drawn."""
+    """The target, the box, the guidance law, and the box at MECO from which the phase's own start is drawn."""
 
     residual: float = booster.residual_field(0.1)
     miss_m: float = Field(1000.0, gt=0.0)
@@ -62,7 +62,7 @@ class Params(BoostbackGuideParams):
 
 
 class State(NamedTuple):
-    """A booster that turns back; `off_for` [s] since the cut-off, `begun_m` the miss at the start."""
+    """A booster that turns back; `off_for` is the time since the cut-off [s], `begun_m` the miss at the start."""
 
     flight: Handover
     time: Array
@@ -78,7 +78,7 @@ class State(NamedTuple):
 
 
 def _gas(phase: Any, state: State) -> Scalar:
-    """Return the gas left over what the tank holds."""
+    """Return the remaining gas as a fraction of a full tank."""
     return state.measured.motion.rcs_propellant / (phase.body.rcs.propellant if phase.body.rcs else 1.0)
 
 

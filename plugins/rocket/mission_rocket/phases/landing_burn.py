@@ -1,4 +1,4 @@
-"""Landing burn: from 7 km, unlit, to touchdown; chooses the moment of ignition.
+"""Landing burn: from 7 km, unlit, to touchdown; the agent chooses the time of ignition.
 
 Actions (7): `throttle` (40 to 100 %), `time_to_ignition` (0 to 10 s; the engine lights inside the step when the time
 is within the control period), `gimbal_yaw`, `gimbal_pitch`, `fin_yaw`, `fin_pitch`, `fin_roll` (shares of the limits
@@ -6,7 +6,7 @@ of the actuators). With `residual` r > 0 the vehicle receives guide + r x action
 0.1 r for the time, 0.05 r for gimbal and fins); with 0 it receives the action itself. Once lit the engine stays lit.
 
 Success `landed`: at altitude 0 within `miss_m`, `vertical_speed_m_s`, `lateral_speed_m_s`, `tilt_deg`, `rate_deg_s`,
-with propellant left. Failures, the first that holds: `overstressed` (a structural limit passed), `out_of_propellant`,
+with propellant left. Failures, in order of precedence: `overstressed` (a limit exceeded), `out_of_propellant`,
 `crashed` (too fast), `missed` (outside the circle), `toppled` (tilt, rate or lateral speed), `rose` (stopped above
 the ground, where the least thrust exceeds the weight).
 
@@ -56,7 +56,7 @@ class LandingBox(booster.FlightParams):
 
 
 class Params(LandingBox, LandingGuideParams):
-    """The landing box, the guidance law, and the ranges of a start of the phase's own."""
+    """The landing box, the guidance law, and the ranges of the phase's own start."""
 
     residual: float = booster.residual_field(0.1)
     start_speed_m_s: float = Field(385.0, gt=0.0)
@@ -75,7 +75,7 @@ class Params(LandingBox, LandingGuideParams):
 
 
 class State(NamedTuple):
-    """A booster on its last kilometres; `begun_kg` of propellant at the start."""
+    """A booster on its last kilometres; `begun_kg` is the propellant at the start."""
 
     flight: Handover
     time: Array
@@ -218,7 +218,7 @@ class LandingBurn(BoosterPhase[State]):
 
 
 def across(vector: Vector) -> Array:
-    """Return the horizontal size of a local vector."""
+    """Return the horizontal length of a local vector."""
     return jnp.sqrt(vector.x**2 + vector.y**2 + 1e-9)
 
 

@@ -16,14 +16,14 @@ from mission_rocket.causes import Causes
 from mission_rocket.physics.state import Handover, idle
 from mission_rocket.stages import PERIOD_S, TIME, StageParams, StagePhase, StageState, begin
 
-_UNUSED_KG = 0.01  # a tank that runs dry within a step would lose a sixth of it
+_UNUSED_KG = 0.01  # a tank that runs dry within a step would cost a sixth of the step's propellant
 
 
 class Params(StageParams):
     """The duration of the burn, and how it begins."""
 
     duration_s: float | None = Field(
-        None, gt=0.0, le=1000.0, description="The burn ends with the propellant if it is not given."
+        None, gt=0.0, le=1000.0, description="Duration; None: until the propellant is used up."
     )
     at_full_thrust: bool = Field(False, description="Begin at full thrust, without delay and lag.")
 
@@ -40,7 +40,7 @@ class StageBurn(StagePhase):
     def enter(self, key: Array, handoff: Handover) -> StageState:
         state = handoff.state
         if self.params.at_full_thrust:
-            # unless the phase before was a burn of this stage too, this is an ignition
+            # an ignition, unless the previous phase was also a burn of this stage
             left = tuple(
                 jnp.where(running > 0.0, number, number - 1.0)
                 for running, number in zip(state.lit_for, state.ignitions_left, strict=True)

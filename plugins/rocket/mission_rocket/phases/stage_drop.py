@@ -1,8 +1,8 @@
-"""Stage drop: the lowest stage falls away, in no time and without a push; the next one flies on.
+"""Stage drop: the lowest stage separates instantaneously and without an impulse; the next one continues.
 
 The remaining vehicle has its own centre of mass, higher up the body: position and velocity become those of that point.
-Its tanks are full and its engines off. Success `dropped`. Failure `burning`: the engines of the stage that falls away
-still push.
+Its tanks are full and its engines off. Success `dropped`. Failure `burning`: the engines of the dropped stage still
+produce thrust.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mission_rocket.vehicles import build_body
 
 
 class Params(StageParams):
-    """The stage that falls away."""
+    """The stage that is dropped."""
 
     @model_validator(mode="after")
     def _next(self) -> Params:

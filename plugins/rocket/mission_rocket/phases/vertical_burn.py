@@ -8,9 +8,9 @@ Success `landed`: at the ground with at most `touchdown_speed_m_s` and propellan
 `crashed` (too fast), `rose` (stopped above the ground: the least thrust exceeds the weight, so it
 would never come down), `out_of_propellant`.
 
-Reward: `profile` 0.1 / (1 + |needed throttle - 0.93| / 0.05) keeps a landing in reach, since the
-needed throttle leaves [0.4, 1] where landing is impossible; `touchdown` pays 10 for landing and up
-to 10 more for doing it slowly; `propellant` takes 0.5 for each percent above the optimum. Staying
+Reward: `profile` 0.1 / (1 + |needed throttle - 0.93| / 0.05) keeps a landing possible, since the
+needed throttle leaves [0.4, 1] if landing is impossible; `touchdown` pays 10 for landing and up
+to 10 more for a slow touchdown; `propellant` takes 0.5 for each percent above the optimum. Staying
 in the air ends by itself: nothing else is paid.
 """
 
@@ -37,7 +37,7 @@ _BISECTIONS = 24
 
 
 class Params(Strict):
-    """The landing box, and how far above the latest ignition a start of its own is lit."""
+    """The landing box, and the height above the latest ignition at which the phase's own start is lit."""
 
     touchdown_speed_m_s: float = Field(2.0, gt=0.0, le=20.0)
     start_margin_min_percent: float = Field(0.3, ge=0.0, le=50.0)

@@ -1,17 +1,17 @@
-"""Vertical coast: fall in vacuum and decide when to light the engine.
+"""Vertical coast: fall in vacuum and decide when to ignite the engine.
 
 Action (1): `time_to_ignition`, t_go = 20 s (a + 1) / 2, commanded every 0.1 s. The engine lights at
 t_go inside the step when t_go is at most the control period.
 
-No observation uses the optimum.
+No observation uses the propellant optimum.
 
 Success `lit`: ignition at a height between `margin_min_percent` and `margin_max_percent` above the
 latest possible ignition. Failures: `lit_too_early`, `too_late` (fell below the latest ignition, or
 lit with less than the least margin).
 
 Reward: `timing` 1 / (1 + |commanded - ideal t_go| / scale), scale 0.1 s + 5 % of the ideal, pays
-each step for saying the right time; `ignition` pays 20 for a valid ignition, less a third of it
-towards either edge of the window: more than the timing that waiting could still earn.
+in each step for the right time; `ignition` pays 20 for a valid ignition, up to a third less towards
+the edges of the window, and more than waiting could still earn from `timing`.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ class VerticalCoast(ObservedPhase[Booster, State]):
         }
 
     def guide(self, state: State) -> Array:
-        """Light where the margin will be in the middle of the window, by the closed form."""
+        """Ignite where the margin will be in the middle of the window, by the closed form."""
         return (2.0 * ideal_time_s(self.params, state) / LONGEST_COMMAND_S - 1.0)[None]
 
 

@@ -1,10 +1,10 @@
 """Forces and moments of the air on the body and its grid fins.
 
 Incidence is the angle between the axis and the flow: from the nose when it leads, from the engines
-when they lead; between the two the tables blend over the cosine from -0.5 to 0.5. Lift points to
-the leading end's side, so that a booster falling engines first is pushed towards the side to which
-its engines tilt. The normal force has a potential part, that acts at the low-incidence centre of pressure,
-and the drag of the cross-flow, that acts where the side view has its centroid (Allen and Perkins,
+when they lead; between the two the tables blend over the cosine from -0.5 to 0.5. Lift acts towards
+the side to which the leading end tilts: a booster falling engines first is pushed to the side to which
+its engines tilt. The normal force has a potential part, which acts at the low-incidence centre of pressure,
+and a cross-flow drag, which acts at the centroid of the side view (Allen and Perkins,
 NACA TR 1048; Jorgensen, NASA TN D-6996); the centre of pressure moves with their shares.
 """
 
@@ -29,7 +29,7 @@ _CROSS_FLOW = 2.0
 class Flow(NamedTuple):
     """Velocity relative to the air in body axes [m/s], airspeed, Mach, dynamic pressure [Pa], cosine from the nose.
 
-    `incidence` [rad] is from the leading end, `across` the sine of it.
+    `incidence` [rad] is measured from the leading end; `across` is its sine.
     """
 
     velocity: Vector
@@ -92,9 +92,9 @@ def body_wrench(body: Body, dispersion: Dispersion, flow: Flow, rates: Vector, m
 
 
 def fin_wrench(body: Body, motion: Motion, flow: Flow, mass: MassProperties) -> Wrench:
-    """Return the wrench of four grid fins about the centre of mass, by deflection and the body's rates.
+    """Return the wrench of four grid fins about the centre of mass, from deflection and body rates.
 
-    The force of the fins at incidence is part of the body's tables and of its centre of pressure engines first.
+    The force of the fins due to incidence is included in the body's tables and its centre of pressure engines first.
     """
     zero = jnp.zeros_like(flow.mach)
     if body.fins is None:

@@ -71,7 +71,7 @@ _HIGH_LOG_DENSITY = Table(
 
 
 def atmosphere(altitude: Scalar) -> Air:
-    """Return the air at a geometric altitude [m]; it is extrapolated below the sea and constant above 400 km."""
+    """Return the air at a geometric altitude [m]; extrapolated below sea level and constant above 400 km."""
     altitude = jnp.maximum(altitude, -5000.0)
     geopotential = _RADIUS_M * altitude / (_RADIUS_M + altitude)
     base, start, log_start, lapse = (jnp.full_like(geopotential, value) for value in _LAYERS[0])

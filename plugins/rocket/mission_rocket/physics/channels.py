@@ -1,4 +1,4 @@
-"""Channels derived from a state: named with their units, used by phases, limits and reports alike."""
+"""Channels derived from a state, named with their units; phases, limits and reports use them."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from mission_rocket.physics.state import Motion, State
 from mission_rocket.physics.vector import Scalar, Vector, body_axis, dot, norm
 from mission_rocket.physics.vehicle import Body
 
-Impact = tuple[Vector, Array]  # position [m] and time until then [s]
+Impact = tuple[Vector, Array]  # position [m] and time to it [s]
 
 
 def fall(site: Site, position: Vector, velocity: Vector, level: Scalar = 0.0, steps: int = 4) -> Impact:
-    """Predict a fall without air: (position when it descends through the altitude `level` [m], time until then [s]).
+    """Predict a ballistic fall in vacuum: (position on descending through the altitude `level` [m], time to it [s]).
 
     The time is guessed with constant gravity, flown in `steps` Runge-Kutta steps of the actual gravity and
     rotation, and corrected by one more step: the error is metres after 300 s. Below the level the result is the
-    point at which the way up passed it.
+    point at which the ascent passed it.
     """
 
     def rate(there: tuple[Vector, Vector]) -> tuple[Vector, Vector]:
@@ -58,7 +58,7 @@ def channels(
       body, site, state: the vehicle.
       acting: the loads on it, without the force of the RCS.
       wind: at the vehicle, gusts included.
-      impact: of the fall without air, where the caller knows it; else it is predicted here.
+      impact: the vacuum impact point if the caller knows it; None: it is predicted here.
     """
     motion = state.motion
     landing, seconds = fall(site, motion.position, motion.velocity) if impact is None else impact
@@ -82,7 +82,7 @@ def channels(
 
 
 def _motion_channels(site: Site, motion: Motion) -> dict[str, Scalar]:
-    """Return where the vehicle is, how it moves and how it is oriented."""
+    """Return position, velocity and attitude of the vehicle."""
     vertical, axis = up(site, motion.position), body_axis(motion.attitude)
     speed, climb = norm(motion.velocity, 1e-9), dot(motion.velocity, vertical)
     level_speed = jnp.sqrt(jnp.maximum(speed * speed - climb * climb, 1e-9))
@@ -110,7 +110,7 @@ def _motion_channels(site: Site, motion: Motion) -> dict[str, Scalar]:
 
 
 def _load_channels(acting: Loads) -> dict[str, Scalar]:
-    """Return what the air and the engines do to the structure."""
+    """Return the loads of air and engines on the structure."""
     specific_force = acting.wrench.force * (1.0 / acting.mass.mass)
     incidence, pressure = acting.flow.incidence, acting.flow.dynamic_pressure
     return {
@@ -133,5 +133,5 @@ def _engine_channels(body: Body, state: State) -> dict[str, Scalar]:
 
 
 def lateral(specific_force: Vector) -> Array:
-    """Return the load across the axis [m/s2] of a specific force in body axes."""
+    """Return the lateral load [m/s2] of a specific force in body axes."""
     return jnp.sqrt(specific_force.x * specific_force.x + specific_force.y * specific_force.y + 1e-9)

@@ -22,7 +22,7 @@ from mission_rocket.physics.wind import steady_wind
 
 
 class Loads(NamedTuple):
-    """The loads on a vehicle; `wrench` is in body axes and leaves out gravity."""
+    """The loads on a vehicle; `wrench` is in body axes and excludes gravity."""
 
     wrench: Wrench
     thrust: Scalar

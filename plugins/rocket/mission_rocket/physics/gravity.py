@@ -19,8 +19,8 @@ from mission_rocket.physics.vector import Vector, cross
 class Site(NamedTuple):
     """A launch site; plain floats.
 
-    `surface_gravity` is the pull at the pad before the rotation's share [m/s2]; `rotation` [rad/s],
-    0 for a sphere that does not turn; `latitude`, and `azimuth` of x clockwise from north [rad].
+    `surface_gravity` is the gravitation at the pad without centrifugal acceleration [m/s2]; `rotation` [rad/s]
+    is 0 for a sphere at rest; `latitude`, and `azimuth` of x clockwise from north [rad].
     """
 
     radius: float = EARTH_RADIUS_M
@@ -54,7 +54,7 @@ def up(site: Site, position: Vector) -> Vector:
 
 
 def gravity(site: Site, position: Vector) -> Vector:
-    """Return the inverse-square pull towards (0, 0, -R) [m/s2]."""
+    """Return the inverse-square gravitation towards (0, 0, -R) [m/s2]."""
     if site.constant_gravity:
         zero = jnp.zeros_like(position.x)
         return Vector(zero, zero, zero - site.surface_gravity)
@@ -72,6 +72,6 @@ def inertial_acceleration(site: Site, position: Vector, velocity: Vector) -> Vec
 
 
 def free_fall(site: Site, position: Vector, velocity: Vector) -> Vector:
-    """Return the acceleration without any force on the surface of the body [m/s2]."""
+    """Return the acceleration of a body on which no surface force acts [m/s2]."""
     pull = gravity(site, position)
     return pull + inertial_acceleration(site, position, velocity) if site.rotation else pull

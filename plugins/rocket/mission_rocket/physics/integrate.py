@@ -57,7 +57,7 @@ def advance(body: Body, site: Site, dispersion: Dispersion, state: State, comman
         lit = (wanted > 0.0) & (was | (ignitions > 0.5))
         left.append(jnp.where(lit & jnp.logical_not(was), ignitions - 1.0, ignitions))
         now = jnp.where(lit, running + jnp.maximum(seconds, 1e-6), 0.0)
-        # the share of this step after the delay: the impulse is right although the step is not split
+        # the fraction of this step after the delay, so that the impulse is right without splitting the step
         share = jnp.clip((now - dispersion.ignition_delay) / jnp.maximum(seconds, 1e-6), 0.0, 1.0)
         throttle.append(jnp.where(lit, wanted * share, 0.0))
         lit_for.append(now)
@@ -117,11 +117,11 @@ def advance_twice(
 
 
 def cross_altitude(site: Site, before: State, after: State, seconds: Scalar, level: float) -> tuple[Array, State]:
-    """Find where a step descended through an altitude: (whether it did, the state there, else the state after).
+    """Find where a step descended through an altitude: (whether it did; the state there, or `after` if it did not).
 
     Position is the cubic Hermite interpolant between both ends and velocity its derivative,
     everything else is linear. The crossing is found by bisection and sharpened by one step of
-    Newton's method, through which its time has the right derivative.
+    Newton's method, which also gives the crossing time the right derivative.
     """
     span = jnp.maximum(seconds, 1e-6)
     high, low = altitude(site, before.motion.position) - level, altitude(site, after.motion.position) - level

@@ -31,7 +31,7 @@ class Motion(NamedTuple):
 
 
 class Rounding(NamedTuple):
-    """The rounding errors of the sums so far (Kahan): without them 10,000 steps drift by tens of metres."""
+    """The accumulated rounding errors (Kahan); without this compensation 10,000 steps drift by tens of metres."""
 
     position: Vector
     velocity: Vector

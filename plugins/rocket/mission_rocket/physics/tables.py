@@ -1,7 +1,7 @@
 """Piecewise-linear tables without gathers.
 
 A table is a sum of hinges, f(x) = f0 + sum slope_i clip(x - x_i, 0, x_{i+1} - x_i): a few
-multiply-adds that vectorise, where an indexed look-up of each vehicle does not. Constant outside.
+multiply-adds that vectorise, while an indexed look-up per vehicle does not. Values are constant outside the table.
 """
 
 from __future__ import annotations

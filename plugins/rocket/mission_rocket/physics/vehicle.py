@@ -115,7 +115,7 @@ class StructuralLimits(NamedTuple):
 
 
 class Body(NamedTuple):
-    """A flying body: one stage and, as dead weight, the stages that it carries.
+    """A flying body: one stage, and the stages that it carries as dead weight.
 
     `transverse_ratio` is the inertia about y over that about x, for bodies that are not round.
     """

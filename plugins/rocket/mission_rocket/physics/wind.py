@@ -3,7 +3,7 @@
 Steady: Cape Kennedy quasi-steady envelope by altitude and percentile; below 1 km the 1/7 power law.
 Turbulence: the Dryden spectra of MIL-F-8785C, section 3.7, along (first order) and across (second
 order) the flow. The states are kept at unit variance and advanced by their exact transition, so
-that the variance is right whatever the step; intensity and length only scale them.
+that the variance is right for any step; intensity and length only scale them.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Gust(NamedTuple):
 
 
 def calm() -> Wind:
-    """Return a calm."""
+    """Return a wind of zero."""
     return Wind(jnp.zeros(()), jnp.ones(()), jnp.zeros(()), jnp.zeros(()), jnp.zeros(()))
 
 

@@ -13,5 +13,5 @@ from mission_rocket.report.touchdown import touchdown
 
 
 def sections(records: FlightRecords) -> tuple[Section, ...]:
-    """Return replay, charts of the flight, touchdown and propellant, each where its channels exist."""
+    """Return replay, charts of the flight, touchdown and propellant, each if its channels exist."""
     return (*replay(records), *flight(records), *touchdown(records), *propellant(records))

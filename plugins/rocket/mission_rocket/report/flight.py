@@ -1,4 +1,4 @@
-"""Charts of the whole flight: paths and time histories with bands, limits, and marks of real flights."""
+"""Charts of the whole flight: paths and time histories with bands, limits, and events of real flights."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TIME_CHARTS = (
 
 
 def flight(records: FlightRecords) -> tuple[Section, ...]:
-    """Return every chart of which the channels exist."""
+    """Return every chart whose channels exist."""
     charts = [
         path_chart(records, "altitude over downrange", "downrange_m", "altitude_m"),
         path_chart(records, "speed over altitude", "altitude_m", "speed_m_s"),
@@ -39,12 +39,12 @@ def flight(records: FlightRecords) -> tuple[Section, ...]:
     drawn = [chart for chart in charts if chart]
     if not drawn:
         return ()
-    note = f'<p class="soft">Bands hold 5 to 95 % of the flights still flying, out of the first {records.bands.flights:,}; dashed is the median, solid the chosen flight.</p>'
+    note = f'<p class="soft">Bands span the 5th to 95th percentile of the flights still flying, out of the first {records.bands.flights:,}; dashed is the median, solid the chosen flight.</p>'
     return (Section("Flight", f'{note}<div class="charts">{"".join(drawn)}</div>{_boundaries(records)}'),)
 
 
 def path_chart(records: FlightRecords, title: str, x: str, y: str) -> str:
-    """Return one channel over another: medians at the same time, all kept flights, real flights as crosses."""
+    """Return one channel over another: medians at equal times, all kept flights, and real flights as crosses."""
     across, up = records.bands.of(x), records.bands.of(y)
     if across is None or up is None:
         return ""
@@ -74,7 +74,7 @@ def _range(ends: Iterable[list[float]]) -> tuple[float, float]:
 
 
 def _boundaries(records: FlightRecords) -> str:
-    """Compare where phases end with where real flights ended them."""
+    """Return a table that compares the ends of phases with those of real flights."""
     rows = []
     for phase in records.flights.phases:
         ended = phase.entered & phase.success

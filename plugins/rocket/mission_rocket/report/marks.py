@@ -1,4 +1,4 @@
-"""Webcast telemetry of six public return-to-launch-site flights, as marks to compare a mission with.
+"""Webcast telemetry of six public return-to-launch-site flights, as reference points for a mission.
 
 The figures are those of the public data set github.com/shahar603/Telemetry-Data (Unlicense); ranges are
 over the six flights. SI units, seconds since lift-off.

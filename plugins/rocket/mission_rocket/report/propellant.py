@@ -1,4 +1,4 @@
-"""Propellant: the use of each phase, the rest, and the use over the optimum where a phase knows it."""
+"""Propellant: what each phase uses and leaves, and the excess over the optimum if a phase reports it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The 3-D replay: a stage for `replay.js`, which the script of the page synchronises with its slider."""
+"""The 3-D replay: the HTML for `replay.js`, which the script of the page synchronises with its slider."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ STYLE = """
 
 
 def replay(records: FlightRecords) -> tuple[Section, ...]:
-    """Return the section of the replay where the records hold a position and a flight."""
+    """Return the section of the replay; empty without a position channel or a chosen flight."""
     known = set(records.channels())
     if not records.chosen or not any(place <= known for place in _PLACES):
         return ()

@@ -1,4 +1,4 @@
-"""Touchdown: where, how fast and how upright, compared with the success box of the landing phase.
+"""Touchdown: position, speed and tilt, compared with the success box of the landing phase.
 
 Shapes: N touchdowns.
 """
@@ -13,7 +13,7 @@ from mission import Chart, FlightRecords, Section, histogram
 
 _AT = (("position_x_m", "position_y_m"), ("downrange_m", "crossrange_m"))
 _SHOWN = 2000
-# channel, words of the parameter that bounds its size
+# channel, words in the name of the parameter that bounds its magnitude
 _BOX = (
     ("velocity_m_s", ("speed",)),
     ("vertical_speed_m_s", ("vertical", "speed")),
@@ -47,7 +47,7 @@ def touchdown(records: FlightRecords) -> tuple[Section, ...]:
 
 
 def number(value: object) -> float | None:
-    """Return a parameter as a number; None if it is none."""
+    """Return a parameter as a number; None if it is not a number."""
     return float(value) if isinstance(value, int | float) else None
 
 

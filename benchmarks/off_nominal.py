@@ -1,12 +1,12 @@
-"""One error of the day at a time far from nominal, and what the trained chain makes of it.
+"""Fly the trained chain with one dispersion at a time far from nominal.
 
 Claim: the success rates of the off-nominal table in docs/results.md.
 
 Command: python benchmarks/off_nominal.py [--checkpoints DIR] [--flights N] [--seed N] [--policy agent|guide] [--json FILE]
 
-In each row one error is the same in every flight: 2 or 3 standard deviations to either side (uniform draws: at or
-beyond their end), everything else is drawn as the mission file says. Two rows more: an outer engine that never lights
-on the way up, and 20 m/s of wind across on top of the day's at every altitude of the landing.
+In each row one dispersion is the same in every flight: 2 or 3 standard deviations to either side (uniform draws: at or
+beyond their end); everything else is drawn as the mission file says. Two further rows: an outer engine that never
+ignites during the ascent, and 20 m/s of crosswind in addition to the drawn wind at every altitude of the landing.
 """
 
 from __future__ import annotations

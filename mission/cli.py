@@ -83,7 +83,7 @@ def options(
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; write it before the command.")] = False,
 ) -> None:
-    """Options of every command."""
+    """Parse the options of every command."""
 
 
 @app.command()
@@ -450,7 +450,7 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except (OSError, MemoryError, RuntimeError) as error:
-        # JAX has no exception class of its own for a device that is out of memory
+        # JAX has no separate exception class for a device that is out of memory
         if debug or (isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error)):
             raise
         print(f"error: the system could not do it: {str(error) or 'no memory left'}", file=sys.stderr)

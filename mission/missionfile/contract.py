@@ -104,7 +104,9 @@ def _check_attributes(check: _Checker, env: Environment) -> None:
         raise check.error("causes to name success and at least one failure", repr(env.causes))
     engines = {TIME_OUT, NON_FINITE} & set(env.causes)
     if engines:
-        raise check.error(f"causes of its own: the engine adds {TIME_OUT} and {NON_FINITE}", ", ".join(sorted(engines)))
+        raise check.error(
+            f"causes without {TIME_OUT} and {NON_FINITE}, which the engine adds", ", ".join(sorted(engines))
+        )
     period, steps = getattr(env, "control_period_s", None), getattr(env, "max_steps", None)
     if not (isinstance(period, int | float) and 0 < period < math.inf):
         raise check.error("control_period_s above 0", repr(period))

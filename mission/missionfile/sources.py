@@ -178,7 +178,7 @@ def _caches() -> list[str]:
 
 
 def _note(event: str, arguments: tuple[Any, ...]) -> None:
-    """Audit hook: attribute a file that is opened for reading to a module's body or to a call of a plugin."""
+    """Attribute a file that is opened for reading to a module's body or a call of a plugin; an audit hook."""
     if event != "open":
         return
     try:

@@ -79,7 +79,7 @@ def chart_groups(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Return title -> metrics of each chart: first those of episodes and evaluations, then all others.
 
     `Episode/X` and `Evaluation/X` share a chart, and so do quantiles of one quantity (`Replay/PriorityP50` and
-    `Replay/PriorityP95`); every other metric has a chart of its own, under its name.
+    `Replay/PriorityP95`); every other metric has a separate chart under its name.
     """
     pairs: dict[str, list[str]] = {}
     single: dict[str, list[str]] = {}

@@ -48,7 +48,7 @@ class StoredBatches:
         unfinished: UnfinishedReport,
         recorder: TelemetryRecorder | None = None,
     ) -> None:
-        """With a recorder, also keep candidates for the chosen flights in full, and the bands of the first batch."""
+        """Prepare; with a recorder, candidates for the chosen flights and the bands of the first batch are kept too."""
         self.chain, self.headers, self.unfinished, self.recorder = chain, headers, unfinished, recorder
         self.parts: list[Arrays] = []
 

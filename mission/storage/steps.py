@@ -191,7 +191,7 @@ class PhaseFolder:
             (self.path / "done").write_text("policy and bank are complete\n")
 
     def clear(self) -> None:
-        """Remove everything of this phase.
+        """Remove everything stored for this phase.
 
         Raises:
           MachineError: some of it could not be removed.
@@ -202,7 +202,7 @@ class PhaseFolder:
                 shutil.rmtree(self.path)
 
     def steps(self) -> list[Path]:
-        """Training steps, newest first."""
+        """Return the training steps, newest first."""
         found = [p for p in self.training.glob("*") if p.is_dir() and p.name.isdigit()]
         return sorted(found, key=lambda p: int(p.name), reverse=True)
 

@@ -92,7 +92,7 @@ class BoosterPhase(ObservedPhase[Handover, S], Generic[S]):
     and writes `start`, `enter`, `step`, `outcome` and `reward`. Its state is a NamedTuple with the fields `flight`
     (Handover), `time` (in the phase [s]), `arrived` (whether the phase has reached its regular end), `measured`,
     `worst` (largest share of a structural limit so far), `plan` (of the guidance law, with the field `action`) and
-    fields of its own.
+    further fields.
     """
 
     params: Any

@@ -85,7 +85,7 @@ class Measurement(NamedTuple):
 def measure(
     body: Body, site: Site, flight: Handover, engine_first: bool, command: Command | None = None
 ) -> Measurement:
-    """Measure a flight.
+    """Return the measurement of a flight.
 
     Args:
       body, site, flight: the vehicle.

@@ -102,7 +102,7 @@ def descend(
     left_kg: float = 5000.0,
     lights_m_s: float = 315.0,
 ) -> Descent:
-    """Integrate a vertical landing backwards, from 1 m/s at the ground.
+    """Integrate a vertical landing backwards in time, from 1 m/s at the ground.
 
     Args:
       body: the vehicle.

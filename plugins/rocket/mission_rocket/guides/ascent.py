@@ -2,7 +2,7 @@
 
 The reference is a point-mass flight of the default vehicle (kick 0.82 deg at 70 m/s, slightly depressed above 700 m/s
 so that it reaches 65 km at 50 deg). The velocity is turned towards it and into the plane of flight. Incidence is kept
-below a fraction of the limit on q-alpha, so in strong wind the vehicle drifts and returns to the plane later. The
+below a fraction of the limit on q-alpha, so in strong wind the vehicle drifts and returns above the windy layer. The
 throttle limits dynamic pressure around max q, and the axial load near the end. If the reserve would be too small, as
 with an engine out, the law aims at a lower speed inside the box.
 """

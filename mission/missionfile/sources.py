@@ -10,6 +10,7 @@ import ast
 import contextvars
 import dataclasses
 import hashlib
+import inspect
 import os
 import sys
 import sysconfig
@@ -189,7 +190,7 @@ def _note(event: str, arguments: tuple[Any, ...]) -> None:
         name = os.fsdecode(path)
         if name.endswith(_CODE) or name.startswith(_SYSTEM):
             return
-        read = _reader(sys._getframe(1))
+        read = _reader(inspect.currentframe())
         if read is not None:
             read.add(os.path.realpath(name))
     except Exception:  # an exception here would be raised by the plugin's `open`
@@ -201,6 +202,7 @@ def _reader(frame: Any) -> set[str] | None:
 
     What JAX opens for itself belongs to nobody.
     """
+    frame = frame.f_back  # the first one is the hook's
     while frame is not None and _top(frame) in sys.stdlib_module_names:
         frame = frame.f_back
     if frame is not None and _top(frame) in ("jax", "jaxlib"):

@@ -366,7 +366,11 @@ def recertify(
         typer.echo(result.model_dump_json(indent=2))
     require_passed(result)
     if not as_json:
-        typer.echo(f"{result.mission}: {result.outcomes.flights:,} flights, {result.verdict}; source hashes renewed")
+        outcomes = result.outcomes
+        typer.echo(f"{result.mission}: {outcomes.flights:,} flights, {result.verdict}; source hashes renewed")
+        if outcomes.rounded:
+            typer.echo(f"{outcomes.rounded:,} of them end one control step apart, by rounding; the first:")
+            typer.echo("\n".join(f"  {difference}" for difference in outcomes.differences))
 
 
 @app.command()

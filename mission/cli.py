@@ -43,6 +43,15 @@ Seed = Annotated[
     typer.Option("--seed", metavar="N", min=0, max=2**32 - 1, help="Replace the mission file's seed."),
 ]
 
+Baseline = Annotated[
+    int | None,
+    typer.Option(
+        "--baseline",
+        metavar="N",
+        min=0,
+        help="Flights to record as the baseline of `mission recertify`; 0: none. [default: 10000]",
+    ),
+]
 Until = Annotated[
     float | None,
     typer.Option(
@@ -175,31 +184,12 @@ def train(
         float,
         typer.Option("--checkpoint-every", metavar="SECONDS", min=0, help="Seconds between training checkpoints."),
     ] = 30.0,
-    baseline: Annotated[
-        int | None,
-        typer.Option(
-            "--baseline",
-            metavar="N",
-            min=0,
-            help="Flights to record as the baseline of `mission recertify`; 0: none. [default: 10000]",
-        ),
-    ] = None,
+    baseline: Baseline = None,
 ) -> None:
     """Train every phase in order; an interrupted run resumes, and its result is bit-identical."""
-    from mission.errors import InputError
     from mission.missionfile.reading import load_mission
 
     mission = load_mission(file, overrides or [])
-    starts: dict[str, str | Path] = {}
-    for text in init or []:
-        name, separator, folder = text.partition("=")
-        if not separator or not name or not folder:
-            raise InputError(
-                f"--init {text}", expected="NAME=DIR", found=text, remedy="write --init burn=checkpoints/vertical/burn"
-            )
-        if name in starts:
-            raise InputError(f"--init {text}", expected="a phase once", found=f"{name} twice", remedy="remove one")
-        starts[name] = folder
     from mission.storage.policies import DEFAULT_CHECKPOINTS
     from mission.training.mission import train_mission
 
@@ -207,7 +197,7 @@ def train(
         mission,
         checkpoints=checkpoints or DEFAULT_CHECKPOINTS,
         only=phase or (),
-        init=starts,
+        init=_phase_folders(init or []),
         fresh=fresh,
         seed=seed,
         log_dir=log_dir,
@@ -374,7 +364,11 @@ def recertify(
         typer.echo(result.model_dump_json(indent=2))
     require_passed(result)
     if not as_json:
-        typer.echo(f"{result.mission}: {result.outcomes.flights:,} flights, {result.verdict}; source hashes renewed")
+        outcomes = result.outcomes
+        typer.echo(f"{result.mission}: {outcomes.flights:,} flights, {result.verdict}; source hashes renewed")
+        if outcomes.rounded:
+            typer.echo(f"{outcomes.rounded:,} of them end one control step apart, by rounding; the first:")
+            typer.echo("\n".join(f"  {difference}" for difference in outcomes.differences))
 
 
 @app.command()
@@ -392,6 +386,19 @@ def new(
     typer.echo(
         f"wrote {folder}\nnext:\n  python3 -m uv pip install -e {folder}\n  mission train {folder / 'mission.yaml'}\n  pytest {folder}"
     )
+
+
+def _phase_folders(init: list[str]) -> dict[str, str | Path]:
+    """Return phase -> folder for the values of --init."""
+    folders: dict[str, str | Path] = {}
+    for text in init:
+        name, separator, folder = text.partition("=")
+        if not separator or not name or not folder:
+            raise _input_error(f"--init {text}", "NAME=DIR", text, "write --init burn=checkpoints/vertical/burn")
+        if name in folders:
+            raise _input_error(f"--init {text}", "a phase once", f"{name} twice", "remove one")
+        folders[name] = folder
+    return folders
 
 
 def _input_error(where: str, expected: str, found: str, remedy: str) -> Exception:

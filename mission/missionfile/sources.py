@@ -9,7 +9,9 @@ from __future__ import annotations
 import ast
 import contextvars
 import dataclasses
+import functools
 import hashlib
+import inspect
 import os
 import sys
 import sysconfig
@@ -148,21 +150,29 @@ def may_be_beside(top: str) -> bool:
 def _imports(name: str, path: Path) -> Iterator[str]:
     """Yield every module that a file may import, with the packages above it."""
     package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
-    try:
-        tree = ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError):  # a file that is imported has already failed
-        return
-    for node in ast.walk(tree):
-        names: list[str] = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            above = package[: len(package) + 1 - node.level] if node.level else []
-            base = ".".join([*above, *([node.module] if node.module else [])])
-            names = [base, *(f"{base}.{alias.name}" if base else alias.name for alias in node.names)]
+    for level, names in _import_statements(path.read_bytes()):
+        above = package[: len(package) + 1 - level] if level else []
         for one in names:
-            parts = one.split(".")
-            yield from (".".join(parts[:size]) for size in range(1, len(parts) + 1) if one)
+            parts = [*above, *one.split(".")] if one else above
+            yield from (".".join(parts[:size]) for size in range(1, len(parts) + 1))
+
+
+@functools.lru_cache(maxsize=4096)
+def _import_statements(source: bytes) -> tuple[tuple[int, tuple[str, ...]], ...]:
+    """Return (level of a relative import, modules that it may mean) for each import statement of a source."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):  # a file that is imported has already failed
+        return ()
+    found: list[tuple[int, tuple[str, ...]]] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found.append((0, tuple(alias.name for alias in node.names)))
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            below = (f"{base}.{alias.name}".lstrip(".") for alias in node.names)
+            found.append((node.level, (base, *below)))
+    return tuple(found)
 
 
 def _entry(path: Path) -> bytes:
@@ -189,7 +199,7 @@ def _note(event: str, arguments: tuple[Any, ...]) -> None:
         name = os.fsdecode(path)
         if name.endswith(_CODE) or name.startswith(_SYSTEM):
             return
-        read = _reader(sys._getframe(1))
+        read = _reader(inspect.currentframe())
         if read is not None:
             read.add(os.path.realpath(name))
     except Exception:  # an exception here would be raised by the plugin's `open`
@@ -201,6 +211,7 @@ def _reader(frame: Any) -> set[str] | None:
 
     A file that JAX opens for itself is not attributed.
     """
+    frame = frame.f_back  # the first one is the hook's
     while frame is not None and _top(frame) in sys.stdlib_module_names:
         frame = frame.f_back
     if frame is not None and _top(frame) in ("jax", "jaxlib"):

@@ -34,13 +34,9 @@ def refuse_other(folder: Path, stored: StoredRecord, current: StoredRecord, phas
       StaleError: the first difference.
     """
 
-    def error(expected: str, found: str) -> StaleError:
-        return StaleError(
-            str(folder),
-            expected=expected,
-            found=found,
-            remedy="pass --fresh to restart it, or choose another --checkpoints",
-        )
+    def error(expected: str, found: str, more: str = "") -> StaleError:
+        remedy = f"pass --fresh to restart it, or choose another --checkpoints{more}"
+        return StaleError(str(folder), expected=expected, found=found, remedy=remedy)
 
     if stored.seed != current.seed:
         raise error(f"seed {stored.seed}, which it was begun with", f"seed {current.seed}")
@@ -49,7 +45,8 @@ def refuse_other(folder: Path, stored: StoredRecord, current: StoredRecord, phas
         raise error("the configuration that it was made with", change)
     change = plugin_change(stored, phases[: len(current.configuration)])
     if change:
-        raise error("the plugins that it was made with", change)
+        more = f"; if its phases are done, `mission recertify {folder.parent}` accepts a change that alters no flight"
+        raise error("the plugins that it was made with", change, more)
     if stored.init != current.init and current.init is not None:
         raise error(f"--init {stored.init}, which it was begun with", f"--init {current.init}")
     if stored.upstream != current.upstream:
@@ -117,7 +114,12 @@ def stored_actor(folder: PhaseFolder, phases: Sequence[Phase], index: int, allow
         log.warning("%s is stale: %s", folder.path, change)
     change = plugin_change(record, phases[: index + 1])
     if change:
-        log.warning("%s was made with other plugins: %s", folder.path, change)
+        log.warning(
+            "%s was made with other plugins: %s (does it matter? run `mission recertify %s`)",
+            folder.path,
+            change,
+            folder.path.parent,
+        )
     if record.gate is not None and not record.gate.passed:
         log.warning('phase "%s" did not pass its gate: %s', phase.name, "; ".join(record.gate.failures))
     return load_actor(folder, phase)

@@ -51,20 +51,11 @@ def train_mission(
         (130).
     """
     configure()
-    flights = baseline.BASELINE_FLIGHTS if baseline_flights is None else baseline_flights
-    if flights < 0:
-        raise InputError("--baseline", expected="at least 0", found=str(flights), remedy="0 records no baseline")
+    flights = _baseline_flights(baseline_flights)
     phases = resolve_mission(mission, allow_local_plugins=allow_local_plugins)
     chosen = [k for k, phase in enumerate(phases) if not only or phase.name in only]
     _check_names(phases, chosen, only, init or {})
-    root = Path(checkpoints) / mission.name
-    if root.resolve().is_relative_to(SHIPPED.resolve()):
-        raise InputError(
-            str(root),
-            expected="a folder to write to",
-            found="the shipped policies, which are read-only",
-            remedy="choose another --checkpoints",
-        )
+    root = _mission_folder(checkpoints, mission)
     seed = mission.seed if seed is None else seed
     with folder_lock(root), Observers(mission, Path(log_dir or "runs")) as observers, interruptible() as stop:
         trainer = Trainer(
@@ -83,6 +74,26 @@ def train_mission(
         baseline.record_baseline(mission, phases, root=root, seed=seed, flights=flights, observers=observers, stop=stop)
         observers.emit("mission_end", data={"records": [summary.model_dump(mode="json") for summary in summaries]})
     return tuple(summaries)
+
+
+def _baseline_flights(chosen: int | None) -> int:
+    flights = baseline.BASELINE_FLIGHTS if chosen is None else chosen
+    if flights < 0:
+        raise InputError("--baseline", expected="at least 0", found=str(flights), remedy="0 records no baseline")
+    return flights
+
+
+def _mission_folder(checkpoints: str | Path, mission: MissionFile) -> Path:
+    """Return the folder to write to; the shipped policies are not one."""
+    root = Path(checkpoints) / mission.name
+    if root.resolve().is_relative_to(SHIPPED.resolve()):
+        raise InputError(
+            str(root),
+            expected="a folder to write to",
+            found="the shipped policies, which are read-only",
+            remedy="choose another --checkpoints",
+        )
+    return root
 
 
 def _check_names(

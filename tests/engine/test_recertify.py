@@ -285,7 +285,7 @@ def test_outcomes_differ_by_success_cause_or_steps_and_each_flight_counts_once()
     same = compare_outcomes(["a", "b"], before, before)
     assert (same.different, same.differences, same.chain.difference) == (0, (), 0.0)
     now = (
-        outcomes([True, False, True, False], [0, 1, 0, 2], [6, 5, 5, 5]),
+        outcomes([True, False, True, False], [0, 1, 0, 2], [7, 5, 5, 5]),
         outcomes([True, False, False, False], [0, 0, 2, 0], [7, 0, 7, 0]),
     )
     found = compare_outcomes(["a", "b"], before, now)
@@ -324,3 +324,39 @@ def test_the_shipped_records_name_the_plugins_of_today(caplog):
         )
     assert "other plugins" not in caplog.text
     assert PhaseFolder(root / "checkpoints" / "shipped" / "vertical" / "burn").policy_record() is not None
+
+
+def ends(steps: list[int], success: list[bool]) -> list[PhaseOutcomes]:
+    """Flights of one phase; those that fail miss."""
+    flown = np.array(success)
+    return [
+        PhaseOutcomes(
+            causes=("held", "missed"),
+            success=flown,
+            cause=np.where(flown, 0, 1).astype(np.uint8),
+            steps=np.array(steps, np.uint32),
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "equal", "different", "rounded"),
+    [
+        ({}, True, 0, 0),
+        ({"steps": {0: 31}}, True, 0, 1),
+        ({"steps": {0: 31, 7: 29, 9: 31, 11: 31, 13: 29}}, True, 0, 5),
+        ({"steps": dict.fromkeys(range(6), 31)}, False, 0, 6),  # more than 0.5 % of 1,000
+        ({"steps": {3: 32}}, False, 1, 0),
+        ({"success": {5: False}}, False, 1, 0),
+        ({"success": {5: False}, "steps": {5: 31, 6: 31}}, False, 1, 1),
+    ],
+)
+def test_rounding_shifts_a_few_flights_by_one_step(change, equal, different, rounded):
+    before, now = [30] * 1000, [30] * 1000
+    success = [True] * 1000
+    for flight, value in change.get("steps", {}).items():
+        now[flight] = value
+    for flight, value in change.get("success", {}).items():
+        success[flight] = value
+    found = compare_outcomes(["only"], ends(before, [True] * 1000), ends(now, success))
+    assert (found.equal, found.different, found.rounded) == (equal, different, rounded)

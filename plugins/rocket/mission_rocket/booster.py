@@ -239,7 +239,7 @@ class BoosterPhase(ObservedPhase[Handover, S], Generic[S]):
         return state._replace(flight=flight, time=state.time + spent, arrived=arrived, measured=measured, worst=worst)
 
     def failures(self, state: Any) -> dict[str, Array]:
-        """Return the failures that end every phase at once."""
+        """Return the failures that end a powered phase at once."""
         return {
             "overstressed": state.worst > 1.0,
             "out_of_propellant": jnp.asarray(state.measured.motion.propellant <= 0.0),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import EntryPoint, distribution
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -173,3 +176,33 @@ def test_the_public_names_exist_and_load_lazily() -> None:
     assert all(getattr(mission_rocket, name) is not None for name in mission_rocket.__all__)
     code = "import sys, mission_rocket; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
+
+
+def imports(path: Path) -> Iterator[tuple[str, str]]:
+    """(module, name) of every `from mission_rocket... import name` of a file."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mission_rocket"):
+            yield from ((node.module or "", alias.name) for alias in node.names)
+
+
+def test_imports_run_downwards_and_take_no_private_names() -> None:
+    """The package's own `__init__` is left out: it loads lazily."""
+    root = Path(mission_rocket.__file__).parent
+    files = {
+        ".".join(("mission_rocket", *path.relative_to(root).with_suffix("").parts)).removesuffix(".__init__"): path
+        for path in root.rglob("*.py")
+    }
+    edges: dict[str, set[str]] = {}
+    for name, path in files.items():
+        found = list(imports(path))
+        assert not [used for _, used in found if used.startswith("_")], name
+        edges[name] = {module for pair in found for module in (pair[0], ".".join(pair)) if module in files}
+    edges["mission_rocket"] = set()
+    for name in edges:
+        reached, stack = set(), list(edges[name])
+        while stack:
+            used = stack.pop()
+            if used not in reached:
+                reached.add(used)
+                stack.extend(edges[used])
+        assert name not in reached, f"{name} imports itself"

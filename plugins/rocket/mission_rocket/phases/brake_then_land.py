@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from pydantic import Field
 
@@ -41,7 +42,7 @@ _LOAD = 57.0  # m/s2; with the entry burn's 46, dynamic pressure would exceed 80
 _PRICE_KG = 400.0  # of propellant, for a reward of 1
 _SHARE = 0.3  # of the landing's residual, while it brakes
 # the positions of the landing's actions among those of the entry burn
-_LANDING = jnp.array([entry_burn.CONTROLS.names.index(name) for name in landing_burn.CONTROLS.names])
+_LANDING = np.array([entry_burn.CONTROLS.names.index(name) for name in landing_burn.CONTROLS.names])
 
 
 class Params(landing_burn.LandingBox):

@@ -26,7 +26,8 @@ from mission_rocket.physics.constants import DEGREE
 from mission_rocket.physics.state import Dispersion, Handover
 from mission_rocket.physics.vector import Vector, quaternion_of_axis
 
-from mission.flight.chain import fly_batches, prepare_chain
+from mission.flight.batches import fly_batches
+from mission.flight.chain import prepare_chain
 from mission.flight.fly import PhaseFlight
 from mission.missionfile.reading import load_mission
 from mission.statistics import wilson

@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from mission.flight.chain import fly_batches, prepare_chain
+from mission.flight.batches import fly_batches
+from mission.flight.chain import prepare_chain
 from mission.flight.fly import PhaseFlight
 from mission.missionfile.reading import load_mission
 from mission.statistics import paired_difference

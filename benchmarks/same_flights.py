@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from mission import load_mission
-from mission.flight.chain import fly_batches, prepare_chain
+from mission.flight.batches import fly_batches
+from mission.flight.chain import prepare_chain
 
 ROOT = Path(__file__).resolve().parents[1]
 STORED = ROOT / "benchmarks" / "flights_0.1"

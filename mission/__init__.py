@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from mission.missionfile.resolve import resolve_mission
     from mission.phase import Environment, Limit, Outcome, PhaseSpec
     from mission.report.charts import Chart, histogram, time_chart
+    from mission.report.flight_records import FlightRecords, Section
     from mission.report.fly import fly_mission
-    from mission.report.records import FlightRecords, Section
     from mission.report.summary import MissionSummary, PhaseSummary
     from mission.sac.config import ActorConfig, NetworkConfig, SacConfig, WarmUpConfig
     from mission.training.mission import train_mission
@@ -33,7 +33,7 @@ _HOME = {
     "Environment": "phase",
     "Event": "hooks",
     "FillConfig": "learner",
-    "FlightRecords": "report.records",
+    "FlightRecords": "report.flight_records",
     "Learner": "learner",
     "LearnerConfig": "learner",
     "Limit": "phase",
@@ -46,7 +46,7 @@ _HOME = {
     "PhaseSpec": "phase",
     "PhaseSummary": "report.summary",
     "SacConfig": "sac.config",
-    "Section": "report.records",
+    "Section": "report.flight_records",
     "TrainingSummary": "training.phase",
     "WarmUpConfig": "sac.config",
     "fly_mission": "report.fly",

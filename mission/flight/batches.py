@@ -21,6 +21,7 @@ from mission.devices import REPLICATED, SPLIT, mesh
 from mission.flight.fly import PhaseFlight, agent_controller, fly_phase, guide_controller
 from mission.flight.trees import is_key
 from mission.missionfile.phases import Phase, TrainedPhase
+from mission.statistics import wilson
 
 BATCH = 1000
 # (policy parameters, handoff [N, ...], keys [N], alive bool [N]) -> the flights of one phase
@@ -116,6 +117,35 @@ def fly_rows(
         )
         parts.append(fly_batch(flight, params, handoff, keys, np.ones(len(numbers), bool)))
     return jax.tree.map(concatenate, *parts)
+
+
+def fly_batches(
+    flights: int,
+    until: float | None,
+    fly: Callable[[np.ndarray], list[PhaseFlight]],
+    progress: Callable[[int, int], None] | None = None,
+) -> list[PhaseFlight]:
+    """Fly batch after batch, up to `flights`, or until the success interval is narrow enough.
+
+    The rule is evaluated after whole batches only, so an interruption does not change the result.
+
+    Args:
+      flights: largest number of flights.
+      until: half-width of the 95 % Wilson interval of the whole chain's success at which to stop.
+      fly: flies the flights whose numbers it is given; returns one record per phase.
+      progress: called with (flights done, flights).
+    """
+    parts: list[list[PhaseFlight]] = []
+    succeeded = flown = 0
+    for numbers in batches(flights):
+        parts.append(fly(numbers))
+        succeeded, flown = succeeded + int(parts[-1][-1].success.sum()), flown + len(numbers)
+        if progress is not None:
+            progress(flown, flights)
+        low, high = wilson(succeeded, flown)
+        if until is not None and (high - low) / 2.0 <= until:
+            break
+    return [jax.tree.map(lambda *leaves: np.concatenate(leaves), *phase) for phase in zip(*parts, strict=True)]
 
 
 def concatenate(*leaves: Any) -> Any:

@@ -17,7 +17,6 @@ from mission.devices import configure
 from mission.errors import InputError
 from mission.flight.batches import (
     FlightProgram,
-    batches,
     compile_flight,
     flight_keys,
     fly_batch,
@@ -28,7 +27,6 @@ from mission.flight.fly import PhaseFlight
 from mission.missionfile.models import MissionFile
 from mission.missionfile.phases import Phase, TrainedPhase
 from mission.missionfile.resolve import digest, resolve_mission
-from mission.statistics import wilson
 from mission.storage.policies import find_policies, stored_actor
 from mission.storage.steps import PhaseFolder, content_hash
 
@@ -142,32 +140,3 @@ def check_flights(flights: int, until: float | None) -> None:
         raise InputError("--flights", expected="at least 1", found=str(flights), remedy="fly at least one")
     if until is not None and not 0.0 < until < 1.0:
         raise InputError("--until", expected="above 0 and below 1", found=str(until), remedy="0.01 is one percent")
-
-
-def fly_batches(
-    flights: int,
-    until: float | None,
-    fly: Callable[[np.ndarray], list[PhaseFlight]],
-    progress: Callable[[int, int], None] | None = None,
-) -> list[PhaseFlight]:
-    """Fly batch after batch, up to `flights`, or until the success interval is narrow enough.
-
-    The rule is evaluated after whole batches only, so an interruption does not change the result.
-
-    Args:
-      flights: largest number of flights.
-      until: half-width of the 95 % Wilson interval of the whole chain's success at which to stop.
-      fly: flies the flights whose numbers it is given; returns one record per phase.
-      progress: called with (flights done, flights).
-    """
-    parts: list[list[PhaseFlight]] = []
-    succeeded = flown = 0
-    for numbers in batches(flights):
-        parts.append(fly(numbers))
-        succeeded, flown = succeeded + int(parts[-1][-1].success.sum()), flown + len(numbers)
-        if progress is not None:
-            progress(flown, flights)
-        low, high = wilson(succeeded, flown)
-        if until is not None and (high - low) / 2.0 <= until:
-            break
-    return [jax.tree.map(lambda *leaves: np.concatenate(leaves), *phase) for phase in zip(*parts, strict=True)]

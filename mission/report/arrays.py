@@ -11,8 +11,8 @@ import numpy as np
 
 from mission.flight.fly import PhaseFlight
 from mission.missionfile.phases import Phase
+from mission.report.flight_records import Bands, ChosenFlight, FlightRecords, Flights, FlownPhase, Track, TrainingStarts
 from mission.report.header import PhaseHeader, ReportHeader
-from mission.report.records import Bands, ChosenFlight, FlightRecords, Flights, FlownPhase, Track, TrainingStarts
 from mission.report.summary import durations
 
 Arrays = dict[str, np.ndarray]

@@ -12,7 +12,7 @@ from html import escape
 
 import numpy as np
 
-from mission.report.records import FlightRecords, phase_ends
+from mission.report.flight_records import FlightRecords, phase_ends
 
 WIDTH, HEIGHT = 420, 230
 LEFT, RIGHT, TOP, BOTTOM = 58, 10, 22, 34

@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from mission.flight.batches import BATCH
+from mission.report.flight_records import Flights
 from mission.report.header import Role
-from mission.report.records import Flights
 
 EACH_CAUSE = 2
 MOST_LOST = 8

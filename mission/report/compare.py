@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 
 from mission.errors import InputError
-from mission.flight.batches import loss_causes
-from mission.flight.chain import Chain, check_flights, fly_batches, prepare_chain
+from mission.flight.batches import fly_batches, loss_causes
+from mission.flight.chain import Chain, check_flights, prepare_chain
 from mission.flight.fly import PhaseFlight
 from mission.missionfile.models import MissionFile
 from mission.missionfile.reading import load_mission

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from mission.flight.chain import check_flights, fly_batches, prepare_chain
+from mission.flight.batches import fly_batches
+from mission.flight.chain import check_flights, prepare_chain
 from mission.missionfile.models import MissionFile
 from mission.report.recording import report_flights
 from mission.report.summary import MissionSummary, mission_summary

@@ -15,8 +15,8 @@ from mission.errors import FormatError, MachineError
 from mission.flight.batches import BATCH, flight_keys, name_key, nominal_starts, to_host
 from mission.flight.chain import Chain
 from mission.flight.trees import count
+from mission.report.flight_records import Flights, TrainingStarts
 from mission.report.header import ChannelShift
-from mission.report.records import Flights, TrainingStarts
 from mission.report.tracks import TelemetryRecorder
 from mission.statistics import two_sample
 from mission.storage.steps import PhaseFolder

@@ -9,10 +9,10 @@ from mission.errors import InputError, MissionError, machine_errors
 from mission.missionfile.models import MissionFile
 from mission.missionfile.resolve import digest, load_installed, resolve_mission
 from mission.report.arrays import records_from
+from mission.report.flight_records import FlightRecords
 from mission.report.folder import PAGE, read_arrays, read_header, write_file
 from mission.report.header import PhaseHeader, ReportHeader
 from mission.report.page import PluginReport, render_page
-from mission.report.records import FlightRecords
 
 log = logging.getLogger("mission")
 

@@ -28,7 +28,7 @@ from mission.flight.fly import (
     telemetry_table,
 )
 from mission.missionfile.phases import Phase, TrainedPhase
-from mission.report.records import Bands, Track
+from mission.report.flight_records import Bands, Track
 
 BLOCK = 64  # control steps between two checks of a batch by the host
 GRID_S = 0.5

@@ -10,8 +10,8 @@ import numpy as np
 
 from mission import __version__
 from mission.errors import Interrupted, MachineError
-from mission.flight.batches import compile_flight
-from mission.flight.chain import Chain, fly_batches
+from mission.flight.batches import compile_flight, fly_batches
+from mission.flight.chain import Chain
 from mission.flight.fly import PhaseFlight
 from mission.missionfile.changes import configuration_change
 from mission.missionfile.models import MissionFile

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from mission.phase import Limit
+from mission.report.flight_records import Bands, ChosenFlight, FlightRecords, Flights, FlownPhase, Track, TrainingStarts
 from mission.report.header import PhaseHeader, Provenance
-from mission.report.records import Bands, ChosenFlight, FlightRecords, Flights, FlownPhase, Track, TrainingStarts
 
 # plugin, seconds, then (altitude km, downrange km) at its end
 PHASES = (

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import mission.report.page.sections as sections
+from mission.report.flight_records import FlightRecords, Section
 from mission.report.header import ChannelShift
 from mission.report.page.data import page_data
-from mission.report.records import FlightRecords, Section
 
 log = logging.getLogger("mission")
 _FOLDER = Path(__file__).parent

@@ -9,7 +9,7 @@ import base64
 
 import numpy as np
 
-from mission.report.records import FlightRecords, Track
+from mission.report.flight_records import FlightRecords, Track
 from mission.strict import StrictModel
 
 _FLOATS = 750_000  # of all chosen flights together: 4 MB as text

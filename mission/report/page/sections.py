@@ -8,8 +8,8 @@ from html import escape
 import numpy as np
 
 from mission.report.charts import histogram, number, time_chart
+from mission.report.flight_records import FlightRecords, Flights, FlownPhase
 from mission.report.header import ChannelShift
-from mission.report.records import FlightRecords, Flights, FlownPhase
 from mission.statistics import paired_difference
 
 _MOST_CHARTS = 12  # per phase whose hand-over differs

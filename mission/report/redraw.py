@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from mission.errors import InputError, MissionError, machine_errors
+from mission.missionfile.changes import parameters_change
 from mission.missionfile.models import MissionFile
-from mission.missionfile.resolve import digest, load_installed, resolve_mission
+from mission.missionfile.phases import Phase
+from mission.missionfile.resolve import load_installed, resolve_mission
 from mission.report.arrays import records_from
 from mission.report.flight_records import FlightRecords
 from mission.report.folder import PAGE, read_arrays, read_header, write_file
@@ -58,7 +61,7 @@ def report_again(folder: Path, mission: MissionFile | None = None, *, allow_loca
         reports = {phase.name: _installed_report(phase) for phase in header.phases}
     else:
         phases = resolve_mission(mission, allow_local_plugins=allow_local_plugins)
-        _check_mission(folder, header, mission, digest([phase.configuration() for phase in phases]))
+        _check_mission(folder, header, mission, phases)
         reports = {phase.name: phase.report for phase in phases}
     page = render_page(records, header.handovers, reports)
     with machine_errors(folder, "the page to be written", "free disk space or check the permissions"):
@@ -78,7 +81,8 @@ def _installed_report(phase: PhaseHeader) -> PluginReport | None:
         return None
 
 
-def _check_mission(folder: Path, header: ReportHeader, mission: MissionFile, current: str) -> None:
+def _check_mission(folder: Path, header: ReportHeader, mission: MissionFile, phases: Sequence[Phase]) -> None:
+    """Reject records of another mission, and warn if their phases had other parameters."""
     if header.mission != mission.name:
         raise InputError(
             str(folder),
@@ -86,5 +90,6 @@ def _check_mission(folder: Path, header: ReportHeader, mission: MissionFile, cur
             found=f"records of {header.mission[:64]}",
             remedy="name the mission file that was flown",
         )
-    if header.report.digest != current:
-        log.warning("%s was flown under another configuration of %s", folder, mission.name)
+    change = parameters_change({phase.name: phase.params for phase in header.phases}, phases)
+    if change:
+        log.warning("%s was flown under another configuration of %s: %s", folder, mission.name, change)

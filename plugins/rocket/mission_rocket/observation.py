@@ -40,7 +40,9 @@ def linear(size: float, unit: str, about: float = 0.0, most: float | None = None
     text = f"{size:g}" + (f" about {about:g}" if about else "") + (f", at most {most:g}" if most is not None else "")
 
     def transform(value: Scalar) -> Scalar:
-        scaled = (value - about) / size if about else value / size
+        # x / size -+ 1 is how the shipped policies were trained; the other form differs in the last bits.
+        shift_last = not about or abs(about) == size
+        scaled = value / size - about / size if shift_last else (value - about) / size
         return scaled if most is None else jnp.minimum(scaled, most)
 
     return Scale(unit, text, transform)

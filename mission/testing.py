@@ -56,14 +56,15 @@ def check_phase(
       PluginError: names what violates the contract.
     """
     check = _Check(make_phase(spec, params), largest_reward)
-    frames, handoff, final = _fly(check.phase, steps, seed, check.traced)
+    program = jax.jit(check.advance)
+    frames, handoff, final = _fly(check.phase, program, steps, seed)
     if len(check.traces) != 1:
         found = f"{len(check.traces)} traces: a shape, dtype or weak type changes after a step"
         raise check.error("step to be traced once", found)
     for number, frame in enumerate(frames, 1):
         check.frame(frame, f"step {number} under random actions")
     check.entered_again(handoff, final, seed)
-    again = _fly(check.phase, steps, seed, lambda: None)[0]
+    again = _fly(check.phase, program, steps, seed)[0]
     for first, second in zip(jax.tree.leaves(frames[-1]), jax.tree.leaves(again[-1]), strict=True):
         if not np.array_equal(np.asarray(first), np.asarray(second), equal_nan=True):
             raise check.error("the same flight from the same keys", "another one: is there hidden state?")
@@ -81,31 +82,9 @@ class _Frame(NamedTuple):
     live: Any  # bool [VEHICLES]
 
 
-def _fly(phase: Phase, steps: int, seed: int, traced: Callable[[], None]) -> tuple[list[_Frame], Any, Any]:
+def _fly(phase: Phase, program: Callable[..., Any], steps: int, seed: int) -> tuple[list[_Frame], Any, Any]:
     """Fly VEHICLES vehicles under random actions; return the frames, the starts and the final states."""
     env = phase.environment
-
-    def advance(state: Any, live: Any, key: Any) -> tuple[Any, Any, _Frame]:
-        traced()
-        act_key, step_key = jax.random.split(key)
-        action = jax.random.uniform(act_key, (VEHICLES, len(env.action_names)), minval=-1.0, maxval=1.0)
-        after = jax.vmap(env.step)(jax.random.split(step_key, VEHICLES), state, action)
-        outcome = jax.vmap(env.outcome)(after)
-        reward = jnp.zeros(VEHICLES)
-        if phase.reward is not None:
-            reward = sum(jax.vmap(phase.reward)(state, action, after, outcome).values())
-        frame = _Frame(
-            finite=finite_leaves(after, 1),
-            obs=jax.vmap(env.observe)(after),
-            outcome=outcome,
-            reward=reward,
-            telemetry=jnp.stack(list(jax.vmap(env.telemetry)(after).values()), axis=-1),
-            guided=jax.vmap(env.guide)(after) if env.guide is not None else action,
-            live=live,
-        )
-        return where_rows(live, after, state), live & ~outcome.terminated, frame
-
-    program = jax.jit(advance)
     start_key, enter_key, key = jax.random.split(jax.random.key(seed), 3)
     handoff = jax.vmap(env.start)(jax.random.split(start_key, VEHICLES))
     state = jax.tree.map(jnp.asarray, jax.vmap(env.enter)(jax.random.split(enter_key, VEHICLES), handoff))
@@ -126,8 +105,26 @@ class _Check:
     largest_reward: float
     traces: list[str] = dataclasses.field(default_factory=list)
 
-    def traced(self) -> None:
+    def advance(self, state: Any, live: Any, key: Any) -> tuple[Any, Any, _Frame]:
+        """Advance every vehicle by one control step under random actions, and note that the step was traced."""
         self.traces.append("step")
+        env, reward = self.phase.environment, self.phase.reward
+        act_key, step_key = jax.random.split(key)
+        action = jax.random.uniform(act_key, (VEHICLES, len(env.action_names)), minval=-1.0, maxval=1.0)
+        after = jax.vmap(env.step)(jax.random.split(step_key, VEHICLES), state, action)
+        outcome = jax.vmap(env.outcome)(after)
+        frame = _Frame(
+            finite=finite_leaves(after, 1),
+            obs=jax.vmap(env.observe)(after),
+            outcome=outcome,
+            reward=jnp.zeros(VEHICLES)
+            if reward is None
+            else sum(jax.vmap(reward)(state, action, after, outcome).values()),
+            telemetry=jnp.stack(list(jax.vmap(env.telemetry)(after).values()), axis=-1),
+            guided=jax.vmap(env.guide)(after) if env.guide is not None else action,
+            live=live,
+        )
+        return where_rows(live, after, state), live & ~outcome.terminated, frame
 
     def error(self, expected: str, found: object) -> PluginError:
         where = f"check_phase({type(self.phase.environment).__name__})"

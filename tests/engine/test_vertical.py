@@ -128,8 +128,8 @@ def test_guides_fly_the_mission() -> None:
     report = fly_mission(load_mission(MISSION), flights=200, policy="guide")
     assert report.success.rate > 0.99
     over = report.phases[-1].end["propellant_over_optimum_percent"]
-    assert over["min"] > -0.1  # nobody beats the optimum
-    assert over["mean"] < 4.5
+    assert over.min > -0.1  # nobody beats the optimum
+    assert over.mean < 4.5
     for phase in report.phases:
         assert all(limit.violated == 0 for limit in phase.limits.values())
 

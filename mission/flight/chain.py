@@ -23,6 +23,7 @@ from mission.flight.batches import (
     name_key,
     nominal_starts,
 )
+from mission.flight.causes import check_flight_causes
 from mission.flight.fly import PhaseFlight
 from mission.missionfile.models import MissionFile
 from mission.missionfile.phases import Phase, TrainedPhase
@@ -70,6 +71,9 @@ class Chain:
         Args:
           numbers: flight numbers; keys are folded from them, so a flight is the same in any batch.
           fly_one: the function that flies one phase; default `self.fly_one`.
+
+        Raises:
+          PluginError: a flight ended with a cause that contradicts the contract.
         """
         fly_one = fly_one or self.fly_one
         key = name_key(jax.random.key(self.seed), "flights of")  # no phase can have this name
@@ -81,6 +85,7 @@ class Chain:
             if handoff is None:
                 handoff = nominal_starts(phase, phase_keys)
             result = fly_one(k, handoff, phase_keys, alive)
+            check_flight_causes(phase, result.cause, alive)
             results.append(result._replace(handoff=()))
             handoff, alive = result.handoff, result.success
         return results

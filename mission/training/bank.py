@@ -44,7 +44,7 @@ def bank_flights(
     training.
     """
     settings = phase.entry.bank
-    kept = max(1, round(settings.flights * settings.held_out))
+    kept = settings.held_out_flights
     held_out = np.arange(settings.flights) < kept
     if upstream is None:
         return fly_rows(phase, flight, params, None, np.arange(settings.flights), key), held_out

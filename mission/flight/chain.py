@@ -16,6 +16,7 @@ import numpy as np
 from mission.devices import configure
 from mission.errors import InputError
 from mission.flight.batches import (
+    BATCH,
     FlightProgram,
     compile_flight,
     flight_keys,
@@ -145,3 +146,10 @@ def check_flights(flights: int, until: float | None) -> None:
         raise InputError("--flights", expected="at least 1", found=str(flights), remedy="fly at least one")
     if until is not None and not 0.0 < until < 1.0:
         raise InputError("--until", expected="above 0 and below 1", found=str(until), remedy="0.01 is one percent")
+    if until is not None and flights <= BATCH:
+        raise InputError(
+            "--until",
+            expected=f"only with --flights above {BATCH:,}, since the interval is computed after each {BATCH:,} flights",
+            found=f"--flights {flights}, which are flown in any case",
+            remedy="raise --flights, or remove --until",
+        )

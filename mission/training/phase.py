@@ -229,9 +229,8 @@ class _Ending:
         failed = gate is not None and not gate.passed
         bank = None
         try:
-            bank = build_bank(
-                result.handoff, result.success, held_out, phase.entry.bank, f'phase "{phase.name}"', losses
-            )
+            settings, where = phase.entry.bank, f'phase "{phase.name}"'
+            bank = build_bank(result.handoff, result.success, held_out, settings, where, losses, run is not None)
         except GateError:
             last = self.index == len(self.trainer.phases) - 1
             if not last and not failed:

@@ -120,7 +120,6 @@ def plugins(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @app.command()
 def check(file: File, overrides: Set = None, local: Local = False) -> None:
     """Parse, resolve and link a mission, and print what would run; nothing is trained."""
-    from mission.missionfile.contract import warn_of_repeated_starts
     from mission.missionfile.phases import TrainedPhase
     from mission.missionfile.reading import load_mission
     from mission.missionfile.resolve import digest, resolve_mission
@@ -129,7 +128,6 @@ def check(file: File, overrides: Set = None, local: Local = False) -> None:
     mission = load_mission(file, overrides or [])
     phases = resolve_mission(mission, allow_local_plugins=local)
     Observers(mission, Path())  # loads each of them
-    warn_of_repeated_starts(phases)
     typer.echo(
         f"{mission.name}: {len(phases)} phases, seed {mission.seed}, digest {digest([p.configuration() for p in phases])[:16]}"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -190,6 +191,7 @@ def train(
     from mission.missionfile.reading import load_mission
 
     mission = load_mission(file, overrides or [])
+    _apply_only(bool(mission.observers), "if the mission has observers, which write there", {"--log-dir": log_dir})
     from mission.storage.policies import DEFAULT_CHECKPOINTS
     from mission.training.mission import train_mission
 
@@ -230,6 +232,9 @@ def fly(
 
     if policy not in ("agent", "guide"):
         raise _input_error("--policy", "agent or guide", policy, "name one of the two")
+    _apply_only(policy == "agent", "with --policy agent; a guide needs no policy", {"--allow-stale": allow_stale})
+    reads = policy == "agent" or report_dir is not None
+    _apply_only(reads, "with --policy agent or --report; a guide needs no policy", {"--checkpoints": checkpoints})
     mission = load_mission(file, overrides or [])
     output = _json_path(json_file)
     from mission.report.fly import fly_mission
@@ -282,9 +287,14 @@ def report(
     from mission.missionfile.reading import load_mission
     from mission.report.curves import is_training, learning_page
 
-    if is_training(folder):
+    training = is_training(folder)
+    drawn_by = {"--mission": mission_file, "--set": overrides, "--allow-local-plugins": local}
+    _apply_only(not training, "for a report; the learning curves of a training run need no plugin", drawn_by)
+    _apply_only(training, "for a training run; a report's page is index.html in its folder", {"--output": output})
+    if training:
         typer.echo(learning_page(folder, output))
         return
+    _apply_only_with_mission(mission_file, overrides, local)
     from mission.report.redraw import report_again
 
     mission = load_mission(mission_file, overrides or []) if mission_file is not None else None
@@ -310,6 +320,10 @@ def compare(
     """Fly two sets of policies, or two missions, on the same seeds, and pair their flights (McNemar)."""
     from mission.missionfile.reading import load_mission
 
+    folders = [side.is_dir() for side in (first, second)]
+    _apply_only(any(folders), "if a side is a folder of checkpoints", {"--mission": mission_file})
+    _apply_only(not all(folders), "if a side is a mission file", {"--checkpoints": checkpoints})
+    _apply_only_with_mission(mission_file, overrides)
     mission = load_mission(mission_file, overrides or []) if mission_file is not None else None
     from mission.observers.progress import flight_bar
     from mission.report.compare import compare_missions
@@ -352,6 +366,7 @@ def recertify(
     """Fly stored policies with the current code; if every flight ends as in the baseline, renew the source hashes."""
     from mission.missionfile.reading import load_mission
 
+    _apply_only_with_mission(mission_file, overrides, local)
     mission = load_mission(mission_file, overrides or []) if mission_file is not None else None
     from mission.observers.progress import flight_bar
     from mission.training.recertify import recertify_mission, require_passed
@@ -399,6 +414,18 @@ def _phase_folders(init: list[str]) -> dict[str, str | Path]:
             raise _input_error(f"--init {text}", "a phase once", f"{name} twice", "remove one")
         folders[name] = folder
     return folders
+
+
+def _apply_only(applies: bool, when: str, options: Mapping[str, object]) -> None:
+    """Reject options that were given although they have no effect: the one rule of all commands."""
+    for name, value in options.items():
+        if value and not applies:
+            raise _input_error(name, f"{name} only {when}", "an option that would have no effect", f"remove {name}")
+
+
+def _apply_only_with_mission(mission_file: Path | None, overrides: list[str] | None, local: bool = False) -> None:
+    options = {"--set": overrides, "--allow-local-plugins": local}
+    _apply_only(mission_file is not None, "together with --mission FILE, to which it applies", options)
 
 
 def _input_error(where: str, expected: str, found: str, remedy: str) -> Exception:

@@ -27,6 +27,14 @@ class ChannelGate(StrictModel):
     p05_min: float | None = Field(None, description="Lower bound of the 5th percentile.")
     p95_max: float | None = Field(None, description="Upper bound of the 95th percentile.")
 
+    @model_validator(mode="after")
+    def _can_be_met(self) -> ChannelGate:
+        for low, high in (("mean_min", "mean_max"), ("p05_min", "p95_max")):
+            least, most = getattr(self, low), getattr(self, high)
+            if least is not None and most is not None and least > most:
+                raise ValueError(f"{low} of at most {high}: no flights have both {least} and {most}")
+        return self
+
 
 class Gate(StrictModel):
     """The conditions that a phase must meet on held-out starts before the next phase is trained."""

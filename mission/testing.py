@@ -59,8 +59,7 @@ def check_phase(
     program = jax.jit(check.advance)
     frames, handoff, final = _fly(check.phase, program, steps, seed)
     if len(check.traces) != 1:
-        found = f"{len(check.traces)} traces: a shape, dtype or weak type changes after a step"
-        raise check.error("step to be traced once", found)
+        raise check.traced_again()
     for number, frame in enumerate(frames, 1):
         check.frame(frame, f"step {number} under random actions")
     check.entered_again(handoff, final, seed)
@@ -97,17 +96,25 @@ def _fly(phase: Phase, program: Callable[..., Any], steps: int, seed: int) -> tu
     return frames, handoff, state
 
 
+def _types(state: Any) -> dict[str, str]:
+    """Return the type of each leaf of VEHICLES states; a weak one comes from a Python number."""
+    return {
+        "state" + jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape[1:])}" + (" of weak type" * leaf.weak_type)
+        for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]
+    }
+
+
 @dataclasses.dataclass
 class _Check:
-    """The phase under test, and how often its step was traced in the first flight."""
+    """The phase under test, and the types of its state, by leaf, each time that its step was traced."""
 
     phase: Phase
     largest_reward: float
-    traces: list[str] = dataclasses.field(default_factory=list)
+    traces: list[dict[str, str]] = dataclasses.field(default_factory=list)
 
     def advance(self, state: Any, live: Any, key: Any) -> tuple[Any, Any, _Frame]:
         """Advance every vehicle by one control step under random actions, and note that the step was traced."""
-        self.traces.append("step")
+        self.traces.append(_types(state))
         env, reward = self.phase.environment, self.phase.reward
         act_key, step_key = jax.random.split(key)
         action = jax.random.uniform(act_key, (VEHICLES, len(env.action_names)), minval=-1.0, maxval=1.0)
@@ -125,6 +132,15 @@ class _Check:
             live=live,
         )
         return where_rows(live, after, state), live & ~outcome.terminated, frame
+
+    def traced_again(self) -> PluginError:
+        """Return the error for a step that was traced more than once; it names the leaves whose type changed."""
+        first, second = self.traces[:2]
+        changes = [
+            f"{name} is {was} on entering, {second[name]} after" for name, was in first.items() if was != second[name]
+        ]
+        found = "; ".join(changes) or "a shape, dtype or weak type changes after a step"
+        return self.error("step to be traced once", f"{len(self.traces)} traces: {found}")
 
     def error(self, expected: str, found: object) -> PluginError:
         where = f"check_phase({type(self.phase.environment).__name__})"
@@ -158,6 +174,8 @@ class _Check:
             raise self.error(f"causes from 0 to {len(causes) - 1}", f"{found.min()} to {found.max()} at {when}")
         if ((cause == 0) & terminated & ~success).any():
             raise self.error("cause 0 for successes only", f"a failure of cause 0 at {when}")
+        if ((cause != 0) & success).any():
+            raise self.error("cause 0 for each success", f"a success of cause {cause[success].max()} at {when}")
 
     def entered_again(self, handoff: Any, final: Any, seed: int) -> None:
         """Check that the phase accepts what it leaves, if both have the same tree."""

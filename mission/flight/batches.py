@@ -18,6 +18,7 @@ from jax import Array
 from jax.sharding import NamedSharding
 
 from mission.devices import REPLICATED, SPLIT, mesh
+from mission.flight.causes import check_flight_causes
 from mission.flight.fly import PhaseFlight, agent_controller, fly_phase, guide_controller
 from mission.flight.trees import is_key
 from mission.missionfile.phases import Phase, TrainedPhase
@@ -108,6 +109,9 @@ def fly_rows(
       rows: leaves [M, ...], or None.
       index: int [N], the row of each flight; its length is the number of flights.
       key: flight n uses fold_in(key, n); consumed.
+
+    Raises:
+      PluginError: a flight ended with a cause that contradicts the contract.
     """
     parts, rows = [], to_host(rows)
     for numbers in batches(len(index)):
@@ -115,7 +119,9 @@ def fly_rows(
         handoff = (
             nominal_starts(phase, keys) if rows is None else jax.tree.map(lambda leaf, n=numbers: leaf[index[n]], rows)
         )
-        parts.append(fly_batch(flight, params, handoff, keys, np.ones(len(numbers), bool)))
+        flown = np.ones(len(numbers), bool)
+        parts.append(fly_batch(flight, params, handoff, keys, flown))
+        check_flight_causes(phase, parts[-1].cause, flown)
     return jax.tree.map(concatenate, *parts)
 
 

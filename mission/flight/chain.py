@@ -16,6 +16,7 @@ import numpy as np
 from mission.devices import configure
 from mission.errors import InputError
 from mission.flight.batches import (
+    BATCH,
     FlightProgram,
     compile_flight,
     flight_keys,
@@ -23,6 +24,7 @@ from mission.flight.batches import (
     name_key,
     nominal_starts,
 )
+from mission.flight.causes import check_flight_causes
 from mission.flight.fly import PhaseFlight
 from mission.missionfile.models import MissionFile
 from mission.missionfile.phases import Phase, TrainedPhase
@@ -70,6 +72,9 @@ class Chain:
         Args:
           numbers: flight numbers; keys are folded from them, so a flight is the same in any batch.
           fly_one: the function that flies one phase; default `self.fly_one`.
+
+        Raises:
+          PluginError: a flight ended with a cause that contradicts the contract.
         """
         fly_one = fly_one or self.fly_one
         key = name_key(jax.random.key(self.seed), "flights of")  # no phase can have this name
@@ -81,6 +86,7 @@ class Chain:
             if handoff is None:
                 handoff = nominal_starts(phase, phase_keys)
             result = fly_one(k, handoff, phase_keys, alive)
+            check_flight_causes(phase, result.cause, alive)
             results.append(result._replace(handoff=()))
             handoff, alive = result.handoff, result.success
         return results
@@ -140,3 +146,10 @@ def check_flights(flights: int, until: float | None) -> None:
         raise InputError("--flights", expected="at least 1", found=str(flights), remedy="fly at least one")
     if until is not None and not 0.0 < until < 1.0:
         raise InputError("--until", expected="above 0 and below 1", found=str(until), remedy="0.01 is one percent")
+    if until is not None and flights <= BATCH:
+        raise InputError(
+            "--until",
+            expected=f"only with --flights above {BATCH:,}, since the interval is computed after each {BATCH:,} flights",
+            found=f"--flights {flights}, which are flown in any case",
+            remedy="raise --flights, or remove --until",
+        )

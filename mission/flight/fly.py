@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from mission.flight.causes import marked_causes
 from mission.flight.trees import drop_weak_types, finite_leaves, where_rows
 from mission.missionfile.phases import Phase, TrainedPhase
 from mission.phase import Outcome
@@ -68,14 +69,14 @@ def agent_controller(phase: TrainedPhase) -> Controller:
 
 
 def flight_status(phase: Phase, state: Any, steps: Array) -> tuple[Array, Array, Array]:
-    """Return (ended, success, cause) of N flights, each [N], from their states alone."""
+    """Return (ended, success, cause) of N flights, each [N], from their states alone; wrong causes are marked."""
     env = phase.environment
     time_out, non_finite = len(env.causes), len(env.causes) + 1
     outcome: Outcome = jax.vmap(env.outcome)(state)
     broken = ~finite_leaves(state, 1).all(axis=-1)
     late = (steps >= env.max_steps) & ~outcome.terminated
     success = outcome.success & outcome.terminated & ~broken
-    cause = jnp.where(broken, non_finite, jnp.where(late, time_out, jnp.where(success, 0, outcome.cause)))
+    cause = jnp.where(broken, non_finite, jnp.where(late, time_out, marked_causes(env, outcome)))
     return outcome.terminated | late | broken, success, cause.astype(jnp.int32)
 
 

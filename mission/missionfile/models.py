@@ -52,7 +52,17 @@ class Bank(StrictModel):
     def _can_be_filled(self) -> Bank:
         if self.minimum > self.flights:
             raise ValueError(f"minimum of at most flights: {self.flights} flights never give {self.minimum} successes")
+        if self.held_out_flights >= self.flights:
+            raise ValueError(
+                f"held_out small enough to leave flights for training: {self.held_out} of {self.flights} flights "
+                "is all of them"
+            )
         return self
+
+    @property
+    def held_out_flights(self) -> int:
+        """Number of flights that are held out, at least one."""
+        return max(1, round(self.flights * self.held_out))
 
 
 class Evaluation(StrictModel):

@@ -215,7 +215,10 @@ def explain(error: ValidationError, source: Source, prefix: Location, model: typ
     # every branch of a union fails on its own
     same = [e["msg"] for e in errors if _in_document(source, prefix, e["loc"]) == location]
     words = [message.removeprefix("Value error, ").removeprefix("Input should be ") for message in same]
-    return InputError(where, expected=", or ".join(dict.fromkeys(words)), found=shown, remedy="change the value")
+    # 1e6 is a float in YAML
+    whole = first["type"].startswith("int_") and isinstance(given, float) and given.is_integer()
+    remedy = f"write {given:.0f}" if whole else "change the value"
+    return InputError(where, expected=", or ".join(dict.fromkeys(words)), found=shown, remedy=remedy)
 
 
 def _in_document(source: Source, prefix: Location, location: Sequence[str | int]) -> Location:

@@ -181,7 +181,7 @@ def build_phase(
             found="no guide(state) on its environment",
             remedy="set policy: agent",
         )
-    shapes = check_contract(entry.name, origin, environment, reward, limits, learner)
+    shapes = check_contract(where, origin, environment, reward, limits, learner)
     common: dict[str, Any] = {
         "name": entry.name,
         "origin": origin,

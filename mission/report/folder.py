@@ -23,9 +23,11 @@ from mission.report.arrays import Arrays
 from mission.report.header import KIND, ReportHeader, UnfinishedKey, upgrade
 from mission.report.stored import parse_record
 from mission.storage.lock import LOCK
+from mission.storage.steps import content_hash
 
 log = logging.getLogger("mission")
 SUMMARY, ARRAYS, PAGE, UNFINISHED, KEY = "summary.json", "flights.npz", "index.html", ".flights", "key.json"
+LABEL = "label"  # name of the entry by which a stored batch is recognised; those of its arrays contain a slash
 _AGAIN = "write the report again with `mission fly FILE --report DIR`"
 
 
@@ -141,7 +143,7 @@ class UnfinishedReport:
           FormatError: the stored batches have a format that this version does not read.
           MachineError: the folder cannot be written.
         """
-        self.folder = folder / UNFINISHED
+        self.folder, self.key = folder / UNFINISHED, key
         with machine_errors(folder, "a folder to write to", "choose another --report"):
             if self._stored_key() == key:
                 return
@@ -163,11 +165,24 @@ class UnfinishedReport:
             return None
 
     def get(self, name: str) -> Arrays | None:
-        """Return the arrays of a stored batch; None if it is missing or damaged."""
+        """Return the arrays of a stored batch; None if it is missing, and None with a warning if it cannot be used."""
+        path = self.folder / f"{name}.npz"
         try:
-            return _load(self.folder / f"{name}.npz")
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            arrays = _load(path)
+        except FileNotFoundError:
             return None
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            log.warning("%s is damaged (%s): this batch is flown again", path, error)
+            return None
+        if str(arrays.pop(LABEL, "")) != self._label(name, arrays):
+            log.warning("%s holds another batch or was altered: this batch is flown again", path)
+            return None
+        return arrays
+
+    def _label(self, name: str, arrays: Arrays) -> str:
+        """Return what a stored batch says of itself: its name with policy and numbers, its report, and its hash."""
+        report = hashlib.sha256(self.key.model_dump_json().encode()).hexdigest()
+        return json.dumps({"batch": name, "report": report, "sha256": content_hash(arrays)})
 
     def put(self, name: str, arrays: Arrays) -> None:
         """Store a batch.
@@ -176,6 +191,7 @@ class UnfinishedReport:
           MachineError: disk full or no permission.
         """
         buffer = io.BytesIO()
-        np.savez(buffer, **arrays)  # ty: ignore[invalid-argument-type]
+        labelled = arrays | {LABEL: np.array(self._label(name, arrays))}
+        np.savez(buffer, **labelled)  # ty: ignore[invalid-argument-type]
         with machine_errors(self.folder, "a batch to be stored", "free disk space or choose another --report"):
             write_file(self.folder / f"{name}.npz", buffer.getvalue())

@@ -65,11 +65,21 @@ def write_step(
     """
     with _new_step(final) as folder:
         for name, part in tree.items():
+            part = _with_numbers(part)
             if jax.tree.leaves(part):
                 ocp.save(str((folder / name).resolve()), part)
         for note in folder.rglob("commit_success.txt"):  # Orbax names this machine's folder in it
             note.write_text("committed\n")
         _write_beside(folder, record, files)
+
+
+def _with_numbers(tree: Any) -> Any:
+    """Return a tree without its arrays of size zero (None in their place), because Orbax does not store them."""
+    return jax.tree.map(lambda leaf: leaf if leaf.size else None, tree)
+
+
+def _empty(leaf: jax.ShapeDtypeStruct) -> jax.Array:
+    return jax.device_put(np.zeros(leaf.shape, leaf.dtype), leaf.sharding)
 
 
 def rewrite_record(folder: Path, record: StoredRecord, files: Mapping[str, bytes] | None = None) -> None:
@@ -163,10 +173,11 @@ def read_tree(folder: Path, target: dict[str, Any]) -> dict[str, Any]:
     """
     sharding = NamedSharding(mesh(), REPLICATED)
     abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), target)
-    tree = {
-        name: ocp.load(str((folder / name).resolve()), part) if jax.tree.leaves(part) else part
-        for name, part in abstract.items()
-    }
+    tree = {}
+    for name, part in abstract.items():
+        kept = _with_numbers(part)
+        loaded = ocp.load(str((folder / name).resolve()), kept) if jax.tree.leaves(kept) else kept
+        tree[name] = jax.tree.map(lambda leaf, got: got if leaf.size else _empty(leaf), part, loaded)
     for wanted, got in zip(jax.tree.leaves(abstract), jax.tree.leaves(tree), strict=True):
         if wanted.shape != got.shape or wanted.dtype != got.dtype:
             raise ValueError(f"stored {got.dtype}{list(got.shape)}, expected {wanted.dtype}{list(wanted.shape)}")

@@ -44,7 +44,7 @@ def bank_flights(
     training.
     """
     settings = phase.entry.bank
-    kept = max(1, round(settings.flights * settings.held_out))
+    kept = settings.held_out_flights
     held_out = np.arange(settings.flights) < kept
     if upstream is None:
         return fly_rows(phase, flight, params, None, np.arange(settings.flights), key), held_out
@@ -55,7 +55,13 @@ def bank_flights(
 
 
 def build_bank(
-    handoffs: Any, success: np.ndarray, held_out: np.ndarray, settings: Bank, where: str, losses: dict[str, int]
+    handoffs: Any,
+    success: np.ndarray,
+    held_out: np.ndarray,
+    settings: Bank,
+    where: str,
+    losses: dict[str, int],
+    trained: bool = True,
 ) -> TerminalBank:
     """Keep the successes of N flights, split as their starts were split.
 
@@ -65,18 +71,20 @@ def build_bank(
       held_out: bool [N], flights whose start was held out upstream (or drawn so).
       settings: the settings of the bank; `minimum` is the smallest size.
       where, losses: the place and the losses by cause, for the message.
+      trained: whether an agent flew, which more training may improve.
 
     Raises:
       GateError: fewer successes than `settings.minimum`, with the numbers in it.
     """
     train, kept = np.flatnonzero(success & ~held_out), np.flatnonzero(success & held_out)
     if len(train) + len(kept) < settings.minimum or min(len(train), len(kept)) == 0:
+        more = "raise budget.env_steps: training resumes; or fly more (bank.flights), which needs --fresh"
         causes = ", ".join(f"{cause} {n}" for cause, n in losses.items() if n) or "none"
         raise GateError(
             where,
             expected=f"at least {settings.minimum} successes for the next phase to start from (bank.minimum)",
             found=f"{len(train)} + {len(kept)} held out, of {len(success)} flights; failures: {causes}",
-            remedy="raise budget.env_steps: training resumes; or fly more (bank.flights), which needs --fresh",
+            remedy=more if trained else "correct the guide or the parameters of the phase; or fly more (bank.flights)",
         )
     rows, held = (jax.tree.map(lambda leaf, i=i: leaf[i], handoffs) for i in (train, kept))
     mean, factor = fit_density(rows)

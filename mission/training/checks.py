@@ -1,4 +1,4 @@
-"""Finite values in training: the first state, loss or network that is not finite stops the phase with its name."""
+"""Checks in training: finite values and causes of the contract; the first violation stops the phase with its name."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from mission.errors import NonFiniteError
+from mission.flight.causes import cause_error
 from mission.flight.fly import PhaseFlight
 from mission.flight.trees import finite_leaves, state_leaf_names
 from mission.learner import Learner
@@ -28,6 +29,15 @@ def check_states(phase: TrainedPhase, finite: np.ndarray, env_steps: int) -> Non
         found=f"{names[leaf]} not finite at vehicle step {env_steps + (row + 1) * phase.learner.vehicles}",
         remedy="fix the plugin's physics, scales or reward; the last checkpoint is kept",
     )
+
+
+def check_causes(phase: TrainedPhase, causes: np.ndarray, env_steps: int) -> None:
+    """Check the least and the largest cause of collected steps, int [iterations, 2], after vehicle step `env_steps`."""
+    wrong = (causes < 0) | (causes >= len(phase.environment.causes))
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        when = f"in training, at vehicle step {env_steps + (row + 1) * phase.learner.vehicles}"
+        raise cause_error(phase, int(causes[row, column]), when)
 
 
 def check_flights(phase: TrainedPhase, result: PhaseFlight, env_steps: int) -> None:

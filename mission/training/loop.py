@@ -7,7 +7,6 @@ bit-identical to an uninterrupted one.
 from __future__ import annotations
 
 import dataclasses
-import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -25,10 +24,8 @@ from mission.gate import GateVerdict, gate_verdict
 from mission.missionfile.phases import TrainedPhase
 from mission.storage.records import EvaluationRecord, RunProgress
 from mission.training.bank import TerminalBank
-from mission.training.checks import check_flights, check_metrics, check_networks, check_states
+from mission.training.checks import check_causes, check_flights, check_metrics, check_networks, check_states
 from mission.training.programs import Programs, TrainState, compile_programs
-
-log = logging.getLogger("mission")
 
 
 @dataclasses.dataclass
@@ -58,8 +55,9 @@ def begin(phase: TrainedPhase, bank: TerminalBank | None, key: Array, initial: A
 def fill_and_warm_up(run: Run, emit: Callable[..., None]) -> None:
     """Collect the first transitions and warm the learner up; both are short and not checkpointed in between."""
     config, learner = run.phase.learner, run.programs.learner
-    run.state, finite = run.programs.fill(run.state, run.bank, name_key(run.key, "fill"))
+    run.state, (finite, causes) = run.programs.fill(run.state, run.bank, name_key(run.key, "fill"))
     check_states(run.phase, np.asarray(finite), 0)
+    check_causes(run.phase, np.asarray(causes), 0)
     run.progress.env_steps = config.fill_iterations * config.vehicles
     if learner.warm_up_steps:
         run.state, losses = run.programs.warm_up(run.state, name_key(run.key, "warm_up"))
@@ -81,6 +79,7 @@ def train_chunk(run: Run, emit: Callable[..., None]) -> None:
     check_states(run.phase, stats["finite"][:until].reshape(-1, stats["finite"].shape[-1]), progress.env_steps)
     check_metrics(run.phase, learner, metrics, progress.env_steps)
     check_networks(run.phase, learner, run.state.agent, progress.env_steps)
+    check_causes(run.phase, stats["cause"].reshape(-1, 2), progress.env_steps)
     progress.env_steps += config.chunk_steps
     progress.chunks += 1
     scalars = {name: float(values.mean()) for name, values in metrics.items()}
@@ -110,14 +109,6 @@ def fly_evaluation(run: Run, actor: Any, held_out: bool) -> PhaseFlight:
     if run.bank is None:
         return fly_rows(run.phase, run.programs.flight, actor, None, np.arange(flights), key)
     rows = run.bank.held_out if held_out else run.bank.rows
-    if held_out and flights > count(rows):
-        log.warning(
-            'phase "%s": %d gate flights start from %d held-out rows, so the interval of their success is too narrow; '
-            "raise bank.flights of the previous phase, or lower gate.flights",
-            run.phase.name,
-            flights,
-            count(rows),
-        )
     drawn = jax.random.randint(name_key(key, "rows"), (flights,), 0, count(rows))
     index = np.arange(flights) % count(rows) if held_out else np.asarray(drawn)
     return fly_rows(run.phase, run.programs.flight, actor, rows, index, key)

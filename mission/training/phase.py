@@ -18,6 +18,7 @@ from mission.errors import GateError, Interrupted, MachineError
 from mission.flight.batches import compile_flight, loss_causes, name_key
 from mission.flight.trees import count
 from mission.gate import GateVerdict
+from mission.missionfile.contract import warn_of_repeated_starts
 from mission.missionfile.models import MissionFile
 from mission.missionfile.phases import Phase, TrainedPhase
 from mission.missionfile.resolve import digest, first_change
@@ -90,6 +91,8 @@ class Trainer:
                 gate=stored.gate,
                 seconds=0.0,
             )
+        if upstream is not None:
+            warn_of_repeated_starts(self.phases[index - 1 : index + 1])
         ending = _Ending(self, index, folder, upstream, name_key(jax.random.key(self.seed), phase.name))
         run = None
         if isinstance(phase, TrainedPhase):
@@ -226,9 +229,8 @@ class _Ending:
         failed = gate is not None and not gate.passed
         bank = None
         try:
-            bank = build_bank(
-                result.handoff, result.success, held_out, phase.entry.bank, f'phase "{phase.name}"', losses
-            )
+            settings, where = phase.entry.bank, f'phase "{phase.name}"'
+            bank = build_bank(result.handoff, result.success, held_out, settings, where, losses, run is not None)
         except GateError:
             last = self.index == len(self.trainer.phases) - 1
             if not last and not failed:

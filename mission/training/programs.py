@@ -79,10 +79,11 @@ class _Builder:
         return TrainState(self.learner.init(agent_key), self.learner.empty_replay(), envs, jnp.int32(0))
 
     def fill(self, state: TrainState, bank: Any, key: Array) -> tuple[TrainState, Any]:
-        """Collect the first transitions; also return which values were finite, bool [iterations, L + 2]."""
+        """Collect the first transitions; also return which values were finite, bool [iterations, L + 2], and the least
+        and the largest cause, int32 [iterations, 2]."""
         collect = partial(self._collect, bank, key, self._first_action)
         state, (stats, _, _) = lax.scan(lambda s, _: collect(s), state, None, length=self.phase.learner.fill_iterations)
-        return state, stats["finite"]
+        return state, (stats["finite"], stats["cause"])
 
     def warm_up(self, state: TrainState, key: Array) -> tuple[TrainState, Array]:
         """Run the learner's warm-up; also return its losses."""
@@ -130,6 +131,7 @@ class _Builder:
             "length": jnp.where(end.ended, end.steps, 0).sum(),
             "terms": {name: jnp.asarray(term, jnp.float32).mean() for name, term in terms.items()},
             "finite": finite,
+            "cause": jnp.stack([end.cause.min(), end.cause.max()]),
         }
         replay = self.learner.remember(state.replay, transition)
         return TrainState(state.agent, replay, envs, state.iteration + 1), (stats, action, transition.reward)

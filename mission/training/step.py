@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from mission.flight.causes import marked_causes
 from mission.flight.trees import drop_weak_types, finite_leaves, where_rows
 from mission.learner import Transition
 from mission.missionfile.phases import TrainedPhase
@@ -33,6 +34,7 @@ class EpisodeEnd(NamedTuple):
     success: Array  # bool [E]
     returns: Array  # float32 [E]
     steps: Array  # int32 [E]
+    cause: Array  # int32 [E], 0 unless the plugin ended the episode; a wrong one is marked
 
 
 class Step(NamedTuple):
@@ -101,4 +103,5 @@ def step_envs(
         terminated=outcome.terminated.astype(jnp.float32),
         ended=ended.astype(jnp.float32),
     )
-    return Step(after, transition, EpisodeEnd(ended, ended & outcome.success, returns, steps), terms, finite)
+    cause = jnp.where(outcome.terminated, marked_causes(env, outcome), 0)
+    return Step(after, transition, EpisodeEnd(ended, ended & outcome.success, returns, steps, cause), terms, finite)

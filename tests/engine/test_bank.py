@@ -9,15 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 import probes
 import pytest
+from factory import CART, write_mission
 from probes import Drift
 
+from mission import load_mission, resolve_mission, train_mission
 from mission.errors import GateError
 from mission.flight.batches import compile_flight, loss_causes
 from mission.flight.trees import count
+from mission.missionfile.contract import warn_of_repeated_starts
 from mission.missionfile.models import Bank
 from mission.missionfile.phases import Phase
+from mission.storage.steps import PhaseFolder
 from mission.testing import make_phase
-from mission.training.bank import TerminalBank, bank_flights, build_bank, fit_density
+from mission.training.bank import TerminalBank, bank_flights, build_bank, fit_density, load_bank
 from mission.training.restart import add_noise
 
 COVARIANCE = np.array([[4.0, -1.0, 0.0], [-1.0, 1.0, 0.3], [0.0, 0.3, 0.5]])
@@ -157,3 +161,70 @@ def test_first_bank_holds_out_flights() -> None:
     one, other = ({tuple(row) for row in np.asarray(part.position)} for part in (bank.rows, bank.held_out))
     assert (len(one), len(other)) == (60, 20)
     assert not one & other
+
+
+def test_settings_that_hold_every_flight_out_are_refused() -> None:
+    assert Bank(flights=10, held_out=0.94, minimum=2).held_out_flights == 9
+    assert Bank(flights=2, held_out=0.01, minimum=2).held_out_flights == 1
+    for settings in ({"flights": 10, "held_out": 0.96}, {"flights": 2, "held_out": 0.9}):
+        with pytest.raises(ValueError, match="held_out"):
+            Bank(minimum=2, **settings)
+
+
+WHOLE = (  # position and velocity are handed over in thousandths, as whole numbers
+    CART.replace(
+        "return Cart(jax.random.uniform(key, minval=-1.0, maxval=1.0), jnp.zeros(()))",
+        "return Cart(jax.random.randint(key, (), -1000, 1000), jnp.int32(0))",
+    )
+    .replace("return State(handoff,", "return State(jax.tree.map(lambda x: jnp.float32(x) / 1000, handoff),")
+    .replace("return state.cart\n", "return jax.tree.map(lambda x: (1000 * x).astype(jnp.int32), state.cart)\n")
+)
+
+
+def test_whole_numbers_are_trained_stored_and_passed_on(tmp_path, caplog) -> None:
+    """A guide leaves the bank from which an agent is trained; more gate flights than held-out rows warn once."""
+    overrides = [
+        "phases.first.policy=guide",
+        "phases.second.budget.env_steps=1600",
+        "phases.second.evaluation.every_env_steps=512",
+        "phases.second.gate={success_low: 1.0e-3, flights: 50, channels: {position_m: {mean_min: 9.0}}}",
+    ]
+    path = write_mission(tmp_path, plugin=WHOLE)
+    with pytest.raises(GateError, match="position_m"):
+        train_mission(load_mission(path, overrides), checkpoints=tmp_path, allow_local_plugins=True)
+    phases = resolve_mission(load_mission(path, overrides), allow_local_plugins=True)
+    for phase in phases:
+        folder = PhaseFolder(tmp_path / "trial" / phase.name)
+        record = folder.policy_record()
+        assert record is not None
+        bank = load_bank(folder, phase, record)
+        assert bank is not None
+        assert {leaf.dtype for leaf in jax.tree.leaves(bank.rows)} == {jnp.dtype(jnp.int32)}
+        assert np.abs(np.asarray(bank.rows.position_m)).max() > 10
+        assert (bank.mean.shape, bank.factor.shape) == ((0,), (0, 0))
+    assert sum("gate flights start from at most 40" in record.message for record in caplog.records) == 1
+
+
+def test_default_settings_never_warn(tmp_path, caplog) -> None:
+    """Only a gate that asks for more flights than the bank before it holds out is worth a warning."""
+    text = "name: trial\nphases:\n" + "".join(f"  - {{name: {n}, plugin: ./cart.py, gate: {{}}}}\n" for n in "ab")
+    path = write_mission(tmp_path, text)
+    warn_of_repeated_starts(resolve_mission(load_mission(path), allow_local_plugins=True))
+    assert not caplog.records
+    for override in ("phases.b.gate.flights=1025", "phases.a.bank.flights=5000"):
+        caplog.clear()
+        warn_of_repeated_starts(resolve_mission(load_mission(path, [override]), allow_local_plugins=True))
+        assert [record.message for record in caplog.records if "held-out rows" in record.message]
+    caplog.clear()
+    guided = ["phases.b.gate.flights=1025", "phases.b.policy=guide"]
+    warn_of_repeated_starts(resolve_mission(load_mission(path, guided), allow_local_plugins=True))
+    assert not caplog.records
+
+
+def test_a_guide_that_always_fails_is_not_told_to_train_longer(tmp_path) -> None:
+    overrides = ["phases.first.policy=guide", "phases.first.params.tolerance_m=1e-9"]
+    mission = load_mission(write_mission(tmp_path), overrides)
+    with pytest.raises(GateError, match=r"0 \+ 0 held out, of 200 flights; failures: missed 200") as caught:
+        train_mission(mission, checkpoints=tmp_path, allow_local_plugins=True)
+    assert "env_steps" not in caught.value.remedy
+    assert "guide" in caught.value.remedy

@@ -22,9 +22,23 @@ def test_sound_phase_passes(tmp_path):
     assert check_phase(spec(tmp_path)) is None
 
 
+def test_the_leaf_that_changes_its_weak_type_is_named(tmp_path):
+    """`enter` gives a Python number, and `step` a number of a dtype of its own."""
+    enter = "return State(handoff, jnp.zeros(()))\n    def step(self, key, state, action):\n"
+    step = "        state = state._replace(time_s=state.time_s + jnp.float32(0.0))\n"
+    wrong = spec(tmp_path, enter, enter.replace("jnp.zeros(())", "0.0") + step)
+    with pytest.raises(PluginError) as caught:
+        check_phase(wrong, steps=3)
+    assert "2 traces: state.time_s is float32[] of weak type on entering, float32[] after" in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "found"),
     [
+        (OUTCOME, OUTCOME.replace("jnp.where(held, 0, 1)", "jnp.where(held, 1, 1)"), "a success of cause 1"),
+        ("control_period_s = 0.1", "control_period_s = 1e-300", "1e-300"),
+        ("max_steps = 50", "max_steps = 2**31", "2147483648"),
+        ("return state.cart\n    def telemetry", "return ()\n    def telemetry", "without arrays"),
         (
             "return State(Cart(state",
             "velocity = velocity / 0.0\n        return State(Cart(state",

@@ -57,6 +57,28 @@ def test_yaml_1_2_numbers(tmp_path):
         ("seed: 3", "seed: 0x" + 5000 * "f", "mission.yaml:2:7: seed", "64 bits"),
         ("success_low: 0.0", "success_low: 0.97", 'phases[1] "second": gate', "at most 0.963: 100 successes"),
         ("minimum: 4", "minimum: 400", 'phases[0] "first": bank', "at most flights: 200 flights never give 400"),
+        (
+            "bank: {flights: 200, minimum: 4}",
+            "bank: {flights: 10, held_out: 0.96, minimum: 2}",
+            'phases[0] "first": bank',
+            "0.96 of 10 flights is all of them",
+        ),
+        (
+            "bank: {flights: 200, minimum: 4}",
+            "bank: {flights: 2, held_out: 0.9, minimum: 2}",
+            'phases[0] "first": bank',
+            "leave flights for training",
+        ),
+        ("bank: {flights: 200, minimum: 4}", "bank: {flights: 2, held_out: 0.9}", 'phases[0] "first": bank', "minimum"),
+        (
+            "success_low: 0.0, flights: 100}",
+            "success_low: 0.0, flights: 100, channels: {x_m: {mean_min: 2.0, mean_max: 1.0}}}",
+            'phases[1] "second": gate.channels.x_m',
+            "mean_min of at most mean_max",
+        ),
+        ("env_steps: 2500", "env_steps: 1e6", 'phases[1] "second": budget.env_steps', "write 1000000\n"),
+        ("env_steps: 2500", "env_steps: 2500.5", 'phases[1] "second": budget.env_steps', "change the value"),
+        ("seed: 3", "seed: 3.0", "mission.yaml:2:1: seed", "write 3\n"),
         ("success_low: 0.0", "success_low: 1.5", 'phases[1] "second": gate.success_low', "less than or equal to 1"),
         ("gate: {", "restart: {stored: 0.9}\n    gate: {", 'phases[1] "second": restart', "must be 1"),
         ("phases:", "phases: []\nother:", "mission.yaml", "found"),
@@ -65,7 +87,7 @@ def test_yaml_1_2_numbers(tmp_path):
 def test_message_points_at_the_place(tmp_path, old, new, where, part):
     with pytest.raises(InputError) as caught:
         load(tmp_path, MISSION.replace(old, new, 1))
-    text = str(caught.value)
+    text = str(caught.value) + "\n"
     assert where in text
     assert part in text
     assert all(f"  {word}: " in text for word in ("expected", "found", "to do"))
@@ -182,6 +204,8 @@ def test_plugin_parameters_point_at_the_place(tmp_path):
         ),
         ("phases.second.sac.updates_per_step=1e308", "sac.updates_per_step", "less than or equal to 1024"),
         ("phases.second.sac.updates_per_step=1e-6", "sac", "at least 1 update in 1024 steps"),
+        ("phases.second.sac.buffer_size=1e5", "sac.buffer_size", "write 100000"),
+        ("phases.second.sac.warm_up.batch_size=64.0", "sac.warm_up.batch_size", "write 64"),
         ("phases.second.sac.buffer_size=99999999999", "sac.buffer_size", "2147483647"),
         ("phases.second.gate.channels.position={mean_min: 0.0}", "gate.channels.position", 'mean "position_m"'),
     ):

@@ -145,10 +145,33 @@ FAULTS = [
     (LIMITS, "limits=lambda params: 1 / 0", "limits to work", "division"),
     (LIMITS, 'limits=lambda params: (Limit("position_m", maximum=float("inf")),)', "finite numbers as bounds", "inf"),
     (LIMITS, 'limits=lambda params: (Limit("position_m", maximum="1.2"),)', "finite numbers as bounds", "'1.2'"),
+    (LIMITS, 'limits=lambda params: (Limit("position_m", minimum=2.0, maximum=1.0),)', "minimum is not above its maximum", "2.0"),
+    (LIMITS, 'limits=lambda params: (Limit("position_m", maximum=True),)', "finite numbers as bounds", "True"),
     (LIMITS, 'limits=lambda params: (Limit("position_m"),)', "at least one", "None"),
     (LIMITS, 'limits=lambda params: (Limit("position_m", maximum=1.2), Limit("position_m", minimum=-1.0))', "one limit per channel", "position_m, position_m"),
     ("    control_period_s = 0.1\n", "", "control_period_s above 0", "None"),
     ("control_period_s = 0.1", "control_period_s = float('inf')", "control_period_s above 0", "inf"),
+    ("control_period_s = 0.1", "control_period_s = 1e-300", "control_period_s above 0, from 1e-06", "1e-300"),
+    ("control_period_s = 0.1", "control_period_s = 1e300", "to 1e+09 s", "1e+300"),
+    ("control_period_s = 0.1", "control_period_s = True", "control_period_s above 0", "True"),
+    ("max_steps = 50", "max_steps = 2**31", "at most 1,000,000,000", "2147483648"),
+    ("max_steps = 50", "max_steps = True", "max_steps to be a whole number", "True"),
+    ("max_steps = 50", "max_steps = 50.0", "max_steps to be a whole number", "50.0"),
+    ('observation_names = ("position", "velocity")', "observation_names = ()", "at least one name in observation_names", "none"),
+    ('action_names = ("acceleration",)', "action_names = ()", "at least one name in action_names", "none"),
+    ('action_names = ("acceleration",)', 'action_names = ("",)', "different words", "''"),
+    ('observation_names = ("position", "velocity")', "observation_names = tuple(map(str, range(5000)))", "at most 4,096 names", "5,000"),
+    ('("held", "missed")', "tuple(map(str, range(300)))", "at most 254 names", "300"),
+    ("return state.cart\n    def telemetry", "return ()\n    def telemetry", "leave to return at least one array", "tuple"),
+    ("return state.cart\n    def telemetry", "return None\n    def telemetry", "leave to return at least one array", "NoneType"),
+    ("return state.cart\n    def telemetry", "return jnp.zeros((0, 3))\n    def telemetry", "arrays that are not empty", "(root): float32[0, 3]"),
+    ("return state.cart\n    def telemetry", "return (state.cart, jnp.zeros(0))\n    def telemetry", "arrays that are not empty", "[1]: float32[0]"),
+    ("return state.cart\n    def telemetry", "return jnp.zeros(4097)\n    def telemetry", "at most 4,096 floats", "4,097"),
+    ("return state.cart\n    def telemetry", "return 1j * state.cart.position_m\n    def telemetry", "real numbers", "complex64"),
+    ("return Cart(jax.random.uniform(key, minval=-1.0, maxval=1.0), jnp.zeros(()))", "return {}", "start to return at least one array", "dict"),
+    ("return State(handoff, jnp.zeros(()))", "return {}", "enter to return at least one array", "dict"),
+    ('"velocity_m_s": state.cart.velocity_m_s}', '"": state.cart.velocity_m_s}', "a real scalar with a name", "float32[]"),
+    ('"velocity_m_s": state.cart.velocity_m_s}', '"velocity_m_s": 1j * state.cart.velocity_m_s}', "a real scalar with a name", "complex64[]"),
     ("    max_steps = 50\n", "", "max_steps to be a whole number", "None"),
     ('("held", "missed")', '("held", "time_out")', "the engine adds", "time_out"),
     ("def step(self, key, state, action):\n", "def step(self, key, state, action):\n        raise SystemExit(5)\n", "step to work", "SystemExit: 5"),
@@ -170,6 +193,8 @@ def test_fault_in_each_method_is_named(tmp_path, old, new, expected, found):
     assert expected in text
     assert found in text
     assert "cart" in text
+    assert text.startswith("mission.yaml:")
+    assert 'phases[0] "first"' in text
     assert caught.value.exit_code == 2
 
 
@@ -180,6 +205,27 @@ def test_linkage_mismatch_names_both_phases_and_the_leaf(tmp_path):
         resolve_mission(mission, allow_local_plugins=True)
     assert '"first" -> "second"' in str(caught.value)
     assert "leaf .position_m against leaf .range_m" in str(caught.value)
+
+
+def test_classes_of_the_same_name_are_told_apart_by_their_modules(site, tmp_path):
+    for module in ("acme_one", "acme_two"):
+        points = {PHASE_GROUP: {module: f"module_{module}"}}
+        fake_distribution(site, module.replace("_", "-"), "1", points, {f"module_{module}": CART})
+    names = ("acme_one", "acme_two")
+    text = "name: trial\nphases:\n" + "".join(f"  - {{name: {name}, plugin: {name}}}\n" for name in names)
+    (tmp_path / "m.yaml").write_text(text)
+    with pytest.raises(LinkError) as caught:
+        resolve_mission(load_mission(tmp_path / "m.yaml"))
+    found = caught.value.found
+    assert found.startswith(f"Cart of module module_acme_one ({site}")
+    assert f"against Cart of module module_acme_two ({site}" in found
+
+
+def test_a_difference_between_trees_with_equal_leaves_is_named():
+    leaf = jax.ShapeDtypeStruct((), jnp.float32)
+    assert first_difference((leaf,), [leaf]) == "tuple of module builtins against list of module builtins"
+    assert first_difference({"a": leaf, "b": ()}, {"a": leaf, "b": None}).startswith("tuple of module")
+    assert first_difference([leaf, ()], [leaf, (), ()]).startswith("tree ")
 
 
 def test_first_difference_is_about_shape_and_dtype_not_weak_types():

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import shutil
 from pathlib import Path
 
 import jax
@@ -24,7 +25,7 @@ from mission.report import benchmark, header
 from mission.report.benchmark import Benchmark, read_benchmark, write_benchmark
 from mission.report.compare import compare_missions
 from mission.report.curves import chart_groups, is_training, learning_page
-from mission.report.folder import read_header
+from mission.report.folder import UnfinishedReport, read_header
 from mission.report.handovers import compare_handovers
 from mission.report.header import ReportHeader, UnfinishedKey
 from mission.report.page import inline_script, render_page
@@ -171,6 +172,37 @@ def test_an_interrupted_report_is_resumed(folder, tmp_path, monkeypatch):
     assert all(np.array_equal(first[name], second[name], equal_nan=True) for name in first.files)
     assert report.to_json() == fly(folder, None).to_json()
     assert not (tmp_path / "out" / ".flights").exists()
+
+
+def test_a_batch_of_another_name_or_report_or_content_is_flown_again(tmp_path, caplog):
+    """Name, key of the report and hash are inside each batch, so that a copied file is recognised."""
+
+    def key(seed: int) -> UnfinishedKey:
+        named = {"mission": "trial", "digest": "d", "policy": "agent", "engine": "1"}
+        return UnfinishedKey(seed=seed, actors=(None,), plugins=("p",), **named)
+
+    ours, other = UnfinishedReport(tmp_path / "ours", key(1)), UnfinishedReport(tmp_path / "other", key(2))
+    for report in (ours, other):
+        for name, first in (("agent-0-3", 0.0), ("agent-3-3", 3.0)):
+            report.put(name, {"agent/a/end": first + np.arange(3.0), "agent/a/success": np.ones(3, bool)})
+    stored = ours.get("agent-3-3")
+    assert stored is not None
+    np.testing.assert_array_equal(stored["agent/a/end"], [3.0, 4.0, 5.0])
+    assert set(stored) == {"agent/a/end", "agent/a/success"}
+    assert ours.get("agent-6-3") is None
+    assert not caplog.records
+    target = ours.folder / "agent-3-3.npz"
+    label = np.load(target)["label"]
+    for source in (ours.folder / "agent-0-3.npz", other.folder / "agent-3-3.npz"):
+        shutil.copy(source, target)
+        assert ours.get("agent-3-3") is None
+    np.savez(target, **(stored | {"agent/a/end": np.zeros(3), "label": label}))
+    assert ours.get("agent-3-3") is None
+    np.savez(target, **stored)
+    assert ours.get("agent-3-3") is None
+    target.write_bytes(target.read_bytes()[:100])
+    assert ours.get("agent-3-3") is None
+    assert sum("this batch is flown again" in record.message for record in caplog.records) == 5
 
 
 def test_until_stops_early_with_the_same_flights(folder):

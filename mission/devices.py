@@ -157,6 +157,22 @@ def replicate(tree: Any) -> Any:
     return jax.device_put(tree, NamedSharding(mesh(), REPLICATED))
 
 
+def free_memory() -> int | None:
+    """Return the bytes that arrays can still take, on all devices of the mesh together; None if that is not known."""
+    device = mesh().devices.flat[0]
+    stats = device.memory_stats() or {}
+    if "bytes_limit" in stats:  # an accelerator's own memory
+        return stats["bytes_limit"] - stats["bytes_in_use"]
+    limits = []
+    with contextlib.suppress(OSError, KeyError, ValueError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        sizes = {name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines)}
+        limits.append(sizes["MemAvailable"] + sizes["SwapFree"])
+    with contextlib.suppress(OSError, ValueError):  # of a container; "max" if it has none
+        limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return min(limits, default=None)
+
+
 def describe() -> Machine:
     """Return the versions, devices and flags that decide the bits of a training run besides its seed."""
     import jaxlib

@@ -24,9 +24,10 @@ def check_memory(mission: MissionFile, index: int, phase: TrainedPhase) -> None:
     if free is None or needed <= free:
         return
     name = learner.replay_setting
+    value = getattr(phase.learner, name, "its default")
     raise MachineError(
         mission.source.where(("phases", index, "sac", name)),
         expected=f"a replay buffer that fits into the free memory, {free / 1e9:.1f} GB",
-        found=f"sac.{name}: {getattr(phase.learner, name, "")}, which takes {needed / 1e9:.1f} GB",
+        found=f"sac.{name}: {value}, which takes {needed / 1e9:.1f} GB",
         remedy=f"lower sac.{name}, or end other programs",
     )

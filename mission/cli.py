@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from mission.training.signals import STOPPED, finish_process, quiet_threads, started_as_program, watch_signals
+
+_PROGRAM = started_as_program()  # else a test or a notebook has imported this file
+if _PROGRAM:
+    watch_signals()  # before anything else, so that Ctrl-C prints no traceback of an import
+
+import typer  # noqa: E402
 
 app = typer.Typer(
     name="mission",
@@ -120,12 +126,14 @@ def plugins(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @app.command()
 def check(file: File, overrides: Set = None, local: Local = False) -> None:
     """Parse, resolve and link a mission, and print what would run; nothing is trained."""
+    from mission.devices import configure
     from mission.missionfile.phases import TrainedPhase
     from mission.missionfile.reading import load_mission
     from mission.missionfile.resolve import digest, resolve_mission
     from mission.observers import Observers
 
     mission = load_mission(file, overrides or [])
+    configure()
     phases = resolve_mission(mission, allow_local_plugins=local)
     Observers(mission, Path())  # loads each of them
     typer.echo(
@@ -462,33 +470,51 @@ def _write(text: str, output: Path | None) -> None:
 
 
 def main() -> None:
-    """Run the command line; print one paragraph and set an exit code for every error that a user can cause."""
-    from mission.errors import MissionError
-
+    """Run the command line; print one paragraph and set an exit code for every error."""
     debug = "--debug" in sys.argv[1:]
     if debug:
         sys.argv = [sys.argv[0], "--debug", *[a for a in sys.argv[1:] if a != "--debug"]]
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(message)s")
+    logging.raiseExceptions = debug  # else each message to a terminal that was closed prints a traceback
     for noisy in ("absl", "orbax", "jax"):
         logging.getLogger(noisy).setLevel(logging.NOTSET if debug else logging.CRITICAL)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # before training has its own handler
+    if _PROGRAM and not debug:
+        quiet_threads()
     try:
         app()
     except SystemExit as end:
-        if end.code == 130:  # typer's own, for a KeyboardInterrupt
-            print("stopped; what was saved before is kept", file=sys.stderr)
-        raise
-    except MissionError as error:
-        if debug:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except (OSError, MemoryError, RuntimeError) as error:
-        # JAX has no separate exception class for a device that is out of memory
-        if debug or (isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error)):
-            raise
-        print(f"error: the system could not do it: {str(error) or 'no memory left'}", file=sys.stderr)
-        sys.exit(3)
+        code = _exit_code(end, debug)
+    except BaseException as error:
+        code = _report(error, debug)
+    if _PROGRAM:
+        finish_process(code)
+    sys.exit(code)
+
+
+def _exit_code(end: SystemExit, debug: bool) -> int:
+    """Return the exit code after typer, or a plugin, ended a command."""
+    import traceback
+
+    frames = [frame for frame, _ in traceback.walk_tb(end.__traceback__)]
+    if not str(frames[-1].f_globals.get("__name__")).startswith("typer"):
+        return _report(end, debug)
+    if end.code == 130:  # after a KeyboardInterrupt
+        print(STOPPED, file=sys.stderr)
+    # typer ends with 1 if standard output was closed, but here 1 means a negative result
+    return 3 if end.code == 1 else int(end.code or 0)
+
+
+def _report(error: BaseException, debug: bool) -> int:
+    """Print the paragraph of an error, or its traceback, and return its exit code."""
+    import traceback
+
+    from mission.missionfile.failures import explained
+
+    shown = explained(error, " ".join(["mission", *sys.argv[1:2]]))
+    text = "".join(traceback.format_exception(error)) if debug else f"error: {shown}"
+    with contextlib.suppress(OSError):  # the terminal was closed
+        print(text, file=sys.stderr)
+    return shown.exit_code
 
 
 if __name__ == "__main__":

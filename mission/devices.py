@@ -7,7 +7,10 @@ gain 1.5 to 1.9 (docs/decisions/0002-two-devices.md).
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,8 +18,10 @@ from typing import Any
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from mission.errors import MachineError
 from mission.strict import StrictModel
 
+log = logging.getLogger("mission")
 AXIS = "device"
 REPLICATED = PartitionSpec()
 SPLIT = PartitionSpec(AXIS)
@@ -29,6 +34,12 @@ _FLAGS = {
     "--xla_cpu_multi_thread_eigen": "false",
     "--xla_backend_extra_options": "xla_cpu_small_while_loop_byte_threshold=1000000000000",
 }
+# Modes of JAX in which phases cannot run as they are written, and what they do.
+_REJECTED_MODES = {
+    "jax_enable_x64": "numbers have 64 bits instead of 32",
+    "jax_disable_jit": "nothing is compiled, so that a flight takes hours",
+}
+_VARIABLES = ("JAX_", "XLA_", "CUDA_", "ROCR_", "HIP_")  # prefixes of those that choose devices and modes
 
 
 class Machine(StrictModel):
@@ -48,16 +59,89 @@ def visible_cores() -> int:
 
 
 def configure() -> None:
-    """Split the CPU into devices, set XLA's flags and switch the compile cache on; without effect once JAX runs."""
-    with contextlib.suppress(RuntimeError):  # JAX already runs: keep its devices
-        jax.config.update("jax_num_cpu_devices", min(_CPU_DEVICES, visible_cores()))
-    flags = os.environ.get("XLA_FLAGS", "")
-    missing = [f"{flag}={value}" for flag, value in _FLAGS.items() if flag not in flags]
-    os.environ["XLA_FLAGS"] = " ".join([*flags.split(), *missing])
+    """Start JAX: split the CPU into devices, set XLA's flags and switch the compile cache on.
+
+    If JAX already runs, its devices and flags stay as they are; a warning says so if training would use one device
+    instead of two.
+
+    Raises:
+      MachineError: JAX finds no device, or the environment sets what training and flying cannot work with.
+    """
+    wanted, flags = min(_CPU_DEVICES, visible_cores()), os.environ.get("XLA_FLAGS", "").split()
+    names = [flag.partition("=")[0] for flag in flags]
+    _try_flags(tuple(flag for flag, name in zip(flags, names, strict=True) if name not in _FLAGS))
+    with contextlib.suppress(RuntimeError):  # JAX already runs
+        jax.config.update("jax_num_cpu_devices", wanted)
+    missing = [f"{flag}={value}" for flag, value in _FLAGS.items() if flag not in names]
+    os.environ["XLA_FLAGS"] = " ".join([*flags, *missing])
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        cache_home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(cache_home / "mission" / "jax"))
+        jax.config.update("jax_compilation_cache_dir", _cache_folder())
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    for mode, effect in _REJECTED_MODES.items():
+        if getattr(jax.config, mode):
+            raise _environment_error(f"{mode} is on, with which {effect}", f"unset {mode.upper()}, or switch it off")
+    _check_devices(wanted)
+
+
+def _check_devices(wanted: int) -> None:
+    try:
+        devices = jax.devices()
+    except Exception as error:  # an AssertionError if JAX_PLATFORMS names a platform of which there is no device
+        found = next(iter(str(error).splitlines()), "") or "none of the requested platform"
+        raise _environment_error(found, "correct these variables, or set JAX_PLATFORMS=cpu") from None
+    if devices[0].platform == "cpu" and len(devices) < wanted:
+        _warn_of_devices(len(devices), wanted)
+
+
+@cache
+def _warn_of_devices(found: int, wanted: int) -> None:
+    """Warn once that JAX was started with fewer devices than training uses."""
+    log.warning(
+        "JAX was already running, with %d device instead of %d: training is slower, and its results differ in their last "
+        'bits. Call jax.config.update("jax_num_cpu_devices", %d) before the first JAX computation of this process',
+        found,
+        wanted,
+        wanted,
+    )
+
+
+def _environment_error(found: str, remedy: str) -> MachineError:
+    given = {name: value for name, value in sorted(os.environ.items()) if name.startswith(_VARIABLES)}
+    ours = [f"{flag}={value}" for flag, value in _FLAGS.items()]
+    given["XLA_FLAGS"] = " ".join(flag for flag in given.get("XLA_FLAGS", "").split() if flag not in ours)
+    where = "the environment: " + (
+        ", ".join(f"{name}={value}" for name, value in given.items() if value) or "nothing set"
+    )
+    return MachineError(where, expected="a device for JAX, in its default modes", found=found, remedy=remedy)
+
+
+@cache
+def _try_flags(flags: tuple[str, ...]) -> None:
+    """Try flags that are not the engine's in another process, because XLA aborts the process that has an unknown one."""
+    if not flags:
+        return
+    code = "from jaxlib import xla_client; xla_client.make_cpu_client()"
+    environment = os.environ | {"XLA_FLAGS": " ".join(flags)}
+    tried = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    if tried.returncode and "XLA_FLAGS" in tried.stderr:
+        found = next(line for line in tried.stderr.splitlines() if "XLA_FLAGS" in line)
+        raise _environment_error(found.rpartition("] ")[2], "correct XLA_FLAGS, or unset it")
+
+
+@cache
+def _cache_folder() -> str | None:
+    """Return the folder of compiled programs; None, with a warning, if there is none to write to."""
+    try:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        folder = home / "mission" / "jax"
+        folder.mkdir(parents=True, exist_ok=True)
+        writable, reason = os.access(folder, os.W_OK), f"{folder} cannot be written"
+    except (OSError, RuntimeError) as error:  # RuntimeError: no HOME, and a user without a name
+        writable, reason = False, str(error)
+    if writable:
+        return str(folder)
+    log.warning("compiled programs are not kept (%s); JAX_COMPILATION_CACHE_DIR names a folder for them", reason)
+    return None
 
 
 @cache
@@ -71,6 +155,22 @@ def mesh() -> Mesh:
 def replicate(tree: Any) -> Any:
     """Put a pytree on every device of the mesh."""
     return jax.device_put(tree, NamedSharding(mesh(), REPLICATED))
+
+
+def free_memory() -> int | None:
+    """Return the bytes that arrays can still take, on all devices of the mesh together; None if that is not known."""
+    device = mesh().devices.flat[0]
+    stats = device.memory_stats() or {}
+    if "bytes_limit" in stats:  # an accelerator's own memory
+        return stats["bytes_limit"] - stats["bytes_in_use"]
+    limits = []
+    with contextlib.suppress(OSError, KeyError, ValueError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        sizes = {name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines)}
+        limits.append(sizes["MemAvailable"] + sizes["SwapFree"])
+    with contextlib.suppress(OSError, ValueError):  # of a container; "max" if it has none
+        limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return min(limits, default=None)
 
 
 def describe() -> Machine:

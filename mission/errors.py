@@ -57,7 +57,7 @@ class NonFiniteError(MissionError):
 
 
 class MachineError(MissionError):
-    """Could not read or write: disk full, permission, locked folder, no readable checkpoint."""
+    """The machine could not do it: disk full, permission, locked folder, no readable checkpoint, no memory, no device."""
 
     exit_code = 3
 

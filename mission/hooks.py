@@ -65,10 +65,10 @@ class ObserverHooks:
 
     @hookspec
     def mission_event(self, event: Event) -> None:
-        """Receive an event; called on the host between two compiled chunks.
+        """Receive an event; called on the host, in a thread of the observer's own, in the order of the events.
 
         An entry point in the group `mission.observers` names the module; a mission file lists it under `observers:`.
-        An observer that raises is reported once and dropped:
+        An observer that raises, blocks or is too slow is reported once and dropped:
 
             from mission import Event, hookimpl
 

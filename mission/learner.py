@@ -147,12 +147,14 @@ class Learner(abc.ABC):
       shown: label -> name of a metric that the progress display shows.
       warm_up_steps: number of updates that `warm_up` makes; 0: there is no warm-up.
       warm_up_metric: name of the loss that `warm_up` returns.
+      replay_setting: the setting of its configuration that decides how much memory the replay takes.
     """
 
     metrics: ClassVar[tuple[str, ...]] = ()
     shown: ClassVar[dict[str, str]] = {}
     warm_up_steps: int = 0
     warm_up_metric: ClassVar[str] = "WarmUp/Loss"
+    replay_setting: ClassVar[str] = "buffer_size"
 
     @abc.abstractmethod
     def init(self, key: Array) -> Any:

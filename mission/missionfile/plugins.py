@@ -25,7 +25,7 @@ from mission.hooks import OBSERVER_GROUP, PHASE_GROUP, PROJECT, ObserverHooks
 from mission.missionfile.sources import Sources, may_be_beside, module_file, module_sources
 
 log = logging.getLogger("mission")
-_LOCAL = "mission_local_"  # prefix of the module names of local plugins
+LOCAL_PREFIX = "mission_local_"  # prefix of the module names of local plugins
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +142,7 @@ def load_local(path: Path, where: str) -> ModuleType:
     loaded = _loaded.get(path)
     if loaded is not None and loaded.hash == sources.hash():  # two phases of one file share its classes
         return loaded.module
-    name = f"{_LOCAL}{path.stem}_{next(_numbers)}"
+    name = f"{LOCAL_PREFIX}{path.stem}_{next(_numbers)}"
     loader = _BesideLoader(name, str(path))
     spec = importlib.util.spec_from_file_location(
         name, path, loader=loader, submodule_search_locations=[str(path.parent)]
@@ -191,7 +191,7 @@ class _BesideFinder(importlib.abc.MetaPathFinder):
 
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> importlib.machinery.ModuleSpec | None:
         """Return the spec of a module of a local plugin; None for every other module."""
-        if not fullname.startswith(_LOCAL) or not path:
+        if not fullname.startswith(LOCAL_PREFIX) or not path:
             return None
         return importlib.machinery.FileFinder(path[0], (_BesideLoader, [".py"])).find_spec(fullname)
 

@@ -1,8 +1,13 @@
-"""The observers of a run: always the metrics file, and those that the mission file lists."""
+"""The observers of a run: always the metrics file, and those that the mission file lists, each in its own thread."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,37 +17,91 @@ from mission.missionfile.plugins import load_observer
 from mission.observers.metrics import KINDS, append_metrics
 
 log = logging.getLogger("mission")
+PATIENCE_S = 10.0  # of a whole run: training waits for one observer no longer than this in all
+_WAITING = 64  # events that an observer may lag behind before training waits for it
 
 
 class Observers:
-    """Dispatcher of events to every chosen observer; an observer that raises is reported once and dropped."""
+    """Dispatcher of events to every chosen observer; one that fails, blocks or is too slow is reported and dropped."""
 
     def __init__(self, mission: MissionFile, log_dir: Path) -> None:
         self.mission, self.log_dir = mission, log_dir
-        self.hooks = {
-            name: load_observer(name, mission.source.where(("observers", i)))
+        self.observers = [
+            _Observer(name, load_observer(name, mission.source.where(("observers", i))))
             for i, name in enumerate(mission.observers)
-        }
+        ]
         self.metrics: Path | None = None
 
     def __enter__(self) -> Observers:
         return self
 
-    def __exit__(self, *error: Any) -> None:
-        if error[0] is not None:
+    def __exit__(self, kind: type[BaseException] | None, *error: Any) -> None:
+        if kind is not None:
             self.emit("mission_end")
+        for observer in self.observers:
+            observer.finish(wait=kind is not KeyboardInterrupt)
 
     def emit(self, kind: str, phase: str = "", env_steps: int = 0, *, data: Any = None, **more: Any) -> None:
-        """Send one event to the metrics file and to every observer."""
+        """Write one event to the metrics file and pass it to every observer."""
         data = {"log_dir": str(self.log_dir), **(data or {})}
         event = Event(kind, self.mission.name, phase, env_steps, data=data, **more)
         if kind == "phase_start":
             self.metrics = Path(event.data["folder"]) / "metrics.jsonl"
         if self.metrics is not None and kind in KINDS:
             append_metrics(self.metrics, event)
-        for name, hook in list(self.hooks.items()):
+        for observer in self.observers:
+            observer.send(event)
+
+
+class _Observer:
+    """One observer: a queue of events, and a thread that passes them to its hook in order.
+
+    The thread is a daemon, so a hook that never returns does not keep the process.
+    """
+
+    def __init__(self, name: str, hook: Callable[..., Any]) -> None:
+        self.name, self.hook = name, hook
+        self.events: queue.Queue[Event | None] = queue.Queue(_WAITING)
+        self.patience_s = PATIENCE_S
+        self.dropped = threading.Event()
+        self.thread = threading.Thread(target=self._work, name=f'observer "{name}"', daemon=True)
+
+    def send(self, event: Event | None) -> None:
+        """Append an event to the queue; if the queue stays full, drop the observer."""
+        if self.dropped.is_set():
+            return
+        if self.thread.ident is None:
+            self.thread.start()
+        with contextlib.suppress(queue.Full):
+            self.events.put_nowait(event)
+            return
+        began = time.monotonic()
+        try:
+            self.events.put(event, timeout=self.patience_s)
+        except queue.Full:
+            self._drop(f"blocked training for {PATIENCE_S:.0f} s")
+        self.patience_s = max(0.0, self.patience_s - (time.monotonic() - began))
+
+    def finish(self, wait: bool) -> None:
+        """Let the observer handle the events in its queue, for a limited time."""
+        if self.thread.ident is None:
+            return
+        self.send(None)
+        self.thread.join(PATIENCE_S if wait else 0.0)
+        if wait and self.thread.is_alive():
+            self._drop(f"did not finish its last events within {PATIENCE_S:.0f} s")
+
+    def _work(self) -> None:
+        while not self.dropped.is_set():
+            event = self.events.get()
+            if event is None:
+                return
             try:
-                hook(event=event)
-            except Exception as error:
-                log.warning('observer "%s" raised and is dropped: %s: %s', name, type(error).__name__, error)
-                del self.hooks[name]
+                self.hook(event=event)
+            except BaseException as error:  # SystemExit too: an observer does not end the run
+                self._drop(f"raised {type(error).__name__}: {error}")
+
+    def _drop(self, reason: str) -> None:
+        if not self.dropped.is_set():
+            self.dropped.set()
+            log.warning('observer "%s" is dropped, and training continues: it %s', self.name, reason)

@@ -1,10 +1,13 @@
 """TensorBoard scalars and histograms, in `<log-dir>/<mission>/<phase>`; the names are those of docs/sac.md.
 
-A resumed phase purges the events that it will write again.
+A resumed phase purges the events that it will write again. `SummaryWriter` is not used: it writes in a thread of its
+own, and if that thread ends, because the disk is full, its queue blocks the caller indefinitely.
 """
 
 from __future__ import annotations
 
+import contextlib
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +15,72 @@ import numpy as np
 
 from mission.hooks import Event, hookimpl
 
-_writer: Any = None
+_FLUSH_EVERY_S = 5.0
+_POSITIVE = 1e-12 * 1.1 ** np.arange(774)  # up to 1e20, the edges of TensorFlow's own histograms
+_EDGES = np.concatenate([-_POSITIVE[::-1], [0.0], _POSITIVE])
+
+
+class _EventFile:
+    """One event file of TensorBoard; an error of the disk is raised to the caller."""
+
+    def __init__(self, folder: Path) -> None:
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event as Record  # ty: ignore[missing-module-member]
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self.record, self.writer, self.flushed = Record, EventsWriter(str(folder / "events")), time.monotonic()
+
+    def add(self, step: int, **content: Any) -> None:
+        """Append one record."""
+        self.writer.write_event(self.record(wall_time=time.time(), step=step, **content))
+
+    def purge(self, step: int) -> None:
+        """Hide what earlier files hold from this step on."""
+        from tensorboardX.proto.event_pb2 import SessionLog  # ty: ignore[missing-module-member]
+
+        self.add(step, file_version="brain.Event:2")
+        self.add(step, session_log=SessionLog(status=SessionLog.START))
+
+    def flush(self, now: bool = False) -> None:
+        """Write what is buffered, every few seconds or now."""
+        if now or time.monotonic() - self.flushed >= _FLUSH_EVERY_S:
+            self.writer.flush()
+            self.flushed = time.monotonic()
+
+
+_file: _EventFile | None = None
 
 
 @hookimpl
 def mission_event(event: Event) -> None:
     """Write the scalars, histograms and series of an event."""
-    global _writer
+    global _file
     if event.kind == "phase_start":
-        from tensorboardX import SummaryWriter
-
-        folder = Path(event.data["log_dir"]) / event.mission / event.phase
-        _writer = SummaryWriter(str(folder), purge_step=event.env_steps + 1 if event.env_steps else 0)
-    if _writer is None:
+        _file = _EventFile(Path(event.data["log_dir"]) / event.mission / event.phase)
+        _file.purge(event.env_steps + 1 if event.env_steps else 0)
+    if _file is None:
         return
+    ending = event.kind in ("phase_end", "mission_end")
+    try:
+        _write(_file, event)
+        _file.flush(now=ending)
+    except OSError:
+        with contextlib.suppress(OSError):  # what is buffered cannot be written either
+            _file.writer.close()
+        _file = None
+        raise
+    if ending:
+        _file.writer.close()
+        _file = None
+
+
+def _write(file: _EventFile, event: Event) -> None:
+    from tensorboardX.summary import histogram, scalar
+
     for name, value in event.scalars.items():
-        _writer.add_scalar(name, value, event.env_steps)
+        file.add(event.env_steps, summary=scalar(name, value))
     for name, values in event.histograms.items():
-        _writer.add_histogram(name, np.asarray(values), event.env_steps)
+        file.add(event.env_steps, summary=histogram(name, np.asarray(values), _EDGES))
     for name, values in event.series.items():
         for step, value in enumerate(values):
-            _writer.add_scalar(name, float(value), step)
-    if event.kind in ("phase_end", "mission_end"):
-        _writer.close()
-        _writer = None
+            file.add(step, summary=scalar(name, float(value)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 from collections.abc import Generator
@@ -11,6 +12,7 @@ from pathlib import Path
 from mission.errors import MachineError, machine_errors
 
 LOCK = ".lock"
+_HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)  # of a lock that another process holds
 
 
 @contextlib.contextmanager
@@ -22,7 +24,7 @@ def folder_lock(folder: Path, option: str = "--checkpoints") -> Generator[None]:
       option: the command-line option that chose the folder, for messages.
 
     Raises:
-      MachineError: another run holds it, or the folder cannot be written.
+      MachineError: another run holds it, the folder cannot be written, or its file system has no locks.
     """
     with machine_errors(folder, "a folder to write to", f"choose another {option}"):
         folder.mkdir(parents=True, exist_ok=True)
@@ -30,7 +32,14 @@ def folder_lock(folder: Path, option: str = "--checkpoints") -> Generator[None]:
     with stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as error:
+            if error.errno not in _HELD:
+                raise MachineError(
+                    str(folder),
+                    expected="a file system that can lock a file, so that two runs cannot write there at once",
+                    found=f"it cannot: {error.strerror}",
+                    remedy=f"choose {option} on another file system; a network file system may need its lock service",
+                ) from None
             stream.seek(0)
             raise MachineError(
                 str(folder),
@@ -38,7 +47,7 @@ def folder_lock(folder: Path, option: str = "--checkpoints") -> Generator[None]:
                 found=f"it is locked by process {stream.read().strip() or '(unknown)'}",
                 remedy=f"wait for that run, or choose another {option}",
             ) from None
-        stream.truncate(0)
-        stream.write(str(os.getpid()))
-        stream.flush()
+        with contextlib.suppress(OSError):  # a full disk: only the message of a second run needs the number
+            os.ftruncate(stream.fileno(), 0)
+            os.write(stream.fileno(), str(os.getpid()).encode())
         yield

@@ -14,7 +14,7 @@ import numpy as np
 
 from mission import __version__
 from mission.devices import describe
-from mission.errors import GateError, Interrupted, MachineError
+from mission.errors import GateError, Interrupted, MachineError, StaleError
 from mission.flight.batches import compile_flight, loss_causes, name_key
 from mission.flight.trees import count
 from mission.gate import GateVerdict
@@ -31,6 +31,7 @@ from mission.storage.steps import PhaseFolder, content_hash, read_tree
 from mission.strict import StrictModel
 from mission.training.bank import TerminalBank, bank_flights, build_bank, load_bank
 from mission.training.loop import Run, begin, train_phase
+from mission.training.memory import check_memory
 
 log = logging.getLogger("mission")
 
@@ -61,6 +62,9 @@ class Trainer:
 
     def train_all(self, chosen: list[int], fresh: bool) -> list[TrainingSummary]:
         """Complete the chosen phases (int, in order of flight); `fresh` removes their stored results first."""
+        for k in chosen:
+            if isinstance(phase := self.phases[k], TrainedPhase) and (fresh or not self._folder(k).done):
+                check_memory(self.mission, k, phase)
         # Initial policies and banks are read before anything is removed, so that a mistyped option destroys nothing.
         initial = {k: self._initial(self.phases[k], fresh) for k in chosen}
         banks = {k: self._upstream(k) for k in chosen if k - 1 not in chosen}
@@ -128,8 +132,8 @@ class Trainer:
             return None, "start"
         refuse_other(folder.path, stored, self._made_under(index - 1, stored.upstream), self.phases)
         bank = load_bank(folder, before, stored)
-        if bank is None:
-            raise GateError(
+        if bank is None:  # exit code 2, as nothing has been trained in this run
+            raise StaleError(
                 str(folder.path),
                 expected=f'a bank for "{self.phases[index].name}" to start from',
                 found="too few successes when it was the last phase",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -107,6 +109,32 @@ def test_refuses_what_is_no_mission_file(tmp_path):
     for path in (tmp_path / "none.yaml", tmp_path):
         with pytest.raises(InputError):
             load_mission(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        (b"x" * (1 << 20), "at most 65,536 bytes"),
+        ("é".encode() * 40_000, "at most 65,536 bytes"),
+        (b"a: [" + b"1," * 30_000 + b"]", "at most 5,000 values"),
+        (b"phases:\n" + b"- {}\n" * 12_000, "at most 5,000 values"),
+        (b"a: &a [1]\nb: &b [*a,*a]\nc: &c [*b,*b]\n", "no anchors or aliases"),
+    ],
+    ids=["1 MiB", "two bytes each", "list", "phases", "nested aliases"],
+)
+def test_a_large_or_nested_file_is_refused_at_once(tmp_path, content, part):
+    began = time.process_time()
+    with pytest.raises(InputError, match=part):
+        load(tmp_path, content)
+    assert time.process_time() - began < 2.0
+
+
+def test_a_long_value_of_set_and_a_named_pipe_are_refused_at_once(tmp_path):
+    with pytest.raises(InputError, match="at most 65,536 characters"):
+        load(tmp_path, MISSION, "phases.first.params.x=[" + "1," * 40_000 + "]")
+    os.mkfifo(tmp_path / "pipe.yaml")
+    with pytest.raises(InputError, match="not a file"):
+        load_mission(tmp_path / "pipe.yaml")
 
 
 def test_set_goes_through_the_same_validation(tmp_path):

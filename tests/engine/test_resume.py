@@ -9,13 +9,13 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import jax.numpy as jnp
 import pytest
 from factory import CART, MISSION, fake_distribution, run_cli, write_mission
+from kills import finish, kill_once, results, start, train_command
 
 from mission import fly_mission, load_mission, train_mission
 from mission.devices import describe
@@ -23,8 +23,6 @@ from mission.errors import GateError, InputError, MachineError, NonFiniteError, 
 from mission.hooks import PHASE_GROUP
 from mission.storage.records import RunProgress, StepRecord
 from mission.storage.steps import PhaseFolder, verify_step
-
-TRAIN = ("--allow-local-plugins", "--checkpoint-every", "0")
 
 
 def hashes(root: Path) -> list[str]:
@@ -74,54 +72,28 @@ def step_record() -> StepRecord:
     )
 
 
-def start(folder: Path, checkpoints: Path, *more: str) -> subprocess.Popen:
-    command = [
-        sys.executable,
-        "-m",
-        "mission.cli",
-        "train",
-        str(folder / "mission.yaml"),
-        "--checkpoints",
-        str(checkpoints),
-        *TRAIN,
-        *more,
-    ]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def kill_until_done(reference: Path, checkpoints: Path, moments: list[float]) -> int:
-    """Kill -9 at each moment (seconds after the first chunk of that process), then let it finish; kills that hit."""
-    written = lambda: sum(len(p.read_bytes()) for p in checkpoints.glob("*/*/metrics.jsonl"))  # noqa: E731
-    hits = 0
-    for moment in moments:
-        before, process = written(), start(reference, checkpoints)
-        deadline = time.monotonic() + 60
-        while written() <= before and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.02)
-        time.sleep(moment)
-        process.kill()
-        process.communicate()
-        hits += process.returncode == -signal.SIGKILL
-    final = start(reference, checkpoints)
-    assert final.wait(timeout=200) == 0, final.communicate()[1]
-    return hits
+def command_of(folder: Path, checkpoints: Path, *more: str) -> list[str]:
+    return train_command(folder / "mission.yaml", checkpoints, "--allow-local-plugins", "--baseline", "0", *more)
 
 
 def test_kill_9_ends_with_the_same_bits(reference, tmp_path):
-    assert kill_until_done(reference, tmp_path / "ck", [0.15]) == 1
-    assert hashes(tmp_path / "ck") == hashes(reference / "ck")
+    command = command_of(reference, tmp_path / "ck")
+    assert kill_once(command, tmp_path / "ck", 0.15)
+    finish(command)
+    assert results(tmp_path / "ck" / "trial") == results(reference / "ck" / "trial")
 
 
 @pytest.mark.slow
 def test_kill_9_a_dozen_times(reference, tmp_path):
-    draw = random.Random(5)
-    assert kill_until_done(reference, tmp_path / "ck", [draw.uniform(0.0, 0.5) for _ in range(12)]) >= 6
-    assert hashes(tmp_path / "ck") == hashes(reference / "ck")
+    draw, command = random.Random(5), command_of(reference, tmp_path / "ck")
+    assert sum(kill_once(command, tmp_path / "ck", draw.uniform(0.0, 0.5)) for _ in range(12)) >= 6
+    finish(command)
+    assert results(tmp_path / "ck" / "trial") == results(reference / "ck" / "trial")
 
 
 @pytest.mark.parametrize(("number", "more"), [(signal.SIGINT, ()), (signal.SIGTERM, ("--fresh",))])
 def test_signal_saves_and_says_where(reference, tmp_path, number, more):
-    process = start(reference, tmp_path / "ck", *more)
+    process = start(command_of(reference, tmp_path / "ck", *more))
     while not list((tmp_path / "ck").glob("*/first/metrics.jsonl")) and process.poll() is None:
         time.sleep(0.02)
     process.send_signal(number)
@@ -378,16 +350,7 @@ def test_networks_that_break_in_a_chunk_s_last_update_are_not_saved(tmp_path):
 
 def test_refused_write_is_exit_3_and_the_last_checkpoint_stays(reference, tmp_path):
     """A limit on the size of files stands for a full disk: the same system calls fail."""
-    command = [
-        sys.executable,
-        "-m",
-        "mission.cli",
-        "train",
-        str(reference / "mission.yaml"),
-        "--checkpoints",
-        str(tmp_path),
-        *TRAIN,
-    ]
+    command = command_of(reference, tmp_path)
     limited = ["bash", "-c", 'ulimit -f 20; exec "$@"', "bash", *command]
     done = subprocess.run(limited, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 3, done.stderr

@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from mission.errors import exception_text
 from mission.hooks import Event
 from mission.missionfile.models import MissionFile
 from mission.missionfile.plugins import load_observer
@@ -44,5 +45,5 @@ class Observers:
             try:
                 hook(event=event)
             except Exception as error:
-                log.warning('observer "%s" raised and is dropped: %s: %s', name, type(error).__name__, error)
+                log.warning('observer "%s" raised and is dropped: %s', name, exception_text(error))
                 del self.hooks[name]

@@ -87,7 +87,7 @@ def mission_event(event: Event) -> None:
         )
     elif event.kind == "gate":
         verdict = "passed" if event.data["passed"] else "missed: " + "; ".join(event.data["failures"])
-        _display.say(f"{event.phase}: gate {verdict} ({counted(*map(event.data.get, _COUNTED))}, held out)")
+        _display.say(f"{event.phase}: gate {verdict} ({counted(*map(event.data.get, _COUNTED))}; held-out starts)")
     elif event.kind == "phase_end":
         _display.say(f"{event.phase}: {event.data['status']} in {event.data['seconds']:.0f} s")
     elif event.kind == "baseline":

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 from mission.training.signals import STOPPED, finish_process, quiet_threads, started_as_program, watch_signals
 
@@ -16,6 +18,8 @@ if _PROGRAM:
     watch_signals()  # before anything else, so that Ctrl-C prints no traceback of an import
 
 import typer  # noqa: E402
+
+from mission.errors import InputError, MachineError, machine_errors, printable  # noqa: E402
 
 app = typer.Typer(
     name="mission",
@@ -94,19 +98,61 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; write it before the command.")] = False,
 ) -> None:
     """Parse the options of every command."""
+    context.with_resource(_results_alone())
+
+
+_streams: list[TextIO] = []  # of the results; the last is that of the command that runs
+
+
+@contextlib.contextmanager
+def _results_alone() -> Generator[None]:
+    """Reserve standard output for results; what anything else prints there goes to standard error.
+
+    So a plugin that prints, at its import or inside a compiled program, does not mix with JSON.
+    """
+    shown, results = sys.stdout, sys.stdout
+    descriptor = None
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # a stream of a test or a notebook has no descriptor
+        if shown.fileno() == 1 and sys.stderr.fileno() == 2:
+            shown.flush()
+            descriptor = os.dup(1)
+            results = os.fdopen(os.dup(1), "w", encoding=shown.encoding, errors="backslashreplace")
+            os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    _streams.append(results)
+    try:
+        yield
+        results.flush()
+    finally:
+        _streams.pop()
+        if "jax" in sys.modules:
+            sys.modules["jax"].effects_barrier()  # callbacks of compiled programs print late
+        sys.stdout = shown
+        if descriptor is not None:
+            os.dup2(descriptor, 1)
+            os.close(descriptor)
+
+
+def _say(*lines: str) -> None:
+    """Print lines of a result."""
+    typer.echo("\n".join(printable(line) for line in lines), file=_results())
+
+
+def _results() -> TextIO:
+    """Return the stream of the results of the command that runs."""
+    return _streams[-1] if _streams else sys.stdout
 
 
 @app.command()
 def plugins(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """List the installed phase plugins and observers from their metadata; none is imported."""
-    import json
-
     from mission.hooks import OBSERVER_GROUP, PHASE_GROUP
     from mission.missionfile.plugins import list_plugins
 
@@ -116,11 +162,11 @@ def plugins(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")]
         for row in list_plugins(group)
     ]
     if as_json:
-        typer.echo(json.dumps(rows, indent=2))
+        _write_json(json.dumps(rows, indent=2))
         return
     for row in rows:
         mark = '  DUPLICATE: write "distribution:name"' if row["duplicate"] else ""
-        typer.echo(f"{row['group']:18} {row['name']:24} {row['distribution']} {row['version']}  {row['target']}{mark}")
+        _say(f"{row['group']:18} {row['name']:24} {row['distribution']} {row['version']}  {row['target']}{mark}")
 
 
 @app.command()
@@ -136,7 +182,7 @@ def check(file: File, overrides: Set = None, local: Local = False) -> None:
     configure()
     phases = resolve_mission(mission, allow_local_plugins=local)
     Observers(mission, Path())  # loads each of them
-    typer.echo(
+    _say(
         f"{mission.name}: {len(phases)} phases, seed {mission.seed}, digest {digest([p.configuration() for p in phases])[:16]}"
     )
     for phase in phases:
@@ -144,10 +190,10 @@ def check(file: File, overrides: Set = None, local: Local = False) -> None:
         who = f"agent, {entry.budget.env_steps:,} vehicle steps" if isinstance(phase, TrainedPhase) else "guide"
         gate = "no gate"
         if entry.gate and isinstance(phase, TrainedPhase):
-            gate = f"gate: success >= {entry.gate.success_low} in {entry.gate.flights} flights"
-        typer.echo(f"  {phase.name}: {phase.origin}")
-        typer.echo(
-            f"    {who}; {gate}; {len(env.observation_names)} observations, {len(env.action_names)} actions, {env.control_period_s} s steps"
+            gate = f"gate: {entry.gate}"
+        _say(
+            f"  {phase.name}: {phase.origin}",
+            f"    {who}; {gate}; {len(env.observation_names)} observations, {len(env.action_names)} actions, {env.control_period_s} s steps",
         )
 
 
@@ -159,8 +205,6 @@ def schema(
     ] = None,
 ) -> None:
     """Print the JSON Schema of mission files, for editors."""
-    import json
-
     from mission.missionfile.schema import mission_schema
 
     _write(json.dumps(mission_schema(), indent=2) + "\n", output)
@@ -216,8 +260,12 @@ def train(
         baseline_flights=baseline,
     )
     for record in records:
-        success = "" if record.success is None else f", success {100 * record.success:.2f} % over its bank's flights"
-        typer.echo(f"{record.name}: {record.status}, {record.env_steps:,} vehicle steps{success}")
+        returns = "" if record.returns is None else f", mean return {record.returns:.4g}"
+        success = (
+            "" if record.success is None else f", success {100 * record.success:.2f} %{returns} over its bank's flights"
+        )
+        gate = "" if record.gate is None else f"; gate: {record.gate.counted()}"
+        _say(f"{record.name}: {record.status}, {record.env_steps:,} vehicle steps{success}{gate}")
 
 
 @app.command()
@@ -261,15 +309,15 @@ def fly(
             progress=bar,
         )
     if json_file == "-":
-        typer.echo(summary.to_json())
+        _write_json(summary.to_json())
         return
     from mission.report.terminal import print_summary
 
-    print_summary(summary)
+    print_summary(summary, _results())
     if output is not None:
         _write(summary.to_json() + "\n", output)
     if report_dir is not None:
-        typer.echo(f"report: {report_dir / 'index.html'}")
+        _say(f"report: {report_dir / 'index.html'}")
 
 
 @app.command()
@@ -300,13 +348,13 @@ def report(
     _apply_only(not training, "for a report; the learning curves of a training run need no plugin", drawn_by)
     _apply_only(training, "for a training run; a report's page is index.html in its folder", {"--output": output})
     if training:
-        typer.echo(learning_page(folder, output))
+        _say(str(learning_page(folder, output)))
         return
     _apply_only_with_mission(mission_file, overrides, local)
     from mission.report.redraw import report_again
 
     mission = load_mission(mission_file, overrides or []) if mission_file is not None else None
-    typer.echo(report_again(folder, mission, allow_local_plugins=local))
+    _say(str(report_again(folder, mission, allow_local_plugins=local)))
 
 
 @app.command()
@@ -349,11 +397,11 @@ def compare(
             progress=bar,
         )
     if as_json:
-        typer.echo(result.model_dump_json(indent=2))
+        _write_json(result.model_dump_json(indent=2))
         return
     from mission.report.terminal import print_comparison
 
-    print_comparison(result)
+    print_comparison(result, _results())
 
 
 @app.command()
@@ -384,14 +432,14 @@ def recertify(
             folder, mission=mission, equivalent=equivalent, allow_local_plugins=local, progress=bar
         )
     if as_json:
-        typer.echo(result.model_dump_json(indent=2))
+        _write_json(result.model_dump_json(indent=2))
     require_passed(result)
     if not as_json:
         outcomes = result.outcomes
-        typer.echo(f"{result.mission}: {outcomes.flights:,} flights, {result.verdict}; source hashes renewed")
+        _say(f"{result.mission}: {outcomes.flights:,} flights, {result.verdict}; source hashes renewed")
         if outcomes.rounded:
-            typer.echo(f"{outcomes.rounded:,} of them end one control step apart, by rounding; the first:")
-            typer.echo("\n".join(f"  {difference}" for difference in outcomes.differences))
+            _say(f"{outcomes.rounded:,} of them end one control step apart, by rounding; the first:")
+            _say(*(f"  {difference}" for difference in outcomes.differences))
 
 
 @app.command()
@@ -406,8 +454,12 @@ def new(
     from mission.missionfile.skeleton import write_skeleton
 
     folder = write_skeleton(name, directory)
-    typer.echo(
-        f"wrote {folder}\nnext:\n  python3 -m uv pip install -e {folder}\n  mission train {folder / 'mission.yaml'}\n  pytest {folder}"
+    _say(
+        f"wrote {folder}",
+        "next:",
+        f"  python3 -m uv pip install -e {folder}",
+        f"  mission train {folder / 'mission.yaml'}",
+        f"  pytest {folder}",
     )
 
 
@@ -437,8 +489,6 @@ def _apply_only_with_mission(mission_file: Path | None, overrides: list[str] | N
 
 
 def _input_error(where: str, expected: str, found: str, remedy: str) -> Exception:
-    from mission.errors import InputError
-
     return InputError(where, expected=expected, found=found, remedy=remedy)
 
 
@@ -446,8 +496,6 @@ def _json_path(json_file: str | None) -> Path | None:
     """Return the file that --json names; None for standard output or no JSON at all."""
     if json_file in (None, "-"):
         return None
-    from mission.errors import MachineError
-
     output = Path(json_file)
     if output.is_dir() or not output.parent.is_dir():
         raise MachineError(
@@ -459,14 +507,25 @@ def _json_path(json_file: str | None) -> Path | None:
     return output
 
 
-def _write(text: str, output: Path | None) -> None:
-    from mission.errors import machine_errors
+def _write_json(text: str) -> None:
+    """Print JSON, with the characters that a terminal would obey as escapes."""
+    typer.echo("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text), file=_results())
 
+
+def _write(text: str, output: Path | None) -> None:
     if output is None:
-        typer.echo(text, nl=False)
+        typer.echo(text, nl=False, file=_results())
         return
     with machine_errors(output, "a file to write", "choose another path"):
         output.write_text(text, encoding="utf-8")
+
+
+class _Printable(logging.Formatter):
+    """Formats warnings, which quote names and exceptions of plugins and files."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Return the message as one printable line."""
+        return printable(super().formatMessage(record))
 
 
 def main() -> None:
@@ -474,7 +533,9 @@ def main() -> None:
     debug = "--debug" in sys.argv[1:]
     if debug:
         sys.argv = [sys.argv[0], "--debug", *[a for a in sys.argv[1:] if a != "--debug"]]
-    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Printable("%(message)s"))
+    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, handlers=[handler])
     logging.raiseExceptions = debug  # else each message to a terminal that was closed prints a traceback
     for noisy in ("absl", "orbax", "jax"):
         logging.getLogger(noisy).setLevel(logging.NOTSET if debug else logging.CRITICAL)

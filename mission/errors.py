@@ -1,12 +1,45 @@
-"""Every error that the user sees, in four parts: where, expected, found, what to do."""
+"""Every error that the user sees, in four parts: where, expected, found, what to do; and text that is safe to print."""
 
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 from collections.abc import Callable, Generator
 from typing import TypeVar
 
 T = TypeVar("T")
+MOST_SHOWN = 120  # characters of a name or text from outside
+_LONG_WORD = re.compile(rf"\S{{{MOST_SHOWN + 1},}}")
+_MOST_PATH, _MOST_TEXT = 400, 2000  # characters of a path, and of one part of a message
+
+
+def printable(text: object, most: int = _MOST_TEXT) -> str:
+    """Return text from outside as one line that a terminal shows and does not obey.
+
+    Characters that do not print become escapes, so that a name cannot clear the screen or imitate a line of output.
+    Each word is cut at 120 characters, a path at 400, and the whole at `most`.
+    """
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+    words = _LONG_WORD.sub(lambda word: _cut(word[0], _word_limit(word[0])), line)
+    return _cut(words, most)
+
+
+def _word_limit(word: str) -> int:
+    return _MOST_PATH if os.sep in word else MOST_SHOWN
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def exception_text(error: BaseException) -> str:
+    """Return type and message of an exception that a plugin or a library raised, printable and cut."""
+    try:
+        message = " ".join(str(error).split())
+    except Exception:  # of the exception's own `__str__`
+        message = "(a message that cannot be read)"
+    return printable(f"{type(error).__name__}: {message}", MOST_SHOWN)
 
 
 class MissionError(Exception):
@@ -15,8 +48,8 @@ class MissionError(Exception):
     exit_code = 2
 
     def __init__(self, where: str, *, expected: str, found: str, remedy: str) -> None:
-        self.where, self.expected, self.found, self.remedy = where, expected, found, remedy
-        super().__init__(where, expected, found, remedy)
+        self.where, self.expected, self.found, self.remedy = map(printable, (where, expected, found, remedy))
+        super().__init__(self.where, self.expected, self.found, self.remedy)
 
     def __str__(self) -> str:
         return f"{self.where}\n  expected: {self.expected}\n  found: {self.found}\n  to do: {self.remedy}"
@@ -90,6 +123,6 @@ def run_plugin_code(where: str, expected: str, call: Callable[[], T], remedy: st
     except (MissionError, KeyboardInterrupt):
         raise
     except BaseException as error:
-        found = f"{type(error).__name__}: {error}"
+        found = exception_text(error)
         remedy = f"{remedy}; --debug shows the traceback"
         raise PluginError(where, expected=expected, found=found, remedy=remedy) from error

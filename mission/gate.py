@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
 
+from mission.errors import printable
 from mission.statistics import Z95, Distribution, distribution, wilson
-from mission.strict import Fraction01, StrictModel
+from mission.strict import Count, Fraction01, Natural, StrictModel
 
 
 class ChannelGate(StrictModel):
@@ -39,74 +40,129 @@ class ChannelGate(StrictModel):
 class Gate(StrictModel):
     """The conditions that a phase must meet on held-out starts before the next phase is trained."""
 
-    success_low: Fraction01 = Field(0.9, description="Lower bound of the 95 % Wilson interval of the success rate.")
+    success_low: Fraction01 | None = Field(
+        0.9,
+        description="Lower bound of the 95 % Wilson interval of the success rate; null: success is not tested, which is "
+        "the default with return_mean_min.",
+    )
+    return_mean_min: float | None = Field(None, description="Lower bound of the mean return of all gate flights.")
     flights: int = Field(1024, ge=1, le=1_000_000, description="Number of gate flights.")
     channels: dict[str, ChannelGate] = Field(default_factory=dict, description="Bounds by telemetry channel.")
     stop: bool = Field(True, description="Stop training when the gate is passed; false: use the whole budget.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _success_only_if_set(cls, data: Any) -> Any:
+        """Turn the default of success_low off where a phase is judged by its return."""
+        if isinstance(data, dict) and data.get("return_mean_min") is not None:
+            return {"success_low": None} | data
+        return data
+
     @model_validator(mode="after")
     def _can_be_passed(self) -> Gate:
         best = self.flights / (self.flights + Z95**2)
-        if self.success_low > best:
+        if self.success_low is not None and self.success_low > best:
             raise ValueError(
                 f"success_low of at most {math.floor(1e4 * best) / 1e4}: "
                 f"{self.flights} successes in {self.flights} flights show no more"
             )
         return self
 
+    def __str__(self) -> str:
+        bounds = [f"success >= {self.success_low}"] if self.success_low is not None else []
+        bounds += [f"mean return >= {self.return_mean_min:g}"] if self.return_mean_min is not None else []
+        bounds += [f"bounds on {', '.join(self.channels)}"] if self.channels else []
+        return f"{', '.join(bounds) or 'no bound'} in {self.flights} flights"
+
 
 class GateVerdict(StrictModel):
     """The result of a set of flights against a gate; `settings` are those of the gate.
 
+    `starts` is the number of different starts of the flights, None if each flight has its own; `looks` counts how often
+    the phase was tested against its gate, this time included (None: not recorded). Both tell what the interval of the
+    success rate counts: it is too narrow if starts repeat, and too favourable if the gate was looked at several times.
+
     It is stored inside other records and has the same format number as they have (`mission.storage.records`).
     """
 
-    format: Literal[2] = 2
+    format: Literal[3] = 3
     passed: bool
-    flights: int
-    count: int
-    low: float
-    high: float
+    flights: Count
+    count: Natural
+    low: Fraction01
+    high: Fraction01
+    returns: Distribution | None = None
     failures: tuple[str, ...] = Field((), strict=False)
     channels: dict[str, Distribution] = Field(default_factory=dict)
     settings: Gate | None = None
+    starts: Count | None = None
+    looks: Natural | None = None
+
+    def counted(self) -> str:
+        """Return what the interval counts."""
+        return counted(self.count, self.flights, self.starts, self.looks)
 
 
-def gate_verdict(gate: Gate | None, success: np.ndarray, channels: Mapping[str, np.ndarray]) -> GateVerdict:
+def counted(count: int | None, flights: int | None, starts: int | None, looks: int | None) -> str:
+    """Return what an interval counts: successes, flights, different starts, looks at the gate (`GateVerdict`)."""
+    repeated = f" from {starts} different starts" if starts is not None else ""
+    again = f", look {looks} at the gate" if looks and looks > 1 else ""
+    return f"{count} of {flights} flights{repeated}{again}"
+
+
+def gate_verdict(
+    gate: Gate | None,
+    success: np.ndarray,
+    channels: Mapping[str, np.ndarray],
+    returns: np.ndarray | None = None,
+    starts: int | None = None,
+    looks: int | None = None,
+) -> GateVerdict:
     """Test flights against a gate.
 
     Args:
       gate: its settings; None always passes.
       success: bool [N].
       channels: telemetry at the end, [N] each; tested over the successful flights.
+      returns: sums of rewards [N]; tested over all flights.
+      starts, looks: as in `GateVerdict`.
     """
     count, total = int(success.sum()), len(success)
     low, high = wilson(count, total)
     failures: list[str] = []
     tested: dict[str, Distribution] = {}
     if gate is not None:
-        if low < gate.success_low:
+        if gate.success_low is not None and low < gate.success_low:
             failures.append(f"success {count} of {total}, lower bound {low:.4f} below {gate.success_low}")
+        if gate.return_mean_min is not None:
+            values = np.full(total, np.nan) if returns is None else returns
+            failures += _failures("return", {"mean_min": gate.return_mean_min}, values)
         for name, bounds in gate.channels.items():
             tested[name] = distribution(channels[name][success])
-            failures += _channel_failures(name, bounds, tested[name])
+            failures += _failures(name, bounds.model_dump(), channels[name][success])
     return GateVerdict(
         passed=not failures,
         flights=total,
         count=count,
         low=low,
         high=high,
+        returns=None if returns is None else distribution(returns),
         failures=tuple(failures),
         channels=tested,
         settings=gate,
+        starts=starts,
+        looks=looks,
     )
 
 
-def _channel_failures(name: str, bounds: ChannelGate, found: Distribution) -> list[str]:
+def _failures(name: str, bounds: Mapping[str, float | None], values: np.ndarray) -> list[str]:
+    """Return the bounds that values [M] fail; a bound passes only if there are values and all of them are finite."""
+    found, broken = distribution(values), int((~np.isfinite(values)).sum())
     failures = []
-    for bound in type(bounds).model_fields:
-        limit, (statistic, side) = getattr(bounds, bound), bound.split("_")
+    for bound, limit in bounds.items():
+        statistic, side = bound.split("_")
         value = getattr(found, statistic)
-        if limit is not None and (value is None or (value < limit if side == "min" else value > limit)):
-            failures.append(f"{name}: {statistic} {value if value is None else round(value, 4)}, {side} {limit}")
+        if limit is not None and (broken or value is None or (value < limit if side == "min" else value > limit)):
+            shown = f"{printable(name)}: {statistic} {value if value is None else round(value, 4)}, {side} {limit}"
+            failures.append(shown + (f"; {broken} of {len(values)} values are not finite" if broken else ""))
     return failures

@@ -51,6 +51,8 @@ class Environment(abc.ABC, Generic[H, S]):
         `non_finite`.
       control_period_s: seconds between two actions.
       max_steps: time limit in control steps. A time-out fails the flight; in training it bootstraps.
+      time_out_cause: name of the time-out where surviving `max_steps` is the goal, `causes[0]` or another word. A
+        time-out is then a success; in training it bootstraps as before. None: a time-out is a failure.
 
     An environment with a classical guidance law overrides `guide(state) -> action`.
     """
@@ -60,6 +62,7 @@ class Environment(abc.ABC, Generic[H, S]):
     causes: tuple[str, ...]
     control_period_s: float
     max_steps: int
+    time_out_cause: str | None = None
     guide: ClassVar[Any] = None
 
     @abc.abstractmethod

@@ -47,6 +47,17 @@ class PairedDifference(StrictModel):
     p_value: float
 
 
+class PairedMean(StrictModel):
+    """The second minus the first of a quantity over the flights that have it in both: mean, 95 % interval and standard
+    deviation."""
+
+    flights: int
+    mean: float | None
+    low: float | None
+    high: float | None
+    sd: float | None
+
+
 def wilson(count: int, total: int) -> tuple[float, float]:
     """Return the 95 % Wilson score interval of a proportion (Wilson 1927); (0, 1) for no trials."""
     if total == 0:
@@ -117,3 +128,15 @@ def paired_difference(first: np.ndarray, second: np.ndarray) -> PairedDifference
         high=min(1.0, centre + half),
         p_value=float(binomtest(won, won + lost, 0.5).pvalue) if won + lost else 1.0,
     )
+
+
+def paired_mean(first: np.ndarray, second: np.ndarray) -> PairedMean:
+    """Return the mean of the second minus the first, [M] each, with its interval."""
+    difference = np.asarray(second, np.float64) - first
+    difference = difference[np.isfinite(difference)]
+    spread = distribution(difference)
+    low = high = None
+    if spread.sd is not None and spread.mean is not None:
+        half = Z95 * spread.sd / math.sqrt(len(difference))
+        low, high = spread.mean - half, spread.mean + half
+    return PairedMean(flights=len(difference), mean=spread.mean, low=low, high=high, sd=spread.sd)

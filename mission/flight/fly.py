@@ -71,11 +71,13 @@ def agent_controller(phase: TrainedPhase) -> Controller:
 def flight_status(phase: Phase, state: Any, steps: Array) -> tuple[Array, Array, Array]:
     """Return (ended, success, cause) of N flights, each [N], from their states alone; wrong causes are marked."""
     env = phase.environment
-    time_out, non_finite = len(env.causes), len(env.causes) + 1
+    time_out, non_finite = phase.time_out, len(env.causes) + 1
     outcome: Outcome = jax.vmap(env.outcome)(state)
     broken = ~finite_leaves(state, 1).all(axis=-1)
     late = (steps >= env.max_steps) & ~outcome.terminated
     success = outcome.success & outcome.terminated & ~broken
+    if env.time_out_cause is not None:
+        success = success | (late & ~broken)
     cause = jnp.where(broken, non_finite, jnp.where(late, time_out, marked_causes(env, outcome)))
     return outcome.terminated | late | broken, success, cause.astype(jnp.int32)
 

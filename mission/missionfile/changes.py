@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, JsonValue, ValidationError
 
+from mission.errors import exception_text
 from mission.missionfile.phases import Phase, PhaseConfiguration, json_of
 from mission.missionfile.resolve import first_change
 from mission.strict import changes_results
@@ -84,7 +85,7 @@ def model_change(stored: dict[str, JsonValue] | None, model: BaseModel | None, a
             return f"{key} is required today and was not stored"
         return f"{key} was {_shown(_value(stored, first['loc']))}, which is not accepted any more: {first['msg']}"
     except Exception as error:  # of a plugin's validator
-        return f"{at} is not accepted any more: {type(error).__name__}: {error}"
+        return f"{at} is not accepted any more: {exception_text(error)}"
     return first_change(json_of(read), current, at)
 
 

@@ -159,6 +159,9 @@ def _check_attributes(check: _Checker, env: Environment) -> None:
         raise check.error(
             f"causes without {TIME_OUT} and {NON_FINITE}, which the engine adds", ", ".join(sorted(engines))
         )
+    survived = env.time_out_cause
+    if survived is not None and (not isinstance(survived, str) or survived in (*env.causes[1:], NON_FINITE, "")):
+        raise check.error("time_out_cause to be None or the name of a success", repr(survived))
     period, steps = getattr(env, "control_period_s", None), getattr(env, "max_steps", None)
     if not (_is_number(period) and _SHORTEST_S <= period <= _LONGEST_S):
         raise check.error(f"control_period_s above 0, from {_SHORTEST_S:g} to {_LONGEST_S:g} s", repr(period))

@@ -6,12 +6,12 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, JsonValue
 
 from mission.learner import Learner, LearnerConfig, build_learner
-from mission.missionfile.models import PhaseEntry
+from mission.missionfile.models import Name, PhaseEntry
 from mission.phase import NON_FINITE, TIME_OUT, Environment, Limit, PluginOrigin, Reward
 from mission.strict import StrictModel
 
@@ -23,9 +23,9 @@ class PhaseConfiguration(StrictModel):
     current models.
     """
 
-    name: str
+    name: Name
     plugin: str
-    policy: str
+    policy: Literal["agent", "guide"]
     params: dict[str, JsonValue]
     sac: dict[str, JsonValue] | None
     restart: dict[str, JsonValue]
@@ -71,7 +71,14 @@ class Phase:
     @property
     def causes(self) -> tuple[str, ...]:
         """The causes of the environment and the two of the engine."""
-        return (*self.environment.causes, TIME_OUT, NON_FINITE)
+        own, survived = self.environment.causes, self.environment.time_out_cause
+        return (*own, TIME_OUT if survived is None or survived in own else survived, NON_FINITE)
+
+    @property
+    def time_out(self) -> int:
+        """The index into `causes` of a flight that reached the time limit."""
+        own, survived = self.environment.causes, self.environment.time_out_cause
+        return 0 if survived == own[0] else len(own)
 
     def configuration(self) -> PhaseConfiguration:
         """Return the settings that decide the trained result."""

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, JsonValue, ValidationError
 from pydantic_core import to_jsonable_python
 
-from mission.errors import InputError, MissionError, PluginError, run_plugin_code
+from mission.errors import InputError, MissionError, PluginError, exception_text, run_plugin_code
 from mission.hooks import PhaseHooks
 from mission.learner import LEARNERS, LearnerConfig, learner_name
 from mission.missionfile.contract import check_contract, check_links
@@ -256,7 +256,7 @@ def _validate(
         raise PluginError(
             mission.source.where(at),
             expected=f"{owner}: {model.__name__} to validate its parameters",
-            found=f"{type(error).__name__}: {error}",
+            found=exception_text(error),
             remedy="correct the parameters, or the plugin's validator",
         ) from error
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mission.errors import exception_text
 from mission.hooks import Event
 from mission.missionfile.models import MissionFile
 from mission.missionfile.plugins import load_observer
@@ -99,7 +100,7 @@ class _Observer:
             try:
                 self.hook(event=event)
             except BaseException as error:  # SystemExit too: an observer does not end the run
-                self._drop(f"raised {type(error).__name__}: {error}")
+                self._drop(f"raised {exception_text(error)}")
 
     def _drop(self, reason: str) -> None:
         if not self.dropped.is_set():

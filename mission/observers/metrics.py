@@ -11,7 +11,7 @@ from mission.errors import machine_errors
 from mission.hooks import Event
 
 KINDS = ("chunk", "evaluation", "warm_up", "gate")
-_GATE = ("passed", "count", "flights", "low", "high", "failures")
+_GATE = ("passed", "count", "flights", "low", "high", "failures", "starts", "looks")
 
 
 class MetricsLine(BaseModel):
@@ -28,6 +28,8 @@ class MetricsLine(BaseModel):
     low: float | None = None
     high: float | None = None
     failures: tuple[str, ...] | None = None
+    starts: int | None = None
+    looks: int | None = None
 
     def scalar(self, name: str) -> float | None:
         """Return a scalar by its name; None if the line has none."""
@@ -43,7 +45,7 @@ def metrics_line(event: Event) -> MetricsLine:
         if name.startswith("Replay/"):  # the quantiles suffice for learning curves
             p50, p95 = np.percentile(values, (50, 95))
             scalars |= {f"{name}P50": float(p50), f"{name}P95": float(p95)}
-    verdict = {name: event.data[name] for name in _GATE} if event.kind == "gate" else {}
+    verdict = {name: event.data.get(name) for name in _GATE} if event.kind == "gate" else {}
     return MetricsLine(kind=event.kind, env_steps=event.env_steps, **verdict, **scalars)
 
 

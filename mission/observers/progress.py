@@ -10,9 +10,12 @@ from collections.abc import Callable, Generator
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from mission.errors import printable
+from mission.gate import counted
 from mission.hooks import Event, hookimpl
 
 _PLAIN_EVERY_S = 5.0
+_COUNTED = ("count", "flights", "starts", "looks")  # of the event of a gate
 
 
 class _Display:
@@ -58,7 +61,7 @@ class _Display:
             self.say(f"baseline: {done:,} of {flights:,} flights")
 
     def say(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
 
 _display: _Display | None = None
@@ -84,9 +87,7 @@ def mission_event(event: Event) -> None:
         )
     elif event.kind == "gate":
         verdict = "passed" if event.data["passed"] else "missed: " + "; ".join(event.data["failures"])
-        _display.say(
-            f"{event.phase}: gate {verdict} ({event.data['count']} of {event.data['flights']} on held-out starts)"
-        )
+        _display.say(f"{event.phase}: gate {verdict} ({counted(*map(event.data.get, _COUNTED))}; held-out starts)")
     elif event.kind == "phase_end":
         _display.say(f"{event.phase}: {event.data['status']} in {event.data['seconds']:.0f} s")
     elif event.kind == "baseline":

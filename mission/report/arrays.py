@@ -13,10 +13,10 @@ from mission.flight.fly import PhaseFlight
 from mission.missionfile.phases import Phase
 from mission.report.flight_records import Bands, ChosenFlight, FlightRecords, Flights, FlownPhase, Track, TrainingStarts
 from mission.report.header import PhaseHeader, ReportHeader
-from mission.report.summary import durations
+from mission.report.summary import durations, phase_returns
 
 Arrays = dict[str, np.ndarray]
-_FIELDS = ("success", "cause", "duration_s", "enter", "end", "lowest", "highest")
+_FIELDS = ("success", "cause", "returns", "duration_s", "enter", "end", "lowest", "highest")
 
 
 def pack_flight(phase: Phase, result: PhaseFlight, prefix: str) -> Arrays:
@@ -31,7 +31,7 @@ def pack_flight(phase: Phase, result: PhaseFlight, prefix: str) -> Arrays:
         "success": result.success,
         "cause": np.asarray(result.cause, np.int32),
         "steps": np.asarray(result.steps, np.int32),
-        "returns": np.asarray(result.returns, np.float32),
+        "returns": np.asarray(phase_returns(phase, result), np.float32),
         "duration_s": np.asarray(durations(phase, result), np.float32),
         "enter": result.enter,
         "end": table(result.telemetry, phase.channels),
@@ -43,7 +43,7 @@ def pack_flight(phase: Phase, result: PhaseFlight, prefix: str) -> Arrays:
 
 def unpack_flight(phase: Phase, arrays: Arrays, prefix: str) -> PhaseFlight:
     """Return N flights of one phase from arrays; the hand-over is not stored and stays empty."""
-    get = {name: arrays[f"{prefix}/{phase.name}/{name}"] for name in (*_FIELDS, "steps", "returns")}
+    get = {name: arrays[f"{prefix}/{phase.name}/{name}"] for name in (*_FIELDS, "steps")}
     return PhaseFlight(
         handoff=(),
         success=get["success"],
@@ -127,4 +127,5 @@ def records_from(header: ReportHeader, arrays: Arrays) -> FlightRecords:
             for entry in header.chosen
         ),
         provenance=header.provenance,
+        interval_note=header.report.interval_note(),
     )

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from mission.errors import MissionError, machine_errors
-from mission.report.stored import parse_record, unknown_format
+from pydantic import Field
+
+from mission.errors import MissionError, exception_text, machine_errors
+from mission.storage.stored import check_format, read_stored
 from mission.strict import StrictModel
 
 FILE = "benchmark.json"
 FORMAT = 1
-_REMEDY = "run the benchmark again with --store"
 log = logging.getLogger("mission")
 
 
@@ -27,7 +28,7 @@ class Benchmark(StrictModel):
     channel: str
     note: str
     command: str
-    values: dict[str, tuple[float, ...]]
+    values: dict[str, Annotated[tuple[float, ...], Field(min_length=1)]]
 
 
 def upgrade(data: dict[str, Any], where: str) -> dict[str, Any]:
@@ -37,8 +38,7 @@ def upgrade(data: dict[str, Any], where: str) -> dict[str, Any]:
       FormatError: the format is unknown.
     """
     data = {"format": FORMAT, **data}  # mission 0.1 wrote format 1 without its number
-    if data["format"] != FORMAT:
-        raise unknown_format(where, FORMAT, data, None, _REMEDY)
+    check_format(data, where, FORMAT, FORMAT, None, "run the benchmark again with --store")
     return data
 
 
@@ -46,14 +46,13 @@ def read_benchmark(folder: Path) -> Benchmark | None:
     """Return the benchmark beside a policy; None if there is none, and None with a warning if it cannot be used."""
     path = folder / FILE
     try:
-        text = path.read_text(encoding="utf-8")
-        return parse_record(Benchmark, text, str(path), what="a benchmark", upgrade=upgrade, remedy=_REMEDY)
+        return read_stored(Benchmark, path.read_text(encoding="utf-8"), str(path), upgrade)
     except FileNotFoundError:
         return None
     except MissionError as error:
         log.warning("%s is left out of the report: expected %s, found %s", path, error.expected, error.found)
-    except (OSError, UnicodeDecodeError) as error:
-        log.warning("%s is left out of the report: %s", path, error)
+    except (OSError, ValueError) as error:
+        log.warning("%s is left out of the report: %s", path, exception_text(error))
     return None
 
 

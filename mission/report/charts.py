@@ -8,29 +8,43 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from html import escape
 
 import numpy as np
 
 from mission.report.flight_records import FlightRecords, phase_ends
+from mission.report.markup import escape
 
 WIDTH, HEIGHT = 420, 230
 LEFT, RIGHT, TOP, BOTTOM = 58, 10, 22, 34
+_FAR = 1e5  # of a coordinate in the SVG, far outside it
+_MOST = 1e300  # of an axis, so that the width of its range is finite
 
 
 def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
-    """Return round numbers in [low, high], at most `most` of them."""
+    """Return round numbers in [low, high], at most `most` of them; only `low` if the range is empty."""
     raw = (high - low) / max(most - 1, 1)
+    if not (math.isfinite(raw) and raw > 0.0 and math.isfinite(low / raw)):
+        return [low]
     power = 10.0 ** math.floor(math.log10(raw))
-    step = next(power * m for m in (1.0, 2.0, 2.5, 5.0, 10.0) if power * m >= raw * 0.999)
+    step = next((power * m for m in (1.0, 2.0, 2.5, 5.0, 10.0) if power * m >= raw * 0.999), raw)
     first = math.ceil(low / step - 1e-9)
-    return [round(i * step, 12) for i in range(first, math.floor(high / step + 1e-9) + 1)]
+    last = min(math.floor(high / step + 1e-9), first + most)
+    return [float(f"{i * step:.12g}") for i in range(first, last + 1)]
+
+
+def shown_range(low: float, high: float) -> tuple[float, float]:
+    """Return the range of an axis: the given one if it can be drawn, else the nearest one that can."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return 0.0, 1.0
+    low, high = max(min(low, high), -_MOST), min(max(low, high), _MOST)
+    least = 1e-9 * max(abs(low), abs(high), 1e-300)
+    return (low, high) if high - low > least else (low, low + max(abs(low), 1.0) * 0.05)
 
 
 def span(*values: object, pad: float = 0.05) -> tuple[float, float]:
     """Return a range a little wider than all finite values of arrays and numbers; it is never empty."""
     flat = np.concatenate([np.ravel(np.asarray(v, np.float64)) for v in values]) if values else np.zeros(0)
-    flat = flat[np.isfinite(flat)]
+    flat = flat[np.isfinite(flat)].clip(-_MOST, _MOST)
     if flat.size == 0:
         return 0.0, 1.0
     low, high = float(flat.min()), float(flat.max())
@@ -40,7 +54,7 @@ def span(*values: object, pad: float = 0.05) -> tuple[float, float]:
 
 def number(value: float) -> str:
     """Format a number for display."""
-    return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e12 else f"{value:,.4g}"
 
 
 class Chart:
@@ -55,7 +69,11 @@ class Chart:
         y: tuple[float, float],
         equal: bool = False,
     ) -> None:
-        """Set up axes with ranges in data units; `equal` gives both the same scale by widening one range."""
+        """Set up axes with ranges in data units; `equal` gives both the same scale by widening one range.
+
+        A range that is empty or not finite is replaced by one that can be drawn.
+        """
+        x, y = shown_range(*x), shown_range(*y)
         if equal:
             x, y = _equal(x, y)
         self.title, self.x_label, self.y_label, self.x, self.y = title, x_label, y_label, x, y
@@ -80,8 +98,8 @@ class Chart:
 
     def band(self, x: np.ndarray, low: np.ndarray, high: np.ndarray, css: str = "c0", label: str = "") -> Chart:
         """Add the area between two lines [G]."""
-        keep = np.isfinite(low) & np.isfinite(high)
-        for run in np.split(np.flatnonzero(keep), np.flatnonzero(np.diff(np.flatnonzero(keep)) > 1) + 1):
+        kept = np.flatnonzero(np.isfinite(x) & np.isfinite(low) & np.isfinite(high))
+        for run in np.split(kept, np.flatnonzero(np.diff(kept) > 1) + 1):
             if run.size > 1:
                 there, back = self._runs(x[run], high[run])[0], self._runs(x[run][::-1], low[run][::-1])[0]
                 self.parts.append(f'<path class="band {css}" d="M{"L".join(there + back)}Z"/>')
@@ -89,12 +107,13 @@ class Chart:
 
     def points(self, x: np.ndarray, y: np.ndarray, css: str = "c0", label: str = "") -> Chart:
         """Add dots, as one path."""
-        dots = "".join(f"M{a:.1f} {b:.1f}h0" for a, b in zip(self.px(x), self.py(y), strict=True))
+        dots = "".join(f"M{dot}h0" for run in self._runs(x, y) for dot in run)
         self.parts.append(f'<path class="dots {css}" d="{dots}"/>')
         return self.named(css, label)
 
     def bars(self, edges: np.ndarray, heights: np.ndarray, css: str = "c0", label: str = "") -> Chart:
         """Add a histogram: edges [G + 1], heights [G]."""
+        heights = np.nan_to_num(np.asarray(heights, np.float64), posinf=self.y[1], neginf=self.y[0])
         path = f"M{self.px(edges[0]):.1f} {self.py(0):.1f}"
         for left, right, height in zip(edges[:-1], edges[1:], heights, strict=True):
             path += f"L{self.px(left):.1f} {self.py(height):.1f}L{self.px(right):.1f} {self.py(height):.1f}"
@@ -179,8 +198,10 @@ class Chart:
 
     def _runs(self, x: np.ndarray, y: np.ndarray) -> list[list[str]]:
         runs: list[list[str]] = [[]]
-        for a, b in zip(self.px(x).tolist(), self.py(y).tolist(), strict=True):
-            if math.isfinite(a) and math.isfinite(b):
+        finite = np.isfinite(x) & np.isfinite(y)
+        across, up = (np.nan_to_num(side).clip(-_FAR, _FAR).tolist() for side in (self.px(x), self.py(y)))
+        for a, b, drawn in zip(across, up, finite, strict=True):
+            if drawn:
                 runs[-1].append(f"{a:.1f} {b:.1f}")
             elif runs[-1]:
                 runs.append([])
@@ -248,7 +269,7 @@ def histogram(
     title: str, x_label: str, samples: Sequence[tuple[str, np.ndarray]], limits: Sequence[float] = (), bins: int = 40
 ) -> str:
     """Return a chart of distributions, each as the share of its flights per bin, with limits as lines."""
-    finite = [(label, values[np.isfinite(values)]) for label, values in samples]
+    finite = [(label, np.asarray(values[np.isfinite(values)], np.float64)) for label, values in samples]
     kept = [(label, values) for label, values in finite if values.size]
     if not kept:
         return ""

@@ -61,6 +61,10 @@ def lost_flights(flights: Flights) -> list[int]:
 def unusualness(table: np.ndarray) -> np.ndarray:
     """Return, for each row of [N, C], the mean over the channels of the squared distance from the median, in units of
     the 5 to 95 % range."""
+    table = np.where(np.isfinite(table), table, np.nan).astype(np.float64)
+    table = table[:, np.isfinite(table).any(axis=0)]
+    if not table.size:
+        return np.zeros(len(table))
     p05, p50, p95 = np.nanpercentile(table, (5, 50, 95), axis=0)
     spread = p95 - p05
     kept = spread > 1e-6 * np.maximum(np.abs(p50), 1e-6)

@@ -6,7 +6,6 @@ Shapes: N flights.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -20,8 +19,8 @@ from mission.flight.chain import Chain, check_flights, prepare_chain
 from mission.flight.fly import PhaseFlight
 from mission.missionfile.models import MissionFile
 from mission.missionfile.reading import load_mission
-from mission.report.summary import mission_summary
-from mission.statistics import Z95, PairedDifference, Rate, distribution, paired_difference
+from mission.report.summary import mission_summary, phase_returns, total_returns
+from mission.statistics import PairedDifference, PairedMean, Rate, paired_difference, paired_mean
 from mission.strict import StrictModel
 
 
@@ -41,21 +40,13 @@ class CauseCounts(StrictModel):
     second: int
 
 
-class PairedMean(StrictModel):
-    """The second minus the first over flights that succeeded in both: mean, 95 % interval and standard deviation."""
-
-    flights: int
-    mean: float | None
-    low: float | None
-    high: float | None
-    sd: float | None
-
-
 class PhaseComparison(StrictModel):
-    """A phase that both missions have, paired over the flights that entered it in both."""
+    """A phase that both missions have, paired over the flights that entered it in both; `end` over those that also
+    succeeded in both."""
 
     name: str
     success: PairedDifference
+    returns: PairedMean
     causes: dict[str, CauseCounts]
     end: dict[str, PairedMean]
 
@@ -68,6 +59,7 @@ class Comparison(StrictModel):
     flights: int
     seed: int
     success: PairedDifference
+    returns: PairedMean
     phases: tuple[PhaseComparison, ...]
 
 
@@ -110,6 +102,7 @@ def compare_missions(
         flights=flights,
         seed=seed,
         success=paired_difference(flown[0][-1].success, flown[1][-1].success),
+        returns=paired_mean(*(total_returns(chain.phases, part) for chain, part in zip(chains, flown, strict=True))),
         phases=tuple(_compare_phases(chains, flown)),
     )
 
@@ -146,39 +139,31 @@ def _compare_phases(chains: list[Chain], flown: list[list[PhaseFlight]]) -> list
             PhaseComparison(
                 name=name,
                 success=paired_difference(first.flight.success[entered], second.flight.success[entered]),
+                returns=paired_mean(first.returns[entered], second.returns[entered]),
                 causes={
                     cause: CauseCounts(first=first.causes.get(cause, 0), second=second.causes.get(cause, 0))
                     for cause in dict.fromkeys([*first.causes, *second.causes])
                 },
-                end={name: _paired_mean(a[name][succeeded], b[name][succeeded]) for name in a if name in b},
+                end={name: paired_mean(a[name][succeeded], b[name][succeeded]) for name in a if name in b},
             )
         )
     return rows
 
 
 class _PhaseSide(NamedTuple):
-    """One phase of one side: which flights entered it (bool [N]), how they flew, and failures by cause."""
+    """One phase of one side: which flights entered it (bool [N]), how they flew, their returns [N], failures by cause."""
 
     entered: np.ndarray
     flight: PhaseFlight
+    returns: np.ndarray
     causes: dict[str, int]
 
 
 def _phase_flights(chain: Chain, results: list[PhaseFlight]) -> dict[str, _PhaseSide]:
     entered, sides = np.ones_like(results[0].success), {}
     for phase, flight in zip(chain.phases, results, strict=True):
-        sides[phase.name] = _PhaseSide(entered, flight, loss_causes(phase, flight, entered))
+        sides[phase.name] = _PhaseSide(
+            entered, flight, phase_returns(phase, flight), loss_causes(phase, flight, entered)
+        )
         entered = flight.success
     return sides
-
-
-def _paired_mean(first: np.ndarray, second: np.ndarray) -> PairedMean:
-    """Return the mean of the second minus the first, [M] each, with its interval."""
-    difference = np.asarray(second, np.float64) - first
-    difference = difference[np.isfinite(difference)]
-    spread = distribution(difference)
-    low = high = None
-    if spread.sd is not None and spread.mean is not None:
-        half = Z95 * spread.sd / math.sqrt(len(difference))
-        low, high = spread.mean - half, spread.mean + half
-    return PairedMean(flights=len(difference), mean=spread.mean, low=low, high=high, sd=spread.sd)

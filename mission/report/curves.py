@@ -8,15 +8,16 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 
 import numpy as np
 
 from mission.errors import InputError, machine_errors
+from mission.gate import counted
 from mission.observers.metrics import MetricsLine, read_metrics
 from mission.report.charts import Chart, span
-from mission.report.folder import SUMMARY, write_file
+from mission.report.folder import SUMMARY, write_page
+from mission.report.markup import escape
 from mission.report.page import document
 from mission.storage.policies import SHIPPED
 
@@ -63,7 +64,7 @@ def learning_page(folder: Path, output: Path | None = None) -> Path:
     page = document(f"{folder.resolve().name}: training", "", parts, style="body{padding-bottom:20px}")
     with machine_errors(output, "a page to be written", "choose another --output"):
         output.parent.mkdir(parents=True, exist_ok=True)
-        write_file(output, page.encode())
+        write_page(output, page)
     return output
 
 
@@ -109,7 +110,8 @@ def _phase(path: Path) -> str:
     if gates:
         last = gates[-1]
         verdict = "passed" if last.passed else "missed"
-        note = f"gate {verdict} at vehicle step {last.env_steps:,}: {last.count} of {last.flights} flights"
+        seen = counted(last.count, last.flights, last.starts, last.looks)
+        note = f"gate {verdict} at vehicle step {last.env_steps:,}: {seen}"
     return f'<p class="soft">{escape(note)}</p><div class="charts">{charts}</div>' if charts else ""
 
 

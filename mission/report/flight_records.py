@@ -29,6 +29,7 @@ class FlownPhase:
     entered: np.ndarray  # bool [N]
     success: np.ndarray  # bool [N]
     cause: np.ndarray  # int32 [N]
+    returns: np.ndarray  # [N] sums of rewards; NaN if the phase has no reward
     duration_s: np.ndarray  # [N]
     enter: np.ndarray  # [N, C] telemetry on entering
     end: np.ndarray  # [N, C] telemetry at the end
@@ -66,6 +67,13 @@ class Flights:
         """bool [N], of the whole chain."""
         return self.phases[-1].success & self.phases[-1].entered
 
+    @property
+    def returns(self) -> np.ndarray:
+        """[N], summed over the phases that a flight entered; NaN where none of them has a reward."""
+        table = np.stack([np.where(phase.entered, phase.returns, np.nan) for phase in self.phases])
+        rewarded = np.stack([phase.entered & ~np.isnan(phase.returns).all() for phase in self.phases])
+        return np.where(rewarded.any(axis=0), np.where(rewarded, table, 0.0).sum(axis=0, dtype=float), np.nan)
+
     def rate(self) -> Rate:
         """Return the proportion of successes with its 95 % Wilson interval."""
         return rate(int(self.success.sum()), self.count)
@@ -75,12 +83,13 @@ class Flights:
         for phase in self.phases:
             if not phase.success[number]:
                 return f"lost in {phase.name}: {phase.causes[phase.cause[number]]}"
-        return self.phases[-1].causes[0]
+        last = self.phases[-1]
+        return last.causes[last.cause[number]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Track:
-    """One phase of one flight, sampled at every control step and at the end."""
+    """One phase of one flight, evenly sampled (at every control step if they are few) and at the end."""
 
     phase: str
     time_s: np.ndarray  # [T] since the mission began
@@ -99,7 +108,7 @@ class ChosenFlight:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Bands:
-    """Quantiles over the flights of the first batch that are still flying, on a 2 Hz grid since the mission began."""
+    """Quantiles over the flights of the first batch that are still flying, on an even grid since the mission began."""
 
     flights: int
     time_s: np.ndarray  # [G]
@@ -139,6 +148,7 @@ class FlightRecords:
     bands: Bands
     chosen: tuple[ChosenFlight, ...]
     provenance: Provenance
+    interval_note: str = ""  # what to know about the interval of the success rate
 
     def channels(self) -> tuple[str, ...]:
         """Return every telemetry channel of the mission, in order of appearance."""

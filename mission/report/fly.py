@@ -53,4 +53,4 @@ def fly_mission(
     )
     if report is not None:
         return report_flights(chain, Path(report), flights, until, progress)
-    return mission_summary(chain, fly_batches(flights, until, chain.fly, progress))
+    return mission_summary(chain, fly_batches(flights, until, chain.fly, progress), until)

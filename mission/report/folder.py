@@ -12,22 +12,21 @@ import json
 import logging
 import os
 import shutil
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mission.errors import InputError, machine_errors
+from mission.errors import InputError, exception_text, machine_errors
 from mission.report.arrays import Arrays
 from mission.report.header import KIND, ReportHeader, UnfinishedKey, upgrade
-from mission.report.stored import parse_record
 from mission.storage.lock import LOCK
 from mission.storage.steps import content_hash
+from mission.storage.stored import json_mapping, read_stored, seal
 
 log = logging.getLogger("mission")
+_LABEL = "label"  # in a batch: its name, the hash of its key, and that of its arrays
 SUMMARY, ARRAYS, PAGE, UNFINISHED, KEY = "summary.json", "flights.npz", "index.html", ".flights", "key.json"
-LABEL = "label"  # name of the entry by which a stored batch is recognised; those of its arrays contain a slash
 _AGAIN = "write the report again with `mission fly FILE --report DIR`"
 
 
@@ -47,9 +46,13 @@ def read_header(folder: Path) -> ReportHeader:
         listing = ", ".join(sorted(entry.name for entry in folder.iterdir())[:5])
         found = f"no {SUMMARY}, only {listing}" if listing else "an empty folder"
         raise InputError(str(folder), expected=wanted, found=found, remedy=_AGAIN)
-    text = path.read_text(encoding="utf-8", errors="replace")
-    what = "the summary of a report"
-    return parse_record(ReportHeader, text, str(path), what=what, upgrade=_upgrade_report, remedy=_AGAIN)
+    with machine_errors(path, "a summary that can be read", "check the permissions"):
+        text = path.read_text(encoding="utf-8", errors="replace")
+    try:
+        return read_stored(ReportHeader, text, str(path), _upgrade_report)
+    except ValueError as error:
+        expected = "the summary of a report, as it was written"
+        raise InputError(str(path), expected=expected, found=str(error), remedy=_AGAIN) from None
 
 
 def _upgrade_report(data: dict[str, Any], where: str) -> dict[str, Any]:
@@ -66,15 +69,20 @@ def read_arrays(folder: Path, header: ReportHeader) -> Arrays:
       InputError: they are missing, truncated or altered.
     """
     path = folder / ARRAYS
-    try:
+    if not path.is_file():
+        raise InputError(str(path), expected="the arrays of the report", found="no such file", remedy=_AGAIN)
+    with machine_errors(path, "arrays that can be read", "check the permissions"):
         data = path.read_bytes()
-    except FileNotFoundError:
-        raise InputError(str(path), expected="the arrays of the report", found="no such file", remedy=_AGAIN) from None
     if hashlib.sha256(data).hexdigest() != header.flights_sha256:
         expected = f"{header.flights_bytes} bytes, as the summary says"
         found = f"{len(data)} bytes: truncated or altered"
         raise InputError(str(path), expected=expected, found=found, remedy=_AGAIN)
-    return _load(io.BytesIO(data))
+    try:
+        return _load(io.BytesIO(data))
+    except Exception as error:  # numpy and zipfile raise many kinds for a file that is damaged
+        raise InputError(
+            str(path), expected="the arrays of a report", found=exception_text(error), remedy=_AGAIN
+        ) from None
 
 
 def _load(source: Any) -> Arrays:
@@ -116,12 +124,13 @@ def write_folder(folder: Path, header: ReportHeader, arrays: bytes, page: str) -
     Raises:
       MachineError: disk full or no permission.
     """
-    text = json.dumps(header.model_dump(mode="json"), indent=1, allow_nan=False) + "\n"
+    sealed = header.model_copy(update={"sha256": header.seal()})
+    text = json.dumps(sealed.model_dump(mode="json"), indent=1, allow_nan=False) + "\n"
     remedy = "free disk space or choose another folder; the same command resumes with the flights that are stored"
     with machine_errors(folder, "a report to be written", remedy):
         folder.mkdir(parents=True, exist_ok=True)
         write_file(folder / ARRAYS, arrays)
-        write_file(folder / PAGE, page.encode())
+        write_page(folder / PAGE, page)
         write_file(folder / SUMMARY, text.encode())
         shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
 
@@ -131,6 +140,11 @@ def write_file(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".tmp-{path.name}")
     temporary.write_bytes(data)
     os.replace(temporary, path)
+
+
+def write_page(path: Path, page: str) -> None:
+    """Replace a page; half a surrogate pair, which a plugin may have written, becomes an escape."""
+    write_file(path, page.encode(errors="backslashreplace"))
 
 
 class UnfinishedReport:
@@ -157,11 +171,10 @@ class UnfinishedReport:
         if not path.is_file():
             return None
         text = path.read_text(encoding="utf-8", errors="replace")
-        what, remedy = "the key of an unfinished report", "fly the batches again"
         try:
-            return parse_record(UnfinishedKey, text, str(path), what=what, upgrade=upgrade, remedy=remedy)
-        except InputError as error:
-            log.warning("%s is damaged (%s): its batches are flown again", path, error.found)
+            return read_stored(UnfinishedKey, text, str(path), upgrade)
+        except ValueError as error:
+            log.warning("%s is damaged (%s): its batches are flown again", path, error)
             return None
 
     def get(self, name: str) -> Arrays | None:
@@ -169,20 +182,20 @@ class UnfinishedReport:
         path = self.folder / f"{name}.npz"
         try:
             arrays = _load(path)
+            label = json_mapping(str(arrays.pop(_LABEL)))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            log.warning("%s is damaged (%s): this batch is flown again", path, error)
+        except Exception as error:  # numpy and zipfile raise many kinds for a file that is damaged
+            log.warning("%s is damaged (%s): this batch is flown again", path, exception_text(error))
             return None
-        if str(arrays.pop(LABEL, "")) != self._label(name, arrays):
+        if label != self._label(name, arrays):
             log.warning("%s holds another batch or was altered: this batch is flown again", path)
             return None
         return arrays
 
-    def _label(self, name: str, arrays: Arrays) -> str:
-        """Return what a stored batch says of itself: its name with policy and numbers, its report, and its hash."""
-        report = hashlib.sha256(self.key.model_dump_json().encode()).hexdigest()
-        return json.dumps({"batch": name, "report": report, "sha256": content_hash(arrays)})
+    def _label(self, name: str, arrays: Arrays) -> dict[str, Any]:
+        """Return what a batch says about itself, so that one that was copied or altered is flown again."""
+        return {"batch": name, "key": seal(self.key.model_dump(mode="json")), "sha256": content_hash(arrays)}
 
     def put(self, name: str, arrays: Arrays) -> None:
         """Store a batch.
@@ -191,7 +204,7 @@ class UnfinishedReport:
           MachineError: disk full or no permission.
         """
         buffer = io.BytesIO()
-        labelled = arrays | {LABEL: np.array(self._label(name, arrays))}
-        np.savez(buffer, **labelled)  # ty: ignore[invalid-argument-type]
+        label = np.array(json.dumps(self._label(name, arrays)))
+        np.savez(buffer, **arrays, **{_LABEL: label})  # ty: ignore[invalid-argument-type]
         with machine_errors(self.folder, "a batch to be stored", "free disk space or choose another --report"):
             write_file(self.folder / f"{name}.npz", buffer.getvalue())

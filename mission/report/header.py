@@ -6,18 +6,19 @@ with the step from the previous format.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import JsonValue
+from pydantic import Field, JsonValue
 
 from mission.devices import Machine
 from mission.phase import Limit
 from mission.report.benchmark import Benchmark
-from mission.report.stored import unknown_format
 from mission.report.summary import MissionSummary
-from mission.strict import StrictModel
+from mission.statistics import Distribution
+from mission.storage.stored import check_format, seal
+from mission.strict import Fraction01, Natural, StrictModel
 
-FORMAT = 2  # of the header, of the arrays, and of the batches of an unfinished report
+OLDEST, FORMAT = 2, 3  # of the header, of the arrays, and of the batches of an unfinished report
 KIND = "mission report"
 Role = Literal["nominal", "median", "worst", "lost"]
 
@@ -60,14 +61,14 @@ class Provenance(Machine):
 class BandsHeader(StrictModel):
     """The number of flights that the bands are made of, and the channels of their columns."""
 
-    flights: int
+    flights: Natural
     channels: tuple[str, ...]
 
 
 class ChosenHeader(StrictModel):
     """A flight that is kept in full: its number, why it was chosen, and how it ended."""
 
-    number: int
+    number: Natural
     role: Role
     outcome: str
 
@@ -80,8 +81,8 @@ class ChannelShift(StrictModel):
 
     phase: str
     channel: str
-    distance: float
-    p_value: float
+    distance: Fraction01
+    p_value: Fraction01
     differs: bool
 
 
@@ -89,22 +90,27 @@ class ReportHeader(StrictModel):
     """The summary of a report: `report` is that of the flights, `guide` that of the guides on the same seeds.
 
     `starts` describes what each phase but the first was trained from; `flights_sha256` is the hash of
-    `flights.npz`.
+    `flights.npz`, `sha256` the seal of all other fields (`mission.storage.stored.seal`; format 2 had none).
     """
 
     kind: Literal["mission report"] = KIND
-    format: Literal[2] = FORMAT
+    format: Literal[3] = FORMAT
     mission: str
     report: MissionSummary
     guide: MissionSummary | None
-    phases: tuple[PhaseHeader, ...]
+    phases: Annotated[tuple[PhaseHeader, ...], Field(min_length=1)]
     provenance: Provenance
     starts: dict[str, str]
     bands: BandsHeader
     chosen: tuple[ChosenHeader, ...]
     handovers: tuple[ChannelShift, ...]
-    flights_bytes: int
+    flights_bytes: Natural
     flights_sha256: str
+    sha256: str = ""
+
+    def seal(self) -> str:
+        """Return what `sha256` should be."""
+        return seal(self.model_dump(mode="json", exclude={"sha256"}))
 
 
 class UnfinishedKey(StrictModel):
@@ -113,7 +119,7 @@ class UnfinishedKey(StrictModel):
     `actors` holds the hash of each phase's policy (None: the guide flies), `plugins` that of each phase's source.
     """
 
-    format: Literal[2] = FORMAT
+    format: Literal[3] = FORMAT
     mission: str
     digest: str
     seed: int
@@ -124,16 +130,29 @@ class UnfinishedKey(StrictModel):
 
 
 def upgrade(data: dict[str, Any], where: str) -> dict[str, Any]:
-    """Return the data of a header or of a key in the present format.
+    """Return the data of a header or of a key in the current format.
 
-    Format 2 is that of mission 0.1; there is no older one.
+    Format 2 is that of mission 0.1; there is no older one. Its summaries lack returns.
 
     Raises:
       FormatError: the format is unknown.
     """
-    if data.get("format") != FORMAT:
-        provenance = data.get("provenance")
-        written_by = (provenance if isinstance(provenance, dict) else data).get("engine")
-        remedy = "use the version that wrote it, or write a new report into another folder"
-        raise unknown_format(where, FORMAT, data, written_by, remedy)
-    return data
+    provenance = data.get("provenance")
+    engine = (provenance if isinstance(provenance, dict) else data).get("engine")
+    if check_format(data, where, OLDEST, FORMAT, engine, "write a new report into another folder") == FORMAT:
+        if data.get("kind") == KIND and not data.get("sha256"):
+            raise ValueError("sha256: Field required")
+        return data
+    return {
+        name: _with_returns(value) if name in ("report", "guide") and isinstance(value, dict) else value
+        for name, value in data.items()
+    } | {"format": FORMAT}
+
+
+def _with_returns(summary: dict[str, Any]) -> dict[str, Any]:
+    """Return the data of a summary of format 2 with returns that are not known."""
+    unknown = Distribution().model_dump()
+    phases = summary.get("phases")
+    if isinstance(phases, list):
+        summary = summary | {"phases": [one | {"returns": unknown} if isinstance(one, dict) else one for one in phases]}
+    return summary | {"returns": unknown}

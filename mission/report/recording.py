@@ -25,6 +25,7 @@ from mission.report.arrays import (
     records_from,
     unpack_flight,
 )
+from mission.report.bands import bands_of, tracks_of
 from mission.report.benchmark import read_benchmark
 from mission.report.choosing import choose_flights, lost_flights, ordinary_flights
 from mission.report.folder import UnfinishedReport, check_target, encode_arrays, write_folder
@@ -32,7 +33,7 @@ from mission.report.handovers import compare_handovers, training_starts
 from mission.report.header import BandsHeader, ChosenHeader, PhaseHeader, Provenance, ReportHeader, UnfinishedKey
 from mission.report.page import render_page
 from mission.report.summary import MissionSummary, mission_summary
-from mission.report.tracks import TelemetryRecorder, bands_of, tracks_of
+from mission.report.tracks import TelemetryRecorder
 from mission.storage.lock import folder_lock
 
 ProgressCallback = Callable[[int, int], None]  # (flights done, flights)
@@ -114,7 +115,7 @@ def _fly_and_write(
     unfinished, recorder = UnfinishedReport(folder, _key(chain)), TelemetryRecorder(chain)
     headers = tuple(_phase_header(phase, chain.root) for phase in chain.phases)
     flown = StoredBatches(chain, headers, unfinished, recorder)
-    summary = mission_summary(chain, fly_batches(flights, until, flown.fly, progress))
+    summary = mission_summary(chain, fly_batches(flights, until, flown.fly, progress), until)
     arrays, guide_summary = flown.arrays(), None
     if chain.has_agents_and_guides():
         guide = chain.guided()

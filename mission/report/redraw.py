@@ -6,14 +6,15 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from mission.errors import InputError, MissionError, machine_errors
+from mission.errors import InputError, MissionError, exception_text, machine_errors
 from mission.missionfile.changes import parameters_change
 from mission.missionfile.models import MissionFile
 from mission.missionfile.phases import Phase
 from mission.missionfile.resolve import load_installed, resolve_mission
 from mission.report.arrays import records_from
+from mission.report.fits import check_fits
 from mission.report.flight_records import FlightRecords
-from mission.report.folder import PAGE, read_arrays, read_header, write_file
+from mission.report.folder import PAGE, read_arrays, read_header, write_page
 from mission.report.header import PhaseHeader, ReportHeader
 from mission.report.page import PluginReport, render_page
 
@@ -30,12 +31,13 @@ def read_records(folder: Path) -> tuple[ReportHeader, FlightRecords]:
     header = read_header(folder)
     arrays = read_arrays(folder, header)
     try:
+        check_fits(header, arrays)
         return header, records_from(header, arrays)
     except (KeyError, TypeError, IndexError, ValueError) as error:
         raise InputError(
             str(folder),
-            expected="a summary that fits its arrays",
-            found=f"{type(error).__name__}: {str(error)[:200]}",
+            expected="a summary that fits its arrays and its own hash",
+            found=exception_text(error),
             remedy="write the report again with `mission fly FILE --report DIR`",
         ) from None
 
@@ -65,7 +67,7 @@ def report_again(folder: Path, mission: MissionFile | None = None, *, allow_loca
         reports = {phase.name: phase.report for phase in phases}
     page = render_page(records, header.handovers, reports)
     with machine_errors(folder, "the page to be written", "free disk space or check the permissions"):
-        write_file(folder / PAGE, page.encode())
+        write_page(folder / PAGE, page)
     return folder / PAGE
 
 

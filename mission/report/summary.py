@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mission.flight.batches import loss_causes
+from mission.flight.batches import BATCH, loss_causes
 from mission.flight.fly import PhaseFlight
 from mission.missionfile.phases import Phase
 from mission.phase import Limit
@@ -27,7 +29,10 @@ class Margin(StrictModel):
 
 
 class PhaseSummary(StrictModel):
-    """One phase of a flown mission; the fields are those of `mission fly --json`."""
+    """One phase of a flown mission; the fields are those of `mission fly --json`.
+
+    `returns` are the sums of rewards of the flights that entered; undefined if the phase has no reward.
+    """
 
     name: str
     plugin: str
@@ -38,12 +43,17 @@ class PhaseSummary(StrictModel):
     high: float
     causes: dict[str, int]
     duration_s: Distribution
+    returns: Distribution
     end: dict[str, Distribution]
     limits: dict[str, Margin]
 
 
 class MissionSummary(StrictModel):
-    """N flights of a whole mission."""
+    """N flights of a whole mission.
+
+    `returns` are the sums over the phases that a flight entered. `until` is the half-width at which the flights were to
+    stop, and `looks` how often the interval was compared with it; both None without --until.
+    """
 
     mission: str
     digest: str
@@ -51,15 +61,33 @@ class MissionSummary(StrictModel):
     seed: int
     policy: str
     success: Rate
+    returns: Distribution
     phases: tuple[PhaseSummary, ...]
+    until: float | None = None
+    looks: int | None = None
+
+    def interval_note(self) -> str:
+        """Return what to know about the interval of the success rate; empty if it is an ordinary one."""
+        if self.until is None:
+            return ""
+        return (
+            f"the interval is slightly too narrow for 95 %: --until {self.until:g} looked at it after each batch, "
+            f"{self.looks} in all"
+        )
 
     def to_json(self) -> str:
         """Return JSON without NaN, identical for the same policies, flights and seed."""
         return self.model_dump_json(indent=2)
 
 
-def mission_summary(chain: Chain, results: list[PhaseFlight]) -> MissionSummary:
-    """Summarise N flights through a whole chain, given one record of N flights per phase."""
+def mission_summary(chain: Chain, results: list[PhaseFlight], until: float | None = None) -> MissionSummary:
+    """Summarise N flights through a whole chain, given one record of N flights per phase.
+
+    Args:
+      chain: the mission that was flown.
+      results: one record of N flights per phase.
+      until: the half-width at which the flights were to stop, if one was given.
+    """
     flights = len(results[0].success)
     entered = np.ones(flights, bool)
     phases: list[PhaseSummary] = []
@@ -73,7 +101,10 @@ def mission_summary(chain: Chain, results: list[PhaseFlight]) -> MissionSummary:
         seed=chain.seed,
         policy=chain.policy,
         success=rate(int(entered.sum()), flights),
+        returns=distribution(total_returns(chain.phases, results)),
         phases=tuple(phases),
+        until=until,
+        looks=None if until is None else math.ceil(flights / BATCH),
     )
 
 
@@ -92,9 +123,27 @@ def phase_summary(phase: Phase, result: PhaseFlight, entered: np.ndarray) -> Pha
         high=proportion.high,
         causes=loss_causes(phase, result, entered),
         duration_s=distribution(seconds[success]),
+        returns=distribution(phase_returns(phase, result)[entered]),
         end={name: distribution(values[success]) for name, values in result.telemetry.items()},
         limits={limit.channel: _margin(limit, result, entered) for limit in phase.limits},
     )
+
+
+def phase_returns(phase: Phase, result: PhaseFlight) -> np.ndarray:
+    """Return the sum of rewards [N] of each flight in a phase; NaN if the phase has no reward."""
+    return result.returns if phase.reward is not None else np.full_like(result.returns, np.nan)
+
+
+def total_returns(phases: Sequence[Phase], results: Sequence[PhaseFlight]) -> np.ndarray:
+    """Return the sum of rewards [N] of each flight over the phases that it entered and that have a reward."""
+    flights = len(results[0].success)
+    entered, rewarded, total = np.ones(flights, bool), np.zeros(flights, bool), np.zeros(flights)
+    for phase, result in zip(phases, results, strict=True):
+        if phase.reward is not None:
+            total[entered] += result.returns[entered]
+            rewarded |= entered
+        entered = entered & result.success
+    return np.where(rewarded, total, np.nan)
 
 
 def durations(phase: Phase, result: PhaseFlight) -> np.ndarray:

@@ -1,37 +1,55 @@
-"""Tables on the terminal: the summary of a flown mission, and the comparison of two sides."""
+"""Tables on the terminal: the summary of a flown mission, and the comparison of two sides.
+
+Names, causes and channels come from files and plugins, so everything is printed as text, without markup.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TextIO
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from mission.errors import printable
 from mission.report.compare import Comparison
-from mission.report.summary import MissionSummary
+from mission.report.summary import MissionSummary, PhaseSummary
+from mission.statistics import PairedMean
 
 
-def print_summary(report: MissionSummary) -> None:
-    """Print success by phase with intervals, failures by cause, and the worst value of each limit."""
-    console = Console(width=None if Console().is_terminal else 120)
-    table = Table(
-        box=SIMPLE_HEAD, title=f"{report.mission}: {report.flights:,} flights by {report.policy}, seed {report.seed}"
+class _Printer:
+    """Prints to the stream of the results."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.console = Console(file=stream, width=None if stream.isatty() else 120)
+
+    def table(self, title: str, columns: Sequence[str], left: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Print a table; the columns `left` are aligned to the left."""
+        table = Table(box=SIMPLE_HEAD, title=Text(printable(title)))
+        for column in columns:
+            table.add_column(column, justify="left" if column in left else "right")
+        for row in rows:
+            table.add_row(*(Text(printable(cell)) for cell in row))
+        self.console.print(table)
+
+    def line(self, text: str, style: str = "") -> None:
+        """Print one line."""
+        self.console.print(Text(printable(text), style=style))
+
+
+def print_summary(report: MissionSummary, stream: TextIO) -> None:
+    """Print success by phase with intervals, mean returns, failures by cause, and the worst value of each limit."""
+    printer = _Printer(stream)
+    columns = ["phase", "entered", "succeeded", "rate given alive", "95 % interval", "failed by", "duration p50"]
+    rewarded = report.returns.mean is not None
+    printer.table(
+        f"{report.mission}: {report.flights:,} flights by {report.policy}, seed {report.seed}",
+        columns + ["mean return"] * rewarded,
+        ("phase", "failed by"),
+        [_phase_cells(phase) + [_number(phase.returns.mean)] * rewarded for phase in report.phases],
     )
-    for column in ("phase", "entered", "succeeded", "rate given alive", "95 % interval", "failed by", "duration p50"):
-        table.add_column(column, justify="left" if column in ("phase", "failed by") else "right")
-    for phase in report.phases:
-        failures = ", ".join(f"{cause} {n}" for cause, n in phase.causes.items() if n) or "-"
-        rate = "-" if phase.rate is None else f"{100 * phase.rate:.2f} %"
-        seconds = phase.duration_s.p50
-        table.add_row(
-            phase.name,
-            str(phase.entered),
-            str(phase.succeeded),
-            rate,
-            f"{100 * phase.low:.2f} to {100 * phase.high:.2f} %",
-            failures,
-            "-" if seconds is None else f"{seconds:.2f} s",
-        )
-    console.print(table)
     for phase in report.phases:
         for name, limit in phase.limits.items():
             bounds = " and ".join(
@@ -39,42 +57,67 @@ def print_summary(report: MissionSummary) -> None:
                 for side, bound in (("at least", limit.minimum), ("at most", limit.maximum))
                 if bound is not None
             )
-            worst = "-" if limit.worst is None else f"{limit.worst:.4g}"
-            console.print(
-                f"{phase.name}: {name} {bounds}; worst {worst}; {limit.violated} flights beyond", highlight=False
+            printer.line(
+                f"{phase.name}: {printable(name)} {bounds}; worst {_number(limit.worst)}; {limit.violated} flights beyond"
             )
-    success = report.success
+    success, returns = report.success, report.returns
     rates = tuple(100 * (value or 0.0) for value in (success.rate, success.low, success.high))
-    console.print(
-        "success {} of {}: {:.2f} % ({:.2f} to {:.2f} %)".format(success.count, report.flights, *rates),
-        style="bold",
-        highlight=False,
+    printer.line(
+        "success {} of {}: {:.2f} % ({:.2f} to {:.2f} %)".format(success.count, report.flights, *rates), "bold"
     )
+    if rewarded:
+        spread = f"{_number(returns.p05)} to {_number(returns.p95)}"
+        printer.line(f"return {_number(returns.mean)} in the mean, {spread} in 90 % of the flights", "bold")
+    if report.interval_note():
+        printer.line(f"note: {report.interval_note()}")
 
 
-def print_comparison(result: Comparison) -> None:
-    """Print the paired success of the mission and of each phase, failures by cause, and the end of the last phase."""
-    console = Console(width=None if Console().is_terminal else 120)
+def _phase_cells(phase: PhaseSummary) -> list[str]:
+    failures = ", ".join(f"{printable(cause)} {n}" for cause, n in phase.causes.items() if n) or "-"
+    seconds = phase.duration_s.p50
+    return [
+        phase.name,
+        str(phase.entered),
+        str(phase.succeeded),
+        "-" if phase.rate is None else f"{100 * phase.rate:.2f} %",
+        f"{100 * phase.low:.2f} to {100 * phase.high:.2f} %",
+        failures,
+        "-" if seconds is None else f"{seconds:.2f} s",
+    ]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def print_comparison(result: Comparison, stream: TextIO) -> None:
+    """Print the paired success and return of the mission and of each phase, failures by cause, and the last end."""
+    printer = _Printer(stream)
     title = (
         f"{result.second.name} compared with {result.first.name}: {result.flights:,} flights each, seed {result.seed}"
     )
-    table = Table(box=SIMPLE_HEAD, title=title)
-    for column in ("", "flights", "both", "only first", "only second", "second - first", "95 % interval", "p"):
-        table.add_column(column, justify="right" if column else "left")
+    rows = []
     for name, pair in [("mission", result.success), *((phase.name, phase.success) for phase in result.phases)]:
         counts = [str(count) for count in (pair.flights, pair.both, pair.only_first, pair.only_second)]
         change = "-" if pair.difference is None else f"{100 * pair.difference:+.2f} %"
         interval = f"{100 * pair.low:+.2f} to {100 * pair.high:+.2f} %"
-        table.add_row(name, *counts, change, interval, f"{pair.p_value:.2g}")
-    console.print(table)
+        rows.append([name, *counts, change, interval, f"{pair.p_value:.2g}"])
+    columns = ("", "flights", "both", "only first", "only second", "second - first", "95 % interval", "p")
+    printer.table(title, columns, ("",), rows)
+    for name, mean in [("mission", result.returns), *((phase.name, phase.returns) for phase in result.phases)]:
+        if mean.mean is not None:
+            printer.line(f"{name}: return {_difference(mean)} over {mean.flights} flights")
     for phase in result.phases:
         for cause, n in phase.causes.items():
             if n.first or n.second:
-                console.print(f"{phase.name}: {cause}: first {n.first}, second {n.second}", highlight=False)
+                printer.line(f"{phase.name}: {printable(cause)}: first {n.first}, second {n.second}")
     for phase in result.phases[-1:]:
         for channel, mean in phase.end.items():
             if mean.low is not None and mean.high is not None and not mean.low <= 0.0 <= mean.high:
-                console.print(
-                    f"{phase.name}: {channel} at the end {mean.mean:+.4g} ({mean.low:+.4g} to {mean.high:+.4g})",
-                    highlight=False,
-                )
+                printer.line(f"{phase.name}: {printable(channel)} at the end {_difference(mean)}")
+
+
+def _difference(mean: PairedMean) -> str:
+    """Return a paired difference, the second minus the first, with its 95 % interval."""
+    interval = "" if mean.low is None or mean.high is None else f" ({mean.low:+.4g} to {mean.high:+.4g})"
+    return f"{mean.mean:+.4g}{interval}"

@@ -9,15 +9,15 @@ from __future__ import annotations
 import dataclasses
 import io
 import os
-import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from mission.errors import MachineError, machine_errors
+from mission.errors import FormatError, MachineError, exception_text, machine_errors
+from mission.missionfile.models import Name
 from mission.storage.records import Record, read_record
-from mission.strict import Count, StrictModel
+from mission.strict import Count, Seed, StrictModel
 
 BASELINE = "baseline.npz"
 
@@ -42,8 +42,8 @@ class BaselinePhase(StrictModel):
 class BaselineRecord(Record):
     """The record of a baseline: flights 0 to `flights` - 1 of the seed, flown by these policies."""
 
-    mission: str
-    seed: int
+    mission: Name
+    seed: Seed
     flights: Count
     engine: str
     phases: tuple[BaselinePhase, ...]
@@ -98,11 +98,13 @@ def read_baseline(folder: Path) -> Baseline | None:
             outcomes = tuple(_phase_outcomes(arrays, phase, record.flights) for phase in record.phases)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except FormatError:
+        raise
+    except Exception as error:  # numpy and zipfile raise many kinds for a file that is damaged
         raise MachineError(
             str(path),
             expected="a readable baseline",
-            found=f"{type(error).__name__}: {str(error)[:200]}",
+            found=exception_text(error),
             remedy="restore the file; or remove it, and `mission train` records it again with the code of today",
         ) from None
     return Baseline(record, outcomes)

@@ -8,19 +8,20 @@ configurations are stored as JSON and compared through the current models (`miss
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import ConfigDict, Field, JsonValue, ValidationError
+from pydantic import ConfigDict, Field, JsonValue, StringConstraints, model_validator
 
 from mission.devices import Machine
-from mission.errors import FormatError
 from mission.gate import GateVerdict
+from mission.missionfile.models import Name
 from mission.missionfile.phases import Phase, PhaseConfiguration
-from mission.strict import StrictModel
+from mission.storage.stored import check_format, read_stored
+from mission.strict import Count, Fraction01, Natural, Seed, StrictModel
 
-FORMAT = 2
+FORMAT = 3
+Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
 R = TypeVar("R", bound="Record")
 
 
@@ -36,9 +37,9 @@ class PluginRecord(StrictModel):
 class EvaluationRecord(StrictModel):
     """The evaluation of the best policy so far."""
 
-    success: float
+    success: Fraction01
     returns: float
-    flights: int
+    flights: Count
 
 
 class RunProgress(StrictModel):
@@ -46,12 +47,13 @@ class RunProgress(StrictModel):
 
     model_config = ConfigDict(frozen=False)
 
-    env_steps: int = 0
-    chunks: int = 0
-    evaluations: int = 0
-    best_score: list[float] = Field(default_factory=list)
-    best_env_steps: int = 0
-    finished: str = ""  # "gate" or "budget" once training has ended
+    env_steps: Natural = 0
+    chunks: Natural = 0
+    evaluations: Natural = 0
+    looks: Natural = 0  # at the gate
+    best_score: list[float] = Field(default_factory=list, max_length=3)
+    best_env_steps: Natural = 0
+    finished: Annotated[str, StringConstraints(pattern="^(|gate|budget)$")] = ""  # how training has ended
     gate: GateVerdict | None = None
     evaluation: EvaluationRecord | None = None
 
@@ -59,14 +61,14 @@ class RunProgress(StrictModel):
 class BankSize(StrictModel):
     """Numbers of training rows and of held-out rows."""
 
-    rows: int
-    held_out: int
+    rows: Annotated[Count, Field(le=10**6)]
+    held_out: Annotated[Count, Field(le=10**6)]
 
 
 class Record(StrictModel):
     """A record that is a separate file on disk."""
 
-    format: Literal[2] = FORMAT
+    format: Literal[3] = FORMAT
 
 
 class StoredRecord(Record):
@@ -77,10 +79,10 @@ class StoredRecord(Record):
     `upstream` is the content hash of the policy before, or "start".
     """
 
-    mission: str
-    phase: str
-    seed: int
-    digest: str
+    mission: Name
+    phase: Name
+    seed: Seed
+    digest: Sha256
     configuration: tuple[PhaseConfiguration, ...]
     given: tuple[dict[str, JsonValue], ...] | None = None
     plugins: tuple[PluginRecord, ...]
@@ -88,6 +90,14 @@ class StoredRecord(Record):
     init: str | None
     engine: str
     machine: Machine
+
+    @model_validator(mode="after")
+    def _one_entry_per_phase(self) -> StoredRecord:
+        names = [one.name for one in self.configuration]
+        lengths = {len(names), len(self.plugins), len(self.given if self.given is not None else names)}
+        if len(lengths) > 1 or names[-1:] != [self.phase] or len(set(names)) < len(names):
+            raise ValueError("configuration, given and plugins need one entry for each phase up to this one")
+        return self
 
 
 class StepRecord(StoredRecord):
@@ -97,14 +107,18 @@ class StepRecord(StoredRecord):
 
 
 class PolicyRecord(StoredRecord):
-    """A stored policy with its bank; `causes` counts the failures of the bank's flights."""
+    """A stored policy with its bank; `causes` counts the failures of the bank's flights.
+
+    `returns` is the mean return of these flights; None without a reward, and in records of older formats.
+    """
 
     gate: GateVerdict | None
-    env_steps: int
-    best_env_steps: int
-    success: float
-    causes: dict[str, int]
-    content_sha256: str
+    env_steps: Natural
+    best_env_steps: Natural
+    success: Fraction01
+    returns: float | None = None
+    causes: dict[str, Natural]
+    content_sha256: Sha256
     bank: BankSize | None
 
 
@@ -120,28 +134,7 @@ def read_record(model: type[R], text: str, where: str) -> R:
       FormatError: its format is not one that this version reads.
       ValueError: it is damaged.
     """
-    data = upgrade(json_mapping(text), where)
-    try:
-        return model.model_validate_json(json.dumps(data))
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise ValueError(f"{place}: {first['msg']}") from None
-
-
-def json_mapping(text: str) -> dict[str, Any]:
-    """Parse the JSON of a record.
-
-    Raises:
-      ValueError: it is damaged.
-    """
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"unreadable JSON: {error}") from None
-    if not isinstance(data, dict):
-        raise ValueError("it holds no mapping")
-    return data
+    return read_stored(model, text, where, upgrade)
 
 
 def upgrade(data: dict[str, Any], where: str) -> dict[str, Any]:
@@ -150,33 +143,20 @@ def upgrade(data: dict[str, Any], where: str) -> dict[str, Any]:
     Raises:
       FormatError: the format is unknown.
     """
-    engine = str(data.get("engine", "(unknown)"))[:40]
-    found = _check_format(data, where, engine)
+    engine, remedy = data.get("engine"), "choose another --checkpoints"
+    found = check_format(data, where, 1, FORMAT, engine, remedy)
     if found == 1:
-        return _from_format_1(data)
+        data = _from_format_1(data)
     for holder in (data, data.get("progress")):
         verdict = holder.get("gate") if isinstance(holder, dict) else None
         if isinstance(verdict, dict):
-            _check_format(verdict, f"{where}: gate", engine)
-    return data
-
-
-def _check_format(data: dict[str, Any], where: str, engine: str) -> int:
-    """Return the format of a record, 1 to FORMAT."""
-    found = data.get("format")
-    if type(found) is int and 1 <= found <= FORMAT:  # True and 1.0 equal 1 but are not format numbers
-        return found
-    raise FormatError(
-        where,
-        expected=f"a record of format 1 to {FORMAT}, which this version of mission reads",
-        found=f"{f'format {found!r}'[:60] if 'format' in data else 'no format number'}, written by mission {engine}",
-        remedy="use the version of mission that wrote it, or choose another --checkpoints; nothing was changed",
-    )
+            check_format(verdict, f"{where}: gate", 1, FORMAT, engine, remedy)
+    return data if found == FORMAT else _from_format_2(data)
 
 
 def _from_format_1(data: dict[str, Any]) -> dict[str, Any]:
     """Upgrade from format 1 (mission 0.1): it named a gate's settings `asked`, and an evaluation's return `return`."""
-    data = data | {"format": FORMAT}
+    data = dict(data)
     if isinstance(data.get("machine"), dict):  # it also held entries that do not decide the bits
         data["machine"] = {name: data["machine"].get(name) for name in Machine.model_fields}
     if isinstance(data.get("gate"), dict):
@@ -195,4 +175,17 @@ def _from_format_1(data: dict[str, Any]) -> dict[str, Any]:
 
 def _gate_from_format_1(verdict: dict[str, Any]) -> dict[str, Any]:
     renamed = {("settings" if key == "asked" else key): value for key, value in verdict.items()}
-    return renamed | {"format": FORMAT}
+    return renamed | {"format": 2}
+
+
+def _from_format_2(data: dict[str, Any]) -> dict[str, Any]:
+    """Upgrade from format 2: it knew neither returns nor how often a gate was looked at."""
+    data = data | {"format": FORMAT}
+    if isinstance(data.get("gate"), dict):
+        data["gate"] = data["gate"] | {"format": FORMAT}
+    if isinstance(data.get("progress"), dict):
+        progress = dict(data["progress"])
+        if isinstance(progress.get("gate"), dict):
+            progress |= {"gate": progress["gate"] | {"format": FORMAT}, "looks": 1}
+        data["progress"] = progress
+    return data

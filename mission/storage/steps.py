@@ -24,7 +24,8 @@ from orbax.checkpoint import v1 as ocp
 
 from mission.devices import REPLICATED, mesh
 from mission.errors import MachineError, machine_errors
-from mission.storage.records import PolicyRecord, R, StepRecord, StoredRecord, json_mapping, read_record, upgrade
+from mission.storage.records import PolicyRecord, R, StepRecord, StoredRecord, read_record, upgrade
+from mission.storage.stored import json_mapping
 
 log = logging.getLogger("mission")
 
@@ -233,7 +234,10 @@ class PhaseFolder:
             shutil.rmtree(leftover, ignore_errors=True)
         for folder in self.steps():
             try:
-                return folder, verify_step(folder, StepRecord)
+                record = verify_step(folder, StepRecord)
+                if record.progress.env_steps != int(folder.name):
+                    raise ValueError(f"it holds vehicle step {record.progress.env_steps}")
+                return folder, record
             except ValueError as error:
                 self.skip(folder, error)
         return None

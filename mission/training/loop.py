@@ -121,7 +121,7 @@ def evaluate(run: Run, emit: Callable[..., None]) -> None:
     policy = run.programs.learner.policy(run.state.agent)
     result = fly_evaluation(run, policy, held_out=False)
     check_flights(run.phase, result, progress.env_steps)
-    verdict = gate_verdict(gate, result.success, result.telemetry)
+    verdict = gate_verdict(gate, result.success, result.telemetry, result.returns)
     success, returned = float(result.success.mean()), float(result.returns.mean())
     # Above the gate, differences in the success rate are mostly sampling noise, so the return ranks policies.
     passed = gate is not None and verdict.passed
@@ -144,7 +144,11 @@ def fly_gate(run: Run, emit: Callable[..., None]) -> GateVerdict:
     """Test the best policy so far against the gate, on held-out starts."""
     progress = run.progress
     result = fly_evaluation(run, run.best_actor, held_out=True)
-    progress.gate = gate_verdict(run.phase.entry.gate, result.success, result.telemetry)
+    progress.looks += 1
+    rows = count(run.bank.held_out) if run.bank is not None else len(result.success)
+    starts = rows if rows < len(result.success) else None
+    gate, looks = run.phase.entry.gate, progress.looks
+    progress.gate = gate_verdict(gate, result.success, result.telemetry, result.returns, starts, looks)
     emit("gate", env_steps=progress.env_steps, data=progress.gate.model_dump(mode="json"))
     return progress.gate
 

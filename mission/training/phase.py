@@ -16,6 +16,7 @@ from mission import __version__
 from mission.devices import describe
 from mission.errors import GateError, Interrupted, MachineError, StaleError
 from mission.flight.batches import compile_flight, loss_causes, name_key
+from mission.flight.fly import PhaseFlight
 from mission.flight.trees import count
 from mission.gate import GateVerdict
 from mission.missionfile.contract import warn_of_repeated_starts
@@ -24,6 +25,7 @@ from mission.missionfile.phases import Phase, TrainedPhase
 from mission.missionfile.resolve import digest, first_change
 from mission.observers import Observers
 from mission.observers.metrics import cut_metrics
+from mission.statistics import distribution
 from mission.storage.export import policy_files
 from mission.storage.policies import load_actor, refuse_other
 from mission.storage.records import BankSize, PolicyRecord, RunProgress, StepRecord, StoredRecord, plugin_records
@@ -37,12 +39,13 @@ log = logging.getLogger("mission")
 
 
 class TrainingSummary(StrictModel):
-    """The result of one phase of a training run."""
+    """The result of one phase of a training run; `success` and `returns` (the mean) are those of its bank's flights."""
 
     name: str
     status: str  # "trained", "already trained", "flown by its guide"
     env_steps: int
     success: float | None
+    returns: float | None
     gate: GateVerdict | None
     seconds: float
 
@@ -92,6 +95,7 @@ class Trainer:
                 status="already trained",
                 env_steps=stored.env_steps,
                 success=stored.success,
+                returns=stored.returns,
                 gate=stored.gate,
                 seconds=0.0,
             )
@@ -249,6 +253,7 @@ class _Ending:
             env_steps=progress.env_steps,
             best_env_steps=progress.best_env_steps,
             success=float(result.success.mean()),
+            returns=_mean_return(phase, result),
             causes=losses,
             content_sha256=content_hash(tree),
             bank=None if bank is None else BankSize(rows=count(bank.rows), held_out=count(bank.held_out)),
@@ -269,6 +274,12 @@ class _Ending:
             status="trained" if run is not None else "flown by its guide",
             env_steps=progress.env_steps,
             success=record.success,
+            returns=record.returns,
             gate=gate,
             seconds=time.monotonic() - began,
         )
+
+
+def _mean_return(phase: Phase, result: PhaseFlight) -> float | None:
+    """Return the mean return of flights, as far as it is finite; None without a reward."""
+    return distribution(result.returns).mean if phase.reward is not None else None

@@ -90,6 +90,7 @@ def step_envs(
     reward = jnp.stack([jnp.asarray(term, jnp.float32) for term in terms.values()]).sum(axis=0)
     steps, returns = envs.steps + 1, envs.returns + reward
     ended = outcome.terminated | (steps >= env.max_steps)
+    succeeded = outcome.success if env.time_out_cause is None else outcome.success | ~outcome.terminated
     finite = jnp.concatenate(
         [finite_leaves(state, 1).all(axis=0), jnp.isfinite(next_obs).all()[None], jnp.isfinite(reward).all()[None]]
     )
@@ -104,4 +105,4 @@ def step_envs(
         ended=ended.astype(jnp.float32),
     )
     cause = jnp.where(outcome.terminated, marked_causes(env, outcome), 0)
-    return Step(after, transition, EpisodeEnd(ended, ended & outcome.success, returns, steps, cause), terms, finite)
+    return Step(after, transition, EpisodeEnd(ended, ended & succeeded, returns, steps, cause), terms, finite)

@@ -131,6 +131,7 @@ def make_flights(count: int, policy: str, lost: float) -> Flights:
                 entered=entered,
                 success=success & entered,
                 cause=cause,
+                returns=np.zeros(count, np.float32),
                 duration_s=np.full(count, duration, np.float32),
                 enter=tables[:, k],
                 end=end,

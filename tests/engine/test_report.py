@@ -206,11 +206,16 @@ def test_a_batch_of_another_name_or_report_or_content_is_flown_again(tmp_path, c
 
 
 def test_until_stops_early_with_the_same_flights(folder):
+    """What the interval counts is the only difference."""
+    plain = {"until": None, "looks": None}
     whole = fly(folder, None, flights=3000)
-    assert fly(folder, None, flights=3000, until=1e-6).to_json() == whole.to_json()
+    never = fly(folder, None, flights=3000, until=1e-6)
+    assert (never.until, never.looks) == (1e-6, 3)
+    assert never.model_copy(update=plain).to_json() == whole.to_json()
     early = fly(folder, None, flights=3000, until=0.2)
-    assert early.flights == 1000
-    assert early.to_json() == fly(folder, None, flights=1000).to_json()
+    assert (early.flights, early.looks) == (1000, 1)
+    assert "too narrow" in early.interval_note()
+    assert early.model_copy(update=plain).to_json() == fly(folder, None, flights=1000).to_json()
 
 
 def spoil(out: Path, how: str) -> None:
@@ -296,7 +301,8 @@ def test_a_report_of_another_format_is_an_error_of_its_own(flown, folder, tmp_pa
     before = contents(out)
     done = run_cli("report", out)
     assert done.returncode == 3, done.stderr
-    for part in (f"expected: format {header.FORMAT},", f"found: format {found}, written by mission 7.8.9", "to do: "):
+    formats = f"format {header.OLDEST} to {header.FORMAT},"
+    for part in (formats, f"found: format {found!r}, written by mission 7.8.9", "to do: "):
         assert part in done.stderr
     assert "nothing was changed" in done.stderr
     with pytest.raises(FormatError):
@@ -307,7 +313,7 @@ def test_a_report_of_another_format_is_an_error_of_its_own(flown, folder, tmp_pa
 def test_batches_of_another_format_are_not_overwritten(folder, tmp_path):
     store = tmp_path / "out" / ".flights"
     store.mkdir(parents=True)
-    (store / "key.json").write_text(json.dumps({"format": 3, "engine": "7.8.9", "pilot": "somebody"}))
+    (store / "key.json").write_text(json.dumps({"format": 4, "engine": "7.8.9", "pilot": "somebody"}))
     (store / "agent-0-1000.npz").write_text("flights")
     before = contents(store)
     with pytest.raises(FormatError, match=r"written by mission 7\.8\.9"):
@@ -328,14 +334,14 @@ def test_what_is_stored_has_a_fixed_form(flown, folder):
     """A change of these fields needs a new format number and a step in `upgrade`."""
     assert set(ReportHeader.model_fields) == {
         "kind", "format", "mission", "report", "guide", "phases", "provenance", "starts", "bands", "chosen",
-        "handovers", "flights_bytes", "flights_sha256",
+        "handovers", "flights_bytes", "flights_sha256", "sha256",
     }  # fmt: skip
     assert set(UnfinishedKey.model_fields) == {
         "format", "mission", "digest", "seed", "policy", "actors", "plugins", "engine",
     }  # fmt: skip
     stored = json.loads((folder / "out" / "summary.json").read_text())
     assert set(stored) == set(ReportHeader.model_fields)
-    assert (stored["kind"], stored["format"]) == ("mission report", 2)
+    assert (stored["kind"], stored["format"]) == ("mission report", 3)
     assert [phase["params"] for phase in stored["phases"]] == [
         {"tolerance_m": 0.012, "seconds": 3.0},
         {"tolerance_m": 0.0002, "seconds": 2.0},
@@ -357,7 +363,9 @@ def test_a_report_of_version_0_1_is_drawn_again(tmp_path):
         assert part in page
     assert before.items() <= contents(out).items(), "the records stay as they are"
     read, records = read_records(out)
-    assert read.format == 2
+    assert read.format == header.FORMAT == 3
+    assert read.report.returns.mean is None, "format 2 did not store it"
+    assert np.isfinite(records.flights.returns).all()
     assert [phase.flown_by for phase in records.headers] == ["agent", "agent"]
     assert records.guide is not None
     assert {shift.phase for shift in read.handovers} == {"burn"}

@@ -1,24 +1,29 @@
 """The page of a report: one file that opens offline, with the sections of the engine and those of plugins.
 
-All text is escaped, and the Content-Security-Policy of the page forbids every request.
+All text passes `mission.report.markup.escape`, and the Content-Security-Policy of the page forbids every request.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from html import escape
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import mission.report.page.sections as sections
+from mission.errors import MissionError, exception_text, printable, run_plugin_code
 from mission.report.flight_records import FlightRecords, Section
 from mission.report.header import ChannelShift
+from mission.report.markup import escape
 from mission.report.page.data import page_data
 
 log = logging.getLogger("mission")
 _FOLDER = Path(__file__).parent
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:"
+_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:; "
+    "base-uri 'none'; form-action 'none'"
+)
 _PLAYER = """<div id="player"><button id="play">Play</button><select id="flight" aria-label="flight"></select>
 <span class="slide"><input id="time" type="range" min="0" max="1000" step="any" value="0" aria-label="time"></span>
 <select id="speed" aria-label="speed"><option value="0.25">¼&times;</option><option value="1" selected>1&times;</option>
@@ -38,15 +43,18 @@ def render_page(
       shifts: from `compare_handovers`.
       reports: phase -> its plugin's `PhaseSpec.report`; each distinct function is called once.
     """
+    draw = partial(_drawn, records)
     own = [
-        ("losses", "Losses by phase and cause", sections.losses(records.flights)),
-        ("telemetry", "Telemetry", sections.telemetry(records)),
-        ("margins", "Margins to limits", sections.margins(records)),
-        ("handovers", "Hand-overs", sections.handovers(records, shifts)),
-        ("provenance", "Provenance", sections.provenance(records)),
+        ("losses", "Losses by phase and cause", draw(sections.losses)),
+        ("telemetry", "Telemetry", draw(sections.telemetry)),
+        ("margins", "Margins to limits", draw(sections.margins)),
+        ("handovers", "Hand-overs", draw(partial(sections.handovers, shifts=shifts))),
+        ("provenance", "Provenance", draw(sections.provenance)),
     ]
-    added = plugin_sections(records, reports)
+    added, missing = plugin_sections(records, reports)
     body = [(f"section-{i}", section.title, section.html) for i, section in enumerate(added)]
+    if missing:
+        body.append(("missing", "Not drawn", "".join(map(_note, missing))))
     parts = [own[0], *body, *own[1:]]
     scripts = [_read("player.js"), *dict.fromkeys(script for section in added for script in section.scripts)]
     notices = "".join(f"<pre>{escape(text)}</pre>" for text in dict.fromkeys(n for s in added for n in s.notices))
@@ -59,7 +67,7 @@ def render_page(
     data = f'<script type="application/json" id="mission-data">{page_data(records)}</script>'
     return document(
         title,
-        sections.headline(records),
+        draw(sections.headline),
         parts,
         style="".join(dict.fromkeys(section.style for section in added)),
         tail=_PLAYER + data + "".join(f"<script>{inline_script(script)}</script>" for script in scripts),
@@ -79,19 +87,49 @@ def document(title: str, lead: str, parts: Sequence[tuple[str, str, str]], style
     )
 
 
-def plugin_sections(records: FlightRecords, reports: Mapping[str, PluginReport | None]) -> list[Section]:
-    """Return the sections of every distinct `report` function; one that fails is left out with a warning."""
+def _drawn(records: FlightRecords, draw: Callable[[FlightRecords], str]) -> str:
+    """Return a section of the engine, or a note with the reason: the flights are flown, so the page must come out."""
+    try:
+        return draw(records)
+    except Exception as error:
+        log.warning("a section of the report could not be drawn: %s", exception_text(error))
+        return _note(f"This section could not be drawn: {exception_text(error)}")
+
+
+def _note(text: str) -> str:
+    return f'<p class="warning">{escape(text)}</p>'
+
+
+def plugin_sections(
+    records: FlightRecords, reports: Mapping[str, PluginReport | None]
+) -> tuple[list[Section], list[str]]:
+    """Return the sections of every distinct `report` function, and a note for each function that failed."""
     added: list[Section] = []
+    missing: list[str] = []
     for report in dict.fromkeys(report for report in reports.values() if report is not None):
+        name = str(getattr(report, "__module__", "a plugin"))
         try:
-            drawn = report(records)
-            if not all(isinstance(section, Section) for section in drawn):
-                raise TypeError("report must return a tuple of Section")
-            added += drawn
-        except Exception as error:
-            name = getattr(report, "__module__", "a plugin")
-            log.warning("the report of %s is left out: %s: %s", name, type(error).__name__, error)
-    return added
+            added += run_plugin_code(name, "sections of the report", partial(_sections_of, report, records))
+        except MissionError as error:  # the plugin may raise one itself
+            missing.append(f"The report of {printable(name)} is left out: {error.found}")
+            log.warning("the report of %s is left out: %s", name, error.found)
+    return added, missing
+
+
+def _sections_of(report: PluginReport, records: FlightRecords) -> tuple[Section, ...]:
+    """Return what a plugin adds to the page.
+
+    Raises:
+      TypeError: it is not a tuple of Section, or a field has another type than text.
+    """
+    drawn = tuple(report(records))
+    if not all(isinstance(section, Section) for section in drawn):
+        raise TypeError("report must return a tuple of Section")
+    for section in drawn:
+        texts = (section.title, section.html, section.style, *section.scripts, *section.notices)
+        if not all(isinstance(text, str) for text in texts):
+            raise TypeError("the fields of a Section must be text")
+    return drawn
 
 
 def inline_script(source: str) -> str:

@@ -67,6 +67,7 @@ def page_data(records: FlightRecords) -> str:
         flights=tuple(
             PageFlight(number=f.number, role=f.role, outcome=f.outcome, tracks=tuple(thinned(t) for t in f.tracks))
             for f in records.chosen
+            if f.tracks
         ),
     )
     text = data.model_dump_json()

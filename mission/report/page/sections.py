@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 
 import numpy as np
 
 from mission.report.charts import histogram, number, time_chart
 from mission.report.flight_records import FlightRecords, Flights, FlownPhase
 from mission.report.header import ChannelShift
-from mission.statistics import paired_difference
+from mission.report.markup import escape
+from mission.statistics import distribution, paired_difference, paired_mean
 
 _MOST_CHARTS = 12  # per phase whose hand-over differs
 _FEW_CHARTS = 3  # per phase whose hand-over does not
@@ -24,38 +24,53 @@ def percent(value: float | None) -> str:
 def headline(records: FlightRecords) -> str:
     """Return the success of the flights and of the guides, with intervals, and their paired difference."""
     pilots = sorted({phase.flown_by for phase in records.headers})
-    cards = [_card(records.flights, "flown by " + " and ".join(f"{escape(pilot)}s" for pilot in pilots))]
+    who = "flown by " + " and ".join(f"{pilot}s" for pilot in pilots)
+    cards = [_card(records.flights, who, records.interval_note)]
     if records.guide is not None:
         cards.append(_card(records.guide, "flown by the guides, same seeds"))
         cards.append(_paired(records.flights, records.guide))
     return f'<div class="headline">{"".join(cards)}</div>'
 
 
-def _card(flights: Flights, who: str) -> str:
+def _card(flights: Flights, who: str, note: str = "") -> str:
     rate = flights.rate()
+    notes = "".join(f'<p class="soft">{escape(text)}</p>' for text in (_returns(flights), note) if text)
     bar = f'<i style="left:{100 * rate.low:.2f}%;right:{100 - 100 * rate.high:.2f}%"></i>'
     bar += f'<b style="left:{100 * (rate.rate or 0):.2f}%"></b>'
     return (
-        f'<div class="card"><p class="soft">{who}</p><p class="big">{percent(rate.rate)}</p>'
+        f'<div class="card"><p class="soft">{escape(who)}</p><p class="big">{percent(rate.rate)}</p>'
         f"<p>{rate.count:,} of {flights.count:,} flights succeeded</p>"
         f'<div class="scale">{bar}</div>'
-        f'<p class="soft">95 % Wilson interval {percent(rate.low)} to {percent(rate.high)}</p></div>'
+        f'<p class="soft">95 % Wilson interval {percent(rate.low)} to {percent(rate.high)}</p>{notes}</div>'
     )
 
 
+def _returns(flights: Flights) -> str:
+    """Return the mean return with the range of most flights; empty if the mission has no reward."""
+    spread = distribution(flights.returns)
+    if spread.mean is None or spread.p05 is None or spread.p95 is None or not flights.returns.any():
+        return ""
+    return f"mean return {number(spread.mean)}, {number(spread.p05)} to {number(spread.p95)} in 90 % of the flights"
+
+
 def _paired(flights: Flights, guide: Flights) -> str:
-    pair = paired_difference(guide.success, flights.success)
+    pair, mean = paired_difference(guide.success, flights.success), paired_mean(guide.returns, flights.returns)
+    returns = ""
+    if mean.mean is not None and mean.low is not None and mean.high is not None and (mean.mean or mean.sd):
+        interval = f"{number(mean.low)} to {number(mean.high)}"
+        returns = f'<p class="soft">return {number(mean.mean)} higher in the mean, 95 % interval {interval}</p>'
     return (
         f'<div class="card"><p class="soft">agents compared with guides, flight by flight</p>'
         f'<p class="big">{100 * (pair.difference or 0.0):+.2f} points</p>'
         f"<p>{pair.only_second:,} succeeded with the agents only, {pair.only_first:,} with the guides only</p>"
         f'<p class="soft">95 % interval {100 * pair.low:+.2f} to {100 * pair.high:+.2f} points, '
-        f"McNemar's p {pair.p_value:.2g}</p></div>"
+        f"McNemar's p {pair.p_value:.2g}</p>{returns}</div>"
     )
 
 
-def losses(flights: Flights) -> str:
+def losses(records: FlightRecords) -> str:
     """Return a waterfall: how many flights succeed in each phase, and by which causes the others fail."""
+    flights = records.flights
     rows, total = [], flights.count
     for phase in flights.phases:
         entered, succeeded = int(phase.entered.sum()), int((phase.entered & phase.success).sum())
@@ -146,6 +161,10 @@ def telemetry(records: FlightRecords) -> str:
     """Return every channel over time, folded."""
     charts = "".join(time_chart(records, [name]) for name in records.channels())
     note = f"Bands span the 5th to 95th percentile of the first {records.bands.flights:,} flights, while they fly."
+    undrawn = [f"flight {flight.number} ({flight.outcome})" for flight in records.chosen if not flight.tracks]
+    if undrawn:
+        note += f" Without a clock that is finite, these cannot be drawn: {', '.join(undrawn)}."
+    note = escape(note)
     return (
         f'<p class="soft">{note}</p><details id="all"><summary>all {len(records.channels())} channels</summary>'
         f'<div class="charts">{charts}</div></details>'

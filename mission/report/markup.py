@@ -1,0 +1,14 @@
+"""Text in a page: the one function that everything passes which the page did not write itself."""
+
+from __future__ import annotations
+
+import html
+
+
+def escape(text: object) -> str:
+    """Return text that is safe in HTML, as content and in quoted attributes.
+
+    Control characters and halves of surrogate pairs, which no encoding of the page can hold, become escapes.
+    """
+    shown = "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in str(text))
+    return html.escape(shown, quote=True)

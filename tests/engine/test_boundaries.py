@@ -147,7 +147,7 @@ def test_private_names_stay_in_their_file(path: Path) -> None:
     own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
     own |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     own |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and _is_self(node.value)}
-    public = {"_replace", "_fields", "_asdict", "_make", "_getframe"}  # of named tuples, and of sys
+    public = {"_replace", "_fields", "_asdict", "_make", "_getframe", "_exit"}  # of named tuples, of sys and of os
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
             assert not [alias.name for alias in node.names if re.match(r"_[a-z]", alias.name)], ast.unparse(node)

@@ -262,7 +262,7 @@ def test_observer_that_raises_is_reported_once_and_dropped(site, tmp_path, caplo
         for _ in range(3):
             observers.emit("chunk")
     assert sys.modules["module_watch"].calls == ["chunk"]
-    assert sum('observer "watch" raised' in record.message for record in caplog.records) == 1
+    assert sum('observer "watch" is dropped' in record.message for record in caplog.records) == 1
     with pytest.raises(PluginError, match="progress, tensorboard"):
         load_observer("none", "here")
 

@@ -277,7 +277,7 @@ def test_tensorboard_and_third_party_observers_see_the_run(mission_file, tmp_pat
         path=tmp_path,
     )
     assert done.returncode == 0, done.stderr
-    (events,) = (tmp_path / "tb" / "trial" / "first").glob("events*")
+    (events,) = (tmp_path / "tb").glob("ck-*/trial/first/events*")
     data = events.read_bytes()
     for name in (
         b"CriticWarmUp/Loss",

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from mission.errors import InputError, MissionError
 from mission.missionfile.models import Location, MissionFile, Source, dotted
+from mission.missionfile.named import mission_path
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
@@ -23,13 +24,13 @@ def load_mission(path: str | Path, overrides: Sequence[str] = ()) -> MissionFile
     """Read and validate a mission file; plugins' own parameters are validated by `resolve_mission`.
 
     Args:
-      path: a YAML 1.2 file in UTF-8, at most 1 MiB.
+      path: a YAML 1.2 file in UTF-8, at most 1 MiB; or the name of an installed mission, such as `mission plugins` lists.
       overrides: "KEY=VALUE" strings, e.g. "phases.landing.sac.gamma=0.99".
 
     Raises:
       InputError: names the position of the error.
     """
-    path = Path(path)
+    path = mission_path(path)
     data, positions = parse_yaml(_read(path), path.name)
     for override in overrides:
         _apply_override(data, positions, override)
@@ -43,9 +44,9 @@ def load_mission(path: str | Path, overrides: Sequence[str] = ()) -> MissionFile
 
 def _read(path: Path) -> str:
     try:
-        if path.is_dir() or not path.exists():
-            found = "a folder" if path.is_dir() else "no such file"
-            raise InputError(str(path), expected="a mission file", found=found, remedy="give the path of a YAML file")
+        if path.is_dir():
+            remedy = "give the path of a YAML file"
+            raise InputError(str(path), expected="a mission file", found="a folder", remedy=remedy)
         with path.open("rb") as stream:
             raw = stream.read(MAX_BYTES + 1)
     except OSError as error:

@@ -31,7 +31,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-File = Annotated[Path, typer.Argument(help="Mission file (YAML).")]
+File = Annotated[Path, typer.Argument(help="Mission file (YAML), or the name of an installed mission.")]
 Checkpoints = Annotated[
     Path | None,
     typer.Option(
@@ -152,8 +152,9 @@ def _results() -> TextIO:
 
 @app.command()
 def plugins(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """List the installed phase plugins and observers from their metadata; none is imported."""
-    from mission.hooks import OBSERVER_GROUP, PHASE_GROUP
+    """List the installed phase plugins, observers and missions from their metadata; none is imported."""
+    from mission.hooks import MISSION_GROUP, OBSERVER_GROUP, PHASE_GROUP
+    from mission.missionfile.named import list_missions
     from mission.missionfile.plugins import list_plugins
 
     rows = [
@@ -161,6 +162,12 @@ def plugins(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")]
         for group in (PHASE_GROUP, OBSERVER_GROUP)
         for row in list_plugins(group)
     ]
+    missions = list_missions()
+    names = [one.name for one in missions]
+    for one in missions:
+        row = {"target": str(one.path), "duplicate": names.count(one.name) > 1}
+        rows.append({"group": MISSION_GROUP} | vars(one) | row)
+        del rows[-1]["path"]
     if as_json:
         _write_json(json.dumps(rows, indent=2))
         return
@@ -230,7 +237,11 @@ def train(
     overrides: Set = None,
     log_dir: Annotated[
         Path | None,
-        typer.Option("--log-dir", metavar="DIR", help="Folder for observers that write. [default: runs]"),
+        typer.Option(
+            "--log-dir",
+            metavar="DIR",
+            help="Folder in which each folder of checkpoints gets one for observers that write. [default: runs]",
+        ),
     ] = None,
     local: Local = False,
     checkpoint_every: Annotated[
@@ -359,7 +370,7 @@ def report(
 
 @app.command()
 def compare(
-    first: Annotated[Path, typer.Argument(help="Mission file, or folder of checkpoints.")],
+    first: Annotated[Path, typer.Argument(help="Mission file or name, or folder of checkpoints.")],
     second: Annotated[Path, typer.Argument(help="The other one.")],
     mission_file: Annotated[
         Path | None,
@@ -444,23 +455,21 @@ def recertify(
 
 @app.command()
 def new(
-    name: Annotated[str, typer.Argument(help="Name of the phase, e.g. parachute_descent.")],
+    name: Annotated[str, typer.Argument(help="Name of the mission and its phase, e.g. parachute_descent.")],
     directory: Annotated[
         Path | None,
         typer.Option("--directory", metavar="DIR", help="Folder to write. [default: ./NAME]"),
     ] = None,
+    phases: Annotated[
+        str | None,
+        typer.Option("--phases", metavar="FIRST,SECOND", help="Write a chain of two phases with a staging between."),
+    ] = None,
 ) -> None:
-    """Write a complete, installable plugin distribution with one phase, a test and a mission file."""
-    from mission.missionfile.skeleton import write_skeleton
+    """Write a complete, installable plugin distribution with one phase or two, a test and a mission file."""
+    from mission.missionfile.skeleton import next_steps, write_skeleton
 
-    folder = write_skeleton(name, directory)
-    _say(
-        f"wrote {folder}",
-        "next:",
-        f"  python3 -m uv pip install -e {folder}",
-        f"  mission train {folder / 'mission.yaml'}",
-        f"  pytest {folder}",
-    )
+    folder = write_skeleton(name, directory, tuple(phases.split(",")) if phases is not None else ())
+    _say(f"wrote {folder}", "next:", *(f"  {line}" for line in next_steps(folder)))
 
 
 def _phase_folders(init: list[str]) -> dict[str, str | Path]:

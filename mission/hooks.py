@@ -16,6 +16,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 PHASE_GROUP = "mission.phases"
 OBSERVER_GROUP = "mission.observers"
+MISSION_GROUP = "mission.missions"  # packages with mission files
 
 
 @dataclasses.dataclass(frozen=True)

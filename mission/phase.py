@@ -12,7 +12,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from jax import Array
@@ -57,13 +57,45 @@ class Environment(abc.ABC, Generic[H, S]):
     An environment with a classical guidance law overrides `guide(state) -> action`.
     """
 
-    observation_names: tuple[str, ...]
-    action_names: tuple[str, ...]
-    causes: tuple[str, ...]
-    control_period_s: float
-    max_steps: int
-    time_out_cause: str | None = None
-    guide: ClassVar[Any] = None
+    if TYPE_CHECKING:  # properties, because class attributes, fields, properties and methods may override them
+
+        @property
+        def observation_names(self) -> tuple[str, ...]:
+            """Return O names."""
+            ...
+
+        @property
+        def action_names(self) -> tuple[str, ...]:
+            """Return A names."""
+            ...
+
+        @property
+        def causes(self) -> tuple[str, ...]:
+            """Return the names of the ends, success first."""
+            ...
+
+        @property
+        def control_period_s(self) -> float:
+            """Return the seconds between two actions."""
+            ...
+
+        @property
+        def max_steps(self) -> int:
+            """Return the time limit."""
+            ...
+
+        @property
+        def time_out_cause(self) -> str | None:
+            """Return the name of the time-out where surviving is the goal, or None."""
+            ...
+
+        @property
+        def guide(self) -> Any:
+            """Return the guidance law, or None."""
+            ...
+
+    else:
+        time_out_cause = guide = None
 
     @abc.abstractmethod
     def start(self, key: Array) -> H:
@@ -86,8 +118,8 @@ class Environment(abc.ABC, Generic[H, S]):
         """Return whether and how the flight of this phase has ended."""
 
     @abc.abstractmethod
-    def leave(self, state: S) -> H:
-        """Return what the next phase receives."""
+    def leave(self, state: S) -> Any:
+        """Return what the next phase receives; its type may differ from that of what this phase accepts."""
 
     @abc.abstractmethod
     def telemetry(self, state: S) -> dict[str, Array]:

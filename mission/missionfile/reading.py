@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from mission.errors import InputError, MissionError
 from mission.missionfile.models import Location, MissionFile, Source, dotted
+from mission.missionfile.named import mission_path
 
 MAX_BYTES = 1 << 16  # the largest mission file of this repository has 3 KiB
 MAX_DEPTH = 32
@@ -24,13 +25,13 @@ def load_mission(path: str | Path, overrides: Sequence[str] = ()) -> MissionFile
     """Read and validate a mission file; plugins' own parameters are validated by `resolve_mission`.
 
     Args:
-      path: a YAML 1.2 file in UTF-8, at most 64 KiB.
+      path: a YAML 1.2 file in UTF-8, at most 64 KiB; or the name of an installed mission, as `mission plugins` lists it.
       overrides: "KEY=VALUE" strings, e.g. "phases.landing.sac.gamma=0.99".
 
     Raises:
       InputError: names the position of the error.
     """
-    path = Path(path)
+    path = mission_path(path)
     data, positions = parse_yaml(_read(path), path.name)
     for override in overrides:
         _apply_override(data, positions, override)

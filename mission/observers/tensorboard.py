@@ -1,4 +1,4 @@
-"""TensorBoard scalars and histograms, in `<log-dir>/<mission>/<phase>`; the names are those of docs/sac.md.
+"""TensorBoard scalars and histograms, in `<log_dir of the event>/<mission>/<phase>`, named as in docs/sac.md.
 
 A resumed phase purges the events that it will write again. `SummaryWriter` is not used: it writes in a thread of its
 own, and if that thread ends, because the disk is full, its queue blocks the caller indefinitely.

@@ -19,7 +19,9 @@ from mission.report.charts import Chart, span
 from mission.report.folder import SUMMARY, write_page
 from mission.report.markup import escape
 from mission.report.page import document
-from mission.storage.policies import SHIPPED
+from mission.storage.policies import phase_record
+from mission.storage.protection import refuse_read_only
+from mission.storage.steps import PhaseFolder
 
 PAGE = "learning.html"
 _ENGINE = ("Episode", "Evaluation")  # families of metrics that the engine logs, whatever the learner
@@ -33,7 +35,13 @@ def is_training(folder: Path) -> bool:
 
 def _phases(folder: Path) -> list[Path]:
     files = [path for path in folder.glob("*/metrics.jsonl") if path.is_file()]
-    return sorted(files, key=lambda path: (path.stat().st_mtime, path))  # in the order of training
+    return sorted(files, key=_place)
+
+
+def _place(path: Path) -> tuple[float, str]:
+    """Return the place of a phase in its mission, to sort by; a phase without a readable record comes last."""
+    record = phase_record(PhaseFolder(path.parent))  # it holds the configuration of all phases up to its own
+    return (len(record.configuration) if record is not None else math.inf, path.parent.name)
 
 
 def learning_page(folder: Path, output: Path | None = None) -> Path:
@@ -44,7 +52,7 @@ def learning_page(folder: Path, output: Path | None = None) -> Path:
       output: the page; by default `learning.html` in the folder.
 
     Raises:
-      InputError: there are no metrics, or the default place is among the shipped policies.
+      InputError: there are no metrics, or the page would be among shipped policies.
       MachineError: the page cannot be written.
     """
     files = _phases(folder)
@@ -56,11 +64,8 @@ def learning_page(folder: Path, output: Path | None = None) -> Path:
             found="no readable metrics" if files else "none",
             remedy="name the folder checkpoints/MISSION",
         )
-    if output is None and folder.resolve().is_relative_to(SHIPPED.resolve()):
-        raise InputError(
-            str(folder), expected="a folder to write to", found="the shipped policies", remedy="pass --output FILE"
-        )
     output = output or folder / PAGE
+    refuse_read_only(output.parent, "--output FILE")
     page = document(f"{folder.resolve().name}: training", "", parts, style="body{padding-bottom:20px}")
     with machine_errors(output, "a page to be written", "choose another --output"):
         output.parent.mkdir(parents=True, exist_ok=True)

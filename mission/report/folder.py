@@ -21,6 +21,7 @@ from mission.errors import InputError, exception_text, machine_errors
 from mission.report.arrays import Arrays
 from mission.report.header import KIND, ReportHeader, UnfinishedKey, upgrade
 from mission.storage.lock import LOCK
+from mission.storage.protection import refuse_read_only
 from mission.storage.steps import content_hash
 from mission.storage.stored import json_mapping, read_stored, seal
 
@@ -94,9 +95,10 @@ def check_target(folder: Path, mission: str) -> None:
     """Reject a folder that must not be overwritten: only a report of the same mission may be.
 
     Raises:
-      InputError: it holds something else, a damaged report, or a report of another mission.
+      InputError: it holds something else, a damaged report, or a report of another mission, or it is read-only.
       FormatError: it holds a report of a format that this version does not read.
     """
+    refuse_read_only(folder, "--report")
     if not folder.exists() or (folder.is_dir() and not any(path.name != LOCK for path in folder.iterdir())):
         return
     if folder.is_dir() and not (folder / SUMMARY).exists() and (folder / UNFINISHED / KEY).is_file():

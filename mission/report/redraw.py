@@ -17,6 +17,7 @@ from mission.report.flight_records import FlightRecords
 from mission.report.folder import PAGE, read_arrays, read_header, write_page
 from mission.report.header import PhaseHeader, ReportHeader
 from mission.report.page import PluginReport, render_page
+from mission.storage.protection import refuse_read_only
 
 log = logging.getLogger("mission")
 
@@ -54,10 +55,11 @@ def report_again(folder: Path, mission: MissionFile | None = None, *, allow_loca
       The page's path.
 
     Raises:
-      InputError: the records cannot be used, or are of another mission.
+      InputError: the records cannot be used, or are of another mission, or the folder is read-only.
       FormatError: the report has a format that this version does not read.
       MachineError: the page cannot be written.
     """
+    refuse_read_only(folder, "report folder")
     header, records = read_records(folder)
     if mission is None:
         reports = {phase.name: _installed_report(phase) for phase in header.phases}

@@ -28,7 +28,8 @@ def folder_lock(folder: Path, option: str = "--checkpoints") -> Generator[None]:
     """
     with machine_errors(folder, "a folder to write to", f"choose another {option}"):
         folder.mkdir(parents=True, exist_ok=True)
-        stream = (folder / LOCK).open("a+")
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW  # not a file behind a link: it is truncated below
+        stream = os.fdopen(os.open(folder / LOCK, flags, 0o666), "a+")
     with stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,17 +10,17 @@ from typing import Any
 
 import jax
 
-from mission.errors import MachineError, StaleError
+from mission.errors import FormatError, MachineError, StaleError
 from mission.missionfile.changes import configuration_change
 from mission.missionfile.models import MissionFile
+from mission.missionfile.named import shipped_policies
 from mission.missionfile.phases import Phase, TrainedPhase
 from mission.missionfile.resolve import first_change
-from mission.storage.records import StoredRecord, plugin_records
+from mission.storage.records import PolicyRecord, StepRecord, StoredRecord, plugin_records, read_record
 from mission.storage.steps import PhaseFolder
 
 log = logging.getLogger("mission")
 DEFAULT_CHECKPOINTS = Path("checkpoints")
-SHIPPED = DEFAULT_CHECKPOINTS / "shipped"
 
 
 def refuse_other(folder: Path, stored: StoredRecord, current: StoredRecord, phases: Sequence[Phase]) -> None:
@@ -59,6 +60,36 @@ def plugin_change(stored: StoredRecord, phases: Sequence[Phase]) -> str:
     return first_change(stored_origins, origins)
 
 
+def phase_record(folder: PhaseFolder) -> StoredRecord | None:
+    """Return a record of a phase without checking the files beside it; None if none is readable."""
+    for step, model in ((folder.policy, PolicyRecord), *((step, StepRecord) for step in folder.steps())):
+        with contextlib.suppress(OSError, ValueError, FormatError):
+            return read_record(model, (step / "meta.json").read_text(encoding="utf-8"), str(step))
+    return None
+
+
+def finished_record(folder: PhaseFolder, trained: bool) -> PolicyRecord | None:
+    """Return the record of a finished phase; None, with a warning, if its policy is damaged and can be rebuilt.
+
+    Args:
+      folder: folder of the phase.
+      trained: an agent flies the phase, so that a rebuild needs a training step.
+
+    Raises:
+      MachineError: the policy is damaged and cannot be rebuilt.
+      FormatError: a record has a format that this version does not read.
+    """
+    if not folder.done:
+        return None
+    try:
+        return folder.policy_record()
+    except MachineError as error:
+        if trained and folder.newest_training() is None:
+            raise
+        log.warning("%s is damaged (%s): it is rebuilt", folder.policy, error.found)
+        return None
+
+
 def load_actor(folder: PhaseFolder, phase: TrainedPhase) -> Any:
     """Return the stored policy of a phase."""
     learner = phase.build_learner()
@@ -67,19 +98,21 @@ def load_actor(folder: PhaseFolder, phase: TrainedPhase) -> Any:
 
 
 def find_policies(mission: MissionFile, phases: Sequence[Phase], checkpoints: str | Path | None) -> Path:
-    """Return the folder of the mission's policies; the shipped ones if some are missing and no folder was named.
+    """Return the folder of the mission's policies; shipped ones if some are missing and no folder was named.
+
+    Shipped policies are part of an installed distribution (`mission.missionfile.named`).
 
     Raises:
       MachineError: a policy is missing.
     """
     chosen = Path(checkpoints) if checkpoints is not None else DEFAULT_CHECKPOINTS
     needed = [phase.name for phase in phases if isinstance(phase, TrainedPhase)]
-    missing = [name for name in needed if not (chosen / mission.name / name / "policy").is_dir()]
-    shipped = all((SHIPPED / mission.name / name / "policy").is_dir() for name in needed)
-    if missing and checkpoints is None and shipped:
-        which = "this mission" if missing == needed else ", ".join(missing)
-        log.warning("no policies of %s in %s: flying the shipped ones", which, chosen / mission.name)
-        return SHIPPED / mission.name
+    missing = _missing(chosen / mission.name, needed)
+    for shipped in shipped_policies(mission.name) if missing and checkpoints is None else ():
+        if not _missing(shipped, needed):
+            which = "this mission" if missing == needed else ", ".join(missing)
+            log.warning("no policies of %s in %s: flying the shipped ones", which, chosen / mission.name)
+            return shipped
     if missing:
         raise MachineError(
             str(chosen / mission.name),
@@ -88,6 +121,10 @@ def find_policies(mission: MissionFile, phases: Sequence[Phase], checkpoints: st
             remedy=f"run `mission train {mission.source.path}`, or fly with --policy guide",
         )
     return chosen / mission.name
+
+
+def _missing(folder: Path, needed: Sequence[str]) -> list[str]:
+    return [name for name in needed if not (folder / name / "policy").is_dir()]
 
 
 def stored_actor(folder: PhaseFolder, phases: Sequence[Phase], index: int, allow_stale: bool) -> Any:

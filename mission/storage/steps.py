@@ -203,15 +203,19 @@ class PhaseFolder:
             (self.path / "done").write_text("policy and bank are complete\n")
 
     def clear(self) -> None:
-        """Remove everything stored for this phase.
+        """Remove everything that training stores for this phase, and the folder if it is empty then.
 
         Raises:
           MachineError: some of it could not be removed.
         """
         with machine_errors(self.path, "to remove it", "correct the permissions"):
             (self.path / "done").unlink(missing_ok=True)  # first, so that an interrupted removal is not "done"
-            if self.path.exists():
-                shutil.rmtree(self.path)
+            self.metrics.unlink(missing_ok=True)
+            for folder in (self.policy, self.training, *self.path.glob(".tmp-*")):
+                if folder.is_dir():
+                    shutil.rmtree(folder)
+            with contextlib.suppress(OSError):  # it holds files of others, or does not exist
+                self.path.rmdir()
 
     def steps(self) -> list[Path]:
         """Return the training steps, newest first."""
@@ -225,22 +229,32 @@ class PhaseFolder:
             shutil.rmtree(old, ignore_errors=True)
 
     def newest_training(self) -> tuple[Path, StepRecord] | None:
-        """Return the newest readable step and its record, with a warning for each newer one that is damaged.
+        """Return the newest readable step and its record; None if there is none. Nothing is changed.
 
         Raises:
           FormatError: the newest sound step has a format that this version does not read.
         """
+        for folder in self.steps():
+            with contextlib.suppress(ValueError):
+                return folder, self._sound_record(folder)
+        return None
+
+    def _sound_record(self, step: Path) -> StepRecord:
+        record = verify_step(step, StepRecord)
+        if record.progress.env_steps != int(step.name):
+            raise ValueError(f"it holds vehicle step {record.progress.env_steps}")
+        return record
+
+    def skip_damaged(self) -> None:
+        """Rename every damaged step above the newest readable one, and remove what interrupted writes left."""
         for leftover in self.training.glob(".tmp-*"):
             shutil.rmtree(leftover, ignore_errors=True)
         for folder in self.steps():
             try:
-                record = verify_step(folder, StepRecord)
-                if record.progress.env_steps != int(folder.name):
-                    raise ValueError(f"it holds vehicle step {record.progress.env_steps}")
-                return folder, record
+                self._sound_record(folder)
+                return
             except ValueError as error:
                 self.skip(folder, error)
-        return None
 
     def skip(self, step: Path, error: Exception) -> None:
         """Rename a training step with a warning, so that it is kept for inspection but no longer in `steps`."""
@@ -278,7 +292,7 @@ class PhaseFolder:
                 str(self.policy),
                 expected="a readable policy",
                 found=str(error),
-                remedy="train the phase again (--fresh), or restore the folder",
+                remedy="`mission train` rebuilds it from the phase's last training step; without one, pass --fresh",
             ) from None
 
     def load_policy(self, target: dict[str, Any]) -> dict[str, Any]:

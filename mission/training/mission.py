@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,7 +14,8 @@ from mission.missionfile.phases import Phase, TrainedPhase
 from mission.missionfile.resolve import resolve_mission
 from mission.observers import Observers
 from mission.storage.lock import folder_lock
-from mission.storage.policies import DEFAULT_CHECKPOINTS, SHIPPED
+from mission.storage.policies import DEFAULT_CHECKPOINTS
+from mission.storage.protection import refuse_read_only
 from mission.training import baseline
 from mission.training.phase import Trainer, TrainingSummary
 from mission.training.signals import interruptible
@@ -40,7 +43,8 @@ def train_mission(
       init: phase -> phase folder whose policy its networks start from.
       fresh: discard the stored results of the phases to be trained and restart them.
       seed: replaces the seed of the mission file.
-      log_dir: folder for observers that write (TensorBoard); default `runs`.
+      log_dir: folder for observers that write (TensorBoard), with a folder in it for each folder of checkpoints; default
+        `runs`.
       allow_local_plugins: permit `plugin: ./file.py`.
       checkpoint_every_s: seconds between training checkpoints.
       baseline_flights: number of flights that record the baseline of `mission recertify` once all phases are done; 0:
@@ -57,7 +61,8 @@ def train_mission(
     _check_names(phases, chosen, only, init or {})
     root = _mission_folder(checkpoints, mission)
     seed = mission.seed if seed is None else seed
-    with folder_lock(root), Observers(mission, Path(log_dir or "runs")) as observers, interruptible() as stop:
+    runs = _run_folder(log_dir, checkpoints)
+    with folder_lock(root), Observers(mission, runs) as observers, interruptible() as stop:
         trainer = Trainer(
             mission=mission,
             phases=phases,
@@ -84,16 +89,18 @@ def _baseline_flights(chosen: int | None) -> int:
 
 
 def _mission_folder(checkpoints: str | Path, mission: MissionFile) -> Path:
-    """Return the folder to write to; the shipped policies are not one."""
+    """Return the folder to write to; one with shipped policies is refused."""
     root = Path(checkpoints) / mission.name
-    if root.resolve().is_relative_to(SHIPPED.resolve()):
-        raise InputError(
-            str(root),
-            expected="a folder to write to",
-            found="the shipped policies, which are read-only",
-            remedy="choose another --checkpoints",
-        )
+    refuse_read_only(root, "--checkpoints")
     return root
+
+
+def _run_folder(log_dir: str | Path | None, checkpoints: str | Path) -> Path:
+    """Return the folder for observers that write: one per folder of checkpoints, so that two runs never share it."""
+    place = os.path.realpath(checkpoints)
+    folder = Path(log_dir or "runs") / f"{Path(place).name}-{hashlib.sha256(place.encode()).hexdigest()[:8]}"
+    refuse_read_only(folder, "--log-dir")
+    return folder
 
 
 def _check_names(

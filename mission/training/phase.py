@@ -27,7 +27,8 @@ from mission.observers import Observers
 from mission.observers.metrics import cut_metrics
 from mission.statistics import distribution
 from mission.storage.export import policy_files
-from mission.storage.policies import load_actor, refuse_other
+from mission.storage.policies import finished_record, load_actor, refuse_other
+from mission.storage.protection import check_removable, refuse_links
 from mission.storage.records import BankSize, PolicyRecord, RunProgress, StepRecord, StoredRecord, plugin_records
 from mission.storage.steps import PhaseFolder, content_hash, read_tree
 from mission.strict import StrictModel
@@ -68,26 +69,46 @@ class Trainer:
         for k in chosen:
             if isinstance(phase := self.phases[k], TrainedPhase) and (fresh or not self._folder(k).done):
                 check_memory(self.mission, k, phase)
-        # Initial policies and banks are read before anything is removed, so that a mistyped option destroys nothing.
+        # Everything is read and checked before anything is removed or renamed, so that a mistake destroys nothing.
         initial = {k: self._initial(self.phases[k], fresh) for k in chosen}
         banks = {k: self._upstream(k) for k in chosen if k - 1 not in chosen}
+        finished = {k: self._check(k, fresh) for k in chosen}
         for k in chosen if fresh else ():
             self._folder(k).clear()
         remedy = "the same command resumes from there" + (", without --fresh" if fresh else "")
-        return [self._train(k, initial[k], banks.get(k), remedy) for k in chosen]
+        return [self._train(k, finished[k], initial[k], banks.get(k), remedy) for k in chosen]
+
+    def _check(self, index: int, fresh: bool) -> PolicyRecord | None:
+        """Check the folder of a phase and change nothing; return the record of its policy if the phase is finished."""
+        folder = self._folder(index)
+        if fresh:
+            check_removable(folder.path)
+            return None
+        folder.check_formats()
+        finished = finished_record(folder, isinstance(self.phases[index], TrainedPhase))
+        newest = folder.newest_training() if finished is None else None
+        stored = newest[1] if newest is not None else finished
+        if stored is not None:  # whether its bank is still the same is known once the phases before are finished
+            refuse_other(folder.path, stored, self._made_under(index, stored.upstream), self.phases)
+        if finished is None:
+            refuse_links(folder.path)
+        return finished
 
     def _folder(self, index: int) -> PhaseFolder:
         return PhaseFolder(self.root / self.phases[index].name)
 
     def _train(
-        self, index: int, initial: Any | None, bank: tuple[TerminalBank | None, str] | None, remedy: str
+        self,
+        index: int,
+        stored: PolicyRecord | None,
+        initial: Any | None,
+        bank: tuple[TerminalBank | None, str] | None,
+        remedy: str,
     ) -> TrainingSummary:
-        """Complete one phase from its present state."""
+        """Complete one phase from its present state; `stored` is the record of its policy if it is finished."""
         phase, began, folder = self.phases[index], time.monotonic(), self._folder(index)
-        folder.check_formats()
         upstream, upstream_id = bank or self._upstream(index)
         made = self._made_under(index, upstream_id)
-        stored = folder.policy_record() if folder.done else None
         if stored is not None:
             refuse_other(folder.path, stored, made, self.phases)
             return TrainingSummary(
@@ -167,11 +188,13 @@ class Trainer:
         """Continue from the newest readable training step, if there is one; also return the record of that run."""
         while True:
             newest = folder.newest_training()
+            if newest is not None:
+                refuse_other(folder.path, newest[1], made, self.phases)
+            folder.skip_damaged()
             if newest is None:
                 folder.metrics.unlink(missing_ok=True)
                 return run, made
             step, stored = newest
-            refuse_other(folder.path, stored, made, self.phases)
             if stored.machine != made.machine:
                 log.warning(
                     "%s was made on another machine (%s): the result may differ in its last bits",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import textwrap
@@ -112,6 +113,12 @@ def fake_distribution(
     (info / "entry_points.txt").write_text("\n".join(lines))
     for module, source in modules.items():
         (site / f"{module}.py").write_text(textwrap.dedent(source))
+
+
+def blocks(page: str, language: str, title: str = "") -> list[str]:
+    """Return the contents of the fenced blocks of a language, with or without a title."""
+    info = language + (f' title="{title}"' if title else "")
+    return re.findall(rf"^```{re.escape(info)}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
 
 
 def run_cli(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -165,39 +163,6 @@ def test_schema_accepts_shipped_missions_and_refuses_typos(tmp_path):
             jsonschema.validate(data, schema)
 
 
-def test_new_writes_a_distribution_that_installs_checks_and_trains(tmp_path):
-    folder = tmp_path / "demo"
-    assert run_cli("new", "my-descent", "--directory", folder).returncode == 0
-    assert run_cli("new", "my-descent", "--directory", folder).returncode == 2
-    site = tmp_path / "site"
-    built = subprocess.run(
-        [
-            os.environ.get("UV") or shutil.which("uv") or "uv",
-            "pip",
-            "install",
-            "-q",
-            "--no-deps",
-            "--target",
-            str(site),
-            str(folder),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if built.returncode:
-        pytest.skip(f"uv cannot build here: {built.stderr[-200:]}")
-    test = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder / "tests")]
-    tested = subprocess.run(test, capture_output=True, text=True, env=_with_path(site), check=False)
-    assert tested.returncode == 0, tested.stdout + tested.stderr
-    trained = run_cli("train", folder / "mission.yaml", "--checkpoints", tmp_path / "ck", path=site)
-    assert trained.returncode == 0, trained.stderr
-    flown = run_cli(
-        "fly", folder / "mission.yaml", "--checkpoints", tmp_path / "ck", "--flights", 200, "--json", "-", path=site
-    )
-    assert json.loads(flown.stdout)["success"]["rate"] > 0.95
-
-
 @pytest.mark.parametrize("name", ["class", "json", "tests-", "mission", "rocket", "vertical_burn", "Descent", "1st"])
 def test_new_refuses_names_that_would_break_or_replace_something(tmp_path, name):
     done = run_cli("new", name, "--directory", tmp_path / "demo")
@@ -245,10 +210,6 @@ def test_progress_shows_every_figure_and_plain_lines_where_there_is_no_terminal(
         assert part in shown
 
 
-def _with_path(site):
-    return {**os.environ, "PYTHONPATH": str(site)}
-
-
 def test_tensorboard_and_third_party_observers_see_the_run(mission_file, tmp_path):
     from factory import fake_distribution
 
@@ -277,7 +238,7 @@ def test_tensorboard_and_third_party_observers_see_the_run(mission_file, tmp_pat
         path=tmp_path,
     )
     assert done.returncode == 0, done.stderr
-    (events,) = (tmp_path / "tb" / "trial" / "first").glob("events*")
+    (events,) = (tmp_path / "tb").glob("ck-*/trial/first/events*")
     data = events.read_bytes()
     for name in (
         b"CriticWarmUp/Loss",

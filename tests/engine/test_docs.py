@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import importlib.util
 import inspect
 import json
@@ -15,8 +16,11 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, get_args
 
+import jax
+import jax.numpy as jnp
 import pytest
 import typer
+from factory import blocks
 from pydantic import BaseModel
 
 import mission
@@ -48,12 +52,6 @@ def load_file(path: Path) -> ModuleType:
     sys.modules[path.stem] = module
     spec.loader.exec_module(module)
     return module
-
-
-def blocks(page: str, language: str, title: str = "") -> list[str]:
-    """Return the contents of the fenced blocks of a language, with or without a title."""
-    info = language + (f' title="{title}"' if title else "")
-    return re.findall(rf"^```{re.escape(info)}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
 
 
 def models_in(annotation: Any) -> list[type[BaseModel]]:
@@ -402,6 +400,49 @@ def test_the_written_mission_trains(written: Path, tmp_path: Path) -> None:
     assert report.phases[0].succeeded == report.phases[1].entered == 50
 
 
+def test_the_written_hand_over_may_change_its_type(written: Path) -> None:
+    (block,) = blocks(read("writing-a-phase.md"), "python", "handover.py")
+    descent = load_file(written / "descent.py")
+    exec(compile(block, "handover.py", "exec"), vars(descent))
+    spec = descent.mission_phase()
+    landing = type("Landing", (descent.Descent,), {"leave": lambda self, state: descent.touch_down(state.capsule)})
+    check_phase(dataclasses.replace(spec, environment=landing), descent.Params(floor_m=0.0))
+
+
+FOREIGN = """
+import dataclasses
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+import jax, jax.numpy as jnp
+from pydantic import BaseModel
+from mission import Environment, Outcome, PhaseSpec, SacConfig, hookimpl
+
+class Params(BaseModel):
+    pass
+
+def advance(state, action):
+    after = state + 0.05 * jnp.stack([state[1], action[0]])
+    reward, done = -jnp.abs(after[0]), (jnp.abs(after[0]) < 0.05) | (jnp.abs(after[0]) > 3.0)
+    return after, after, reward, done
+
+cart = SimpleNamespace(step=advance, observation=lambda state: state,
+    reset=lambda key: jax.random.uniform(key, (2,), minval=-1.0, maxval=1.0))
+"""
+
+
+def test_the_written_foreign_reward_is_the_one_that_its_step_made(tmp_path: Path) -> None:
+    (block,) = blocks(read("writing-a-phase.md"), "python", "foreign.py")
+    hook = "\n\n@hookimpl\ndef mission_phase():\n    return PhaseSpec(Params, Foreign, reward, sac=SacConfig())\n"
+    (tmp_path / "foreign.py").write_text(f"{FOREIGN}\n{block}{hook}", encoding="utf-8")
+    foreign = load_file(tmp_path / "foreign.py")
+    check_phase(foreign.mission_phase())
+    phase, key = foreign.Foreign(foreign.Params()), jax.random.key(0)
+    state = phase.enter(key, phase.start(key))
+    after = phase.step(key, state, jnp.ones(1))
+    terms = foreign.reward(None)(state, jnp.ones(1), after, phase.outcome(after))
+    assert terms["foreign"] == foreign.cart.step(state.foreign, jnp.ones(1))[2] != 0.0
+
+
 # The observers of docs/observers.md, the script of docs/cluster.md
 
 
@@ -444,7 +485,7 @@ def test_the_written_wandb_observer_logs_a_run(tmp_path: Path, monkeypatch: pyte
     hook(event=Event("gate", "descent", "brake", 64, data={"passed": True}))
     hook(event=Event("mission_end", "descent", data={"records": []}))
     (run,) = runs
-    assert (run.options["id"], run.options["resume"]) == ("descent-seed-3", "allow")
+    assert (run.options["id"], run.options["resume"]) == ("descent-seed-3-runs", "allow")
     assert run.axes == [("brake/*", "brake/env_steps")]
     assert run.logged == [{"brake/env_steps": 64, "brake/Critic/Loss": 0.5, "brake/Histogram/Action": [0.1, 0.2]}]
     assert run.summary == {"brake/gate_passed": True}

@@ -157,6 +157,7 @@ def test_a_new_step_outlives_damaged_ones_with_larger_numbers(tmp_path):
         save(step)
         (folder.training / str(step) / "manifest.json").write_text("3")
     assert folder.newest_training() is None
+    folder.skip_damaged()
     for step, kept in ((512, {"512"}), (1024, {"512", "1024"}), (1536, {"1024", "1536"})):
         save(step)
         found = PhaseFolder(tmp_path).newest_training()
@@ -184,14 +185,6 @@ def test_init_is_for_agents_that_are_trained_here(copy):
     ):
         with pytest.raises(InputError, match="that an agent learns here"):
             train(copy, *overrides, **options)
-
-
-def test_damaged_policy_is_refused(copy):
-    path = max((copy / "ck" / "trial" / "first" / "policy").rglob("d/*"), key=lambda p: p.stat().st_size)
-    path.write_bytes(path.read_bytes()[:-1] + b"\x00")
-    with pytest.raises(MachineError, match="altered") as caught:
-        train(copy)
-    assert caught.value.exit_code == 3
 
 
 def test_changed_configuration_names_the_field(copy):
@@ -372,18 +365,6 @@ def test_failed_save_keeps_the_step_before(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert [step.name for step in folder.steps()] == ["1"]
     assert verify_step(folder.steps()[0], StepRecord).phase == "p"
-
-
-def test_shipped_policies_are_read_only(tmp_path):
-    write_mission(tmp_path)
-    for folder in ("checkpoints/shipped", "checkpoints/shipped/trial"):
-        done = run_cli("train", "mission.yaml", "--checkpoints", folder, "--allow-local-plugins", cwd=tmp_path)
-        assert done.returncode == 2
-        assert "read-only" in done.stderr
-    clone = tmp_path / "shipped" / "clone"  # a checkout may lie below any folder
-    clone.mkdir(parents=True)
-    write_mission(clone)
-    assert train(clone, "phases.first.budget.env_steps=600", only=["first"])[0].status == "trained"
 
 
 def test_another_version_of_a_plugin_is_stale_and_its_flights_warn(tmp_path, monkeypatch, caplog):

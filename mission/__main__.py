@@ -1,0 +1,5 @@
+"""`python -m mission`: the command line."""
+
+from mission.cli import main
+
+main()

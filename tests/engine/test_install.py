@@ -92,7 +92,12 @@ def test_shipped_policies_in_site_packages_are_not_trained_into(flights):
 def lines(flights):
     """The lines that `mission new` prints, the first of which was run."""
     lines = succeed(block("a phase"), flights).partition("next:\n")[2].splitlines()
-    assert [re.findall("install|train|fly|pytest", line)[0] for line in lines] == ["install", "train", "fly", "pytest"]
+    assert [re.findall(r" (install|train|fly|pytest) ", line)[0] for line in lines] == [
+        "install",
+        "train",
+        "fly",
+        "pytest",
+    ]
     succeed(lines[0], flights)
     return lines
 

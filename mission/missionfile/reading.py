@@ -6,7 +6,7 @@ import difflib
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -14,8 +14,10 @@ from mission.errors import InputError, MissionError
 from mission.missionfile.models import Location, MissionFile, Source, dotted
 
 MAX_BYTES = 1 << 20
+MAX_DATA_BYTES = 1 << 16  # of a data file of a plugin
 MAX_DEPTH = 32
 _MAX_INTEGER = 2**63 - 1  # of an integer's magnitude
+M = TypeVar("M", bound=BaseModel)
 _SCALARS = {f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "bool", "null", "str")}
 
 
@@ -30,7 +32,7 @@ def load_mission(path: str | Path, overrides: Sequence[str] = ()) -> MissionFile
       InputError: names the position of the error.
     """
     path = Path(path)
-    data, positions = parse_yaml(_read(path), path.name)
+    data, positions = parse_yaml(read_text(path), path.name)
     for override in overrides:
         _apply_override(data, positions, override)
     source = Source(path, positions, _phase_names(data))
@@ -41,20 +43,53 @@ def load_mission(path: str | Path, overrides: Sequence[str] = ()) -> MissionFile
     return mission.read_from(source)
 
 
-def _read(path: Path) -> str:
+def read_yaml(path: str | Path, model: type[M], what: str = "a data file") -> M:
+    """Read a data file of a plugin with the guards of a mission file, and validate it.
+
+    Args:
+      path: a YAML 1.2 file in UTF-8, at most 64 KiB, without anchors, aliases and tags.
+      model: the pydantic model of the file.
+      what: what the file is, for messages: "a vehicle file".
+
+    Raises:
+      MissionError: names the position of the error in that file.
+    """
+    path = Path(path)
+    data, positions = parse_yaml(read_text(path, what, MAX_DATA_BYTES), path.name)
     try:
-        if path.is_dir() or not path.exists():
-            found = "a folder" if path.is_dir() else "no such file"
-            raise InputError(str(path), expected="a mission file", found=found, remedy="give the path of a YAML file")
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise explain(error, Source(path, positions, {}), (), model) from None
+
+
+def read_text(path: str | Path, what: str = "a mission file", limit: int = MAX_BYTES) -> str:
+    """Read a text file in UTF-8; plugins read their data files with it.
+
+    Args:
+      path: a regular file.
+      what: what the file is, for messages.
+      limit: largest size in bytes.
+
+    Raises:
+      InputError: names the file.
+    """
+    path = Path(path)
+    try:
+        if not path.is_file():  # a pipe or a device may never end
+            found = "a folder" if path.is_dir() else "no regular file" if path.exists() else "no such file"
+            raise InputError(str(path), expected=what, found=found, remedy="give the path of such a file")
         with path.open("rb") as stream:
-            raw = stream.read(MAX_BYTES + 1)
-    except OSError as error:
+            raw = stream.read(limit + 1)
+    except (OSError, ValueError) as error:  # a ValueError for a path that no file system can hold
         raise InputError(
-            str(path), expected="a readable mission file", found=str(error), remedy="check the path and its permissions"
+            str(path),
+            expected=what.replace("a ", "a readable ", 1),
+            found=str(error),
+            remedy="check the path and its permissions",
         ) from None
-    if len(raw) > MAX_BYTES:
+    if len(raw) > limit:
         raise InputError(
-            str(path), expected=f"at most {MAX_BYTES} bytes", found="more than that", remedy="is this a mission file?"
+            str(path), expected=f"at most {limit} bytes", found="more than that", remedy=f"is this {what}?"
         )
     try:
         return raw.decode("utf-8-sig")

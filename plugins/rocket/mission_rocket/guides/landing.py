@@ -121,7 +121,8 @@ class LandingGuide(GuidanceLaw[LandingGuideParams]):
         engines, highest = float(params.engines), 1.3 * params.start_altitude_m
         with jax.ensure_compile_time_eval():
             path = descend(self.body, params.reference_throttle, engines, self.period_s, highest, flare)
-            return design(linearise(self.body, self.site, path), path, _GAINS.lateral, self.period_s)
+            slopes = linearise(self.body, self.site, path)
+            return design(slopes, path, _GAINS.lateral, self.period_s, self.site.winds)
 
     def nominal(self) -> Estimate:
         """Return the initial estimate."""

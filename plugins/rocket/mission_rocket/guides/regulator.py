@@ -31,6 +31,8 @@ from mission_rocket.physics.wind import Profile, Wind, steady_wind
 _MOVING = 6  # states that move; the three after them are disturbances
 # Steps of the central differences, in the order of states, commands and wind: m, m/s, rad, rad/s.
 _DIFFERENCE = (10.0, 1.0, DEGREE, DEGREE, DEGREE, DEGREE, DEGREE, DEGREE, 1.0)
+_SLOWEST_M_S = 1.0
+_MOST_ROWS = 4000  # a descent that takes longer than any landing is not followed to its top
 _HEAVIEST = 2.5  # bound on the actual thrust or pressure over the nominal one, and on its inverse
 
 
@@ -99,8 +101,8 @@ def descend(
     period: float,
     highest_m: float,
     flare: tuple[float, float],
-    left_kg: float = 5000.0,
-    lights_m_s: float = 315.0,
+    left_kg: float,
+    lights_m_s: float,
 ) -> Descent:
     """Integrate a vertical landing backwards in time, from 1 m/s at the ground.
 
@@ -121,7 +123,7 @@ def descend(
     engine = body.engines[0]
     rows = []
     h, v, left, falling = 0.0, 1.0, left_kg, False
-    while h < highest_m:
+    while h < highest_m and len(rows) < _MOST_ROWS:
         falling = falling or v >= lights_m_s
         mass = body.dry_mass + left
         drag = 0.5 * np.interp(h, heights, density) * v * v * body.aerodynamics.area
@@ -139,7 +141,7 @@ def descend(
             braking = (engines * (throttle * engine.thrust - against) + drag) / mass - LANDING_GRAVITY_M_S2
         rows.append((h, v, level, left))
         h += v * period + 0.5 * braking * period**2
-        v += braking * period
+        v = max(v + braking * period, _SLOWEST_M_S)  # a body that falls ever faster, followed back in time
         left += engines * level * engine.flow * period
     return Descent(*np.array(rows).T)
 

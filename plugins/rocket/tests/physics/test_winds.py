@@ -97,7 +97,7 @@ def test_many_levels_are_thinned_where_it_matters_least(tmp_path: Path, within) 
 @pytest.mark.parametrize(
     ("text", "where", "part"),
     [
-        (LIST.replace("    180     10", "   18O     10 "), "day.txt:10", "925.0"),
+        (LIST.replace("    180     10", "   18O     10 "), "day.txt:9", "925.0"),
         ("height wind\n0 1\n", "day.txt", "no such line"),
         ("altitude_m,east_m_s,north_m_s\n0,1,2\n500,calm,2\n", "day.txt:3", "500,calm,2"),
         ("altitude_m,east_m_s,north_m_s\n0,1,2\n500,2\n", "day.txt:3", "500,2"),

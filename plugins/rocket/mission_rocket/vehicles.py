@@ -316,6 +316,11 @@ def load_vehicle(name: str, folder: str | Path = ".") -> VehicleModel:
     return Holder.model_validate({"vehicle": name}, context={"folder": str(folder)}).vehicle
 
 
+def vehicle_schema() -> dict[str, Any]:
+    """Return the JSON Schema of vehicle files, for editors."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **VehicleModel.model_json_schema()}
+
+
 class FlyingParts(NamedTuple):
     """The parts that a stage needs to fly by itself."""
 

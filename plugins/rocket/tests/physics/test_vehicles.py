@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import itertools
+import json
 import math
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import mission_rocket
 import numpy as np
 import pytest
@@ -23,6 +25,8 @@ from ruamel.yaml import YAML
 from mission import MissionError, load_mission, resolve_mission
 
 FILE = Path(mission_rocket.__file__).parent / "data" / "falcon9_class.yaml"
+ROOT = Path(__file__).parents[4]
+EXAMPLE = ROOT / "missions" / "vehicles" / "small_booster.yaml"
 CONTENT = YAML(typ="safe", pure=True).load(FILE.read_text(encoding="utf-8"))
 
 
@@ -231,3 +235,22 @@ def test_braking_from_too_low_names_the_parameter(tmp_path: Path) -> None:
 def test_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(ValidationError, match="known: falcon9_class, nasa_two_stage"):
         load_vehicle("saturn")
+
+
+def test_the_schema_is_current_and_describes_the_files() -> None:
+    stored = json.loads((ROOT / "docs" / "vehicle.schema.json").read_text(encoding="utf-8"))
+    assert stored == mission_rocket.vehicle_schema(), "run `make docs`"
+    for path in (FILE, FILE.with_name("nasa_two_stage.yaml"), EXAMPLE):
+        jsonschema.validate(YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8")), stored)
+    with pytest.raises(jsonschema.ValidationError, match="colour"):
+        jsonschema.validate(edited(put("stages.0.colour", "white")), stored)
+
+
+def test_the_example_is_lighter_and_names_its_schema() -> None:
+    mass = [
+        float(mass_properties(build_body(vehicle, carrying=False), 1.0, 0.0).mass)
+        for vehicle in (load_vehicle(f"./{EXAMPLE.name}", EXAMPLE.parent), load_vehicle("falcon9_class"))
+    ]
+    assert mass[0] < 0.4 * mass[1]
+    first = EXAMPLE.read_text(encoding="utf-8").splitlines()[0]
+    assert (EXAMPLE.parent / first.partition("schema=")[2]).resolve() == ROOT / "docs" / "vehicle.schema.json"

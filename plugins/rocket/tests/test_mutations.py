@@ -13,7 +13,7 @@ import mutations
 
 
 def test_mutations_are_accepted_or_refused(tmp_path: Path) -> None:
-    mutations.spec_of("landing_burn")  # its import takes seconds
+    mutations.warm_up()
     results = list(mutations.run(tmp_path, count=160))
     assert [result for *_, result in results if result.traceback] == []
     assert max(result.seconds for *_, result in results) < mutations.LONGEST_S

@@ -74,7 +74,7 @@ CASES = {
     10: Case(BALL, position=STILL, velocity=Vector(0.0, THROW, THROW)),
 }
 # rounding of a flight in float32, by the end of a quantity's name
-ROUNDING = {"altitude_m": 0.02, "m_s": 2e-4, "deg_s": 2e-4}
+ROUNDING = {"altitude_m": 0.002, "m_s": 2e-5, "deg_s": 2e-4}
 
 
 def published() -> dict[int, list[tuple[int, str, float, float]]]:

@@ -1,7 +1,7 @@
 """Write the pages that come from code.
 
-`mission.schema.json` and `command-line.md` come from the mission file's models and the command line, `python-api.md`
-from the docstrings of `mission.__all__`, and the option table of `sac.md` from `SacConfig`. Text outside the two
+`mission.schema.json`, `vehicle.schema.json` and `command-line.md` come from the models of mission and vehicle files and
+the command line, `python-api.md` from the docstrings of `mission.__all__`, and the option table of `sac.md` from `SacConfig`. Text outside the two
 markers of `sac.md` is written by hand and is kept.
 """
 
@@ -15,6 +15,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+import mission_rocket
 import typer
 from pydantic import BaseModel
 
@@ -63,6 +64,11 @@ _HEADS = ("Args", "Returns", "Raises", "Attributes")
 def schema_text() -> str:
     """Return the JSON Schema of mission files, as `mission schema` prints it."""
     return json.dumps(mission_schema(), indent=2) + "\n"
+
+
+def vehicle_schema_text() -> str:
+    """Return the JSON Schema of vehicle files."""
+    return json.dumps(mission_rocket.vehicle_schema(), indent=2) + "\n"
 
 
 # The options of SAC
@@ -257,10 +263,11 @@ def error_classes(error: type[MissionError] = MissionError) -> list[type[Mission
 
 
 def main() -> None:
-    """Rewrite the four files."""
+    """Rewrite the five files."""
     (DOCS / "command-line.md").write_text(command_line(), encoding="utf-8")
     (DOCS / "python-api.md").write_text(python_api(), encoding="utf-8")
     (DOCS / "mission.schema.json").write_text(schema_text(), encoding="utf-8")
+    (DOCS / "vehicle.schema.json").write_text(vehicle_schema_text(), encoding="utf-8")
     page = DOCS / "sac.md"
     page.write_text(with_options(page.read_text(encoding="utf-8")), encoding="utf-8")
 

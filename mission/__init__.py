@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mission.learner import FillConfig, Learner, LearnerConfig
     from mission.missionfile.models import MissionFile
     from mission.missionfile.phases import Phase
-    from mission.missionfile.reading import load_mission
+    from mission.missionfile.reading import load_mission, read_text, read_yaml
     from mission.missionfile.resolve import resolve_mission
     from mission.phase import Environment, Limit, Outcome, PhaseSpec
     from mission.report.charts import Chart, histogram, time_chart
@@ -53,6 +53,8 @@ _HOME = {
     "histogram": "report.charts",
     "hookimpl": "hooks",
     "load_mission": "missionfile.reading",
+    "read_text": "missionfile.reading",
+    "read_yaml": "missionfile.reading",
     "resolve_mission": "missionfile.resolve",
     "time_chart": "report.charts",
     "train_mission": "training.mission",
@@ -84,6 +86,8 @@ __all__ = [
     "histogram",
     "hookimpl",
     "load_mission",
+    "read_text",
+    "read_yaml",
     "resolve_mission",
     "time_chart",
     "train_mission",

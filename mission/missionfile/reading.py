@@ -6,7 +6,7 @@ import difflib
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -18,6 +18,7 @@ MAX_BYTES = 1 << 16  # the largest mission file of this repository has 3 KiB
 MAX_DEPTH = 32
 MAX_VALUES = 5000  # keys, values, lists and mappings; the YAML library takes 0.1 ms for each
 _MAX_INTEGER = 2**63 - 1  # of an integer's magnitude
+M = TypeVar("M", bound=BaseModel)
 _SCALARS = {f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "bool", "null", "str")}
 
 
@@ -32,7 +33,7 @@ def load_mission(path: str | Path, overrides: Sequence[str] = ()) -> MissionFile
       InputError: names the position of the error.
     """
     path = mission_path(path)
-    data, positions = parse_yaml(_read(path), path.name)
+    data, positions = parse_yaml(read_text(path), path.name)
     for override in overrides:
         _apply_override(data, positions, override)
     source = Source(path, positions, _phase_names(data))
@@ -43,19 +44,52 @@ def load_mission(path: str | Path, overrides: Sequence[str] = ()) -> MissionFile
     return mission.read_from(source)
 
 
-def _read(path: Path) -> str:
+def read_yaml(path: str | Path, model: type[M], what: str = "a data file") -> M:
+    """Read a data file of a plugin with the guards of a mission file, and validate it.
+
+    Args:
+      path: a YAML 1.2 file in UTF-8, at most 64 KiB, without anchors, aliases and tags.
+      model: the pydantic model of the file.
+      what: what the file is, for messages: "a vehicle file".
+
+    Raises:
+      MissionError: names the position of the error in that file.
+    """
+    path = Path(path)
+    data, positions = parse_yaml(read_text(path, what), path.name)
     try:
-        if not path.is_file():  # a named pipe could block
-            found = "a folder" if path.is_dir() else "not a file" if path.exists() else "no such file"
-            raise InputError(str(path), expected="a mission file", found=found, remedy="give the path of a YAML file")
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise explain(error, Source(path, positions, {}), (), model) from None
+
+
+def read_text(path: str | Path, what: str = "a mission file", limit: int = MAX_BYTES) -> str:
+    """Read a text file in UTF-8; plugins read their data files with it.
+
+    Args:
+      path: a regular file.
+      what: what the file is, for messages.
+      limit: largest size in bytes.
+
+    Raises:
+      InputError: names the file.
+    """
+    path = Path(path)
+    try:
+        if not path.is_file():  # a pipe or a device may never end
+            found = "a folder" if path.is_dir() else "no regular file" if path.exists() else "no such file"
+            raise InputError(str(path), expected=what, found=found, remedy="give the path of such a file")
         with path.open("rb") as stream:
-            raw = stream.read(MAX_BYTES + 1)
-    except OSError as error:
+            raw = stream.read(limit + 1)
+    except (OSError, ValueError) as error:  # a ValueError for a path that no file system can hold
         raise InputError(
-            str(path), expected="a readable mission file", found=str(error), remedy="check the path and its permissions"
+            str(path),
+            expected=what.replace("a ", "a readable ", 1),
+            found=str(error),
+            remedy="check the path and its permissions",
         ) from None
-    if len(raw) > MAX_BYTES:
-        raise _too_long(str(path), "bytes")
+    if len(raw) > limit:
+        raise _too_long(str(path), limit, "bytes", what)
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -67,9 +101,9 @@ def _read(path: Path) -> str:
         ) from None
 
 
-def _too_long(where: str, unit: str) -> InputError:
-    expected = f"at most {MAX_BYTES:,} {unit}"
-    return InputError(where, expected=expected, found="more than that", remedy="shorten it; is it a mission file?")
+def _too_long(where: str, limit: int, unit: str, what: str) -> InputError:
+    expected = f"at most {limit:,} {unit}"
+    return InputError(where, expected=expected, found="more than that", remedy=f"shorten it; is it {what}?")
 
 
 def parse_yaml(text: str, name: str) -> tuple[Any, dict[Location, tuple[int, int] | str]]:
@@ -82,7 +116,7 @@ def parse_yaml(text: str, name: str) -> tuple[Any, dict[Location, tuple[int, int
     from ruamel.yaml.error import YAMLError
 
     if len(text) > MAX_BYTES:
-        raise _too_long(name, "characters")
+        raise _too_long(name, MAX_BYTES, "characters", "a mission file")
     try:
         _check_events(YAML(typ="safe", pure=True).parse(text), name)
         yaml = YAML(typ="safe", pure=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -14,6 +15,10 @@ from hypothesis import strategies as st
 from mission import MissionError, load_mission
 from mission.errors import InputError
 from mission.missionfile.reading import MAX_BYTES
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+from mutations import PIECES
 
 
 def load(tmp_path: Path, text: str | bytes, *overrides: str):
@@ -155,32 +160,6 @@ def test_set_goes_through_the_same_validation(tmp_path):
 
 
 MUTABLE = (ROOT / "missions" / "vertical.yaml").read_text().encode()
-PIECES = [
-    b":",
-    b"\n",
-    b"- ",
-    b"{",
-    b"}",
-    b"[",
-    b"]",
-    b"&a ",
-    b"*a",
-    b"!!python/object ",
-    b"\t",
-    b"'",
-    b'"',
-    b"|",
-    b"? ",
-    b"%YAML 1.1\n",
-    b"---\n",
-    b"\x00",
-    b"\xc3",
-    b"<<: ",
-    b"1e999",
-    b"0x",
-    b".inf",
-    b"#",
-]
 
 
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mission_rocket.observation import Observation, ObservedPhase, Row
     from mission_rocket.physics.state import Handover
     from mission_rocket.stages import StageParams, StagePhase
-    from mission_rocket.vehicles import Vehicle, build_body, load_vehicle
+    from mission_rocket.vehicles import Vehicle, build_body, load_vehicle, vehicle_schema
 
 _HOME = {
     "BoosterPhase": "booster",
@@ -43,6 +43,7 @@ _HOME = {
     "load_vehicle": "vehicles",
     "measure": "measurement",
     "residual_sac": "booster",
+    "vehicle_schema": "vehicles",
 }
 
 __all__ = [
@@ -67,6 +68,7 @@ __all__ = [
     "load_vehicle",
     "measure",
     "residual_sac",
+    "vehicle_schema",
 ]
 
 

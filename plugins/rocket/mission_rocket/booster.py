@@ -9,12 +9,12 @@ import abc
 import dataclasses
 import math
 from functools import cached_property
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mission import ActorConfig, FillConfig, Limit, NetworkConfig, Outcome, PhaseSpec, SacConfig, WarmUpConfig
 from mission_rocket.controls import CENTRED, Setting, throttle_of, uncorrected
@@ -23,13 +23,14 @@ from mission_rocket.measurement import Measurement, measure
 from mission_rocket.observation import ObservedPhase
 from mission_rocket.physics.channels import Impact, channels, fall
 from mission_rocket.physics.constants import EARTH_ROTATION_RAD_S
-from mission_rocket.physics.gravity import Site
+from mission_rocket.physics.gravity import Site, wgs84
 from mission_rocket.physics.integrate import advance_twice, blow, cross_altitude
 from mission_rocket.physics.state import Command, Dispersion, Handover, start_state
 from mission_rocket.physics.vector import Scalar, Vector, norm, quaternion_of_axis
 from mission_rocket.physics.vehicle import Body
 from mission_rocket.report import sections
-from mission_rocket.vehicles import Strict, Vehicle, build_body, flying_parts
+from mission_rocket.vehicles import Strict, Vehicle, build_body, flying_parts, misplaced
+from mission_rocket.winds import Winds
 
 S = TypeVar("S")
 Box = dict[str, Array]  # deviations by name as fractions of their limits in a success box: above 1 is outside
@@ -43,14 +44,30 @@ class FlightParams(Strict):
     earth_rotation: bool = True
     latitude_deg: float = Field(28.4858, ge=-90.0, le=90.0)
     azimuth_deg: float = Field(90.0, ge=0.0, lt=360.0, description="Direction of downrange, clockwise from north.")
+    earth: Literal["sphere", "wgs84"] = Field(
+        "sphere", description="A sphere with inverse-square gravity, or the WGS-84 ellipsoid with J2."
+    )
+    wind: Winds = Field(None, description="Steady wind by altitude, in place of the envelope: a table or a file.")
+
+    @model_validator(mode="after")
+    def _engine_exists(self) -> FlightParams:
+        engines = sum(len(group.positions_m) for group in self.vehicle.stages[0].engines)
+        out = self.dispersions.engine_out
+        if out >= engines:
+            reason = f"-1, or an engine of {self.vehicle.name} from 0 to {engines - 1}"
+            raise misplaced(("dispersions", "engine_out"), out, reason)
+        return self
 
     def site(self) -> Site:
         """Return the launch site."""
-        return Site(
-            rotation=EARTH_ROTATION_RAD_S if self.earth_rotation else 0.0,
-            latitude=math.radians(self.latitude_deg),
-            azimuth=math.radians(self.azimuth_deg),
-        )
+        azimuth = math.radians(self.azimuth_deg)
+        parts: dict[str, Any] = {
+            "rotation": EARTH_ROTATION_RAD_S if self.earth_rotation else 0.0,
+            "latitude": math.radians(self.latitude_deg),
+            "azimuth": azimuth,
+            "winds": None if self.wind is None else self.wind.profile(azimuth),
+        }
+        return wgs84(**parts) if self.earth == "wgs84" else Site(**parts)
 
 
 def residual_field(default: float) -> Any:

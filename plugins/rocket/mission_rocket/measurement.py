@@ -94,7 +94,7 @@ def measure(
     """
     motion, wind = flight.state.motion, flight.dispersion.wind
     height, vertical, axis = altitude(site, motion.position), up(site, motion.position), body_axis(motion.attitude)
-    steady, gust = steady_wind(wind, height), gust_velocity(wind, flight.state.gust, height)
+    steady, gust = steady_wind(wind, height, site.winds), gust_velocity(wind, flight.state.gust, height)
     acting = loads(body, site, flight.dispersion, motion, idle(body), gust)
     through = motion.velocity - steady
     return Measurement(

@@ -26,6 +26,7 @@ from mission_rocket.physics.vector import Vector, quaternion_of_axis, rotate_bac
 from mission_rocket.physics.vehicle import Body
 from mission_rocket.physics.wind import gust_velocity, steady_wind
 from mission_rocket.vehicles import Strict, Vehicle, build_body
+from mission_rocket.winds import Winds, WindTable
 
 PERIOD_S = 0.1
 TIME = Observation((row("time", "time in the phase", NO_FRAME, linear(100.0, "s"), "elapsed_s"),))
@@ -40,16 +41,21 @@ class SiteModel(Strict):
     radius_m: float = Field(EARTH_RADIUS_M, gt=0.0)
     surface_gravity_m_s2: float | None = Field(None, gt=0.0)
     rotation_rad_s: float = Field(EARTH_ROTATION_RAD_S, ge=0.0)
+    flattening: float = Field(0.0, ge=0.0, le=0.1, description="Of the ellipsoid whose equator has the radius.")
+    j2: float = Field(0.0, ge=0.0, le=0.01, description="Oblateness of the gravity.")
 
-    def build(self) -> Site:
+    def build(self, wind: WindTable | None = None) -> Site:
         """Return the tuple that the physics functions take."""
-        gravity = self.surface_gravity_m_s2
+        gravity, azimuth = self.surface_gravity_m_s2, self.azimuth_deg * DEGREE
         return Site(
             radius=self.radius_m,
             surface_gravity=EARTH_MU_M3_S2 / self.radius_m**2 if gravity is None else gravity,
             rotation=self.rotation_rad_s,
             latitude=self.latitude_deg * DEGREE,
-            azimuth=self.azimuth_deg * DEGREE,
+            azimuth=azimuth,
+            flattening=self.flattening,
+            j2=self.j2,
+            winds=None if wind is None else wind.profile(azimuth),
         )
 
 
@@ -73,6 +79,7 @@ class StageParams(Strict):
     vehicle: Vehicle = Field("nasa_two_stage", validate_default=True)
     stage: int = Field(0, ge=0, le=7)
     site: SiteModel = SiteModel()
+    wind: Winds = Field(None, description="Steady wind by altitude: a table or a file; by default it is calm.")
     begin: StartModel = StartModel()
 
     @model_validator(mode="after")
@@ -141,7 +148,7 @@ class StagePhase(ObservedPhase[Handover, StageState]):
     @cached_property
     def site(self) -> Site:
         """Return the launch site."""
-        return self.params.site.build()
+        return self.params.site.build(self.params.wind)
 
     def grounded(self, flight: Handover) -> Array:
         """Return whether a flight is back below the pad."""
@@ -177,6 +184,6 @@ class StagePhase(ObservedPhase[Handover, StageState]):
         height = altitude(self.site, vehicle.motion.position)
         gust = gust_velocity(dispersion.wind, vehicle.gust, height)
         acting = loads(self.flying, self.site, dispersion, vehicle.motion, idle(self.flying), gust)
-        wind = steady_wind(dispersion.wind, height) + gust
+        wind = steady_wind(dispersion.wind, height, self.site.winds) + gust
         derived = channels(self.flying, self.site, vehicle, acting, wind)
         return derived | {"pitch_deg": 90.0 - derived["tilt_deg"], "phase_time_s": state.elapsed_s}

@@ -11,10 +11,10 @@ import math
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
+from pydantic_core import PydanticCustomError
 
+from mission import read_yaml
 from mission_rocket.physics.constants import DEGREE, STANDARD_GRAVITY_M_S2
 from mission_rocket.physics.tables import Grid, Table
 from mission_rocket.physics.vehicle import (
@@ -36,7 +36,6 @@ Lag = Annotated[float, Field(ge=0.05)]  # RK4 is unstable for a lag below a thir
 Range = Annotated[tuple[float, float], Field(strict=False)]  # lowest and highest value
 Knots = Annotated[tuple[float, ...], Field(strict=False, min_length=2, max_length=64)]
 _DATA = Path(__file__).parent / "data"
-_LARGEST_FILE = 1 << 20
 
 
 class Strict(BaseModel):
@@ -45,14 +44,20 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
-def _increasing(name: str, knots: tuple[float, ...]) -> None:
+def misplaced(at: tuple[str | int, ...], value: Any, reason: str) -> ValidationError:
+    """Return the error that a validator of a whole model raises, with the place of the value that it refuses."""
+    kind = PydanticCustomError("value_error", "{reason}", {"reason": reason})
+    return ValidationError.from_exception_data("parameters", [{"type": kind, "loc": at, "input": value}])
+
+
+def increasing(name: str, knots: tuple[float, ...]) -> None:
     """Check that the knots of a table increase."""
     for at, (low, high) in enumerate(itertools.pairwise(knots)):
         if high <= low:
             raise ValueError(f"{name} must increase, but entry {at + 1} is {high:g} after {low:g}")
 
 
-def _as_long(name: str, row: tuple[float, ...], over: str, knots: tuple[float, ...]) -> None:
+def as_long(name: str, row: tuple[float, ...], over: str, knots: tuple[float, ...]) -> None:
     """Check that a row of a table has as many entries as its knots."""
     if len(row) != len(knots):
         raise ValueError(f"{name} has {len(row)} entries, but {over} has {len(knots)}")
@@ -77,9 +82,9 @@ class MassTableModel(Strict):
 
     @model_validator(mode="after")
     def _tables(self) -> MassTableModel:
-        _increasing("propellant_kg", self.propellant_kg)
+        increasing("propellant_kg", self.propellant_kg)
         for name in ("centre_of_mass_m", "inertia_transverse_kg_m2", "inertia_axial_kg_m2"):
-            _as_long(name, getattr(self, name), "propellant_kg", self.propellant_kg)
+            as_long(name, getattr(self, name), "propellant_kg", self.propellant_kg)
         if min(*self.inertia_transverse_kg_m2, *self.inertia_axial_kg_m2) <= 0.0:
             raise ValueError("inertias must be above 0")
         return self
@@ -125,8 +130,8 @@ class FinsModel(Strict):
     @model_validator(mode="after")
     def _tables(self) -> FinsModel:
         for mach, force in (("normal_mach", "normal_per_deg"), ("axial_mach", "axial")):
-            _increasing(mach, getattr(self, mach))
-            _as_long(force, getattr(self, force), mach, getattr(self, mach))
+            increasing(mach, getattr(self, mach))
+            as_long(force, getattr(self, force), mach, getattr(self, mach))
         return self
 
 
@@ -159,16 +164,16 @@ class PolarModel(Strict):
 
     @model_validator(mode="after")
     def _tables(self) -> PolarModel:
-        _increasing("incidence_deg", self.incidence_deg)
+        increasing("incidence_deg", self.incidence_deg)
         if self.incidence_deg[0] != 0.0:
             raise ValueError(f"incidence_deg must begin at 0, not {self.incidence_deg[0]:g}")
         for table in ("lift", "drag"):
             rows, mach = getattr(self, table), getattr(self, f"{table}_mach")
-            _increasing(f"{table}_mach", mach)
+            increasing(f"{table}_mach", mach)
             if len(rows) != len(self.incidence_deg):
                 raise ValueError(f"{table} has {len(rows)} rows, but incidence_deg has {len(self.incidence_deg)}")
             for at, row in enumerate(rows):
-                _as_long(f"{table} row {at}", row, f"{table}_mach", mach)
+                as_long(f"{table} row {at}", row, f"{table}_mach", mach)
         if any(self.lift[0]):
             raise ValueError("lift must be 0 at incidence 0: it is odd in incidence")
         if min(min(row) for row in self.drag) < 0.0:
@@ -181,7 +186,10 @@ class AerodynamicsModel(Strict):
 
     reference_area_m2: Positive
     reference_length_m: Positive
-    damping: NotNegative = 0.0
+    yaw_length_m: Positive | None = Field(None, description="For moments about the body's x axis; by default the same.")
+    axial_length_m: Positive | None = Field(None, description="For the damping of roll; by default that of yaw.")
+    damping: NotNegative = Field(0.0, description="Of pitch and yaw, -C_mq on length^2 / (2 V).")
+    axial_damping: NotNegative = Field(0.0, description="Of roll, -C_lp on length^2 / (2 V).")
     moment_slope_per_deg: float = 0.0
     nose_first: PolarModel
     engine_first: PolarModel
@@ -278,19 +286,17 @@ def _read(value: Any, info: ValidationInfo) -> Any:
     """Replace the name or path of a vehicle file by its content; keep a value that already is content."""
     if not isinstance(value, str):
         return value
-    folder = (info.context or {}).get("folder", ".")
-    own = value.startswith(".") or value.endswith((".yaml", ".yml")) or "/" in value
-    path = Path(folder) / value if own else _DATA / f"{value}.yaml"
-    known = ", ".join(sorted(file.stem for file in _DATA.glob("*.yaml")))
-    if not path.is_file():
-        raise ValueError(f'there is no vehicle "{value}" (looked for {path.name}); known: {known}, or ./FILE.yaml')
-    if path.stat().st_size > _LARGEST_FILE:
-        raise ValueError(f"{path.name} is larger than 1 MiB")
-    try:
-        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except (YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path.name} is not YAML 1.2 in UTF-8: {error}") from error
-    return content
+    known = sorted(file.stem for file in _DATA.glob("*.yaml"))
+    if not own_file(value):
+        if value not in known:
+            raise ValueError(f'there is no vehicle "{value}"; known: {", ".join(known)}, or ./FILE.yaml')
+        return read_yaml(_DATA / f"{value}.yaml", VehicleModel, "a vehicle file")
+    return read_yaml(Path((info.context or {}).get("folder", ".")) / value, VehicleModel, "a vehicle file")
+
+
+def own_file(value: str) -> bool:
+    """Return whether a parameter is the path of a file instead of a name."""
+    return value.startswith(".") or value.endswith((".yaml", ".yml")) or "/" in value
 
 
 Vehicle = Annotated[VehicleModel, BeforeValidator(_read)]
@@ -300,13 +306,19 @@ def load_vehicle(name: str, folder: str | Path = ".") -> VehicleModel:
     """Read and check a vehicle file.
 
     Raises:
-      pydantic.ValidationError: names the field and the reason.
+      MissionError: names the position in the file and the reason.
+      pydantic.ValidationError: there is no vehicle of that name.
     """
 
     class Holder(BaseModel):
         vehicle: Vehicle
 
     return Holder.model_validate({"vehicle": name}, context={"folder": str(folder)}).vehicle
+
+
+def vehicle_schema() -> dict[str, Any]:
+    """Return the JSON Schema of vehicle files, for editors."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **VehicleModel.model_json_schema()}
 
 
 class FlyingParts(NamedTuple):
@@ -360,6 +372,9 @@ def build_body(vehicle: VehicleModel, stage: int = 0, carrying: bool = True) -> 
             engine_first=_polar(aero.engine_first, bool(cargo_mass)),
             moment_slope=aero.moment_slope_per_deg / DEGREE,
             damping=aero.damping,
+            yaw_length=aero.yaw_length_m,
+            axial_damping=aero.axial_damping,
+            axial_length=aero.axial_length_m or aero.yaw_length_m or aero.reference_length_m,
         ),
         limits=StructuralLimits(
             dynamic_pressure_nose_first=limits.dynamic_pressure_nose_first_pa,

@@ -60,7 +60,7 @@ def test_steering_reverses_with_dynamic_pressure() -> None:
 
 
 def test_a_descent_keeps_its_own_equations() -> None:
-    path = descend(BODY, 0.85, 1.0, 0.05, 8000.0, (9.0, 4.0))
+    path = descend(BODY, 0.85, 1.0, 0.05, 8000.0, (9.0, 4.0), 5000.0, 315.0)
     assert path.height[0] == 0.0
     assert path.speed[0] == 1.0
     flare = path.speed < 9.0
@@ -97,7 +97,7 @@ def test_gains_far_from_touchdown_solve_the_algebraic_riccati_equation() -> None
 
 
 def test_the_loop_on_its_own_model_ends_at_the_pad() -> None:
-    path = descend(BODY, 0.85, 1.0, PERIOD, 8000.0, (9.0, 4.0))
+    path = descend(BODY, 0.85, 1.0, PERIOD, 8000.0, (9.0, 4.0), 5000.0, 315.0)
     slopes = linearise(BODY, Site(), path)
     regulator = design(slopes, path, WEIGHTS, PERIOD)
     lit = int((path.level > 0.0).sum())
@@ -119,7 +119,7 @@ def test_the_loop_on_its_own_model_ends_at_the_pad() -> None:
 
 
 def test_what_the_model_expects_is_not_steered_against() -> None:
-    path = descend(BODY, 0.85, 1.0, PERIOD, 8000.0, (9.0, 4.0))
+    path = descend(BODY, 0.85, 1.0, PERIOD, 8000.0, (9.0, 4.0), 5000.0, 315.0)
     regulator = design(linearise(BODY, Site(), path), path, WEIGHTS, PERIOD)
     key = time_key(jnp.asarray(path.height[40]), jnp.asarray(path.speed[40]))
     level, pressure = jnp.asarray(path.level[40]), jnp.asarray(regulator.pressure[40])

@@ -20,11 +20,11 @@ from pydantic import Field
 from mission_rocket.booster import FlightParams
 from mission_rocket.controls import Setting, throttle_share
 from mission_rocket.guides.guidance import GuidanceLaw, accelerate_across, estimate_drag, estimate_lag, point, with_drag
-from mission_rocket.guides.prediction import Falling, brake, descend, predict_touchdown
+from mission_rocket.guides.prediction import Falling, brake, carried_wind, descend, predict_touchdown, wind_at
 from mission_rocket.measurement import Measurement
-from mission_rocket.physics.constants import DEGREE, WIND_SHAPE
+from mission_rocket.physics.constants import DEGREE
 from mission_rocket.physics.gravity import free_fall
-from mission_rocket.physics.tables import lookup, lookup_grid
+from mission_rocket.physics.tables import lookup_grid
 from mission_rocket.physics.vector import Scalar, Vector, norm
 
 _OVERDUE_S = 2.0
@@ -131,7 +131,7 @@ class EntryGuide(GuidanceLaw[EntryGuideParams]):
             velocity + pull * coast,
             jnp.asarray(m.altitude - drop),
             m.mass,
-            m.wind * (1.0 / lookup(WIND_SHAPE, m.altitude)),
+            carried_wind(self.site, m.wind, m.altitude),
         )
         # the impulse of the tail-off counts as a longer burn
         thrust = jnp.maximum(m.motion.levels[0], 0.01) * _ENGINES * body.engines[0].thrust
@@ -139,10 +139,10 @@ class EntryGuide(GuidanceLaw[EntryGuideParams]):
         braked = brake(body, self.site, top, jnp.where(cut, 0.0, burn) + tail, params.guide_load_m_s2)
         resisting = with_drag(body, drag)
         end = descend(resisting, self.site, braked, params.end_altitude_m)
-        wind = top.wind * lookup(WIND_SHAPE, params.end_altitude_m)
+        wind = wind_at(self.site, top.wind, params.end_altitude_m)
         low = jnp.minimum(m.altitude, params.end_altitude_m)
         begin = Falling(end.position, end.velocity, low, braked.mass, wind)
-        rest, seconds = predict_touchdown(resisting, begin, *_LANDING)
+        rest, seconds = predict_touchdown(resisting, begin, *_LANDING, self.site.winds)
         left = jnp.asarray(m.motion.propellant - (m.mass - braked.mass))
         return Prediction(rest, end.reach + end.kept * 0.5 * seconds, end.peak, norm(end.velocity), left)
 

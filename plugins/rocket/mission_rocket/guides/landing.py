@@ -107,7 +107,13 @@ class LandingGuideParams(FlightParams):
 
     engines: Literal[1, 3] = Field(1, description="Number of engines that burn.")
     reference_throttle: float = Field(0.864, gt=0.4, lt=1.0, description="Throttle at which the guide plans the burn.")
-    start_altitude_m: float = Field(7000.0, gt=500.0)
+    start_altitude_m: float = Field(7000.0, gt=500.0, le=40e3)
+    ignition_speed_m_s: float = Field(
+        315.0, ge=50.0, le=1000.0, description="Speed at ignition for which the lateral gains are designed."
+    )
+    touchdown_propellant_kg: float = Field(
+        5000.0, ge=0.0, description="Propellant at touchdown for which the lateral gains are designed."
+    )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -120,8 +126,18 @@ class LandingGuide(GuidanceLaw[LandingGuideParams]):
         params, flare = self.params, (_GAINS.flare_m_s, _GAINS.flare_m_s2)
         engines, highest = float(params.engines), 1.3 * params.start_altitude_m
         with jax.ensure_compile_time_eval():
-            path = descend(self.body, params.reference_throttle, engines, self.period_s, highest, flare)
-            return design(linearise(self.body, self.site, path), path, _GAINS.lateral, self.period_s)
+            path = descend(
+                self.body,
+                params.reference_throttle,
+                engines,
+                self.period_s,
+                highest,
+                flare,
+                params.touchdown_propellant_kg,
+                params.ignition_speed_m_s,
+            )
+            slopes = linearise(self.body, self.site, path)
+            return design(slopes, path, _GAINS.lateral, self.period_s, self.site.winds)
 
     def nominal(self) -> Estimate:
         """Return the initial estimate."""

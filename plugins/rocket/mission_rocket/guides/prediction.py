@@ -16,6 +16,7 @@ from mission_rocket.physics.gravity import Site, free_fall
 from mission_rocket.physics.tables import lookup, lookup_grid
 from mission_rocket.physics.vector import Scalar, Vector, norm
 from mission_rocket.physics.vehicle import Body
+from mission_rocket.physics.wind import Profile, profile_wind
 
 
 class Falling(NamedTuple):
@@ -38,6 +39,24 @@ class Descent(NamedTuple):
     kept: Array
 
 
+def carried_wind(site: Site, wind: Vector, altitude: Array) -> Vector:
+    """Return what a prediction keeps of the wind measured at an altitude, to find the wind elsewhere with `wind_at`.
+
+    With the envelope, that is the measured wind over the shape of the envelope; with the profile of the site, it is the
+    deviation from the profile.
+    """
+    if site.winds is None:
+        return wind * (1.0 / lookup(WIND_SHAPE, altitude))
+    return wind - profile_wind(site.winds, altitude)
+
+
+def wind_at(site: Site, carried: Vector, altitude: Scalar) -> Vector:
+    """Return the wind that a prediction expects at an altitude [m/s]."""
+    if site.winds is None:
+        return carried * lookup(WIND_SHAPE, altitude)
+    return carried + profile_wind(site.winds, altitude)
+
+
 def resistance(body: Body, height: Array, through: Vector) -> tuple[Array, Array]:
     """Return (drag over airspeed [N s/m] engines first along the flow, dynamic pressure [Pa])."""
     air, speed = atmosphere(height), norm(through, 1.0)
@@ -50,12 +69,12 @@ def resistance(body: Body, height: Array, through: Vector) -> tuple[Array, Array
 def brake(body: Body, site: Site, begin: Falling, seconds: Array, load: float) -> Falling:
     """Predict a burn against the flow at an axial load [m/s2], in 3 midpoint steps.
 
-    The wind of `begin` scales the profile of the wind.
+    The wind of `begin` is that of `carried_wind`.
     """
     span, exhaust, wind = seconds / 3, body.engines[0].thrust / body.engines[0].flow, begin.wind
 
     def rate(at: Vector, v: Vector, height: Array) -> tuple[Vector, Array]:
-        through = v - wind * lookup(WIND_SHAPE, height)
+        through = v - wind_at(site, wind, height)
         slowed, _ = resistance(body, height, through)
         speed = norm(through, 1.0)
         return free_fall(site, at, v) - through * (load / speed), slowed * speed
@@ -75,13 +94,13 @@ def brake(body: Body, site: Site, begin: Falling, seconds: Array, load: float) -
 def descend(body: Body, site: Site, begin: Falling, level: float) -> Descent:
     """Predict a fall along the flow to the altitude `level` [m].
 
-    The wind of `begin` scales the profile of the wind; the steps are midpoint steps in altitude.
+    The wind of `begin` is that of `carried_wind`; the steps are midpoint steps in altitude.
     """
     steps, mass, wind = 12, begin.mass, begin.wind
     drop = jnp.maximum(begin.altitude - level, 0.0) / steps
 
     def rate(at: Vector, v: Vector, height: Array) -> tuple[Vector, Array, Array]:
-        through = v - wind * lookup(WIND_SHAPE, height)
+        through = v - wind_at(site, wind, height)
         slowed, pressure = resistance(body, height, through)
         fading = slowed / mass
         return free_fall(site, at, v) - through * fading, fading, pressure
@@ -106,19 +125,25 @@ def descend(body: Body, site: Site, begin: Falling, level: float) -> Descent:
 
 
 def predict_touchdown(
-    body: Body, begin: Falling, ignition: Scalar, throttle: Scalar, engines: Scalar
+    body: Body, begin: Falling, ignition: Scalar, throttle: Scalar, engines: Scalar, winds: Profile | None = None
 ) -> tuple[Vector, Array]:
     """Predict where the vehicle comes to rest if it only brakes against the flow, and how long that takes [s].
 
     Down to the altitude `ignition` [m] it falls (6 midpoint steps in height), then brakes at constant throttle to
     rest (12 steps in speed): against the flow at high speed, and at the end against the velocity over ground. The wind is
-    linear in altitude, as the envelope is below 10 km.
+    linear in altitude, as the envelope is below 10 km, or follows the profile of the site.
     """
     engine = body.engines[0]
+    off_profile = begin.wind if winds is None else begin.wind - profile_wind(winds, begin.altitude)
+
+    def fast(v: Vector) -> Array:
+        return jnp.clip((-v.z - 54.1) / 50.0, 0.0, 1.0)
 
     def push(h: Scalar, v: Vector, thrust: Scalar) -> Vector:
-        share = (h + 1500.0) / (begin.altitude + 1500.0) * jnp.clip((-v.z - 54.1) / 50.0, 0.0, 1.0)
-        through = v - begin.wind * share
+        share = (h + 1500.0) / (begin.altitude + 1500.0) * fast(v)
+        through = v - off_profile * share
+        if winds is not None:
+            through = through - profile_wind(winds, h) * fast(v)
         slowed, _ = resistance(body, jnp.maximum(h, 0.0), through)
         return through * -(slowed / begin.mass + thrust / norm(through, 1.0))
 

@@ -26,11 +26,13 @@ from mission_rocket.physics.state import idle, nominal, start_state
 from mission_rocket.physics.tables import lookup_grid
 from mission_rocket.physics.vector import Scalar, Vector, quaternion_of_axis
 from mission_rocket.physics.vehicle import Body
-from mission_rocket.physics.wind import Wind, steady_wind
+from mission_rocket.physics.wind import Profile, Wind, steady_wind
 
 _MOVING = 6  # states that move; the three after them are disturbances
 # Steps of the central differences, in the order of states, commands and wind: m, m/s, rad, rad/s.
 _DIFFERENCE = (10.0, 1.0, DEGREE, DEGREE, DEGREE, DEGREE, DEGREE, DEGREE, 1.0)
+_SLOWEST_M_S = 1.0
+_MOST_ROWS = 4000  # a descent that takes longer than any landing is not followed to its top
 _HEAVIEST = 2.5  # bound on the actual thrust or pressure over the nominal one, and on its inverse
 
 
@@ -99,8 +101,8 @@ def descend(
     period: float,
     highest_m: float,
     flare: tuple[float, float],
-    left_kg: float = 5000.0,
-    lights_m_s: float = 315.0,
+    left_kg: float,
+    lights_m_s: float,
 ) -> Descent:
     """Integrate a vertical landing backwards in time, from 1 m/s at the ground.
 
@@ -121,7 +123,7 @@ def descend(
     engine = body.engines[0]
     rows = []
     h, v, left, falling = 0.0, 1.0, left_kg, False
-    while h < highest_m:
+    while h < highest_m and len(rows) < _MOST_ROWS:
         falling = falling or v >= lights_m_s
         mass = body.dry_mass + left
         drag = 0.5 * np.interp(h, heights, density) * v * v * body.aerodynamics.area
@@ -139,14 +141,14 @@ def descend(
             braking = (engines * (throttle * engine.thrust - against) + drag) / mass - LANDING_GRAVITY_M_S2
         rows.append((h, v, level, left))
         h += v * period + 0.5 * braking * period**2
-        v += braking * period
+        v = max(v + braking * period, _SLOWEST_M_S)  # a body that falls ever faster, followed back in time
         left += engines * level * engine.flow * period
     return Descent(*np.array(rows).T)
 
 
 def linearise(body: Body, site: Site, path: Descent) -> np.ndarray:
     """Return the derivatives [rows, 6, 9] of the rates of the moving states by these states, commands and wind."""
-    site = site._replace(rotation=0.0)
+    site = site._replace(rotation=0.0, winds=None)
 
     def rates(z: Array, row: Array) -> Array:
         height, speed, level, left = row
@@ -173,13 +175,13 @@ def linearise(body: Body, site: Site, path: Descent) -> np.ndarray:
     return np.swapaxes((ahead - behind) / (2.0 * steps[:, None]), 1, 2)
 
 
-def design(slopes: np.ndarray, path: Descent, weights: Weights, period: float) -> Regulator:
+def design(
+    slopes: np.ndarray, path: Descent, weights: Weights, period: float, winds: Profile | None = None
+) -> Regulator:
     """Return the gains along a descent of one row per `period`; plain numpy, computed once per phase."""
     air = jax.jit(jax.vmap(atmosphere))(jnp.asarray(path.height))
     pressure = 0.5 * np.asarray(air.density, float) * path.speed**2
-    # the wind fades towards the ground as the 75th percentile of the envelope does
-    envelope = nominal().wind._replace(percentile=jnp.full((), 75.0))
-    wind = np.asarray(jax.jit(jax.vmap(lambda h: steady_wind(envelope, h).x))(jnp.asarray(path.height)), float)
+    wind = _wind_speeds(path, winds)
 
     size = len(Lateral._fields)
     at_touchdown = np.zeros((size, size))
@@ -209,6 +211,18 @@ def design(slopes: np.ndarray, path: Descent, weights: Weights, period: float) -
         expected.append(system[[1, 3], :size] * ([1.0] * 7 + [0.0] * 2))
     key = time_key(jnp.asarray(path.height), jnp.asarray(path.speed))
     return Regulator(*(np.asarray(part, np.float32) for part in (key, gains, expected, path.level, pressure)))
+
+
+def _wind_speeds(path: Descent, winds: Profile | None) -> np.ndarray:
+    """Return the wind speeds by which the wind is expected to fade towards the ground [rows].
+
+    They are those of the 75th percentile of the envelope or, with a profile, of the profile, and at least 1 m/s.
+    """
+    if winds is not None:
+        parts = [np.interp(path.height, table.x, table.y) for table in winds]
+        return np.maximum(np.hypot(*parts), 1.0)
+    envelope = nominal().wind._replace(percentile=jnp.full((), 75.0))
+    return np.asarray(jax.jit(jax.vmap(lambda h: steady_wind(envelope, h).x))(jnp.asarray(path.height)), float)
 
 
 def regulate(

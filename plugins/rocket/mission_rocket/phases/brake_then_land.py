@@ -50,7 +50,7 @@ class Params(landing_burn.LandingBox):
 
     residual: float = booster.residual_field(0.1)
     reference_throttle: float = Field(0.864, gt=0.4, lt=1.0, description="Throttle at which the guide plans to land.")
-    start_altitude_m: float = Field(30_000.0, gt=15e3, le=70e3)
+    start_altitude_m: float = Field(30_000.0, gt=20e3, le=70e3)
 
 
 class State(NamedTuple):

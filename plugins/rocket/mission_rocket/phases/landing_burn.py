@@ -61,6 +61,7 @@ class Params(LandingBox, LandingGuideParams):
     residual: float = booster.residual_field(0.1)
     start_speed_m_s: float = Field(385.0, gt=0.0)
     start_propellant_kg: float = Field(10_000.0, gt=0.0)
+    start_propellant_spread_kg: float = Field(3500.0, ge=0.0, description="To either side, uniform.")
     start_miss_m: float = Field(200.0, ge=0.0)
 
     @field_validator("engines", mode="before")
@@ -139,16 +140,16 @@ class LandingBurn(BoosterPhase[State]):
         speed = params.start_speed_m_s + 55.0 * n[0]
         velocity_x, velocity_y = -60.0 + 60.0 * n[1], 20.0 * n[2]
         velocity = Vector(velocity_x, velocity_y, -jnp.sqrt(speed**2 - velocity_x**2 - velocity_y**2))
-        back = steady_wind(dispersion.wind, params.start_altitude_m) - velocity
+        back = steady_wind(dispersion.wind, params.start_altitude_m, self.site.winds) - velocity
         axis = back * (1.0 / norm(back)) + Vector(0.03 * n[5], 0.03 * n[6], 0.0)
-        propellant = params.start_propellant_kg + 3500.0 * n[7]
+        propellant = params.start_propellant_kg + params.start_propellant_spread_kg * n[7]
         above = Vector(zero, zero, zero + params.start_altitude_m)
         ignitions = (1.0,) * len(self.body.engines)
         flight = self.place(dispersion, gust_key, above, velocity, axis, propellant, ignitions)
         m = measure(self.body, self.site, flight, self.engine_first)
         falling = Falling(m.motion.position, m.motion.velocity, m.altitude, m.mass, m.wind)
         engines, throttle = float(params.engines), params.reference_throttle
-        rest, _ = predict_touchdown(self.body, falling, 2700.0, throttle, engines)
+        rest, _ = predict_touchdown(self.body, falling, 2700.0, throttle, engines, self.site.winds)
         miss = params.start_miss_m
         position = Vector(miss * n[3] - rest.x, miss * n[4] - rest.y, above.z)
         return flight._replace(state=flight.state._replace(motion=m.motion._replace(position=position)))

@@ -86,9 +86,15 @@ def body_wrench(body: Body, dispersion: Dispersion, flow: Flow, rates: Vector, m
     )
     if aero.moment_slope:  # turns the axis within the plane of incidence, about z x flow
         slope = pressed * aero.length * aero.moment_slope * flow.incidence / (flow.across * flow.airspeed)
-        moment = moment + Vector(flow.velocity.y * slope, -flow.velocity.x * slope, jnp.zeros_like(slope))
+        in_yaw = slope if aero.yaw_length is None else slope * (aero.yaw_length / aero.length)
+        moment = moment + Vector(flow.velocity.y * in_yaw, -flow.velocity.x * slope, jnp.zeros_like(slope))
     damping = -pressed * aero.length**2 * aero.damping * 0.5 / jnp.maximum(flow.airspeed, 1.0)
-    return Wrench(force, moment + Vector(rates.x * damping, rates.y * damping, jnp.zeros_like(damping)))
+    in_yaw = damping if aero.yaw_length is None else damping * (aero.yaw_length / aero.length) ** 2
+    axial = jnp.zeros_like(damping)
+    if aero.axial_damping:
+        rolling = -pressed * aero.axial_length**2 * aero.axial_damping
+        axial = rates.z * rolling * 0.5 / jnp.maximum(flow.airspeed, 1.0)
+    return Wrench(force, moment + Vector(rates.x * in_yaw, rates.y * damping, axial))
 
 
 def fin_wrench(body: Body, motion: Motion, flow: Flow, mass: MassProperties) -> Wrench:

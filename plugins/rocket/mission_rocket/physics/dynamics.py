@@ -37,7 +37,7 @@ def loads(body: Body, site: Site, dispersion: Dispersion, motion: Motion, comman
     """Evaluate all forces and moments; `gust` is the turbulent wind in the local frame, held over a step [m/s]."""
     height = altitude(site, motion.position)
     air = atmosphere(height)
-    wind = steady_wind(dispersion.wind, height) + gust
+    wind = steady_wind(dispersion.wind, height, site.winds) + gust
     stream = flow(air, rotate_back(motion.attitude, motion.velocity - wind))
     mass = mass_properties(body, dispersion.dry_mass, motion.propellant, motion.rcs_propellant)
     engines, propellant_flow = engine_wrench(body, dispersion, motion, mass, air.pressure)

@@ -91,7 +91,7 @@ def advance(body: Body, site: Site, dispersion: Dispersion, state: State, comman
 def blow(site: Site, dispersion: Dispersion, state: State, key: Array, seconds: Scalar) -> State:
     """Advance the turbulence by `seconds`. Key consumed."""
     height = altitude(site, state.motion.position)
-    wind = steady_wind(dispersion.wind, height)
+    wind = steady_wind(dispersion.wind, height, site.winds)
     speed = norm(state.motion.velocity - wind, 1e-6)
     return state._replace(gust=advance_gust(state.gust, key, speed, height, seconds))
 

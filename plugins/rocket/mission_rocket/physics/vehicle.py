@@ -93,7 +93,11 @@ class Polar(NamedTuple):
 
 
 class Aerodynamics(NamedTuple):
-    """Aerodynamics nose first and engines first; `moment_slope` is C_m per rad, `damping` -C_mq on length^2 / (2 V)."""
+    """Aerodynamics nose first and engines first; `moment_slope` is C_m per rad, `damping` -C_mq on length^2 / (2 V).
+
+    `length` refers pitch, about the body's y axis, and yaw unless `yaw_length` is given; `axial_damping`, -C_lp, is on
+    `axial_length` in the same way.
+    """
 
     area: Scalar
     length: float
@@ -101,6 +105,9 @@ class Aerodynamics(NamedTuple):
     engine_first: Polar
     moment_slope: float
     damping: float
+    yaw_length: float | None = None
+    axial_damping: float = 0.0
+    axial_length: float = 0.0
 
 
 class StructuralLimits(NamedTuple):

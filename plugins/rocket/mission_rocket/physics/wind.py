@@ -1,6 +1,7 @@
 """Steady wind by percentile and azimuth, and Dryden turbulence as a state.
 
-Steady: Cape Kennedy quasi-steady envelope by altitude and percentile; below 1 km the 1/7 power law.
+Steady: Cape Kennedy quasi-steady envelope by altitude and percentile, below 1 km the 1/7 power law; or a profile by
+altitude, such as a sounding.
 Turbulence: the Dryden spectra of MIL-F-8785C, section 3.7, along (first order) and across (second
 order) the flow. The states are kept at unit variance and advanced by their exact transition, so
 that the variance is right for any step; intensity and length only scale them.
@@ -49,6 +50,13 @@ class Wind(NamedTuple):
     uniform: Scalar = 0.0
 
 
+class Profile(NamedTuple):
+    """The steady wind by altitude as plain floats: components [m/s] in the local frame; the end values hold outside."""
+
+    x: Table
+    y: Table
+
+
 class Gust(NamedTuple):
     """Standardised Dryden states: `along`, and two for each direction across; float32 scalars."""
 
@@ -64,11 +72,19 @@ def calm() -> Wind:
     return Wind(jnp.zeros(()), jnp.ones(()), jnp.zeros(()), jnp.zeros(()), jnp.zeros(()))
 
 
-def steady_wind(wind: Wind, altitude: Scalar) -> Vector:
-    """Return the horizontal wind [m/s] in the local frame."""
+def steady_wind(wind: Wind, altitude: Scalar, profile: Profile | None = None) -> Vector:
+    """Return the horizontal wind [m/s] in the local frame; a profile replaces the envelope, not the uniform part."""
+    if profile is not None:
+        extra = Vector(wind.uniform * wind.along_x, wind.uniform * wind.along_y, 0.0 * altitude)
+        return profile_wind(profile, altitude) + extra
     speed = lookup_grid(_ENVELOPE, altitude, wind.percentile) * jnp.clip(wind.percentile / 50.0, 0.0, 1.0)
     speed = speed * ((jnp.clip(altitude, 0.0, 1000.0) + 10.0) / 1010.0) ** (1.0 / 7.0) + wind.uniform
     return Vector(speed * wind.along_x, speed * wind.along_y, jnp.zeros_like(speed))
+
+
+def profile_wind(profile: Profile, altitude: Scalar) -> Vector:
+    """Return the wind of a profile [m/s] in the local frame."""
+    return Vector(lookup(profile.x, altitude), lookup(profile.y, altitude), 0.0 * altitude)
 
 
 def start_gust(key: Array) -> Gust:

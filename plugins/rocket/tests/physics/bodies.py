@@ -27,7 +27,6 @@ from mission_rocket.physics.vehicle import (
 UPRIGHT = Quaternion(1.0, 0.0, 0.0, 0.0)
 STILL = Vector(0.0, 0.0, 0.0)
 EQUATOR = {"latitude": 0.0}
-NASA = Site(radius=6_378_137.0, surface_gravity=9.814197, latitude=0.0)
 ROUND = Site(radius=6_371_007.2, surface_gravity=3.986004418e14 / 6_371_007.2**2, rotation=0.0, latitude=0.0)
 EARTH_AT_REST = Site(rotation=0.0)
 G0 = 9.80665

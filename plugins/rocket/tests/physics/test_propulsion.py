@@ -226,3 +226,14 @@ def test_rcs_stops_when_empty() -> None:
     flown = fly(body, SPACE, at(body), 5.0, command=told).motion
     assert flown.rcs_propellant[-1] == 0.0
     assert flown.rates.x[-1] == flown.rates.x[-2] > 1.0
+
+
+@pytest.mark.parametrize(("share", "burnt"), [(0.02, 0.5), (0.48, 0.5), (0.52, 5 / 6), (0.98, 5 / 6), (1.02, 1.0)])
+def test_a_tank_that_runs_dry_inside_a_step_burns_half_or_five_sixths_of_it(within, share: float, burnt: float) -> None:
+    """As docs/physics.md says: the stages of the integrator either burn or do not."""
+    step_s, group = 0.1, engine(thrust=1e4)
+    body = plain(engines=(group,), propellant=share * step_s * group.flow)
+    state = at(body, levels=(1.0,))._replace(lit_for=(jnp.float32(10.0),))
+    command = idle(body)._replace(throttle=(jnp.float32(1.0),))
+    moved = last(fly(body, SPACE, state, step_s, step_s, step_s, command=command))
+    within("gain over a full step", float(moved.motion.velocity.z) / (step_s * 10.0) - burnt, 0.002)

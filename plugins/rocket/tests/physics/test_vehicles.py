@@ -1,22 +1,32 @@
-"""Vehicle files: the default one, one of a user's own, and wrong ones, refused with the field and the reason."""
+"""Vehicle files: the default one, one of a user's own, and wrong ones, refused with the place and the reason."""
 
 from __future__ import annotations
 
 import copy
+import itertools
+import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import mission_rocket
 import numpy as np
 import pytest
+from mission_rocket.booster import FlightParams
+from mission_rocket.dispersions import Dispersions
 from mission_rocket.physics.vehicle import mass_properties
 from mission_rocket.vehicles import Vehicle, VehicleModel, build_body, load_vehicle
 from pydantic import BaseModel, ConfigDict, ValidationError
 from ruamel.yaml import YAML
 
+from mission import MissionError, load_mission, resolve_mission
+
 FILE = Path(mission_rocket.__file__).parent / "data" / "falcon9_class.yaml"
+ROOT = Path(__file__).parents[4]
+EXAMPLE = ROOT / "missions" / "vehicles" / "small_booster.yaml"
 CONTENT = YAML(typ="safe", pure=True).load(FILE.read_text(encoding="utf-8"))
 
 
@@ -128,10 +138,6 @@ def test_wrong_vehicles_are_refused(name: str) -> None:
     assert reason in error["msg"]
 
 
-def test_the_file_as_it_is_passes() -> None:
-    assert VehicleModel.model_validate(CONTENT) == load_vehicle("falcon9_class")
-
-
 class Params(BaseModel):
     """As a phase declares it."""
 
@@ -151,21 +157,100 @@ def test_a_file_of_one_s_own(tmp_path: Path) -> None:
     assert again == params
 
 
+NESTED = "a: &a [x, x]\n" + "".join(
+    f"{b}: &{b} [*{a}, *{a}, *{a}, *{a}]\n" for a, b in itertools.pairwise("abcdefghijklmnop")
+)
+
+
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "where", "part"),
     [
-        (None, 'there is no vehicle "./mine.yaml"'),
-        ("stages: [", "is not YAML 1.2"),
-        ("x" * (1 << 20) + "x", "larger than 1 MiB"),
+        (None, "mine.yaml", "no such file"),
+        ("stages: [", "mine.yaml:1:10", "YAML 1.2"),
+        ("x" * ((1 << 16) + 1), "mine.yaml", "at most 65536 bytes"),
+        (NESTED, "mine.yaml:1:4", "no anchors or aliases"),
+        (
+            FILE.read_text(encoding="utf-8").replace("dry_mass_kg: 25600.0", "dry_mass_kg: -1.0"),
+            "mine.yaml:11:5: stages[0].dry_mass_kg",
+            "greater than 0",
+        ),
+        (
+            FILE.read_text(encoding="utf-8").replace("lag_s: 0.25,", "lag_s: 0.01,"),
+            "mine.yaml:44:30: stages[0].gimbal.lag_s",
+            "0.05",
+        ),
     ],
 )
-def test_files_that_cannot_be_read(tmp_path: Path, text: str | None, message: str) -> None:
+def test_files_that_are_refused(tmp_path: Path, text: str | None, where: str, part: str) -> None:
+    """By the reader of mission files, with the position in the vehicle file."""
     if text is not None:
         (tmp_path / "mine.yaml").write_text(text, encoding="utf-8")
-    with pytest.raises(ValidationError, match=message):
+    with pytest.raises(MissionError) as refused:
         load_vehicle("./mine.yaml", tmp_path)
+    assert where in refused.value.where
+    assert part in str(refused.value)
+    assert refused.value.exit_code == 2
+
+
+def test_files_that_never_end_are_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    for name in ("./pipe.yaml", "/dev/zero", "."):
+        with pytest.raises(MissionError, match=r"regular file|a folder"):
+            load_vehicle(name, tmp_path)
+
+
+def test_the_reader_gives_the_values_of_the_file() -> None:
+    assert VehicleModel.model_validate(CONTENT) == load_vehicle("falcon9_class")
+
+
+@pytest.mark.parametrize("engine", [-1, 0, 8])
+def test_engines_that_can_be_out(engine: int) -> None:
+    assert FlightParams(dispersions=Dispersions(engine_out=engine)).dispersions.engine_out == engine
+
+
+def test_an_engine_that_does_not_exist_is_refused_with_its_place(tmp_path: Path) -> None:
+    (tmp_path / "mission.yaml").write_text(
+        "name: trial\nparams:\n  dispersions: {engine_out: 9}\nphases:\n  - {name: up, plugin: ascent}\n",
+        encoding="utf-8",
+    )
+    with pytest.raises(MissionError) as refused:
+        resolve_mission(load_mission(tmp_path / "mission.yaml"))
+    assert refused.value.where == "mission.yaml:3:17: params.dispersions.engine_out"
+    assert "from 0 to 8" in refused.value.expected
+    assert refused.value.found == "9"
+
+
+def test_braking_from_too_low_names_the_parameter(tmp_path: Path) -> None:
+    """It used to reach the guide of the entry burn, whose error pydantic printed."""
+    (tmp_path / "mission.yaml").write_text(
+        "name: trial\nphases:\n  - {name: land, plugin: brake_then_land, params: {start_altitude_m: 18000.0}}\n",
+        encoding="utf-8",
+    )
+    with pytest.raises(MissionError) as refused:
+        resolve_mission(load_mission(tmp_path / "mission.yaml"))
+    assert "params.start_altitude_m" in refused.value.where
+    assert "greater than 20000" in refused.value.expected
 
 
 def test_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(ValidationError, match="known: falcon9_class, nasa_two_stage"):
         load_vehicle("saturn")
+
+
+def test_the_schema_is_current_and_describes_the_files() -> None:
+    stored = json.loads((ROOT / "docs" / "vehicle.schema.json").read_text(encoding="utf-8"))
+    assert stored == mission_rocket.vehicle_schema(), "run `make docs`"
+    for path in (FILE, FILE.with_name("nasa_two_stage.yaml"), EXAMPLE):
+        jsonschema.validate(YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8")), stored)
+    with pytest.raises(jsonschema.ValidationError, match="colour"):
+        jsonschema.validate(edited(put("stages.0.colour", "white")), stored)
+
+
+def test_the_example_is_lighter_and_names_its_schema() -> None:
+    mass = [
+        float(mass_properties(build_body(vehicle, carrying=False), 1.0, 0.0).mass)
+        for vehicle in (load_vehicle(f"./{EXAMPLE.name}", EXAMPLE.parent), load_vehicle("falcon9_class"))
+    ]
+    assert mass[0] < 0.4 * mass[1]
+    first = EXAMPLE.read_text(encoding="utf-8").splitlines()[0]
+    assert (EXAMPLE.parent / first.partition("schema=")[2]).resolve() == ROOT / "docs" / "vehicle.schema.json"

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from mission.errors import printable
-from mission.gate import counted
 from mission.hooks import Event, hookimpl
+from mission.missionfile.gate import counted
 
 _PLAIN_EVERY_S = 5.0
 _COUNTED = ("count", "flights", "starts", "looks")  # of the event of a gate

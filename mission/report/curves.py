@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from mission.errors import InputError, machine_errors
-from mission.gate import counted
+from mission.missionfile.gate import counted
 from mission.observers.metrics import MetricsLine, read_metrics
 from mission.report.charts import Chart, span
 from mission.report.folder import SUMMARY, write_page

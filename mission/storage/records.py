@@ -1,6 +1,6 @@
 """Every record that is stored beside arrays: typed, with a format number, and upgraded if it is older.
 
-To change a record: change its model, raise `FORMAT` (and the format of `mission.gate.GateVerdict`), and extend
+To change a record: change its model, raise `FORMAT` (and the format of `mission.missionfile.gate.GateVerdict`), and extend
 `upgrade` with the step from the previous format. A new option of a plugin or learner is not such a change, because
 configurations are stored as JSON and compared through the current models (`mission.missionfile.changes`).
 """
@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import ConfigDict, Field, JsonValue, StringConstraints, model_validator
 
 from mission.devices import Machine
-from mission.gate import GateVerdict
+from mission.missionfile.gate import GateVerdict
 from mission.missionfile.models import Name
 from mission.missionfile.phases import Phase, PhaseConfiguration
 from mission.storage.stored import check_format, read_stored

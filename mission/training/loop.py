@@ -20,7 +20,7 @@ from mission.devices import replicate
 from mission.flight.batches import fly_rows, name_key
 from mission.flight.fly import PhaseFlight
 from mission.flight.trees import count
-from mission.gate import GateVerdict, gate_verdict
+from mission.missionfile.gate import GateVerdict, gate_verdict
 from mission.missionfile.phases import TrainedPhase
 from mission.storage.records import EvaluationRecord, RunProgress
 from mission.training.bank import TerminalBank

@@ -19,8 +19,8 @@ from mission import PhaseSpec, fly_mission, load_mission
 from mission.cli import app
 from mission.errors import PluginError
 from mission.flight.batches import compile_flight, fly_rows
-from mission.gate import ChannelGate, Gate, gate_verdict
 from mission.learner import Transition
+from mission.missionfile.gate import ChannelGate, Gate, gate_verdict
 from mission.missionfile.phases import TrainedPhase
 from mission.report.bands import GRID_POINTS
 from mission.report.charts import Chart, nice_ticks

@@ -14,7 +14,7 @@ from factory import MISSION, run_cli, write_mission
 
 from mission import fly_mission, load_mission, train_mission
 from mission.errors import FormatError, MachineError
-from mission.gate import Gate, gate_verdict
+from mission.missionfile.gate import Gate, gate_verdict
 from mission.storage.baseline import BASELINE, read_baseline
 from mission.storage.records import FORMAT, PolicyRecord, StepRecord, read_record, upgrade
 from mission.storage.steps import PhaseFolder

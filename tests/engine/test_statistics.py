@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mission.gate import ChannelGate, Gate, gate_verdict
+from mission.missionfile.gate import ChannelGate, Gate, gate_verdict
 from mission.statistics import distribution, rate, wilson
 
 

@@ -27,7 +27,7 @@ MISSION = ROOT / "missions" / "return_to_launch_site.yaml"
 PHASES = ("ascent", "boostback", "arc", "entry", "landing")
 SMALL = (
     "budget={env_steps: 4096}",
-    "evaluation={every_env_steps: 2048, flights: 50}",
+    "evaluation={every_env_steps: 4096, flights: 50}",
     "bank={flights: 100, minimum: 2}",
     "gate=null",
     "sac.buffer_size=20000",
@@ -55,30 +55,30 @@ def main() -> None:
     options.add_argument("--phases", type=int, default=len(PHASES), help="only the first N phases")
     arguments = options.parse_args()
     sys.path.insert(0, str(ROOT / "tests" / "engine"))
-    import kills
+    import killing
 
     draw, hits, runs, different = random.Random(arguments.seed), 0, 0, []
     chosen = PHASES[: arguments.phases]
     more = small_budgets(chosen) + [part for name in chosen for part in ("--phase", name)]
     with tempfile.TemporaryDirectory() as folder:
-        command = kills.train_command(MISSION, Path(folder) / "whole", *more)
+        command = killing.train_command(MISSION, Path(folder) / "whole", *more)
         began = time.monotonic()
-        kills.finish(command, timeout_s=7200.0)
+        killing.finish(command, timeout_s=7200.0)
         whole_s = time.monotonic() - began
-        reference = kills.results(Path(folder) / "whole" / "return_to_launch_site")
+        reference = killing.results(Path(folder) / "whole" / "return_to_launch_site")
         print(f"uninterrupted: {whole_s:.0f} s, phases {', '.join(reference)}", flush=True)
         while hits < arguments.kills:
             runs += 1
             checkpoints, of_run, ended = Path(folder) / f"run{runs}", hits, False
-            command = kills.train_command(MISSION, checkpoints, *more)
+            command = killing.train_command(MISSION, checkpoints, *more)
             while hits < arguments.kills and not ended:
                 after_chunk = hits % 2 == 0
                 moment = draw.uniform(0.0, 3.0 if after_chunk else 1.5 * whole_s / len(chosen))
-                hit = kills.kill_once(command, checkpoints, moment, after_chunk)
+                hit = killing.kill_once(command, checkpoints, moment, after_chunk)
                 hits, ended = hits + hit, not hit
             if not ended:
-                kills.finish(command, timeout_s=7200.0)
-            wrong = differences(reference, kills.results(checkpoints / "return_to_launch_site"))
+                killing.finish(command, timeout_s=7200.0)
+            wrong = differences(reference, killing.results(checkpoints / "return_to_launch_site"))
             different += [f"run {runs}: {name}" for name in wrong]
             print(f"run {runs}: {hits - of_run} kills, {len(wrong)} phases differ", flush=True)
     common.print_table([("kills", "runs", "differences"), (str(hits), str(runs), ", ".join(different) or "0")])

@@ -15,7 +15,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import pytest
 from factory import CART, MISSION, fake_distribution, run_cli, write_mission
-from kills import finish, kill_once, results, start, train_command
+from killing import finish, kill_once, results, start, train_command
 
 from mission import fly_mission, load_mission, train_mission
 from mission.devices import describe

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Generator, Mapping
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated, Any, TextIO
 
 from mission.training.signals import STOPPED, finish_process, quiet_threads, started_as_program, watch_signals
 
@@ -18,6 +18,7 @@ if _PROGRAM:
     watch_signals()  # before anything else, so that Ctrl-C prints no traceback of an import
 
 import typer  # noqa: E402
+from typer.core import TyperCommand  # noqa: E402
 
 from mission.errors import InputError, MachineError, machine_errors, printable  # noqa: E402
 
@@ -98,14 +99,12 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def options(
-    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; write it before the command.")] = False,
 ) -> None:
     """Parse the options of every command."""
-    context.with_resource(_results_alone())
 
 
 _streams: list[TextIO] = []  # of the results; the last is that of the command that runs
@@ -140,6 +139,15 @@ def _results_alone() -> Generator[None]:
             os.close(descriptor)
 
 
+class _Command(TyperCommand):
+    """A command that runs with standard output reserved for its results; its `--help` is printed before that."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        with _results_alone():
+            return super().invoke(ctx)
+
+
 def _say(*lines: str) -> None:
     """Print lines of a result."""
     typer.echo("\n".join(printable(line) for line in lines), file=_results())
@@ -150,7 +158,7 @@ def _results() -> TextIO:
     return _streams[-1] if _streams else sys.stdout
 
 
-@app.command()
+@app.command(cls=_Command)
 def plugins(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """List the installed phase plugins, observers and missions from their metadata; none is imported."""
     from mission.hooks import MISSION_GROUP, OBSERVER_GROUP, PHASE_GROUP
@@ -176,7 +184,7 @@ def plugins(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")]
         _say(f"{row['group']:18} {row['name']:24} {row['distribution']} {row['version']}  {row['target']}{mark}")
 
 
-@app.command()
+@app.command(cls=_Command)
 def check(file: File, overrides: Set = None, local: Local = False) -> None:
     """Parse, resolve and link a mission, and print what would run; nothing is trained."""
     from mission.devices import configure
@@ -204,7 +212,7 @@ def check(file: File, overrides: Set = None, local: Local = False) -> None:
         )
 
 
-@app.command()
+@app.command(cls=_Command)
 def schema(
     output: Annotated[
         Path | None,
@@ -217,7 +225,7 @@ def schema(
     _write(json.dumps(mission_schema(), indent=2) + "\n", output)
 
 
-@app.command()
+@app.command(cls=_Command)
 def train(
     file: File,
     checkpoints: Checkpoints = None,
@@ -279,7 +287,7 @@ def train(
         _say(f"{record.name}: {record.status}, {record.env_steps:,} vehicle steps{success}{gate}")
 
 
-@app.command()
+@app.command(cls=_Command)
 def fly(
     file: File,
     checkpoints: Checkpoints = None,
@@ -331,7 +339,7 @@ def fly(
         _say(f"report: {report_dir / 'index.html'}")
 
 
-@app.command()
+@app.command(cls=_Command)
 def report(
     folder: Annotated[Path, typer.Argument(help="A report folder, or checkpoints/MISSION of a training run.")],
     mission_file: Annotated[
@@ -368,7 +376,7 @@ def report(
     _say(str(report_again(folder, mission, allow_local_plugins=local)))
 
 
-@app.command()
+@app.command(cls=_Command)
 def compare(
     first: Annotated[Path, typer.Argument(help="Mission file or name, or folder of checkpoints.")],
     second: Annotated[Path, typer.Argument(help="The other one.")],
@@ -415,7 +423,7 @@ def compare(
     print_comparison(result, _results())
 
 
-@app.command()
+@app.command(cls=_Command)
 def recertify(
     folder: Annotated[Path, typer.Argument(help="checkpoints/MISSION, with policies and baseline.npz.")],
     mission_file: Annotated[
@@ -453,7 +461,7 @@ def recertify(
             _say(*(f"  {difference}" for difference in outcomes.differences))
 
 
-@app.command()
+@app.command(cls=_Command)
 def new(
     name: Annotated[str, typer.Argument(help="Name of the mission and its phase, e.g. parachute_descent.")],
     directory: Annotated[

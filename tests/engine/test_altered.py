@@ -32,8 +32,8 @@ def copy(stored, tmp_path):
 
 
 def test_alterations_raise_no_exception_and_change_no_number_silently(stored):
-    files, findings = altered.run(stored, count=1000, seconds=5.0)
-    assert files.total() > 5
+    files, findings = altered.run(stored, count=16)
+    assert files.total() == 16
     assert findings == []
 
 
@@ -85,6 +85,7 @@ def test_a_step_under_another_number_is_skipped(copy, caplog):
     newest = folder.steps()[0]
     newest.rename(newest.with_name("99999"))
     found = folder.newest_training()
+    folder.skip_damaged()
     assert "skipped: it holds vehicle step" in caplog.text
     assert found is None or found[0].name != "99999"
 

@@ -181,8 +181,8 @@ def test_ctrl_c_outside_training_says_what_it_leaves(tmp_path):
     write_mission(tmp_path, plugin="import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
     command = [sys.executable, "-m", "mission.cli", "check", str(tmp_path / "mission.yaml"), "--allow-local-plugins"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "importing\n"
+    assert process.stderr is not None
+    assert process.stderr.readline() == "importing\n"
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130

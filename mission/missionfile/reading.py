@@ -149,6 +149,10 @@ def _check_events(events: Iterable[Any], name: str) -> None:
             raise InputError(place, expected="no tags", found=f"the tag {event.tag}", remedy="remove the tag")
         if kind == "DocumentStartEvent" and event.version not in (None, (1, 2)):
             raise InputError(place, expected="YAML 1.2", found=f"%YAML {event.version}", remedy="remove the directive")
+        if kind == "ScalarEvent" and any("\ud800" <= letter <= "\udfff" for letter in event.value):
+            raise InputError(
+                place, expected="Unicode text", found="half of a surrogate pair", remedy="write the letter itself"
+            )
         depth += kind.endswith("StartEvent") - kind.endswith("EndEvent")
         if depth > MAX_DEPTH:
             raise InputError(place, expected=f"at most {MAX_DEPTH} levels", found="deeper nesting", remedy="flatten it")

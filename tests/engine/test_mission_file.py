@@ -108,6 +108,7 @@ def test_refuses_what_is_no_mission_file(tmp_path):
         (b"", "dictionary"),
         (b"[" * 5000, "levels"),
         (b"a: *b", "alias"),
+        (b'a: "\\ud800"', "surrogate"),
     ):
         with pytest.raises(InputError, match=part):
             load(tmp_path, content)

@@ -194,7 +194,7 @@ class BoosterPhase(ObservedPhase[Handover, S], Generic[S]):
     def entered(self, flight: Handover) -> dict[str, Any]:
         """Return the shared fields of the state, but for the plan, of a flight that enters the phase."""
         # no step of this phase has loaded the structure so far
-        measured = measure(self.body, self.site, flight, self.engine_first)._replace(limit_share=jnp.zeros(()))
+        measured = measure(self.body, self.site, self.engine_first, flight)._replace(limit_share=jnp.zeros(()))
         zero = jnp.zeros(())
         return {"flight": flight, "time": zero, "arrived": jnp.bool_(False), "measured": measured, "worst": zero}
 
@@ -251,7 +251,7 @@ class BoosterPhase(ObservedPhase[Handover, S], Generic[S]):
             arrived, moved = cross_altitude(self.site, flight.state, moved, period, stop_at)
             spent = jnp.where(arrived, moved.time - flight.state.time, period)
         flight = flight._replace(state=moved)
-        measured = measure(self.body, self.site, flight, self.engine_first, commands[1])
+        measured = measure(self.body, self.site, self.engine_first, flight, commands[1])
         worst = jnp.maximum(state.worst, measured.limit_share)
         return state._replace(flight=flight, time=state.time + spent, arrived=arrived, measured=measured, worst=worst)
 

@@ -18,6 +18,7 @@ from mission_rocket.physics.gravity import Site, altitude, up
 from mission_rocket.physics.propulsion import rcs_wrench
 from mission_rocket.physics.state import Command, Handover, Motion, idle
 from mission_rocket.physics.tables import lookup, lookup_grid
+from mission_rocket.physics.tracing import traced_once
 from mission_rocket.physics.vector import Vector, body_axis, dot, norm, rotate, rotate_back
 from mission_rocket.physics.vehicle import Body
 from mission_rocket.physics.wind import gust_velocity, steady_wind
@@ -82,14 +83,16 @@ class Measurement(NamedTuple):
         return rotate_back(self.motion.attitude, vector)
 
 
+@traced_once(3)
 def measure(
-    body: Body, site: Site, flight: Handover, engine_first: bool, command: Command | None = None
+    body: Body, site: Site, engine_first: bool, flight: Handover, command: Command | None = None
 ) -> Measurement:
     """Return the measurement of a flight.
 
     Args:
-      body, site, flight: the vehicle.
+      body, site: the vehicle and its site.
       engine_first: whether the limit of dynamic pressure engines first applies, or that nose first.
+      flight: the state of the vehicle and its dispersions.
       command: the present command; its RCS adds to the load on the structure. None: the RCS is off.
     """
     motion, wind = flight.state.motion, flight.dispersion.wind

@@ -86,7 +86,7 @@ def test_the_thrust_is_found_from_what_the_engines_give(share: float, engines: f
     def estimated(level: float) -> float:
         flight = at_level(level, engines)
         flight = flight._replace(dispersion=flight.dispersion._replace(thrust=jnp.float32(share)))
-        return float(estimate_thrust(env.body, engines, measure(env.body, env.site, flight, True), before))
+        return float(estimate_thrust(env.body, engines, measure(env.body, env.site, True, flight), before))
 
     assert estimated(0.8) == pytest.approx(share, abs=1e-4)
     assert estimated(0.2) == pytest.approx(0.9)  # starting: kept
@@ -116,7 +116,7 @@ def test_the_drag_is_found_from_what_the_fall_feels(share: float) -> None:
     env = LandingBurn.build(LandingParams(dispersions=Dispersions(turbulence=0.0)))
     flight = env.start(jax.random.key(1))
     flight = flight._replace(dispersion=flight.dispersion._replace(drag=jnp.float32(share)))
-    measured, drag = measure(env.body, env.site, flight, True), jnp.ones(())
+    measured, drag = measure(env.body, env.site, True, flight), jnp.ones(())
     for _ in range(40):
         drag = estimate_drag(env.body, measured, drag)
     assert float(drag) == pytest.approx(share, abs=0.02)

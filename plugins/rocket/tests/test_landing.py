@@ -110,7 +110,7 @@ def test_the_guide_lands_every_corner_of_what_the_entry_hands_over() -> None:
         left = tuple(jnp.ones(()) for _ in env.body.engines)
         state = state._replace(motion=state.motion._replace(rates=Vector(zero, rate, zero)), ignitions_left=left)
         flight = Handover(state, nominal())
-        m = measure(env.body, env.site, flight, True)
+        m = measure(env.body, env.site, True, flight)
         falling = Falling(m.motion.position, m.motion.velocity, m.altitude, m.mass, m.wind)
         rest, _ = predict_touchdown(env.body, falling, jnp.full((), 2700.0), 0.85, 1.0)
         there = Vector(miss_x - rest.x, miss_y - rest.y, height)

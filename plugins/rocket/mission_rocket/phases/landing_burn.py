@@ -146,7 +146,7 @@ class LandingBurn(BoosterPhase[State]):
         above = Vector(zero, zero, zero + params.start_altitude_m)
         ignitions = (1.0,) * len(self.body.engines)
         flight = self.place(dispersion, gust_key, above, velocity, axis, propellant, ignitions)
-        m = measure(self.body, self.site, flight, self.engine_first)
+        m = measure(self.body, self.site, self.engine_first, flight)
         falling = Falling(m.motion.position, m.motion.velocity, m.altitude, m.mass, m.wind)
         engines, throttle = float(params.engines), params.reference_throttle
         rest, _ = predict_touchdown(self.body, falling, 2700.0, throttle, engines, self.site.winds)

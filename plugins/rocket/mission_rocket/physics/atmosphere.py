@@ -15,6 +15,7 @@ from jax import Array
 
 from mission_rocket.physics.constants import SEA_LEVEL_PRESSURE_PA, STANDARD_GRAVITY_M_S2
 from mission_rocket.physics.tables import Table, lookup
+from mission_rocket.physics.tracing import traced_once
 from mission_rocket.physics.vector import Scalar
 
 GAS_CONSTANT_J_KG_K = 8314.32 / 28.9644
@@ -70,6 +71,7 @@ _HIGH_LOG_DENSITY = Table(
 )
 
 
+@traced_once(0)
 def atmosphere(altitude: Scalar) -> Air:
     """Return the air at a geometric altitude [m]; extrapolated below sea level and constant above 400 km."""
     altitude = jnp.maximum(altitude, -5000.0)

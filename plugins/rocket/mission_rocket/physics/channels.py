@@ -11,6 +11,7 @@ from mission_rocket.physics.dynamics import Loads
 from mission_rocket.physics.gravity import Site, altitude, free_fall, up
 from mission_rocket.physics.integrate import rk4_increment
 from mission_rocket.physics.state import Motion, State
+from mission_rocket.physics.tracing import traced_once
 from mission_rocket.physics.vector import Scalar, Vector, body_axis, dot, norm
 from mission_rocket.physics.vehicle import Body
 
@@ -49,6 +50,7 @@ def fall(site: Site, position: Vector, velocity: Vector, level: Scalar = 0.0, st
     return there[0] + change[0], guess + rest
 
 
+@traced_once(2)
 def channels(
     body: Body, site: Site, state: State, acting: Loads, wind: Vector, impact: Impact | None = None
 ) -> dict[str, Array]:

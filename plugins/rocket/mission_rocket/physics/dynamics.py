@@ -16,6 +16,7 @@ from mission_rocket.physics.atmosphere import Air, atmosphere
 from mission_rocket.physics.gravity import Site, altitude, free_fall, rotation_vector
 from mission_rocket.physics.propulsion import Wrench, engine_wrench, rcs_wrench
 from mission_rocket.physics.state import Command, Dispersion, Motion
+from mission_rocket.physics.tracing import traced_once
 from mission_rocket.physics.vector import Scalar, Vector, quaternion_rate, rotate, rotate_back
 from mission_rocket.physics.vehicle import Body, MassProperties, mass_properties
 from mission_rocket.physics.wind import steady_wind
@@ -33,6 +34,7 @@ class Loads(NamedTuple):
     rcs_flow: Array
 
 
+@traced_once(2)
 def loads(body: Body, site: Site, dispersion: Dispersion, motion: Motion, command: Command, gust: Vector) -> Loads:
     """Evaluate all forces and moments; `gust` is the turbulent wind in the local frame, held over a step [m/s]."""
     height = altitude(site, motion.position)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
+from mission_rocket.physics.tracing import traced_once
 from mission_rocket.physics.vector import Scalar
 
 Knots = tuple[float, ...]
@@ -38,12 +39,14 @@ def _steps(x: Scalar, knots: Sequence[float]) -> list[Array]:
     return [jnp.clip((x - low) * (1.0 / (high - low)), 0.0, 1.0) for low, high in itertools.pairwise(knots)]
 
 
+@traced_once(1)
 def lookup(table: Table, x: Scalar) -> Array:
     """Interpolate linearly; the end values hold outside."""
     rises = [b - a for a, b in zip(table.y[:-1], table.y[1:], strict=True)]
     return _sum(table.y[0] + 0.0 * x, _steps(x, table.x), rises)
 
 
+@traced_once(1)
 def lookup_grid(grid: Grid, x: Scalar, y: Scalar) -> Array:
     """Interpolate bilinearly; the edge holds outside."""
     along = _steps(x, grid.x)

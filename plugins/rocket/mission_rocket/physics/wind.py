@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from mission_rocket.physics.tables import Grid, Table, lookup, lookup_grid
+from mission_rocket.physics.tracing import traced_once
 from mission_rocket.physics.vector import Scalar, Vector
 
 _ENVELOPE = Grid(
@@ -126,6 +127,7 @@ def advance_gust(gust: Gust, key: Array, airspeed: Scalar, altitude: Scalar, sec
     )
 
 
+@traced_once(0)
 def gust_velocity(wind: Wind, gust: Gust, altitude: Scalar) -> Vector:
     """Return the turbulent wind [m/s] in the local frame; z is along the flow of a vehicle that moves vertically."""
     intensity = wind.turbulence * lookup(_INTENSITY_M_S, altitude)

@@ -29,6 +29,6 @@ def traced_once(static: int) -> Callable[[F], F]:
                 return function(*arguments, **options)
             return compiled(*arguments, **options)
 
-        return call  # ty: ignore[invalid-return-type]
+        return call  # ty: ignore[invalid-explicit-return]
 
     return decorate

@@ -69,7 +69,7 @@ def main() -> None:
     arguments = options.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        command = [sys.executable, "-m", "mission.cli", "train", str(MISSION), "--phase", PHASE, "--baseline", "0"]
+        command = [sys.executable, "-m", "mission", "train", str(MISSION), "--phase", PHASE, "--baseline", "0"]
         command += ["--checkpoints", str(folder / "ck"), "--log-dir", str(folder / "runs"), "--checkpoint-every", "5"]
         command += [part for text in SETTINGS for part in ("--set", text)]
         with (folder / "log").open("wb") as log:

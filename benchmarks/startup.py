@@ -29,7 +29,7 @@ def wall_seconds(command: list[str]) -> float:
 
 def heavy_imports(arguments: list[str]) -> list[str]:
     """Heavy packages that a command imports."""
-    command = [sys.executable, "-X", "importtime", "-m", "mission.cli", *arguments]
+    command = [sys.executable, "-X", "importtime", "-m", "mission", *arguments]
     log = subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True).stderr
     modules = {
         line.rsplit("|", 1)[-1].strip().split(".")[0] for line in log.splitlines() if line.startswith("import time:")
@@ -44,7 +44,7 @@ def main() -> None:
     for number in range(arguments.rounds + 1):
         for name, command in (
             ("python -c pass", [sys.executable, "-c", "pass"]),
-            *(("mission " + " ".join(words), [sys.executable, "-m", "mission.cli", *words]) for words in COMMANDS),
+            *(("mission " + " ".join(words), [sys.executable, "-m", "mission", *words]) for words in COMMANDS),
         ):
             seconds = wall_seconds(command)
             if number:

@@ -30,7 +30,7 @@ CHANNEL = "propellant_over_optimum_percent"
 
 def timed(arguments: list[str], environment: dict[str, str], quiet: bool) -> tuple[float, str]:
     """Seconds and standard output of one `mission` command."""
-    command = [sys.executable, "-m", "mission.cli", *arguments]
+    command = [sys.executable, "-m", "mission", *arguments]
     began = time.perf_counter()
     done = subprocess.run(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE if quiet else None, text=True

@@ -69,7 +69,7 @@ def _watch(pipe: int) -> None:
 
 
 def started_as_program() -> bool:
-    """Return whether this process is the command line: `mission`, `python -m mission` or `python -m mission.cli`."""
+    """Return whether this process is the command line: `mission` or `python -m mission`."""
     script = Path(sys.argv[0])
     return script.name == "mission" or script.parent == Path(__file__).parents[1]
 

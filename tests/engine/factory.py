@@ -128,5 +128,5 @@ def run_cli(
     import os
 
     env = {**os.environ} | ({"PYTHONPATH": str(path)} if path else {})
-    command = [sys.executable, "-m", "mission.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "mission", *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout, env=env, check=False)

@@ -13,7 +13,7 @@ from typing import Any
 
 def train_command(mission_file: Path, checkpoints: Path, *more: str) -> list[str]:
     """The command of a run that saves after every chunk."""
-    command = [sys.executable, "-m", "mission.cli", "train", str(mission_file), "--checkpoints", str(checkpoints)]
+    command = [sys.executable, "-m", "mission", "train", str(mission_file), "--checkpoints", str(checkpoints)]
     return [*command, "--checkpoint-every", "0", *more]
 
 

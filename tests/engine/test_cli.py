@@ -179,7 +179,7 @@ def test_new_with_a_word_of_yaml_for_a_name(tmp_path):
 def test_ctrl_c_outside_training_says_what_it_leaves(tmp_path):
     """`check` of a plugin that is slow to import."""
     write_mission(tmp_path, plugin="import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
-    command = [sys.executable, "-m", "mission.cli", "check", str(tmp_path / "mission.yaml"), "--allow-local-plugins"]
+    command = [sys.executable, "-m", "mission", "check", str(tmp_path / "mission.yaml"), "--allow-local-plugins"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     assert process.stderr.readline() == "importing\n"

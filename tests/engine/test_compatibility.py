@@ -140,7 +140,7 @@ def fly_shipped(name: str, site: Path) -> subprocess.CompletedProcess[str]:
     command = [
         sys.executable,
         "-m",
-        "mission.cli",
+        "mission",
         "fly",
         ROOT / "missions" / f"{name}.yaml",
         "--checkpoints",

@@ -13,7 +13,7 @@ from factory import CART, write_mission
 
 from mission.training.signals import interruptible
 
-COMMAND = (sys.executable, "-m", "mission.cli")
+COMMAND = (sys.executable, "-m", "mission")
 
 
 def run_code(code: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,66 @@
+"""The command line: `main` runs a command and ends the process with its exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+
+from mission.training.signals import STOPPED, finish_process, quiet_threads, started_as_program, watch_signals
+
+_PROGRAM = started_as_program()  # else a test or a notebook has imported this file
+if _PROGRAM:
+    watch_signals()  # before anything else, so that Ctrl-C prints no traceback of an import
+
+from mission.cli.commands import app  # noqa: E402
+from mission.cli.output import PrintableFormatter  # noqa: E402
+
+
+def main() -> None:
+    """Run the command line; print one paragraph and set an exit code for every error."""
+    debug = "--debug" in sys.argv[1:]
+    if debug:
+        sys.argv = [sys.argv[0], "--debug", *[a for a in sys.argv[1:] if a != "--debug"]]
+    handler = logging.StreamHandler()
+    handler.setFormatter(PrintableFormatter("%(message)s"))
+    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, handlers=[handler])
+    logging.raiseExceptions = debug  # else each message to a terminal that was closed prints a traceback
+    for noisy in ("absl", "orbax", "jax"):
+        logging.getLogger(noisy).setLevel(logging.NOTSET if debug else logging.CRITICAL)
+    if _PROGRAM and not debug:
+        quiet_threads()
+    try:
+        app()
+    except SystemExit as end:
+        code = _exit_code(end, debug)
+    except BaseException as error:
+        code = _report(error, debug)
+    if _PROGRAM:
+        finish_process(code)
+    sys.exit(code)
+
+
+def _exit_code(end: SystemExit, debug: bool) -> int:
+    """Return the exit code after typer, or a plugin, ended a command."""
+    import traceback
+
+    frames = [frame for frame, _ in traceback.walk_tb(end.__traceback__)]
+    if not str(frames[-1].f_globals.get("__name__")).startswith("typer"):
+        return _report(end, debug)
+    if end.code == 130:  # after a KeyboardInterrupt
+        print(STOPPED, file=sys.stderr)
+    # typer ends with 1 if standard output was closed, but here 1 means a negative result
+    return 3 if end.code == 1 else int(end.code or 0)
+
+
+def _report(error: BaseException, debug: bool) -> int:
+    """Print the paragraph of an error, or its traceback, and return its exit code."""
+    import traceback
+
+    from mission.missionfile.failures import explained
+
+    shown = explained(error, " ".join(["mission", *sys.argv[1:2]]))
+    text = "".join(traceback.format_exception(error)) if debug else f"error: {shown}"
+    with contextlib.suppress(OSError):  # the terminal was closed
+        print(text, file=sys.stderr)
+    return shown.exit_code

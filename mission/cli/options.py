@@ -1,0 +1,113 @@
+"""The options that several commands share, and the rules that apply to options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mission.errors import InputError, MachineError
+
+File = Annotated[Path, typer.Argument(help="Mission file (YAML), or the name of an installed mission.")]
+Checkpoints = Annotated[
+    Path | None,
+    typer.Option(
+        "--checkpoints",
+        metavar="DIR",
+        help="Folder that holds MISSION/PHASE/. [default: checkpoints]",
+    ),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a value, e.g. phases.burn.sac.gamma=0.99. Repeatable."),
+]
+Local = Annotated[
+    bool,
+    typer.Option("--allow-local-plugins", help="Permit `plugin: ./file.py` in the mission file; it runs that code."),
+]
+Stale = Annotated[bool, typer.Option("--allow-stale", help="Fly policies that were made under another configuration.")]
+Seed = Annotated[
+    int | None,
+    typer.Option("--seed", metavar="N", min=0, max=2**32 - 1, help="Replace the mission file's seed."),
+]
+
+Baseline = Annotated[
+    int | None,
+    typer.Option(
+        "--baseline",
+        metavar="N",
+        min=0,
+        help="Flights to record as the baseline of `mission recertify`; 0: none. [default: 10000]",
+    ),
+]
+Until = Annotated[
+    float | None,
+    typer.Option(
+        "--until",
+        metavar="HALF_WIDTH",
+        help="Stop before N, checked every 1,000 flights, once the success interval is within +- this: 0.01 is 1 %.",
+    ),
+]
+Policy = Annotated[
+    str, typer.Option("--policy", metavar="agent|guide", help="guide: fly every phase by its guidance law.")
+]
+JsonFile = Annotated[
+    str | None,
+    typer.Option("--json", metavar="FILE|-", help="Write the summary as JSON; - prints it instead of the table."),
+]
+ReportDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--report",
+        metavar="DIR",
+        help="Write summary.json, flights.npz and index.html; an interrupted run is resumed.",
+    ),
+]
+
+
+def phase_folders(init: list[str]) -> dict[str, str | Path]:
+    """Return phase -> folder for the values of --init."""
+    folders: dict[str, str | Path] = {}
+    for text in init:
+        name, separator, folder = text.partition("=")
+        if not separator or not name or not folder:
+            raise input_error(f"--init {text}", "NAME=DIR", text, "write --init burn=checkpoints/vertical/burn")
+        if name in folders:
+            raise input_error(f"--init {text}", "a phase once", f"{name} twice", "remove one")
+        folders[name] = folder
+    return folders
+
+
+def apply_only(applies: bool, when: str, options: Mapping[str, object]) -> None:
+    """Reject options that were given although they have no effect: the one rule of all commands."""
+    for name, value in options.items():
+        if value and not applies:
+            raise input_error(name, f"{name} only {when}", "an option that would have no effect", f"remove {name}")
+
+
+def apply_only_with_mission(mission_file: Path | None, overrides: list[str] | None, local: bool = False) -> None:
+    """Reject options that concern a mission file where none is given."""
+    options = {"--set": overrides, "--allow-local-plugins": local}
+    apply_only(mission_file is not None, "together with --mission FILE, to which it applies", options)
+
+
+def input_error(where: str, expected: str, found: str, remedy: str) -> Exception:
+    """Return the error for a wrong argument or option."""
+    return InputError(where, expected=expected, found=found, remedy=remedy)
+
+
+def json_path(json_file: str | None) -> Path | None:
+    """Return the file that --json names; None for standard output or no JSON at all."""
+    if json_file in (None, "-"):
+        return None
+    output = Path(json_file)
+    if output.is_dir() or not output.parent.is_dir():
+        raise MachineError(
+            f"--json {output}",
+            expected="a file in a folder that exists",
+            found="a folder" if output.is_dir() else f"no folder {output.parent}",
+            remedy="choose another path",
+        )
+    return output

@@ -39,12 +39,6 @@ def trained(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def copy(trained, tmp_path):
-    shutil.copytree(trained, tmp_path / "run")
-    return tmp_path / "run"
-
-
 def train(folder: Path, **options):
     mission = load_mission(folder / "mission.yaml")
     chosen = {"checkpoints": folder / "ck", "log_dir": folder / "runs", "baseline_flights": 0} | options

@@ -45,12 +45,6 @@ def trained(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def copy(trained, tmp_path):
-    shutil.copytree(trained, tmp_path / "run")
-    return tmp_path / "run"
-
-
 def train(folder: Path, **options):
     mission = load_mission(folder / "mission.yaml")
     return train_mission(mission, checkpoints=folder / "ck", allow_local_plugins=True, **options)

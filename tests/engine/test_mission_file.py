@@ -139,7 +139,7 @@ def test_a_long_value_of_set_and_a_named_pipe_are_refused_at_once(tmp_path):
     with pytest.raises(InputError, match="at most 65,536 characters"):
         load(tmp_path, MISSION, "phases.first.params.x=[" + "1," * 40_000 + "]")
     os.mkfifo(tmp_path / "pipe.yaml")
-    with pytest.raises(InputError, match="not a file"):
+    with pytest.raises(InputError, match="no regular file"):
         load_mission(tmp_path / "pipe.yaml")
 
 

@@ -208,17 +208,17 @@ def test_linkage_mismatch_names_both_phases_and_the_leaf(tmp_path):
 
 
 def test_classes_of_the_same_name_are_told_apart_by_their_modules(site, tmp_path):
-    for module in ("acme_one", "acme_two"):
+    for module in ("same_name_one", "same_name_two"):
         points = {PHASE_GROUP: {module: f"module_{module}"}}
         fake_distribution(site, module.replace("_", "-"), "1", points, {f"module_{module}": CART})
-    names = ("acme_one", "acme_two")
+    names = ("same_name_one", "same_name_two")
     text = "name: trial\nphases:\n" + "".join(f"  - {{name: {name}, plugin: {name}}}\n" for name in names)
     (tmp_path / "m.yaml").write_text(text)
     with pytest.raises(LinkError) as caught:
         resolve_mission(load_mission(tmp_path / "m.yaml"))
     found = caught.value.found
-    assert found.startswith(f"Cart of module module_acme_one ({site}")
-    assert f"against Cart of module module_acme_two ({site}" in found
+    assert found.startswith(f"Cart of module module_same_name_one ({site}")
+    assert f"against Cart of module module_same_name_two ({site}" in found
 
 
 def test_a_difference_between_trees_with_equal_leaves_is_named():

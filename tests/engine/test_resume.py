@@ -21,7 +21,8 @@ from mission import fly_mission, load_mission, train_mission
 from mission.devices import describe
 from mission.errors import GateError, InputError, MachineError, NonFiniteError, StaleError
 from mission.hooks import PHASE_GROUP
-from mission.storage.records import RunProgress, StepRecord
+from mission.missionfile.phases import PhaseConfiguration
+from mission.storage.records import PluginRecord, RunProgress, StepRecord
 from mission.storage.steps import PhaseFolder, verify_step
 
 
@@ -56,19 +57,22 @@ def train(folder: Path, *overrides: str, **options):
     )
 
 
-def step_record() -> StepRecord:
+def step_record(step: int) -> StepRecord:
+    configuration = PhaseConfiguration(
+        name="p", plugin="p", policy="agent", params={}, sac={}, restart={}, bank={}, evaluation={}
+    )
     return StepRecord(
         mission="m",
         phase="p",
         seed=0,
-        digest="",
-        configuration=(),
-        plugins=(),
+        digest="0" * 64,
+        configuration=(configuration,),
+        plugins=(PluginRecord(name="p", distribution="d", version="1", source_sha256="0" * 64),),
         upstream="start",
         init=None,
         engine="0",
         machine=describe(),
-        progress=RunProgress(),
+        progress=RunProgress(env_steps=step),
     )
 
 
@@ -152,7 +156,7 @@ def test_damaged_newest_step_is_skipped_with_a_warning(reference, copy, caplog, 
 
 def test_a_new_step_outlives_damaged_ones_with_larger_numbers(tmp_path):
     folder = PhaseFolder(tmp_path)
-    save = lambda step: folder.save_training(step, {"x": jnp.arange(3)}, step_record())  # noqa: E731
+    save = lambda step: folder.save_training(step, {"x": jnp.arange(3)}, step_record(step))  # noqa: E731
     for step in (9000, 9500):
         save(step)
         (folder.training / str(step) / "manifest.json").write_text("3")
@@ -356,12 +360,12 @@ def test_refused_write_is_exit_3_and_the_last_checkpoint_stays(reference, tmp_pa
 
 def test_failed_save_keeps_the_step_before(tmp_path, monkeypatch):
     folder = PhaseFolder(tmp_path / "phase")
-    folder.save_training(1, {"x": jnp.arange(3)}, step_record())
+    folder.save_training(1, {"x": jnp.arange(3)}, step_record(1))
     monkeypatch.setattr(
         "mission.storage.steps._sha256", lambda path: (_ for _ in ()).throw(OSError(28, "No space left on device"))
     )
     with pytest.raises(MachineError, match="No space left"):
-        folder.save_training(2, {"x": jnp.arange(3)}, step_record())
+        folder.save_training(2, {"x": jnp.arange(3)}, step_record(2))
     monkeypatch.undo()
     assert [step.name for step in folder.steps()] == ["1"]
     assert verify_step(folder.steps()[0], StepRecord).phase == "p"

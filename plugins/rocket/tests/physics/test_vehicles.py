@@ -167,7 +167,7 @@ NESTED = "a: &a [x, x]\n" + "".join(
     [
         (None, "mine.yaml", "no such file"),
         ("stages: [", "mine.yaml:1:10", "YAML 1.2"),
-        ("x" * ((1 << 16) + 1), "mine.yaml", "at most 65536 bytes"),
+        ("x" * ((1 << 16) + 1), "mine.yaml", "at most 65,536 bytes"),
         (NESTED, "mine.yaml:1:4", "no anchors or aliases"),
         (
             FILE.read_text(encoding="utf-8").replace("dry_mass_kg: 25600.0", "dry_mass_kg: -1.0"),

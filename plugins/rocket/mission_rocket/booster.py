@@ -202,9 +202,14 @@ class BoosterPhase(ObservedPhase[Handover, S], Generic[S]):
         """Return the setting that the vehicle receives for an action of the agent."""
         return self.controls.decode(self.controls.corrected(state.plan.action, self.params.residual, action))
 
-    def switch(self, *events: tuple[Array, Scalar]) -> Array:
-        """Return when the command switches within the period: at the first event (whether, seconds), else halfway."""
-        at = jnp.asarray(0.5 * self.control_period_s)
+    def switch(self, state: Any, burning: Array, *events: tuple[Array, Scalar]) -> Array:
+        """Return where to divide the period [s]: at the first event (whether, seconds) that switches the command.
+
+        Without one, where engines that are `burning` from its start ignite after their delay; else halfway.
+        """
+        delayed = state.flight.dispersion.ignition_delay - state.flight.state.lit_for[0]
+        ignites = burning & (delayed > 0.0) & (delayed < self.control_period_s)
+        at = jnp.where(ignites, delayed, 0.5 * self.control_period_s)
         for happens, seconds in reversed(events):
             at = jnp.where(happens, jnp.clip(seconds, 0.0, self.control_period_s), at)
         return at

@@ -15,7 +15,7 @@ from mission_rocket.physics.channels import lateral
 from mission_rocket.physics.constants import DEGREE
 from mission_rocket.physics.dynamics import Loads, loads
 from mission_rocket.physics.gravity import Site, altitude, up
-from mission_rocket.physics.propulsion import rcs_wrench
+from mission_rocket.physics.propulsion import Feed, rcs_wrench
 from mission_rocket.physics.state import Command, Handover, Motion, idle
 from mission_rocket.physics.tables import lookup, lookup_grid
 from mission_rocket.physics.tracing import traced_once
@@ -141,7 +141,7 @@ def _limit_share(body: Body, motion: Motion, acting: Loads, engine_first: bool, 
     """Return the largest share of a structural limit that is in use."""
     limits, force = body.limits, acting.wrench.force
     if command is not None:
-        force = force + rcs_wrench(body, command, motion, acting.mass)[0].force
+        force = force + rcs_wrench(body, command, acting.mass, Feed.of(motion))[0].force
     specific_force = force * (1.0 / acting.mass.mass)
     pressure = acting.flow.dynamic_pressure
     highest = limits.dynamic_pressure_engine_first if engine_first else limits.dynamic_pressure_nose_first

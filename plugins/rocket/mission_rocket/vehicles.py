@@ -32,7 +32,7 @@ from mission_rocket.physics.vehicle import (
 
 Positive = Annotated[float, Field(gt=0.0)]
 NotNegative = Annotated[float, Field(ge=0.0)]
-Lag = Annotated[float, Field(ge=0.05)]  # RK4 is unstable for a lag below a third of the step of 0.05 s
+Lag = Annotated[float, Field(ge=1e-3)]
 Range = Annotated[tuple[float, float], Field(strict=False)]  # lowest and highest value
 Knots = Annotated[tuple[float, ...], Field(strict=False, min_length=2, max_length=64)]
 _DATA = Path(__file__).parent / "data"

@@ -6,12 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from mission_rocket.guides.regulator import Descent, Lateral, Weights, descend, design, linearise, regulate, time_key
-from mission_rocket.physics.constants import DEGREE
+from mission_rocket.physics.constants import DEGREE, STANDARD_GRAVITY_M_S2
 from mission_rocket.physics.gravity import Site
 from mission_rocket.physics.vehicle import mass_properties
 from mission_rocket.vehicles import build_body, load_vehicle
 from scipy.linalg import expm, solve_discrete_are
 
+G0 = STANDARD_GRAVITY_M_S2
 BODY = build_body(load_vehicle("falcon9_class"), carrying=False)
 PERIOD = 0.2
 WEIGHTS = Weights(
@@ -60,7 +61,7 @@ def test_steering_reverses_with_dynamic_pressure() -> None:
 
 
 def test_a_descent_keeps_its_own_equations() -> None:
-    path = descend(BODY, 0.85, 1.0, 0.05, 8000.0, (9.0, 4.0), 5000.0, 315.0)
+    path = descend(BODY, G0, 0.85, 1.0, 0.05, 8000.0, (9.0, 4.0), 5000.0, 315.0)
     assert path.height[0] == 0.0
     assert path.speed[0] == 1.0
     flare = path.speed < 9.0
@@ -97,7 +98,7 @@ def test_gains_far_from_touchdown_solve_the_algebraic_riccati_equation() -> None
 
 
 def test_the_loop_on_its_own_model_ends_at_the_pad() -> None:
-    path = descend(BODY, 0.85, 1.0, PERIOD, 8000.0, (9.0, 4.0), 5000.0, 315.0)
+    path = descend(BODY, G0, 0.85, 1.0, PERIOD, 8000.0, (9.0, 4.0), 5000.0, 315.0)
     slopes = linearise(BODY, Site(), path)
     regulator = design(slopes, path, WEIGHTS, PERIOD)
     lit = int((path.level > 0.0).sum())
@@ -119,7 +120,7 @@ def test_the_loop_on_its_own_model_ends_at_the_pad() -> None:
 
 
 def test_what_the_model_expects_is_not_steered_against() -> None:
-    path = descend(BODY, 0.85, 1.0, PERIOD, 8000.0, (9.0, 4.0), 5000.0, 315.0)
+    path = descend(BODY, G0, 0.85, 1.0, PERIOD, 8000.0, (9.0, 4.0), 5000.0, 315.0)
     regulator = design(linearise(BODY, Site(), path), path, WEIGHTS, PERIOD)
     key = time_key(jnp.asarray(path.height[40]), jnp.asarray(path.speed[40]))
     level, pressure = jnp.asarray(path.level[40]), jnp.asarray(regulator.pressure[40])

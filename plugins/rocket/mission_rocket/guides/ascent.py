@@ -20,7 +20,8 @@ from mission_rocket.booster import FlightParams
 from mission_rocket.controls import Setting, throttle_share
 from mission_rocket.guides.guidance import GuidanceLaw, point, within
 from mission_rocket.measurement import Measurement
-from mission_rocket.physics.constants import ASCENT_GRAVITY_M_S2, DEGREE
+from mission_rocket.physics.constants import DEGREE
+from mission_rocket.physics.gravity import free_fall
 from mission_rocket.physics.tables import Table, lookup
 from mission_rocket.physics.vector import Vector, dot, norm
 from mission_rocket.vehicles import Range
@@ -101,8 +102,9 @@ class AscentGuide(GuidanceLaw[AscentGuideParams]):
         sine = m.climb / m.speed
         push = dot(m.specific_force, m.motion.velocity * (1.0 / m.speed))
         # the speed gained while the thrust tails off, minus the gravity loss until the end
-        tail = push * group.lag - ASCENT_GRAVITY_M_S2 * sine * (TAIL_S + 0.5 * self.period_s)
-        gain = jnp.maximum(push - ASCENT_GRAVITY_M_S2 * sine, 2.0)
+        pull = -dot(free_fall(self.site, m.motion.position, m.motion.velocity), m.vertical)
+        tail = push * group.lag - pull * sine * (TAIL_S + 0.5 * self.period_s)
+        gain = jnp.maximum(push - pull * sine, 2.0)
         # a lower speed if the reserve would be too small, as with an engine out
         flow = jnp.maximum(m.thrust, 1e5) * group.flow / group.thrust
         burn = (params.aim_speed_m_s - tail - m.speed) / gain + group.lag

@@ -20,7 +20,7 @@ from pydantic import Field
 from mission_rocket.booster import FlightParams
 from mission_rocket.controls import Setting, throttle_share
 from mission_rocket.guides.guidance import GuidanceLaw, accelerate_across, estimate_drag, estimate_lag, point, with_drag
-from mission_rocket.guides.prediction import Falling, brake, carried_wind, descend, predict_touchdown, wind_at
+from mission_rocket.guides.prediction import Falling, brake, carried_wind, descend, predict_touchdown
 from mission_rocket.measurement import Measurement
 from mission_rocket.physics.constants import DEGREE
 from mission_rocket.physics.gravity import free_fall
@@ -139,10 +139,9 @@ class EntryGuide(GuidanceLaw[EntryGuideParams]):
         braked = brake(body, self.site, top, jnp.where(cut, 0.0, burn) + tail, params.guide_load_m_s2)
         resisting = with_drag(body, drag)
         end = descend(resisting, self.site, braked, params.end_altitude_m)
-        wind = wind_at(self.site, top.wind, params.end_altitude_m)
         low = jnp.minimum(m.altitude, params.end_altitude_m)
-        begin = Falling(end.position, end.velocity, low, braked.mass, wind)
-        rest, seconds = predict_touchdown(resisting, begin, *_LANDING, self.site.winds)
+        begin = Falling(end.position, end.velocity, low, braked.mass, top.wind)
+        rest, seconds = predict_touchdown(resisting, self.site, begin, *_LANDING)
         left = jnp.asarray(m.motion.propellant - (m.mass - braked.mass))
         return Prediction(rest, end.reach + end.kept * 0.5 * seconds, end.peak, norm(end.velocity), left)
 

@@ -30,7 +30,8 @@ from mission_rocket.guides.guidance import (
 from mission_rocket.guides.prediction import stop, stopping_throttle
 from mission_rocket.guides.regulator import Lateral, Regulator, Weights, descend, design, linearise, regulate, time_key
 from mission_rocket.measurement import Measurement
-from mission_rocket.physics.constants import LANDING_GRAVITY_M_S2, SEA_LEVEL_PRESSURE_PA
+from mission_rocket.physics.constants import SEA_LEVEL_PRESSURE_PA
+from mission_rocket.physics.gravity import resting_gravity
 from mission_rocket.physics.vector import Vector, dot
 from mission_rocket.physics.vehicle import Body
 
@@ -128,6 +129,7 @@ class LandingGuide(GuidanceLaw[LandingGuideParams]):
         with jax.ensure_compile_time_eval():
             path = descend(
                 self.body,
+                resting_gravity(self.site),
                 params.reference_throttle,
                 engines,
                 self.period_s,
@@ -159,7 +161,7 @@ class LandingGuide(GuidanceLaw[LandingGuideParams]):
         body = with_drag(with_thrust(self.body, estimate.thrust), estimate.drag)
         group, number, reference = body.engines[0], float(self.params.engines), self.params.reference_throttle
         speed, height = jnp.maximum(-measured.climb, 0.0), jnp.maximum(measured.altitude, 0.0)
-        end = stop(body, measured.mass, height, speed, reference, number, _GAINS.final_m_s)
+        end = stop(body, self.site, measured.mass, height, speed, reference, number, _GAINS.final_m_s)
         # unlit, it falls until the burn would stop at the ground; mean delay and lag are added
         early = (0.2 + group.lag) * speed
         to_ignition = jnp.where(lit, 0.0, (end.height - early) / jnp.maximum(speed, 1.0))
@@ -183,13 +185,13 @@ class LandingGuide(GuidanceLaw[LandingGuideParams]):
         group, number = body.engines[0], float(self.params.engines)
         speed, height = jnp.maximum(-measured.climb, 0.0), jnp.maximum(measured.altitude, 0.0)
         ahead = _GAINS.ahead * estimate.lag
-        braking = dot(measured.specific_force, measured.vertical) - LANDING_GRAVITY_M_S2
+        braking = dot(measured.specific_force, measured.vertical) - resting_gravity(self.site)
         later = jnp.maximum(speed - jnp.where(lit, braking, 0.0) * ahead, 0.0)
         below = jnp.maximum(height - 0.5 * (speed + later) * ahead, 0.0)
         to_flare = below - _GAINS.flare_m
-        stopping = stopping_throttle(body, measured.mass, to_flare, later, number, _GAINS.flare_m_s)
+        stopping = stopping_throttle(body, self.site, measured.mass, to_flare, later, number, _GAINS.flare_m_s)
         profile, gentle = _GAINS.flare(below)
-        gentle = LANDING_GRAVITY_M_S2 + gentle + _GAINS.follows * (later - profile)
+        gentle = resting_gravity(self.site) + gentle + _GAINS.follows * (later - profile)
         low = (later < _GAINS.flare_m_s) | (below < _GAINS.flare_m)
         flared = (measured.mass * gentle / number + group.exit_area * SEA_LEVEL_PRESSURE_PA) / group.thrust
         return jnp.where(low, flared, stopping)

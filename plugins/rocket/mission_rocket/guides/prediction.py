@@ -11,12 +11,12 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from mission_rocket.physics.atmosphere import atmosphere
-from mission_rocket.physics.constants import LANDING_GRAVITY_M_S2, LANDING_PRESSURE_PA, STOP_GRAVITY_M_S2, WIND_SHAPE
-from mission_rocket.physics.gravity import Site, free_fall
-from mission_rocket.physics.tables import lookup, lookup_grid
+from mission_rocket.physics.constants import SEA_LEVEL_PRESSURE_PA
+from mission_rocket.physics.gravity import Site, free_fall, resting_gravity
+from mission_rocket.physics.tables import lookup_grid
 from mission_rocket.physics.vector import Scalar, Vector, norm
 from mission_rocket.physics.vehicle import Body
-from mission_rocket.physics.wind import Profile, profile_wind
+from mission_rocket.physics.wind import envelope_speed, profile_wind
 
 
 class Falling(NamedTuple):
@@ -42,18 +42,18 @@ class Descent(NamedTuple):
 def carried_wind(site: Site, wind: Vector, altitude: Array) -> Vector:
     """Return what a prediction keeps of the wind measured at an altitude, to find the wind elsewhere with `wind_at`.
 
-    With the envelope, that is the measured wind over the shape of the envelope; with the profile of the site, it is the
+    With the envelope, that is the measured wind over the speed of the envelope; with the profile of the site, it is the
     deviation from the profile.
     """
     if site.winds is None:
-        return wind * (1.0 / lookup(WIND_SHAPE, altitude))
+        return wind * (1.0 / envelope_speed(altitude))
     return wind - profile_wind(site.winds, altitude)
 
 
 def wind_at(site: Site, carried: Vector, altitude: Scalar) -> Vector:
     """Return the wind that a prediction expects at an altitude [m/s]."""
     if site.winds is None:
-        return carried * lookup(WIND_SHAPE, altitude)
+        return carried * envelope_speed(altitude)
     return carried + profile_wind(site.winds, altitude)
 
 
@@ -125,25 +125,19 @@ def descend(body: Body, site: Site, begin: Falling, level: float) -> Descent:
 
 
 def predict_touchdown(
-    body: Body, begin: Falling, ignition: Scalar, throttle: Scalar, engines: Scalar, winds: Profile | None = None
+    body: Body, site: Site, begin: Falling, ignition: Scalar, throttle: Scalar, engines: Scalar
 ) -> tuple[Vector, Array]:
     """Predict where the vehicle comes to rest if it only brakes against the flow, and how long that takes [s].
 
     Down to the altitude `ignition` [m] it falls (6 midpoint steps in height), then brakes at constant throttle to
-    rest (12 steps in speed): against the flow at high speed, and at the end against the velocity over ground. The wind is
-    linear in altitude, as the envelope is below 10 km, or follows the profile of the site.
+    rest (12 steps in speed): against the flow at high speed, and at the end against the velocity over ground. The wind of
+    `begin` is that of `carried_wind`.
     """
-    engine = body.engines[0]
-    off_profile = begin.wind if winds is None else begin.wind - profile_wind(winds, begin.altitude)
-
-    def fast(v: Vector) -> Array:
-        return jnp.clip((-v.z - 54.1) / 50.0, 0.0, 1.0)
+    engine, gravity = body.engines[0], resting_gravity(site)
 
     def push(h: Scalar, v: Vector, thrust: Scalar) -> Vector:
-        share = (h + 1500.0) / (begin.altitude + 1500.0) * fast(v)
-        through = v - off_profile * share
-        if winds is not None:
-            through = through - profile_wind(winds, h) * fast(v)
+        fast = jnp.clip((-v.z - 54.1) / 50.0, 0.0, 1.0)
+        through = v - wind_at(site, begin.wind, h) * fast
         slowed, _ = resistance(body, jnp.maximum(h, 0.0), through)
         return through * -(slowed / begin.mass + thrust / norm(through, 1.0))
 
@@ -151,7 +145,7 @@ def predict_touchdown(
 
     def fall(carry: tuple[Vector, Vector, Array], _: None) -> tuple[tuple[Vector, Vector, Array], None]:
         at, v, seconds = carry
-        down = Vector(0.0, 0.0, -LANDING_GRAVITY_M_S2)
+        down = Vector(0.0, 0.0, -gravity)
         span = drop / jnp.maximum(-v.z, 30.0)
         half = v + (push(at.z, v, 0.0) + down) * (0.5 * span)
         span = drop / jnp.maximum(-half.z, 30.0)
@@ -161,15 +155,15 @@ def predict_touchdown(
     top = Vector(begin.position.x, begin.position.y, begin.altitude)
     at, v, seconds = lax.scan(fall, (top, begin.velocity, jnp.zeros_like(begin.altitude)), None, length=6)[0]
     slower = jnp.maximum(-v.z, 1.0) / 12
-    thrust = engines * (throttle * engine.thrust - engine.exit_area * LANDING_PRESSURE_PA) / begin.mass
+    thrust = engines * (throttle * engine.thrust - engine.exit_area * SEA_LEVEL_PRESSURE_PA) / begin.mass
 
     def brake(carry: tuple[Vector, Vector, Array], _: None) -> tuple[tuple[Vector, Vector, Array], None]:
         at, v, seconds = carry
         pull = push(at.z, v, thrust)
-        span = slower / jnp.maximum(pull.z - LANDING_GRAVITY_M_S2, 1.0)
+        span = slower / jnp.maximum(pull.z - gravity, 1.0)
         half = Vector(v.x + 0.5 * span * pull.x, v.y + 0.5 * span * pull.y, v.z + 0.5 * slower)
         pull = push(at.z + 0.5 * span * v.z, half, thrust)
-        span = slower / jnp.maximum(pull.z - LANDING_GRAVITY_M_S2, 1.0)
+        span = slower / jnp.maximum(pull.z - gravity, 1.0)
         after = Vector(v.x + span * pull.x, v.y + span * pull.y, v.z + slower)
         return (at + half * span, after, seconds + span), None
 
@@ -186,7 +180,7 @@ class Stop(NamedTuple):
 
 
 def stop(
-    body: Body, mass: Scalar, height: Array, speed: Array, throttle: Scalar, engines: Scalar, final: float
+    body: Body, site: Site, mass: Scalar, height: Array, speed: Array, throttle: Scalar, engines: Scalar, final: float
 ) -> Stop:
     """Predict a vertical burn at constant throttle from `speed` to `final` [m/s].
 
@@ -203,7 +197,7 @@ def stop(
         thrust = engines * (throttle * engine.thrust - engine.exit_area * air.pressure)
         drag = 0.5 * air.density * middle * middle * aero.area
         drag = drag * lookup_grid(aero.engine_first.drag, 0.0 * middle, middle / air.sound_speed)
-        brake = jnp.maximum((thrust + drag) / m - STOP_GRAVITY_M_S2, 0.5)
+        brake = jnp.maximum((thrust + drag) / m - resting_gravity(site), 0.5)
         span = drop / brake
         return (h - middle * span, v - drop, m - engines * throttle * engine.flow * span, seconds + span), None
 
@@ -212,11 +206,13 @@ def stop(
     return Stop(h, seconds, jnp.asarray(mass - m))
 
 
-def stopping_throttle(body: Body, mass: Scalar, height: Array, speed: Array, engines: Scalar, final: float) -> Array:
+def stopping_throttle(
+    body: Body, site: Site, mass: Scalar, height: Array, speed: Array, engines: Scalar, final: float
+) -> Array:
     """Return the constant throttle that stops at the ground; the inverse of the distance is nearly linear in it."""
 
     def inverse(throttle: float) -> Array:
-        end = stop(body, mass, height, speed, throttle, engines, final)
+        end = stop(body, site, mass, height, speed, throttle, engines, final)
         return 1.0 / jnp.maximum(height - end.height, 0.05)
 
     middle = 0.5 * (body.engines[0].throttle_min + 1.0)

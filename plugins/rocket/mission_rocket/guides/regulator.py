@@ -19,7 +19,7 @@ from jax import Array
 from scipy.linalg import expm
 
 from mission_rocket.physics.atmosphere import atmosphere
-from mission_rocket.physics.constants import DEGREE, LANDING_GRAVITY_M_S2
+from mission_rocket.physics.constants import DEGREE
 from mission_rocket.physics.dynamics import motion_rate
 from mission_rocket.physics.gravity import Site
 from mission_rocket.physics.state import idle, nominal, start_state
@@ -96,6 +96,7 @@ def time_key(height: Array, speed: Array) -> Array:
 
 def descend(
     body: Body,
+    gravity: float,
     throttle: float,
     engines: float,
     period: float,
@@ -108,6 +109,7 @@ def descend(
 
     Args:
       body: the vehicle.
+      gravity: [m/s2].
       throttle, engines: throttle and number of engines of the burn.
       period: time between two rows [s].
       highest_m: height at which the table ends.
@@ -130,15 +132,13 @@ def descend(
         drag *= np.interp(v / np.interp(h, heights, sound), machs, drags)
         against = engine.exit_area * np.interp(h, heights, pressure)
         if falling:
-            level, braking = 0.0, drag / mass - LANDING_GRAVITY_M_S2
+            level, braking = 0.0, drag / mass - gravity
         elif v <= flare[0]:
             braking = flare[1]
-            level = (mass * (braking + LANDING_GRAVITY_M_S2) - drag) / (
-                engines * engine.thrust
-            ) + against / engine.thrust
+            level = (mass * (braking + gravity) - drag) / (engines * engine.thrust) + against / engine.thrust
         else:
             level = throttle
-            braking = (engines * (throttle * engine.thrust - against) + drag) / mass - LANDING_GRAVITY_M_S2
+            braking = (engines * (throttle * engine.thrust - against) + drag) / mass - gravity
         rows.append((h, v, level, left))
         h += v * period + 0.5 * braking * period**2
         v = max(v + braking * period, _SLOWEST_M_S)  # a body that falls ever faster, followed back in time

@@ -152,7 +152,7 @@ class Ascent(BoosterPhase[State]):
         setting, period = self.received(state, action), self.control_period_s
         t_go = setting.seconds["time_to_meco"]
         cuts = ~state.cut & (t_go <= period)
-        cut, switch = state.cut | cuts, self.switch((cuts, t_go))
+        cut, switch = state.cut | cuts, self.switch(state, ~state.cut, (cuts, t_go))
         moved = self.fly(key, state, setting, (~state.cut, ~cut), switch, steps_each=2)
         off_for = jnp.where(state.cut, state.off_for + period, jnp.where(cuts, period - switch, 0.0))
         plan = self.law.plan(moved.measured, cut)

@@ -148,7 +148,7 @@ class BallisticArc(BoosterPhase[State]):
     def step(self, key: Array, state: State, action: Array) -> State:
         setting, no = self.received(state, action), jnp.bool_(False)
         end = self.params.end_altitude_m
-        moved = self.fly(key, state, setting, (no, no), self.switch(), steps_each=3, stop_at=end)
+        moved = self.fly(key, state, setting, (no, no), self.switch(state, no), steps_each=3, stop_at=end)
         return moved._replace(plan=self.law.plan(moved.measured))
 
     def box(self, state: State) -> Box:

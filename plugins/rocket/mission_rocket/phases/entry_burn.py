@@ -31,7 +31,8 @@ from mission_rocket.controls import Controls
 from mission_rocket.guides.entry import EntryGuide, EntryGuideParams, Plan
 from mission_rocket.measurement import Measurement
 from mission_rocket.observation import LOCAL, NO_FRAME, Observation, linear, log, row, rows
-from mission_rocket.physics.constants import DEGREE, ENTRY_GRAVITY_M_S2
+from mission_rocket.physics.constants import DEGREE
+from mission_rocket.physics.gravity import resting_gravity
 from mission_rocket.physics.state import Handover
 from mission_rocket.physics.vector import Scalar, Vector, norm
 from mission_rocket.vehicles import Range
@@ -142,7 +143,8 @@ class EntryBurn(BoosterPhase[State]):
         """Draw a vehicle as a boostback aimed at the offset leaves it, engines first, scattered."""
         params, (dispersion, n, gust_key) = self.params, self.draw(key, 10)
         # below 70 km the fall has made it faster
-        fallen = (1025.0 - 125.0 * n[2]) ** 2 + 2.0 * ENTRY_GRAVITY_M_S2 * (_START_M - params.start_altitude_m)
+        pull = resting_gravity(self.site, 0.5 * (_START_M + params.start_altitude_m))
+        fallen = (1025.0 - 125.0 * n[2]) ** 2 + 2.0 * pull * (_START_M - params.start_altitude_m)
         velocity = Vector(-360.0 + 90.0 * n[0], 20.0 * n[1], -jnp.sqrt(jnp.maximum(fallen, 1e4)))
         target_x, target_y = params.start_offset_m + 1500.0 * n[6], 500.0 * n[7]
         return self.place(
@@ -168,7 +170,7 @@ class EntryBurn(BoosterPhase[State]):
         lights = ~state.lit & ~state.cut & (to_ignition <= period)
         cuts = state.lit & (to_cut <= period)
         lit, cut = (state.lit | lights) & ~cuts, state.cut | cuts
-        switch = self.switch((lights, to_ignition), (cuts, to_cut))
+        switch = self.switch(state, state.lit, (lights, to_ignition), (cuts, to_cut))
         moved = self.fly(key, state, setting, (state.lit, lit), switch, stop_at=self.params.end_altitude_m)
         lag = self.law.estimate_lag(state.lag, state.measured, moved.measured, setting.fin)
         burnt = jnp.where(lights, period - switch, period)

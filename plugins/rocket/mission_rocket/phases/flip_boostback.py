@@ -163,7 +163,7 @@ class FlipBoostback(BoosterPhase[State]):
         t_go = setting.seconds["time_to_cut_off"]
         lit = state.lit | (setting.throttle >= _LIGHTS)
         cuts = state.lit & ~state.cut & (t_go <= period)
-        cut, switch = state.cut | cuts, self.switch((cuts, t_go))
+        cut, switch = state.cut | cuts, self.switch(state, lit & ~state.cut, (cuts, t_go))
         moved = self.fly(key, state, setting, (lit & ~state.cut, lit & ~cut), switch)
         off_for = jnp.where(state.cut, state.off_for + period, jnp.where(cuts, period - switch, 0.0))
         throttle = jnp.asarray(throttle_of(self.body.engines[0], setting.throttle))

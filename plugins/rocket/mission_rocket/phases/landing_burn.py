@@ -28,7 +28,7 @@ from mission_rocket.booster import BoosterPhase, Box, outside
 from mission_rocket.causes import Causes
 from mission_rocket.controls import Controls, throttle_of
 from mission_rocket.guides.landing import Estimate, LandingGuide, LandingGuideParams, Plan
-from mission_rocket.guides.prediction import Falling, predict_touchdown
+from mission_rocket.guides.prediction import Falling, carried_wind, predict_touchdown
 from mission_rocket.measurement import Measurement, measure
 from mission_rocket.observation import LOCAL, NO_FRAME, Observation, linear, log, row, rows, tanh
 from mission_rocket.physics.constants import DEGREE
@@ -147,9 +147,10 @@ class LandingBurn(BoosterPhase[State]):
         ignitions = (1.0,) * len(self.body.engines)
         flight = self.place(dispersion, gust_key, above, velocity, axis, propellant, ignitions)
         m = measure(self.body, self.site, self.engine_first, flight)
-        falling = Falling(m.motion.position, m.motion.velocity, m.altitude, m.mass, m.wind)
+        wind = carried_wind(self.site, m.wind, m.altitude)
+        falling = Falling(m.motion.position, m.motion.velocity, m.altitude, m.mass, wind)
         engines, throttle = float(params.engines), params.reference_throttle
-        rest, _ = predict_touchdown(self.body, falling, 2700.0, throttle, engines, self.site.winds)
+        rest, _ = predict_touchdown(self.body, self.site, falling, 2700.0, throttle, engines)
         miss = params.start_miss_m
         position = Vector(miss * n[3] - rest.x, miss * n[4] - rest.y, above.z)
         return flight._replace(state=flight.state._replace(motion=m.motion._replace(position=position)))
@@ -165,7 +166,8 @@ class LandingBurn(BoosterPhase[State]):
         to_ignition = setting.seconds["time_to_ignition"]
         lights = ~state.lit & (to_ignition <= self.control_period_s)
         lit = state.lit | lights
-        moved = self.fly(key, state, setting, (state.lit, lit), self.switch((lights, to_ignition)), stop_at=0.0)
+        switch = self.switch(state, state.lit, (lights, to_ignition))
+        moved = self.fly(key, state, setting, (state.lit, lit), switch, stop_at=0.0)
         throttle = jnp.asarray(throttle_of(self.body.engines[0], setting.throttle))
         estimate = self.law.estimate(state.estimate, state.measured, moved.measured, throttle, state.lit, lit)
         return moved._replace(lit=lit, estimate=estimate, plan=self.law.plan(moved.measured, lit, estimate))

@@ -14,7 +14,7 @@ from jax import Array
 from mission_rocket.physics.aerodynamics import Flow, body_wrench, fin_wrench, flow
 from mission_rocket.physics.atmosphere import Air, atmosphere
 from mission_rocket.physics.gravity import Site, altitude, free_fall, rotation_vector
-from mission_rocket.physics.propulsion import Wrench, engine_wrench, rcs_wrench
+from mission_rocket.physics.propulsion import Feed, Wrench, engine_wrench, rcs_wrench
 from mission_rocket.physics.state import Command, Dispersion, Motion
 from mission_rocket.physics.tracing import traced_once
 from mission_rocket.physics.vector import Scalar, Vector, quaternion_rate, rotate, rotate_back
@@ -35,15 +35,27 @@ class Loads(NamedTuple):
 
 
 @traced_once(2)
-def loads(body: Body, site: Site, dispersion: Dispersion, motion: Motion, command: Command, gust: Vector) -> Loads:
-    """Evaluate all forces and moments; `gust` is the turbulent wind in the local frame, held over a step [m/s]."""
+def loads(
+    body: Body,
+    site: Site,
+    dispersion: Dispersion,
+    motion: Motion,
+    command: Command,
+    gust: Vector,
+    feed: Feed | None = None,
+) -> Loads:
+    """Evaluate all forces and moments.
+
+    `gust` is the turbulent wind in the local frame, held over a step [m/s]; `feed` is that of a stage of the integrator.
+    """
     height = altitude(site, motion.position)
     air = atmosphere(height)
     wind = steady_wind(dispersion.wind, height, site.winds) + gust
     stream = flow(air, rotate_back(motion.attitude, motion.velocity - wind))
     mass = mass_properties(body, dispersion.dry_mass, motion.propellant, motion.rcs_propellant)
-    engines, propellant_flow = engine_wrench(body, dispersion, motion, mass, air.pressure)
-    rcs, rcs_flow = rcs_wrench(body, command, motion, mass)
+    feed = Feed.of(motion) if feed is None else feed
+    engines, propellant_flow = engine_wrench(body, dispersion, motion, mass, air.pressure, feed)
+    rcs, gas_flow = rcs_wrench(body, command, mass, feed)
     wrench = engines + rcs + body_wrench(body, dispersion, stream, motion.rates, mass)
     wrench = wrench + fin_wrench(body, motion, stream, mass)
     return Loads(
@@ -53,15 +65,21 @@ def loads(body: Body, site: Site, dispersion: Dispersion, motion: Motion, comman
         air=air,
         mass=mass,
         propellant_flow=propellant_flow,
-        rcs_flow=rcs_flow,
+        rcs_flow=gas_flow,
     )
 
 
 def motion_rate(
-    body: Body, site: Site, dispersion: Dispersion, motion: Motion, command: Command, gust: Vector
+    body: Body,
+    site: Site,
+    dispersion: Dispersion,
+    motion: Motion,
+    command: Command,
+    gust: Vector,
+    feed: Feed | None = None,
 ) -> Motion:
     """Return the time derivative of the motion."""
-    acting = loads(body, site, dispersion, motion, command, gust)
+    acting = loads(body, site, dispersion, motion, command, gust, feed)
     specific_force = rotate(motion.attitude, acting.wrench.force * (1.0 / acting.mass.mass))
     acceleration = specific_force + free_fall(site, motion.position, motion.velocity)
     inertia, rates, moment = acting.mass.inertia, motion.rates, acting.wrench.moment

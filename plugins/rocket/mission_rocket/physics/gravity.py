@@ -9,9 +9,11 @@ up, and the oblateness of gravity (`j2`); both are plain floats, so that a site 
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -122,6 +124,14 @@ def free_fall(site: Site, position: Vector, velocity: Vector) -> Vector:
     """Return the acceleration of a body on which no surface force acts [m/s2]."""
     pull = gravity(site, position)
     return pull + inertial_acceleration(site, position, velocity) if site.rotation else pull
+
+
+@functools.cache
+def resting_gravity(site: Site, height: float = 0.0) -> float:
+    """Return the acceleration at which a body at rest above the pad begins to fall [m/s2], as a plain float."""
+    with jax.ensure_compile_time_eval():
+        still = Vector(*(jnp.zeros(()) for _ in range(3)))
+        return float(-free_fall(site, still._replace(z=jnp.asarray(height, jnp.float32)), still).z)
 
 
 def _oblate_gravity(site: Site, position: Vector) -> Vector:

@@ -9,6 +9,15 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from mission_rocket.physics.actuators import (
+    actuator_lags,
+    fed_shares,
+    feed_at,
+    followed,
+    left_at,
+    mean_left,
+    stage_factors,
+)
 from mission_rocket.physics.dynamics import limited, motion_rate
 from mission_rocket.physics.gravity import Site, altitude
 from mission_rocket.physics.state import Command, Dispersion, Motion, Rounding, State
@@ -48,7 +57,7 @@ def advance(body: Body, site: Site, dispersion: Dispersion, state: State, comman
     """Integrate one step under a constant command; the turbulence is held over it.
 
     An engine group that is commanded to light does so after the ignition delay of the flight, if it has an ignition
-    left.
+    left. Actuators follow their lags exactly, and engines and RCS stop where their tank runs dry (actuators.py).
     """
     command = limited(body, command)
     throttle, lit_for, left = [], [], []
@@ -62,20 +71,32 @@ def advance(body: Body, site: Site, dispersion: Dispersion, state: State, comman
         throttle.append(jnp.where(lit, wanted * share, 0.0))
         lit_for.append(now)
     command = command._replace(throttle=tuple(throttle))
-    motion = state.motion
+    motion, span = state.motion, jnp.asarray(seconds, state.time.dtype)
     gust = gust_velocity(dispersion.wind, state.gust, altitude(site, motion.position))
-    change = rk4_increment(lambda m: motion_rate(body, site, dispersion, m, command, gust), motion, seconds)
+    lags = actuator_lags(body, dispersion)
+    factors = stage_factors(lags, span)
+    mean = followed(motion, motion, command, mean_left(lags, span))
+    shares = fed_shares(body, dispersion, motion, mean, command, span)
+
+    def rate(there: tuple[Motion, Array]) -> tuple[Motion, Array]:
+        moved, since = there
+        moved = followed(moved, motion, command, left_at(lags, since, factors))
+        slope = motion_rate(body, site, dispersion, moved, command, gust, feed_at(shares, since))
+        return slope, jnp.ones_like(since)
+
+    change, _ = rk4_increment(rate, (motion, jnp.zeros_like(span)), span)
     moved = jax.tree.map(lambda m, c: m + c, motion, change)
+    moved = followed(moved, motion, command, left_at(lags, span))
     (position, velocity, propellant, time), rounding = _kahan(
         (motion.position, motion.velocity, motion.propellant, state.time),
         tuple(state.rounding),
-        (change.position, change.velocity, change.propellant, jnp.asarray(seconds, state.time.dtype)),
+        (change.position, change.velocity, change.propellant, span),
     )
     moved = moved._replace(
         position=position,
         velocity=velocity,
-        propellant=jnp.maximum(propellant, 0.0),
-        rcs_propellant=jnp.maximum(moved.rcs_propellant, 0.0),
+        propellant=jnp.where(shares.engines < 1.0, 0.0, jnp.maximum(propellant, 0.0)),
+        rcs_propellant=jnp.where(shares.rcs < 1.0, 0.0, jnp.maximum(moved.rcs_propellant, 0.0)),
         attitude=normalise(moved.attitude),
     )
     return State(

@@ -32,6 +32,7 @@ _ENVELOPE = Grid(
         (57.0, 72.0, 90.0, 102.0, 119.0),
     ),
 )
+_TYPICAL = Table(_ENVELOPE.x, tuple(speeds[_ENVELOPE.y.index(75.0)] for speeds in _ENVELOPE.values))
 # Moderate turbulence by altitude, MIL-F-8785C figure 7 (probability of exceedance 1e-3), faded out above [est].
 _INTENSITY_M_S = Table((0.0, 600.0, 3_000.0, 10_000.0, 18_000.0, 25_000.0), (1.5, 2.0, 2.1, 1.9, 0.9, 0.0))
 _LENGTH_M = Table((10.0, 533.0), (40.0, 533.0))  # 1,750 ft above 1,750 ft, shorter near the ground
@@ -79,8 +80,18 @@ def steady_wind(wind: Wind, altitude: Scalar, profile: Profile | None = None) ->
         extra = Vector(wind.uniform * wind.along_x, wind.uniform * wind.along_y, 0.0 * altitude)
         return profile_wind(profile, altitude) + extra
     speed = lookup_grid(_ENVELOPE, altitude, wind.percentile) * jnp.clip(wind.percentile / 50.0, 0.0, 1.0)
-    speed = speed * ((jnp.clip(altitude, 0.0, 1000.0) + 10.0) / 1010.0) ** (1.0 / 7.0) + wind.uniform
+    speed = speed * _near_ground(altitude) + wind.uniform
     return Vector(speed * wind.along_x, speed * wind.along_y, jnp.zeros_like(speed))
+
+
+def envelope_speed(altitude: Scalar) -> Array:
+    """Return the wind speed of the envelope at its 75th percentile [m/s], by which predictions scale a wind."""
+    return lookup(_TYPICAL, altitude) * _near_ground(altitude)
+
+
+def _near_ground(altitude: Scalar) -> Array:
+    """Return the factor of the power law below 1 km."""
+    return ((jnp.clip(altitude, 0.0, 1000.0) + 10.0) / 1010.0) ** (1.0 / 7.0)
 
 
 def profile_wind(profile: Profile, altitude: Scalar) -> Vector:

@@ -13,7 +13,7 @@ from mission_rocket.physics.aerodynamics import body_wrench, fin_wrench, flow
 from mission_rocket.physics.atmosphere import Air, atmosphere
 from mission_rocket.physics.dynamics import limited
 from mission_rocket.physics.gravity import Site
-from mission_rocket.physics.propulsion import engine_wrench, rcs_wrench
+from mission_rocket.physics.propulsion import Feed, engine_wrench, rcs_wrench
 from mission_rocket.physics.state import Dispersion, Motion, State, idle, nominal
 from mission_rocket.physics.vector import Vector
 from mission_rocket.physics.vehicle import Rcs, mass_properties
@@ -33,7 +33,7 @@ def motion(
 def thrust(there: Motion, errors: Dispersion | None = None, pressure: float = 0.0):
     """(force, moment, propellant flow) of the engines."""
     mass = mass_properties(BOOSTER, 1.0, there.propellant)
-    wrench, spent = engine_wrench(BOOSTER, errors or nominal(), there, mass, jnp.float32(pressure))
+    wrench, spent = engine_wrench(BOOSTER, errors or nominal(), there, mass, jnp.float32(pressure), Feed.of(there))
     return np.array(wrench.force), np.array(wrench.moment), float(spent)
 
 
@@ -88,7 +88,7 @@ def test_positive_commands_turn_positively() -> None:
         assert thrust(motion(gimbal=tuple(told)))[1][axis] > 1e4
         jets = idle(BOOSTER)._replace(rcs=Vector(*(jnp.float32(10.0 * part) for part in told)))
         mass = mass_properties(BOOSTER, 1.0, jnp.float32(3e4))
-        wrench, gas = rcs_wrench(BOOSTER, jets, motion(), mass)
+        wrench, gas = rcs_wrench(BOOSTER, jets, mass, Feed.of(motion()))
         assert np.array(wrench.moment)[axis] > 1e3
         assert float(gas) == pytest.approx(0.5 * 3000.0 / (70.0 * G0), rel=1e-5)
         there = motion()._replace(fins=Vector(*(jnp.float32(part) for part in told)))
@@ -187,6 +187,22 @@ def test_actuators_lag_at_first_order(within) -> None:
     within("throttle", flown.levels[0] - 0.8 * (1.0 - math.exp(-0.4 / 0.3)), 1e-5)
 
 
+@pytest.mark.parametrize("lag", [0.001, 0.05, 0.3, 5.0])
+@pytest.mark.parametrize("step_s", [0.05, 0.25, 1.0])
+def test_lags_are_exact_for_any_step(within, lag: float, step_s: float) -> None:
+    """Also where the step is many lags long, which would be unstable for a method that integrates the lag."""
+    body = plain(mass=1e6, engines=(engine(1e5, 1e6)._replace(lag=lag),), propellant=10.0)
+    body = body._replace(gimbal=body.gimbal._replace(lag=lag))
+    still, state, left = idle(body), at(body)._replace(lit_for=(jnp.ones(()),)), math.exp(-2.0 / lag)
+    pushed = still._replace(throttle=(jnp.ones(()),))
+    end = last(fly(body, SPACE, state, 2.0, step_s, 2.0, command=pushed)).motion
+    within("throttle", float(end.levels[0]) - (1.0 - left), 2e-5)
+    within("seconds of thrust", 10.0 * float(end.velocity.z) - (2.0 - lag * (1.0 - left)), 1e-3)
+    turned = still._replace(gimbal=Vector(*(jnp.float32(0.01),) * 3))
+    end = last(fly(body, SPACE, state, 2.0, step_s, 2.0, command=turned)).motion
+    within("gimbal, relative", float(end.gimbal.x) / 0.01 - (1.0 - left), 2e-5)
+
+
 def test_commands_are_limited() -> None:
     wild = jax.tree.map(lambda part: part + 9.0, idle(BOOSTER))
     told = limited(BOOSTER, wild._replace(throttle=(jnp.float32(0.1), jnp.float32(0.0), jnp.float32(2.0))))
@@ -228,12 +244,23 @@ def test_rcs_stops_when_empty() -> None:
     assert flown.rates.x[-1] == flown.rates.x[-2] > 1.0
 
 
-@pytest.mark.parametrize(("share", "burnt"), [(0.02, 0.5), (0.48, 0.5), (0.52, 5 / 6), (0.98, 5 / 6), (1.02, 1.0)])
-def test_a_tank_that_runs_dry_inside_a_step_burns_half_or_five_sixths_of_it(within, share: float, burnt: float) -> None:
-    """As docs/physics.md says: the stages of the integrator either burn or do not."""
-    step_s, group = 0.1, engine(thrust=1e4)
-    body = plain(engines=(group,), propellant=share * step_s * group.flow)
+@pytest.mark.parametrize("share", [0.02, 0.25, 0.5, 0.75, 0.98, 1.0, 1.02])
+def test_a_burn_ends_where_the_tank_runs_dry(within, share: float) -> None:
+    """Velocity and displacement of one step are those of a thrust that lasts the share of it that the tank feeds."""
+    step_s, group, burnt = 0.1, engine(thrust=1e4), min(share, 1.0)
+    body = plain(mass=1e3, engines=(group,), propellant=share * step_s * group.flow)
     state = at(body, levels=(1.0,))._replace(lit_for=(jnp.float32(10.0),))
     command = idle(body)._replace(throttle=(jnp.float32(1.0),))
-    moved = last(fly(body, SPACE, state, step_s, step_s, step_s, command=command))
-    within("gain over a full step", float(moved.motion.velocity.z) / (step_s * 10.0) - burnt, 0.002)
+    moved = last(fly(body, SPACE, state, step_s, step_s, step_s, command=command)).motion
+    acceleration = 1e4 / (1e3 + 0.5 * burnt * step_s * group.flow)
+    within("velocity over a full step's", float(moved.velocity.z) / (step_s * acceleration) - burnt, 0.001)
+    travelled = float(moved.position.z) / (0.5 * step_s**2 * acceleration)
+    within("displacement over a full step's", travelled - burnt * (2.0 - burnt), 0.001)
+    assert (float(moved.propellant) == 0.0) == (share <= 1.0)
+
+
+def test_the_gas_of_the_rcs_ends_where_its_tank_runs_dry(within) -> None:
+    body = plain(rcs=Rcs(1000.0, 9.0, 0.5, 700.0, 2.0))
+    told = idle(body)._replace(rcs=Vector(jnp.ones(()), jnp.zeros(()), jnp.zeros(())))
+    coarse, fine = (fly(body, SPACE, at(body), 2.0, step_s, 2.0, command=told).motion for step_s in (0.5, 0.01))
+    within("rad/s, relative", float(coarse.rates.x[-1]) / float(fine.rates.x[-1]) - 1.0, 1e-3)

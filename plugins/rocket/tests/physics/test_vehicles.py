@@ -88,7 +88,7 @@ POLAR = "stages.0.aerodynamics.nose_first"
 WRONG = {
     "negative mass": (put("stages.0.dry_mass_kg", -1.0), "stages.0.dry_mass_kg", "greater than 0"),
     "mass that is text": (put("stages.0.dry_mass_kg", "25600"), "stages.0.dry_mass_kg", "valid number"),
-    "lag below the step": (put("stages.0.gimbal.lag_s", 0.001), "gimbal.lag_s", "greater than or equal to 0.05"),
+    "no lag": (put("stages.0.gimbal.lag_s", 0.0), "gimbal.lag_s", "greater than or equal to 0.001"),
     "infinite thrust": (put("stages.0.engines.0.thrust_vacuum_n", math.inf), "thrust_vacuum_n", "finite number"),
     "Mach not increasing": (
         put(f"{POLAR}.lift_mach.3", 0.5),
@@ -175,9 +175,9 @@ NESTED = "a: &a [x, x]\n" + "".join(
             "greater than 0",
         ),
         (
-            FILE.read_text(encoding="utf-8").replace("lag_s: 0.25,", "lag_s: 0.01,"),
+            FILE.read_text(encoding="utf-8").replace("lag_s: 0.25,", "lag_s: 0.0001,"),
             "mine.yaml:44:30: stages[0].gimbal.lag_s",
-            "0.05",
+            "0.001",
         ),
     ],
 )

@@ -29,10 +29,13 @@ _CPU_DEVICES = 2
 # XLA flags; the user's values win. Two devices take a core each; matrix products this small gain nothing from a third
 # thread (docs/decisions/0002-two-devices.md). XLA runs the loops of a flight as thousands of small kernels, at a fixed
 # cost per call, unless a loop counts as small: then it is one kernel (docs/decisions/0010-loops-as-one-kernel.md). The
-# bound is in bytes; this one covers every loop.
+# bound is in bytes; this one covers every loop. Without fusions of several outputs, each leaf of a state computes the
+# forces again (docs/decisions/0013-blocks-and-kept-programs.md).
 _FLAGS = {
     "--xla_cpu_multi_thread_eigen": "false",
-    "--xla_backend_extra_options": "xla_cpu_small_while_loop_byte_threshold=1000000000000",
+    "--xla_backend_extra_options": (
+        "xla_cpu_small_while_loop_byte_threshold=1000000000000,xla_cpu_use_multi_output_fusion"
+    ),
 }
 # Modes of JAX in which phases cannot run as they are written, and what they do.
 _REJECTED_MODES = {

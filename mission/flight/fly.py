@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from mission.flight.causes import marked_causes
-from mission.flight.trees import drop_weak_types, finite_leaves, where_rows
+from mission.flight.trees import all_finite, drop_weak_types, where_rows
 from mission.missionfile.phases import Phase, TrainedPhase
 from mission.phase import Outcome
 
@@ -73,7 +73,7 @@ def flight_status(phase: Phase, state: Any, steps: Array) -> tuple[Array, Array,
     env = phase.environment
     time_out, non_finite = phase.time_out, len(env.causes) + 1
     outcome: Outcome = jax.vmap(env.outcome)(state)
-    broken = ~finite_leaves(state, 1).all(axis=-1)
+    broken = ~all_finite(state)
     late = (steps >= env.max_steps) & ~outcome.terminated
     success = outcome.success & outcome.terminated & ~broken
     if env.time_out_cause is not None:

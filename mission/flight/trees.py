@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -47,6 +48,15 @@ def state_leaf_names(environment: Environment) -> tuple[str, ...]:
         if is_float(leaf)
     )
     return names or ("state",)
+
+
+def all_finite(rows: Any) -> Array:
+    """Return whether every number of each row of a batched pytree is finite, bool [N]."""
+    leaves = [
+        leaf.reshape(leaf.shape[0], -1) if leaf.ndim > 1 else leaf for leaf in jax.tree.leaves(rows) if is_float(leaf)
+    ]
+    flags = [jnp.isfinite(leaf).all(axis=1) if leaf.ndim > 1 else jnp.isfinite(leaf) for leaf in leaves]
+    return functools.reduce(jnp.logical_and, flags, jnp.ones(count(rows), bool))
 
 
 def finite_leaves(state: Any, batch_axes: int) -> Array:

@@ -17,11 +17,11 @@ from mission_rocket.physics.dynamics import Loads, loads
 from mission_rocket.physics.gravity import Site, altitude, up
 from mission_rocket.physics.propulsion import Feed, rcs_wrench
 from mission_rocket.physics.state import Command, Handover, Motion, idle
-from mission_rocket.physics.tables import lookup, lookup_grid
+from mission_rocket.physics.tables import at_x, lookup, lookup_all
 from mission_rocket.physics.tracing import traced_once
 from mission_rocket.physics.vector import Vector, body_axis, dot, norm, rotate, rotate_back
 from mission_rocket.physics.vehicle import Body
-from mission_rocket.physics.wind import gust_velocity, steady_wind
+from mission_rocket.physics.wind import gust_velocity
 
 _SMALL_INCIDENCE = 4.0 * DEGREE  # at which the slope of the lift is evaluated
 
@@ -97,9 +97,9 @@ def measure(
     """
     motion, wind = flight.state.motion, flight.dispersion.wind
     height, vertical, axis = altitude(site, motion.position), up(site, motion.position), body_axis(motion.attitude)
-    steady, gust = steady_wind(wind, height, site.winds), gust_velocity(wind, flight.state.gust, height)
+    gust = gust_velocity(wind, flight.state.gust, height)
     acting = loads(body, site, flight.dispersion, motion, idle(body), gust)
-    through = motion.velocity - steady
+    through = motion.velocity - acting.wind
     return Measurement(
         motion=motion,
         loads=acting,
@@ -112,7 +112,7 @@ def measure(
         thrust=jnp.asarray(acting.thrust),
         vertical=vertical,
         axis=axis,
-        wind=steady,
+        wind=acting.wind,
         gust=gust,
         flow=through * (1.0 / acting.flow.airspeed),
         specific_force=rotate(motion.attitude, acting.wrench.force * (1.0 / acting.mass.mass)),
@@ -125,7 +125,8 @@ def _slopes(body: Body, acting: Loads, engine_first: Array) -> Slopes:
     """Return the slopes of the aerodynamic forces at small incidence."""
     aero, pressure, mach = body.aerodynamics, acting.flow.dynamic_pressure, acting.flow.mach
     zero = jnp.zeros_like(mach)
-    lifts = [lookup_grid(polar.lift, _SMALL_INCIDENCE + zero, mach) for polar in (aero.engine_first, aero.nose_first)]
+    slopes = tuple(at_x(polar.lift, _SMALL_INCIDENCE) for polar in (aero.engine_first, aero.nose_first))
+    lifts = lookup_all(slopes, mach)
     slope = jnp.where(engine_first, lifts[0], lifts[1]) / _SMALL_INCIDENCE
     lift = pressure * aero.area * slope
     centre = jnp.where(engine_first, aero.engine_first.centre_of_pressure, aero.nose_first.centre_of_pressure)

@@ -24,7 +24,7 @@ from mission_rocket.physics.integrate import advance_twice
 from mission_rocket.physics.state import Command, Handover, idle, nominal, start_state
 from mission_rocket.physics.vector import Vector, quaternion_of_axis, rotate_back
 from mission_rocket.physics.vehicle import Body
-from mission_rocket.physics.wind import gust_velocity, steady_wind
+from mission_rocket.physics.wind import gust_velocity
 from mission_rocket.vehicles import Strict, Vehicle, build_body
 from mission_rocket.winds import Winds, WindTable
 
@@ -184,6 +184,5 @@ class StagePhase(ObservedPhase[Handover, StageState]):
         height = altitude(self.site, vehicle.motion.position)
         gust = gust_velocity(dispersion.wind, vehicle.gust, height)
         acting = loads(self.flying, self.site, dispersion, vehicle.motion, idle(self.flying), gust)
-        wind = steady_wind(dispersion.wind, height, self.site.winds) + gust
-        derived = channels(self.flying, self.site, vehicle, acting, wind)
+        derived = channels(self.flying, self.site, vehicle, acting, acting.wind + gust)
         return derived | {"pitch_deg": 90.0 - derived["tilt_deg"], "phase_time_s": state.elapsed_s}

@@ -14,17 +14,17 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from pydantic import Field
 
 from mission_rocket.booster import FlightParams
 from mission_rocket.controls import Setting, throttle_share
 from mission_rocket.guides.guidance import GuidanceLaw, accelerate_across, estimate_drag, estimate_lag, point, with_drag
-from mission_rocket.guides.prediction import Falling, brake, carried_wind, descend, predict_touchdown
+from mission_rocket.guides.prediction import Falling, along_flow, brake, carried_wind, descend, predict_touchdown
 from mission_rocket.measurement import Measurement
 from mission_rocket.physics.constants import DEGREE
 from mission_rocket.physics.gravity import free_fall
-from mission_rocket.physics.tables import lookup_grid
+from mission_rocket.physics.tables import lookup
 from mission_rocket.physics.vector import Scalar, Vector, norm
 
 _OVERDUE_S = 2.0
@@ -93,9 +93,8 @@ class EntryGuide(GuidanceLaw[EntryGuideParams]):
         zero, no, lag = jnp.zeros(()), jnp.bool_(False), self.nominal_lag()
         nothing = Prediction(Vector(zero, zero, zero), zero, zero, zero, zero)
         plan = Plan(jnp.zeros(len(self.controls.names)), nothing, zero + 14.0, zero + 1.0)
-        for _ in range(3):  # the length of the burn is found by iteration
-            plan = self.plan(measured, plan, no, no, lag, 0.0)
-        return plan
+        # the length of the burn is found by iteration
+        return lax.fori_loop(0, 3, lambda _, plan: self.plan(measured, plan, no, no, lag, 0.0), plan)
 
     def plan(self, m: Measurement, before: Plan, lit: Array, cut: Array, lag: Array, elapsed: Scalar) -> Plan:
         """Predict with the burn planned `elapsed` seconds before, correct it, and steer."""
@@ -161,7 +160,7 @@ class EntryGuide(GuidanceLaw[EntryGuideParams]):
         burn = jnp.where(cut, 0.0, jnp.clip(burn + change, -_OVERDUE_S, 30.0))
         # drag alone decelerates enough if even the least throttle would exceed the load limit together with it
         group = body.engines[0]
-        coefficient = drag * lookup_grid(body.aerodynamics.engine_first.drag, 0.0 * m.mach, m.mach)
+        coefficient = drag * lookup(along_flow(body), m.mach)
         by_drag = m.pressure * body.aerodynamics.area * coefficient
         load = (group.throttle_min * _ENGINES * group.thrust + by_drag) / m.mass
         burn = jnp.where(lit & (load > 0.95 * body.limits.axial_load), -_OVERDUE_S, burn)

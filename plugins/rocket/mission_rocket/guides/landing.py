@@ -223,9 +223,9 @@ class LandingGuide(GuidanceLaw[LandingGuideParams]):
             "angular_acceleration": (angular.y, -angular.x),
         }
         level, pressure = motion.levels[0], measured.pressure
-        in_x, in_y = (Lateral(**{name: pair[at] for name, pair in pairs.items()}) for at in (0, 1))
-        gimbal_x, fin_x = regulate(self.regulator, key, level, pressure, in_x)
-        gimbal_y, fin_y = regulate(self.regulator, key, level, pressure, in_y)
+        both = Lateral(**{name: jnp.stack(pair) for name, pair in pairs.items()})
+        steer = jax.vmap(lambda lateral: regulate(self.regulator, key, level, pressure, lateral))
+        (gimbal_x, gimbal_y), (fin_x, fin_y) = steer(both)
         turn = Vector(-gimbal_y, gimbal_x, zero) * (1.0 / body.gimbal.limit)
         if body.fins is None:
             return turn, Vector(zero, zero, zero)

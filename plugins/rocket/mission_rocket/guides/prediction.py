@@ -5,15 +5,17 @@ Falls and burns are along the flow, engines first, without incidence.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
 from mission_rocket.physics.atmosphere import atmosphere
 from mission_rocket.physics.constants import SEA_LEVEL_PRESSURE_PA
 from mission_rocket.physics.gravity import Site, free_fall, resting_gravity
-from mission_rocket.physics.tables import lookup_grid
+from mission_rocket.physics.tables import Table, at_x, lookup
 from mission_rocket.physics.vector import Scalar, Vector, norm
 from mission_rocket.physics.vehicle import Body
 from mission_rocket.physics.wind import envelope_speed, profile_wind
@@ -57,12 +59,22 @@ def wind_at(site: Site, carried: Vector, altitude: Scalar) -> Vector:
     return carried + profile_wind(site.winds, altitude)
 
 
+def midpoint(stage: Callable[[Any, Scalar], Any], begin: Any) -> Any:
+    """Apply `stage` at the beginning of a step and in its middle (0, then 1/2): one loop, so that it is compiled once."""
+    return lax.scan(lambda carry, reach: (stage(carry, reach), None), begin, jnp.array([0.0, 0.5]))[0]
+
+
+def along_flow(body: Body) -> Table:
+    """Return the drag coefficient by Mach number of a vehicle that flies along the flow, engines first."""
+    return at_x(body.aerodynamics.engine_first.drag, 0.0)
+
+
 def resistance(body: Body, height: Array, through: Vector) -> tuple[Array, Array]:
     """Return (drag over airspeed [N s/m] engines first along the flow, dynamic pressure [Pa])."""
     air, speed = atmosphere(height), norm(through, 1.0)
     pressure = 0.5 * air.density * speed * speed
     mach = speed / air.sound_speed
-    coefficient = lookup_grid(body.aerodynamics.engine_first.drag, 0.0 * mach, mach)
+    coefficient = lookup(along_flow(body), mach)
     return pressure * body.aerodynamics.area * coefficient / speed, pressure
 
 
@@ -81,9 +93,14 @@ def brake(body: Body, site: Site, begin: Falling, seconds: Array, load: float) -
 
     def leg(carry: tuple[Vector, Vector, Array, Array], _: None) -> tuple[tuple[Vector, Vector, Array, Array], None]:
         at, v, height, mass = carry
-        pull = rate(at, v, height)[0]
-        half = v + pull * (0.5 * span)
-        pull, drag = rate(at + v * (0.5 * span), half, height + 0.5 * span * v.z)
+
+        def stage(before: tuple[Vector, Vector, Array], reach: Scalar) -> tuple[Vector, Vector, Array]:
+            there = reach * span
+            half = v + before[0] * there
+            pull, drag = rate(at + v * there, half, height + there * v.z)
+            return pull, half, drag
+
+        pull, half, drag = midpoint(stage, (v, v, jnp.zeros_like(height)))
         used = jnp.maximum(load * mass - drag, 0.0) / exhaust * span
         return (at + half * span, v + pull * span, height + half.z * span, mass - used), None
 
@@ -105,21 +122,24 @@ def descend(body: Body, site: Site, begin: Falling, level: float) -> Descent:
         fading = slowed / mass
         return free_fall(site, at, v) - through * fading, fading, pressure
 
+    zero = jnp.zeros_like(mass)
+
     def leg(carry: tuple[Descent, Array], _: None) -> tuple[tuple[Descent, Array], None]:
-        (at, v, peak, reach, kept), height = carry
-        span = drop / jnp.maximum(-v.z, 50.0)
-        pull = rate(at, v, height)[0]
-        half = v + pull * (0.5 * span)
-        span = drop / jnp.maximum(-half.z, 50.0)
-        half = v + pull * (0.5 * span)
-        pull, fading, pressure = rate(at + v * (0.5 * span), half, height - 0.5 * drop)
+        (at, v, peak, shift, kept), height = carry
+
+        def stage(before: tuple[Any, Vector, Array], reach: Scalar) -> tuple[Any, Vector, Array]:
+            (pull, *_), _, span = before
+            span = drop / jnp.maximum(-(v.z + reach * span * pull.z), 50.0)
+            half = v + pull * (reach * span)
+            return rate(at + v * (reach * span), half, height - reach * drop), half, span
+
+        (pull, fading, pressure), half, span = midpoint(stage, ((v, zero, zero), v, zero))
         less = kept * jnp.exp(-fading * span)
         there = Descent(
-            at + half * span, v + pull * span, jnp.maximum(peak, pressure), reach + 0.5 * (kept + less) * span, less
+            at + half * span, v + pull * span, jnp.maximum(peak, pressure), shift + 0.5 * (kept + less) * span, less
         )
         return (there, height - drop), None
 
-    zero = jnp.zeros_like(mass)
     top = Descent(begin.position, begin.velocity, zero, zero, zero + 1.0)
     return lax.scan(leg, (top, begin.altitude), None, length=steps)[0][0]
 
@@ -141,29 +161,35 @@ def predict_touchdown(
         slowed, _ = resistance(body, jnp.maximum(h, 0.0), through)
         return through * -(slowed / begin.mass + thrust / norm(through, 1.0))
 
-    drop = jnp.maximum(begin.altitude - ignition, 0.0) / 6
+    drop, zero = jnp.maximum(begin.altitude - ignition, 0.0) / 6, jnp.zeros_like(begin.altitude)
 
     def fall(carry: tuple[Vector, Vector, Array], _: None) -> tuple[tuple[Vector, Vector, Array], None]:
         at, v, seconds = carry
         down = Vector(0.0, 0.0, -gravity)
-        span = drop / jnp.maximum(-v.z, 30.0)
-        half = v + (push(at.z, v, 0.0) + down) * (0.5 * span)
-        span = drop / jnp.maximum(-half.z, 30.0)
-        pull = push(at.z - 0.5 * drop, half, 0.0) + down
+
+        def stage(before: tuple[Vector, Vector, Array], reach: Scalar) -> tuple[Vector, Vector, Array]:
+            pull, _, span = before
+            half = v + pull * (reach * span)
+            return push(at.z - reach * drop, half, 0.0) + down, half, drop / jnp.maximum(-half.z, 30.0)
+
+        pull, half, span = midpoint(stage, (v, v, zero))
         return (Vector(at.x + half.x * span, at.y + half.y * span, at.z - drop), v + pull * span, seconds + span), None
 
     top = Vector(begin.position.x, begin.position.y, begin.altitude)
-    at, v, seconds = lax.scan(fall, (top, begin.velocity, jnp.zeros_like(begin.altitude)), None, length=6)[0]
+    at, v, seconds = lax.scan(fall, (top, begin.velocity, zero), None, length=6)[0]
     slower = jnp.maximum(-v.z, 1.0) / 12
     thrust = engines * (throttle * engine.thrust - engine.exit_area * SEA_LEVEL_PRESSURE_PA) / begin.mass
 
     def brake(carry: tuple[Vector, Vector, Array], _: None) -> tuple[tuple[Vector, Vector, Array], None]:
         at, v, seconds = carry
-        pull = push(at.z, v, thrust)
-        span = slower / jnp.maximum(pull.z - gravity, 1.0)
-        half = Vector(v.x + 0.5 * span * pull.x, v.y + 0.5 * span * pull.y, v.z + 0.5 * slower)
-        pull = push(at.z + 0.5 * span * v.z, half, thrust)
-        span = slower / jnp.maximum(pull.z - gravity, 1.0)
+
+        def stage(before: tuple[Vector, Vector, Array], reach: Scalar) -> tuple[Vector, Vector, Array]:
+            pull, _, span = before
+            half = Vector(v.x + reach * span * pull.x, v.y + reach * span * pull.y, v.z + reach * slower)
+            pull = push(at.z + reach * span * v.z, half, thrust)
+            return pull, half, slower / jnp.maximum(pull.z - gravity, 1.0)
+
+        pull, half, span = midpoint(stage, (v, v, zero))
         after = Vector(v.x + span * pull.x, v.y + span * pull.y, v.z + slower)
         return (at + half * span, after, seconds + span), None
 
@@ -196,7 +222,7 @@ def stop(
         air = atmosphere(jnp.maximum(h, 0.0))
         thrust = engines * (throttle * engine.thrust - engine.exit_area * air.pressure)
         drag = 0.5 * air.density * middle * middle * aero.area
-        drag = drag * lookup_grid(aero.engine_first.drag, 0.0 * middle, middle / air.sound_speed)
+        drag = drag * lookup(along_flow(body), middle / air.sound_speed)
         brake = jnp.maximum((thrust + drag) / m - resting_gravity(site), 0.5)
         span = drop / brake
         return (h - middle * span, v - drop, m - engines * throttle * engine.flow * span, seconds + span), None
@@ -211,11 +237,11 @@ def stopping_throttle(
 ) -> Array:
     """Return the constant throttle that stops at the ground; the inverse of the distance is nearly linear in it."""
 
-    def inverse(throttle: float) -> Array:
+    def inverse(throttle: Scalar) -> Array:
         end = stop(body, site, mass, height, speed, throttle, engines, final)
         return 1.0 / jnp.maximum(height - end.height, 0.05)
 
     middle = 0.5 * (body.engines[0].throttle_min + 1.0)
-    first, second = inverse(middle), inverse(1.0)
+    first, second = jax.vmap(inverse)(jnp.array([middle, 1.0]))
     slope = (second - first) / (1.0 - middle)
     return middle + (1.0 / jnp.maximum(height, 0.05) - first) / jnp.maximum(slope, 1e-7)

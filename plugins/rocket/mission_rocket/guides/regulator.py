@@ -23,7 +23,7 @@ from mission_rocket.physics.constants import DEGREE
 from mission_rocket.physics.dynamics import motion_rate
 from mission_rocket.physics.gravity import Site
 from mission_rocket.physics.state import idle, nominal, start_state
-from mission_rocket.physics.tables import lookup_grid
+from mission_rocket.physics.tables import at_x
 from mission_rocket.physics.vector import Scalar, Vector, quaternion_of_axis
 from mission_rocket.physics.vehicle import Body
 from mission_rocket.physics.wind import Profile, Wind, steady_wind
@@ -120,8 +120,8 @@ def descend(
     heights, machs = np.linspace(0.0, 2.0 * highest_m, 801), np.linspace(0.0, 5.0, 101)
     air = jax.jit(jax.vmap(atmosphere))(jnp.asarray(heights))
     density, pressure, sound = (np.asarray(part, float) for part in (air.density, air.pressure, air.sound_speed))
-    polar = body.aerodynamics.engine_first.drag
-    drags = np.asarray(jax.jit(jax.vmap(lambda mach: lookup_grid(polar, 0.0 * mach, mach)))(jnp.asarray(machs)))
+    along = at_x(body.aerodynamics.engine_first.drag, 0.0)
+    drags = np.interp(machs, along.x, along.y)
     engine = body.engines[0]
     rows = []
     h, v, left, falling = 0.0, 1.0, left_kg, False

@@ -10,9 +10,9 @@ Runge-Kutta method then gives the velocity s and the displacement s - s^2 / 2 of
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -23,55 +23,62 @@ from mission_rocket.physics.vehicle import Body
 
 
 class ByActuator(NamedTuple):
-    """One number for each actuator: its lag [s], or the share of the gap to its command that is left."""
+    """A number or a function of time for each actuator."""
 
-    engines: tuple[Scalar, ...]
-    gimbal: Scalar
-    fins: Scalar
+    engines: tuple[Any, ...]
+    gimbal: Any
+    fins: Any
 
 
-def actuator_lags(body: Body, dispersion: Dispersion) -> ByActuator:
-    """Return the lags of the actuators [s]."""
-    factor = dispersion.actuator_lag
-    return ByActuator(
-        tuple(group.lag * factor for group in body.engines),
-        body.gimbal.lag * factor,
-        (body.fins.lag if body.fins else 1.0) * factor,
-    )
+class Decay(NamedTuple):
+    """What is left of the gap between an actuator and its command, as a share of that at the beginning of a step."""
+
+    half: Array  # after half of the step
+    mean: Array
+
+    @property
+    def end(self) -> Array:
+        """At the end of the step."""
+        return self.half * self.half
+
+    def at_stage(self, since: Array, seconds: Array) -> Array:
+        """At a stage of the integrator, `since` seconds after the beginning, so that Simpson's rule gives the mean."""
+        factor = 6.0 * self.mean / (1.0 + 4.0 * self.half + self.end)
+        return factor * jnp.where(since <= 0.0, 1.0, jnp.where(since < seconds, self.half, self.end))
+
+
+def decays(body: Body, dispersion: Dispersion, seconds: Array) -> ByActuator:
+    """Return the decay of every actuator over a step."""
+    by_lag: dict[float, Decay] = {}
+
+    def decay(lag: float) -> Decay:
+        if lag not in by_lag:
+            ratio = jnp.maximum(seconds / (lag * dispersion.actuator_lag), 1e-6)
+            closed = jnp.expm1(-0.5 * ratio)  # minus the share of the gap that is closed at half of the step
+            by_lag[lag] = Decay(1.0 + closed, -closed * (2.0 + closed) / ratio)
+        return by_lag[lag]
+
+    engines = tuple(decay(group.lag) for group in body.engines)
+    return ByActuator(engines, decay(body.gimbal.lag), decay(body.fins.lag if body.fins else 1.0))
+
+
+def each(by_actuator: ByActuator, function: Callable[[Decay], Array]) -> ByActuator:
+    """Return the values of a function of the decays."""
+    engines, gimbal, fins = by_actuator
+    return ByActuator(tuple(function(decay) for decay in engines), function(gimbal), function(fins))
 
 
 def followed(there: Motion, begin: Motion, command: Command, left: ByActuator) -> Motion:
-    """Return the motion `there` with actuators that followed their commands from `begin`."""
+    """Return the motion `there` with actuators of whose gap to the command at `begin` the shares `left` are left."""
 
     def towards(target: Scalar, value: Scalar, share: Scalar) -> Scalar:
         return target + (value - target) * share
 
     return there._replace(
-        levels=tuple(towards(*each) for each in zip(command.throttle, begin.levels, left.engines, strict=True)),
+        levels=tuple(towards(*one) for one in zip(command.throttle, begin.levels, left.engines, strict=True)),
         gimbal=command.gimbal + (begin.gimbal - command.gimbal) * left.gimbal,
         fins=command.fins + (begin.fins - command.fins) * left.fins,
     )
-
-
-def left_at(lags: ByActuator, seconds: Array, factors: ByActuator | None = None) -> ByActuator:
-    """Return the shares that are left after `seconds`, times `factors` if they are given."""
-    shares = jax.tree.map(lambda lag: jnp.exp(-seconds / lag), lags)
-    return shares if factors is None else jax.tree.map(lambda share, factor: share * factor, shares, factors)
-
-
-def mean_left(lags: ByActuator, seconds: Array) -> ByActuator:
-    """Return the means over a step of the shares that are left."""
-    return jax.tree.map(lambda lag: _mean(seconds / lag), lags)
-
-
-def stage_factors(lags: ByActuator, seconds: Array) -> ByActuator:
-    """Return the factors of the stages of a step, with which Simpson's rule gives the mean of the shares."""
-
-    def factor(lag: Scalar) -> Array:
-        half = jnp.exp(-0.5 * seconds / lag)
-        return 6.0 * _mean(seconds / lag) / (1.0 + 4.0 * half + half * half)
-
-    return jax.tree.map(factor, lags)
 
 
 def fed_shares(
@@ -91,9 +98,3 @@ def fed_shares(
 def feed_at(shares: Feed, since: Array) -> Feed:
     """Return what the tanks feed at the stage of the integrator that is `since` seconds after the first."""
     return Feed(*(jnp.where(since > 0.0, share * share, share * (6.0 - 5.0 * share)) for share in shares))
-
-
-def _mean(ratio: Scalar) -> Array:
-    """Return the mean of exp(-t / lag) over a step of `ratio` lags."""
-    ratio = jnp.maximum(ratio, 1e-6)
-    return -jnp.expm1(-ratio) / ratio

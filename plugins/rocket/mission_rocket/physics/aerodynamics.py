@@ -18,7 +18,7 @@ from jax import Array
 from mission_rocket.physics.atmosphere import Air
 from mission_rocket.physics.propulsion import Wrench
 from mission_rocket.physics.state import Dispersion, Motion
-from mission_rocket.physics.tables import lookup, lookup_grid
+from mission_rocket.physics.tables import lookup, lookup_grids
 from mission_rocket.physics.vector import Vector, norm
 from mission_rocket.physics.vehicle import Body, MassProperties
 
@@ -63,10 +63,10 @@ def body_wrench(body: Body, dispersion: Dispersion, flow: Flow, rates: Vector, m
     nose, engine = aero.nose_first, aero.engine_first
     by_nose = jnp.clip(0.5 + flow.cosine, 0.0, 1.0)
     by_engine = 1.0 - by_nose
-    lift = by_nose * lookup_grid(nose.lift, flow.incidence, flow.mach)
-    lift = lift - by_engine * lookup_grid(engine.lift, flow.incidence, flow.mach)
-    drag = by_nose * lookup_grid(nose.drag, flow.incidence, flow.mach)
-    drag = drag + by_engine * lookup_grid(engine.drag, flow.incidence, flow.mach)
+    grids = (nose.lift, engine.lift, nose.drag, engine.drag)
+    nose_lift, engine_lift, nose_drag, engine_drag = lookup_grids(grids, flow.incidence, flow.mach)
+    lift = by_nose * nose_lift - by_engine * engine_lift
+    drag = by_nose * nose_drag + by_engine * engine_drag
     pressed = flow.dynamic_pressure * aero.area
     # lift along (axis - cosine flow) / sine; drag against the flow
     lifting = pressed * dispersion.lift * lift / flow.across

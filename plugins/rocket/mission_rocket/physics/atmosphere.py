@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from mission_rocket.physics.constants import SEA_LEVEL_PRESSURE_PA, STANDARD_GRAVITY_M_S2
-from mission_rocket.physics.tables import Table, lookup
+from mission_rocket.physics.tables import Table, lookup_all
 from mission_rocket.physics.tracing import traced_once
 from mission_rocket.physics.vector import Scalar
 
@@ -54,7 +54,7 @@ def _layers() -> list[tuple[float, float, float, float]]:
 
 _LAYERS = _layers()
 _HIGH_M = (86_000.0, 100_000.0, 110_000.0, 120_000.0, 150_000.0, 200_000.0)
-_HIGH_TEMPERATURE = Table(_HIGH_M, (186.87, 195.08, 240.00, 360.00, 634.39, 854.56))
+_HIGH_TEMPERATURE = Table((*_HIGH_M, 400_000.0), (186.87, 195.08, 240.00, 360.00, 634.39, 854.56, 854.56))
 _HIGH_LOG_PRESSURE = Table(
     (*_HIGH_M, 400_000.0),
     (
@@ -89,10 +89,8 @@ def atmosphere(altitude: Scalar) -> Air:
     gradient = _HYDROSTATIC / sloped * jnp.log(jnp.where(lapse == 0.0, start, temperature) / start)
     log_pressure = log_start - jnp.where(lapse == 0.0, _HYDROSTATIC * climbed / start, gradient)
     high = altitude > _TOP_M
-    temperature = jnp.where(high, lookup(_HIGH_TEMPERATURE, altitude), temperature)
-    log_pressure = jnp.where(high, lookup(_HIGH_LOG_PRESSURE, altitude), log_pressure)
+    thin = lookup_all((_HIGH_TEMPERATURE, _HIGH_LOG_PRESSURE, _HIGH_LOG_DENSITY), altitude)
+    temperature, log_pressure = jnp.where(high, thin[0], temperature), jnp.where(high, thin[1], log_pressure)
     pressure = jnp.exp(log_pressure)
-    density = jnp.where(
-        high, jnp.exp(lookup(_HIGH_LOG_DENSITY, altitude)), pressure / (GAS_CONSTANT_J_KG_K * temperature)
-    )
+    density = jnp.where(high, jnp.exp(thin[2]), pressure / (GAS_CONSTANT_J_KG_K * temperature))
     return Air(temperature, pressure, density, jnp.sqrt(HEAT_RATIO * GAS_CONSTANT_J_KG_K * temperature))

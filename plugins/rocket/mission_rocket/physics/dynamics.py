@@ -23,12 +23,13 @@ from mission_rocket.physics.wind import steady_wind
 
 
 class Loads(NamedTuple):
-    """The loads on a vehicle; `wrench` is in body axes and excludes gravity."""
+    """The loads on a vehicle; `wrench` is in body axes and excludes gravity, `wind` is the steady wind at the vehicle."""
 
     wrench: Wrench
     thrust: Scalar
     flow: Flow
     air: Air
+    wind: Vector
     mass: MassProperties
     propellant_flow: Array
     rcs_flow: Array
@@ -50,8 +51,8 @@ def loads(
     """
     height = altitude(site, motion.position)
     air = atmosphere(height)
-    wind = steady_wind(dispersion.wind, height, site.winds) + gust
-    stream = flow(air, rotate_back(motion.attitude, motion.velocity - wind))
+    wind = steady_wind(dispersion.wind, height, site.winds)
+    stream = flow(air, rotate_back(motion.attitude, motion.velocity - (wind + gust)))
     mass = mass_properties(body, dispersion.dry_mass, motion.propellant, motion.rcs_propellant)
     feed = Feed.of(motion) if feed is None else feed
     engines, propellant_flow = engine_wrench(body, dispersion, motion, mass, air.pressure, feed)
@@ -63,6 +64,7 @@ def loads(
         thrust=engines.force.z,
         flow=stream,
         air=air,
+        wind=wind,
         mass=mass,
         propellant_flow=propellant_flow,
         rcs_flow=gas_flow,

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from mission_rocket.physics.actuators import (
-    actuator_lags,
-    fed_shares,
-    feed_at,
-    followed,
-    left_at,
-    mean_left,
-    stage_factors,
-)
+from mission_rocket.physics.actuators import decays, each, fed_shares, feed_at, followed
 from mission_rocket.physics.dynamics import limited, motion_rate
-from mission_rocket.physics.gravity import Site, altitude
+from mission_rocket.physics.gravity import Site, altitude, up
 from mission_rocket.physics.state import Command, Dispersion, Motion, Rounding, State
-from mission_rocket.physics.vector import Scalar, Vector, norm, normalise
+from mission_rocket.physics.vector import Quaternion, Scalar, Vector, dot, norm, normalise
 from mission_rocket.physics.vehicle import Body
 from mission_rocket.physics.wind import advance_gust, gust_velocity, steady_wind
 
@@ -53,13 +45,66 @@ def _kahan(total: Any, lost: Any, change: Any) -> tuple[Any, Any]:
     return summed, jax.tree.map(lambda s, t, e: (s - t) - e, summed, total, exact)
 
 
+class _Free(NamedTuple):
+    """The part of the motion that the integrator advances; actuators follow their commands exactly."""
+
+    position: Vector
+    velocity: Vector
+    attitude: Quaternion
+    rates: Vector
+    propellant: Scalar
+    rcs_propellant: Scalar
+
+    @classmethod
+    def of(cls, motion: Motion) -> _Free:
+        return cls(*(getattr(motion, name) for name in cls._fields))
+
+
 def advance(body: Body, site: Site, dispersion: Dispersion, state: State, command: Command, seconds: Scalar) -> State:
     """Integrate one step under a constant command; the turbulence is held over it.
 
     An engine group that is commanded to light does so after the ignition delay of the flight, if it has an ignition
     left. Actuators follow their lags exactly, and engines and RCS stop where their tank runs dry (actuators.py).
     """
-    command = limited(body, command)
+    command, lit_for, ignitions = _ignite(dispersion, state, limited(body, command), seconds)
+    motion, span = state.motion, jnp.asarray(seconds, state.time.dtype)
+    gust = gust_velocity(dispersion.wind, state.gust, altitude(site, motion.position))
+    left = decays(body, dispersion, span)
+    mean = followed(motion, motion, command, each(left, lambda decay: decay.mean))
+    shares = fed_shares(body, dispersion, motion, mean, command, span)
+
+    def rate(there: tuple[_Free, Array]) -> tuple[_Free, Array]:
+        free, since = there
+        moved = followed(
+            motion._replace(**free._asdict()), motion, command, each(left, lambda decay: decay.at_stage(since, span))
+        )
+        slope = motion_rate(body, site, dispersion, moved, command, gust, feed_at(shares, since))
+        return _Free.of(slope), jnp.ones_like(since)
+
+    begin = _Free.of(motion)
+    change, _ = rk4_increment(rate, (begin, jnp.zeros_like(span)), span)
+    free = jax.tree.map(lambda m, c: m + c, begin, change)
+    (position, velocity, propellant, time), rounding = _kahan(
+        (motion.position, motion.velocity, motion.propellant, state.time),
+        tuple(state.rounding),
+        (change.position, change.velocity, change.propellant, span),
+    )
+    moved = motion._replace(
+        position=position,
+        velocity=velocity,
+        attitude=normalise(free.attitude),
+        rates=free.rates,
+        propellant=jnp.where(shares.engines < 1.0, 0.0, jnp.maximum(propellant, 0.0)),
+        rcs_propellant=jnp.where(shares.rcs < 1.0, 0.0, jnp.maximum(free.rcs_propellant, 0.0)),
+    )
+    moved = followed(moved, motion, command, each(left, lambda decay: decay.end))
+    return State(moved, Rounding(*rounding), lit_for, ignitions, state.gust, time)
+
+
+def _ignite(
+    dispersion: Dispersion, state: State, command: Command, seconds: Scalar
+) -> tuple[Command, tuple[Scalar, ...], tuple[Scalar, ...]]:
+    """Return the command of the engines that burn in a step, and by group `lit_for` and the ignitions left after it."""
     throttle, lit_for, left = [], [], []
     for wanted, running, ignitions in zip(command.throttle, state.lit_for, state.ignitions_left, strict=True):
         was = running > 0.0
@@ -70,43 +115,7 @@ def advance(body: Body, site: Site, dispersion: Dispersion, state: State, comman
         share = jnp.clip((now - dispersion.ignition_delay) / jnp.maximum(seconds, 1e-6), 0.0, 1.0)
         throttle.append(jnp.where(lit, wanted * share, 0.0))
         lit_for.append(now)
-    command = command._replace(throttle=tuple(throttle))
-    motion, span = state.motion, jnp.asarray(seconds, state.time.dtype)
-    gust = gust_velocity(dispersion.wind, state.gust, altitude(site, motion.position))
-    lags = actuator_lags(body, dispersion)
-    factors = stage_factors(lags, span)
-    mean = followed(motion, motion, command, mean_left(lags, span))
-    shares = fed_shares(body, dispersion, motion, mean, command, span)
-
-    def rate(there: tuple[Motion, Array]) -> tuple[Motion, Array]:
-        moved, since = there
-        moved = followed(moved, motion, command, left_at(lags, since, factors))
-        slope = motion_rate(body, site, dispersion, moved, command, gust, feed_at(shares, since))
-        return slope, jnp.ones_like(since)
-
-    change, _ = rk4_increment(rate, (motion, jnp.zeros_like(span)), span)
-    moved = jax.tree.map(lambda m, c: m + c, motion, change)
-    moved = followed(moved, motion, command, left_at(lags, span))
-    (position, velocity, propellant, time), rounding = _kahan(
-        (motion.position, motion.velocity, motion.propellant, state.time),
-        tuple(state.rounding),
-        (change.position, change.velocity, change.propellant, span),
-    )
-    moved = moved._replace(
-        position=position,
-        velocity=velocity,
-        propellant=jnp.where(shares.engines < 1.0, 0.0, jnp.maximum(propellant, 0.0)),
-        rcs_propellant=jnp.where(shares.rcs < 1.0, 0.0, jnp.maximum(moved.rcs_propellant, 0.0)),
-        attitude=normalise(moved.attitude),
-    )
-    return State(
-        motion=moved,
-        rounding=Rounding(*rounding),
-        lit_for=tuple(lit_for),
-        ignitions_left=tuple(left),
-        gust=state.gust,
-        time=time,
-    )
+    return command._replace(throttle=tuple(throttle)), tuple(lit_for), tuple(left)
 
 
 def blow(site: Site, dispersion: Dispersion, state: State, key: Array, seconds: Scalar) -> State:
@@ -149,7 +158,7 @@ def cross_altitude(site: Site, before: State, after: State, seconds: Scalar, lev
     crossed = (high > 0.0) & (low <= 0.0)
 
     def height(fraction: Array) -> Array:
-        return altitude(site, _hermite(before.motion, after.motion, fraction, span)[0]) - level
+        return altitude(site, _hermite(before.motion, after.motion, fraction, span)) - level
 
     def halve(_: int, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
         above, below = bounds
@@ -159,24 +168,30 @@ def cross_altitude(site: Site, before: State, after: State, seconds: Scalar, lev
 
     _, fraction = lax.fori_loop(0, 20, halve, (jnp.zeros_like(high), jnp.ones_like(high)))
     fraction = lax.stop_gradient(fraction)
-    sinking = lax.stop_gradient(jnp.where(crossed, jax.grad(height)(fraction), -1.0))
-    fraction = jnp.where(crossed, jnp.clip(fraction - height(fraction) / jnp.minimum(sinking, -1e-6), 0.0, 1.0), 1.0)
-    between = jax.tree.map(lambda a, b: a + fraction * (b - a), before, after)
-    position, velocity = _hermite(before.motion, after.motion, fraction, span)
-    motion = between.motion._replace(position=position, velocity=velocity, attitude=normalise(between.motion.attitude))
-    there = between._replace(motion=motion, ignitions_left=after.ignitions_left, lit_for=after.lit_for)
-    return crossed, jax.tree.map(lambda a, b: jnp.where(crossed, a, b), there, after)
+    near = _hermite(before.motion, after.motion, fraction, span)
+    sinking = span * dot(up(site, near), _hermite_speed(before.motion, after.motion, fraction, span))
+    sinking = lax.stop_gradient(jnp.where(crossed, sinking, -1.0))
+    fraction = jnp.where(
+        crossed, jnp.clip(fraction - (altitude(site, near) - level) / jnp.minimum(sinking, -1e-6), 0.0, 1.0), 1.0
+    )
+    between = jax.tree.map(lambda a, b: a + fraction * (b - a), before.motion, after.motion)
+    position = _hermite(before.motion, after.motion, fraction, span)
+    velocity = _hermite_speed(before.motion, after.motion, fraction, span)
+    there = between._replace(position=position, velocity=velocity, attitude=normalise(between.attitude))
+    motion = jax.tree.map(lambda a, b: jnp.where(crossed, a, b), there, after.motion)
+    time = jnp.where(crossed, before.time + fraction * (after.time - before.time), after.time)
+    return crossed, after._replace(motion=motion, time=time)
 
 
-def _hermite(a: Motion, b: Motion, t: Scalar, span: Scalar) -> tuple[Vector, Vector]:
-    """Return the position at fraction t of a step, and its derivative."""
+def _hermite(a: Motion, b: Motion, t: Scalar, span: Scalar) -> Vector:
+    """Return the position at fraction t of a step."""
     t2, t3 = t * t, t * t * t
+    share, begin, end = 3 * t2 - 2 * t3, span * (t3 - 2 * t2 + t), span * (t3 - t2)
+    return a.position + (b.position - a.position) * share + a.velocity * begin + b.velocity * end
 
-    def place(p: Scalar, q: Scalar, v: Scalar, w: Scalar) -> Scalar:
-        return p + (3 * t2 - 2 * t3) * (q - p) + span * ((t3 - 2 * t2 + t) * v + (t3 - t2) * w)
 
-    def speed(p: Scalar, q: Scalar, v: Scalar, w: Scalar) -> Scalar:
-        return (6 * t - 6 * t2) * (q - p) / span + (3 * t2 - 4 * t + 1) * v + (3 * t2 - 2 * t) * w
-
-    ends = list(zip(a.position, b.position, a.velocity, b.velocity, strict=True))
-    return Vector(*(place(*end) for end in ends)), Vector(*(speed(*end) for end in ends))
+def _hermite_speed(a: Motion, b: Motion, t: Scalar, span: Scalar) -> Vector:
+    """Return the derivative of the position by time at fraction t of a step."""
+    t2 = t * t
+    share, begin, end = (6 * t - 6 * t2) / span, 3 * t2 - 4 * t + 1, 3 * t2 - 2 * t
+    return (b.position - a.position) * share + a.velocity * begin + b.velocity * end

@@ -11,6 +11,7 @@ import logging
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mission.errors import MachineError
+from mission.programs import cache_home
 from mission.strict import StrictModel
 
 log = logging.getLogger("mission")
@@ -56,9 +58,21 @@ class Machine(StrictModel):
     xla_flags: str
 
 
+@cache
 def visible_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    """Return the number of cores that this process may use: by affinity, and by the quota of its container."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    with contextlib.suppress(OSError, ValueError):  # "max 100000" without a quota
+        quota, period = (int(word) for word in Path("/sys/fs/cgroup/cpu.max").read_text().split())
+        cores = min(cores, max(1, round(quota / period)))
+    return cores
+
+
+@cache
+def workers() -> ThreadPoolExecutor:
+    """Return the threads that fly blocks of flights: one per core, or one per accelerator."""
+    devices = jax.devices()
+    return ThreadPoolExecutor(visible_cores() if devices[0].platform == "cpu" else len(devices))
 
 
 def configure() -> None:
@@ -135,8 +149,7 @@ def _try_flags(flags: tuple[str, ...]) -> None:
 def _cache_folder() -> str | None:
     """Return the folder of compiled programs; None, with a warning, if there is none to write to."""
     try:
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        folder = home / "mission" / "jax"
+        folder = cache_home() / "jax"
         folder.mkdir(parents=True, exist_ok=True)
         writable, reason = os.access(folder, os.W_OK), f"{folder} cannot be written"
     except (OSError, RuntimeError) as error:  # RuntimeError: no HOME, and a user without a name

@@ -1,32 +1,38 @@
-"""Compiled flights in batches of 1,000; evaluation, gate, bank and `mission fly` all use them.
+"""Compiled flights in blocks of 250; evaluation, gate, bank and `mission fly` all use them.
 
-Every batch is padded to 1,000 vehicles and split over the devices, and the key of a flight is folded from its number,
-so the result of a flight does not depend on the number of other flights. Shapes: N flights of a batch, at most 1,000.
+A program flies a fixed block of vehicles on one device. Blocks are padded, threads fly them on all cores or accelerators,
+and the key of a flight is folded from its number. So the result of a flight depends neither on the number of other flights
+nor on the machine's cores. Flights are counted, recorded and stored in batches of 1,000. Shapes: N flights of a batch, at
+most 1,000; B of a block, 250.
 """
 
 from __future__ import annotations
 
+import json
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
+from itertools import cycle, repeat
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.sharding import NamedSharding
 
-from mission.devices import REPLICATED, SPLIT, mesh
+from mission.devices import workers
 from mission.flight.causes import check_flight_causes
 from mission.flight.fly import PhaseFlight, agent_controller, fly_phase, guide_controller
 from mission.flight.trees import is_key
 from mission.missionfile.phases import Phase, TrainedPhase
+from mission.missionfile.sources import UNKNOWN_SOURCE
+from mission.programs import Program
 from mission.statistics import wilson
 
 BATCH = 1000
-# (policy parameters, handoff [N, ...], keys [N], alive bool [N]) -> the flights of one phase
-FlightProgram = Callable[[Any, Any, Array, Array], PhaseFlight]
+BLOCK = 250
+# (policy parameters, handoff [B, ...], keys [B], alive bool [B]) -> the flights of one phase
+FlightProgram = Callable[[Any, Any, Any, Any], PhaseFlight]
 
 
 def name_key(key: Array, name: str) -> Array:
@@ -39,13 +45,25 @@ def flight_keys(key: Array, numbers: np.ndarray) -> Array:
     return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.asarray(numbers, jnp.uint32))
 
 
-def compile_flight(phase: Phase) -> FlightProgram:
-    """Return `fly_phase` for one batch, jitted and split over the devices: by the agent of a TrainedPhase, else by
-    the guide."""
+def compile_flight(phase: Phase) -> Program:
+    """Return `fly_phase` for one block: by the agent of a TrainedPhase, else by the guide."""
     control = agent_controller(phase) if isinstance(phase, TrainedPhase) else guide_controller(phase)
-    fly = partial(fly_phase, phase, control)
-    specs = (REPLICATED, SPLIT, SPLIT, SPLIT)
-    return jax.jit(jax.shard_map(fly, mesh=mesh(), in_specs=specs, out_specs=SPLIT, check_vma=False))
+    return Program(partial(fly_phase, phase, control), program_identity(phase, "flight"), partial(_flight_like, phase))
+
+
+def program_identity(phase: Phase, purpose: str) -> str | None:
+    """Return what decides a program of a phase; None if the files of its plugin are not known."""
+    if phase.origin.source_sha256 == UNKNOWN_SOURCE:
+        return None
+    configuration = phase.configuration().model_dump(include={"policy", "params", "sac"}, mode="json")
+    return json.dumps([purpose, phase.origin.source_sha256, phase.entry.plugin, configuration], sort_keys=True)
+
+
+def _flight_like(phase: Phase, params: Any, handoff: Any, keys: Any, alive: Any) -> PhaseFlight:
+    """Return a tree like the result of a flight."""
+    limited = dict.fromkeys(limit.channel for limit in phase.limits)
+    limits = dict.fromkeys(limited, 0)
+    return PhaseFlight(phase.leaves, 0, 0, 0, 0, 0, dict.fromkeys(phase.channels, 0), limits, limits)
 
 
 def batches(total: int) -> Iterator[np.ndarray]:
@@ -73,30 +91,53 @@ def pad(tree: Any, rows: int) -> Any:
 
 def nominal_starts(phase: Phase, keys: Array) -> Any:
     """Return nominal entry states [N] of a phase, one per key, for at most one batch."""
-    padded = jax.vmap(name_key, (0, None))(pad(keys, len(keys)), "start")
-    return jax.tree.map(lambda leaf: leaf[: len(keys)], to_host(_compile_start(phase)(padded)))
+    blocks = map_each(partial(start_block, phase), block_rows(pad(keys, len(keys))))
+    return first_rows(join(blocks), len(keys))
 
 
-def to_devices(tree: Any) -> Any:
-    """Spread BATCH rows over the devices as every compiled flight takes them: one sharding, traced once."""
-    return jax.device_put(tree, NamedSharding(mesh(), SPLIT))
+def start_block(phase: Phase, keys: Array) -> Any:
+    """Return nominal entry states [B] of a phase for one block."""
+    return to_host(_compile_start(phase)(jax.vmap(name_key, (0, None))(keys, "start")))
 
 
 @cache
-def _compile_start(phase: Phase) -> Callable[[Array], Any]:
-    return jax.jit(jax.vmap(phase.environment.start))
+def _compile_start(phase: Phase) -> Program:
+    start = jax.vmap(phase.environment.start)
+    return Program(start, program_identity(phase, "start"), lambda keys: phase.accepts)
+
+
+def block_rows(tree: Any) -> list[Any]:
+    """Return the blocks of a pytree of BATCH rows."""
+    return [jax.tree.map(lambda leaf, at=at: leaf[at : at + BLOCK], tree) for at in range(0, BATCH, BLOCK)]
+
+
+def map_each(function: Callable[..., Any], *arguments: Sequence[Any]) -> list[Any]:
+    """Call a function with the arguments of each block, in threads; the results are on the host."""
+    devices = cycle(jax.devices()) if jax.devices()[0].platform != "cpu" else repeat(None)
+
+    def call(device: Any, *block: Any) -> Any:
+        return to_host(function(*(block if device is None else jax.device_put(block, device))))
+
+    return list(workers().map(call, devices, *arguments))
+
+
+def join(blocks: list[Any]) -> Any:
+    """Join the results of blocks."""
+    return jax.tree.map(concatenate, *blocks)
 
 
 def fly_batch(flight: FlightProgram, params: Any, handoff: Any, keys: Array, alive: np.ndarray) -> PhaseFlight:
     """Fly one batch of at most 1,000 flights; everything is returned on the host."""
     rows = len(alive)
     lanes = np.pad(alive, (0, BATCH - rows))
-    return first_rows(flight(params, *to_devices((pad(handoff, rows), pad(keys, rows), lanes))), rows)
+    arguments = (pad(to_host(handoff), rows), pad(keys, rows), lanes)
+    blocks = map_each(partial(flight, to_host(params)), *map(block_rows, arguments))
+    return first_rows(join(blocks), rows)
 
 
-def first_rows(result: PhaseFlight, rows: int) -> PhaseFlight:
-    """Return the first `rows` flights of a batch, on the host."""
-    return jax.tree.map(lambda leaf: leaf[:rows], to_host(result))
+def first_rows(result: Any, rows: int) -> Any:
+    """Return the first `rows` rows of a batch."""
+    return jax.tree.map(lambda leaf: leaf[:rows], result)
 
 
 def fly_rows(

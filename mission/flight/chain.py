@@ -7,28 +7,37 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from mission.devices import configure
+from mission.devices import configure, visible_cores
 from mission.errors import InputError
 from mission.flight.batches import (
     BATCH,
-    FlightProgram,
+    BLOCK,
+    block_rows,
     compile_flight,
+    first_rows,
     flight_keys,
-    fly_batch,
+    join,
+    map_each,
     name_key,
     nominal_starts,
+    pad,
+    start_block,
+    to_host,
 )
 from mission.flight.causes import check_flight_causes
 from mission.flight.fly import PhaseFlight
 from mission.missionfile.models import MissionFile
 from mission.missionfile.phases import Phase, TrainedPhase
 from mission.missionfile.resolve import digest, resolve_mission
+from mission.programs import Program
 from mission.storage.policies import find_policies, stored_actor
 from mission.storage.steps import PhaseFolder, content_hash
 
@@ -43,7 +52,7 @@ class Chain:
     mission: MissionFile
     phases: tuple[Phase, ...]
     actors: tuple[Any, ...]
-    flights: tuple[FlightProgram, ...]
+    flights: tuple[Program, ...]
     seed: int
     policy: str
     root: Path
@@ -62,34 +71,60 @@ class Chain:
         """Return the SHA-256 of each actor's numbers; None for a guide."""
         return tuple(None if actor is None else content_hash(actor) for actor in self.actors)
 
-    def fly_one(self, index: int, handoff: Any, keys: Any, alive: np.ndarray) -> PhaseFlight:
-        """Fly one phase of one batch."""
-        return fly_batch(self.flights[index], self.actors[index], handoff, keys, alive)
-
     def fly(self, numbers: np.ndarray, fly_one: FlyOne | None = None) -> list[PhaseFlight]:
         """Fly flights `numbers` (int [N]) from the first phase to the last; failed flights stay where they are.
 
         Args:
           numbers: flight numbers; keys are folded from them, so a flight is the same in any batch.
-          fly_one: the function that flies one phase; default `self.fly_one`.
+          fly_one: the function that flies one phase of the batch; None: the compiled flights do.
 
         Raises:
           PluginError: a flight ended with a cause that contradicts the contract.
         """
-        fly_one = fly_one or self.fly_one
         key = name_key(jax.random.key(self.seed), "flights of")  # no phase can have this name
-        keys = flight_keys(key, numbers)
+        keys = pad(flight_keys(key, numbers), len(numbers))
+        by_phase = [jax.vmap(name_key, (0, None))(keys, phase.name) for phase in self.phases]
+        if fly_one is None:
+            return self._fly_blocks(by_phase, len(numbers))
         results: list[PhaseFlight] = []
-        handoff, alive = None, np.ones(len(numbers), bool)
+        handoff, alive = nominal_starts(self.phases[0], by_phase[0][: len(numbers)]), np.ones(len(numbers), bool)
         for k, phase in enumerate(self.phases):
-            phase_keys = jax.vmap(name_key, (0, None))(keys, phase.name)
-            if handoff is None:
-                handoff = nominal_starts(phase, phase_keys)
-            result = fly_one(k, handoff, phase_keys, alive)
+            result = fly_one(k, handoff, by_phase[k][: len(numbers)], alive)
             check_flight_causes(phase, result.cause, alive)
             results.append(result._replace(handoff=()))
             handoff, alive = result.handoff, result.success
         return results
+
+    def _fly_blocks(self, keys: list[Any], rows: int) -> list[PhaseFlight]:
+        """Fly every block from the first phase to the last without waiting for the others; keys [BATCH] by phase."""
+
+        _ = self._preparing
+
+        def fly(alive: np.ndarray, *keys: Any) -> list[PhaseFlight]:
+            results: list[PhaseFlight] = []
+            handoff = start_block(self.phases[0], keys[0])
+            for k, phase in enumerate(self.phases):
+                result = to_host(self.flights[k](self.actors[k], handoff, keys[k], alive))
+                check_flight_causes(phase, result.cause, alive)
+                results.append(result._replace(handoff=()))
+                handoff, alive = result.handoff, result.success
+            return results
+
+        lanes = np.arange(BATCH) < rows
+        blocks = map_each(fly, *map(block_rows, (lanes, *keys)))
+        return [first_rows(join(list(parts)), rows) for parts in zip(*blocks, strict=True)]
+
+    @cached_property
+    def _preparing(self) -> ThreadPoolExecutor:
+        """Threads that compile or read the flights of all phases at the same time; a block waits for what it needs."""
+        keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), BLOCK))
+        alive = jax.ShapeDtypeStruct((BLOCK,), bool)
+        pool = ThreadPoolExecutor(visible_cores(), "compile")
+        for phase, flight, actor in zip(self.phases, self.flights, self.actors, strict=True):
+            rows = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((BLOCK, *leaf.shape), leaf.dtype), phase.accepts)
+            pool.submit(flight.prepare, actor, rows, keys, alive)
+        pool.shutdown(wait=False)
+        return pool
 
     def has_agents_and_guides(self) -> bool:
         """Return whether an agent flies some phase although every phase could be flown without one."""
@@ -128,7 +163,7 @@ def prepare_chain(
         mission=mission,
         phases=phases,
         actors=tuple(
-            stored_actor(PhaseFolder(root / phase.name), phases, k, allow_stale)
+            to_host(stored_actor(PhaseFolder(root / phase.name), phases, k, allow_stale))
             if isinstance(phase, TrainedPhase)
             else None
             for k, phase in enumerate(phases)

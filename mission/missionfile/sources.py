@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+UNKNOWN_SOURCE = "unknown"
 _DRAWS = "report"
 _CODE = (".py", ".pyc", ".pyi", ".pyw", ".so", ".pyd", ".dll", ".dylib", ".pth")
 _SYSTEM = ("/proc/", "/sys/", "/dev/")
@@ -64,14 +65,14 @@ class Sources:
             self.read |= known
 
     def hash(self) -> str:
-        """Return the SHA-256 over names and bytes of all files; "unknown" for a module without a file.
+        """Return the SHA-256 over names and bytes of all files; UNKNOWN_SOURCE for a module without a file.
 
         It does not depend on where the files are: sources are in the order of the package's folders, data in the order
         of name and content.
         """
         sources = self.modules()
         if not sources:
-            return "unknown"
+            return UNKNOWN_SOURCE
         digest = hashlib.sha256()
         for path in sources:
             digest.update(_entry(path))

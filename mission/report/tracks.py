@@ -3,8 +3,8 @@
 Every control step is recorded as long as they are few; a long flight is thinned while it is flown, so that memory and
 time follow the number of samples, not the seconds that are simulated.
 
-Shapes: N vehicles of a batch (at most 1,000), C channels of a phase, B control steps of a block, T instants, M vehicles
-that are read, S samples.
+Shapes: N vehicles of a batch (at most 1,000), B of a block, C channels of a phase, S control steps of a span, T instants, M vehicles
+that are read.
 """
 
 from __future__ import annotations
@@ -17,10 +17,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.sharding import PartitionSpec
 
-from mission.devices import AXIS, REPLICATED, SPLIT, mesh
-from mission.flight.batches import BATCH, first_rows, pad, to_devices
+from mission.flight.batches import (
+    BATCH,
+    block_rows,
+    first_rows,
+    join,
+    map_each,
+    pad,
+    program_identity,
+    to_host,
+)
 from mission.flight.chain import Chain
 from mission.flight.fly import (
     Flying,
@@ -32,46 +39,45 @@ from mission.flight.fly import (
     telemetry_table,
 )
 from mission.missionfile.phases import Phase, TrainedPhase
+from mission.programs import Program
 
-BLOCK = 64  # control steps between two checks of a batch by the host
+SPAN = 64  # control steps between two checks of a batch by the host
 SAMPLES = 2000  # of one flight through the whole mission, besides the start and the end of each phase
-_SPECS: dict[str, Any] = dict.fromkeys(Flying._fields, SPLIT) | {"t": REPLICATED}
-_FLYING = Flying(**_SPECS)
 
 
 class StepTables:
     """The telemetry of one phase of one batch after every `stride`-th control step.
 
-    It is kept as one array per block and device, since little of it is read.
+    It is kept as one array per span of control steps and block of vehicles, since little of it is read.
     """
 
     def __init__(self) -> None:
         self.stride = 1
-        # by block: the numbers of the control steps, int [B], and by device float32 [B, N / devices, C]
-        self.blocks: list[tuple[np.ndarray, tuple[np.ndarray, ...]]] = []
+        # by span: the numbers of the control steps, int [S], and by block of vehicles float32 [S, B, C]
+        self.spans: list[tuple[np.ndarray, tuple[np.ndarray, ...]]] = []
 
     def __len__(self) -> int:
-        return sum(len(steps) for steps, _ in self.blocks)
+        return sum(len(steps) for steps, _ in self.spans)
 
-    def add(self, first: int, devices: tuple[np.ndarray, ...], flown: int) -> None:
-        """Add a block of which `flown` control steps were flown; its first row follows control step `first`."""
+    def add(self, first: int, blocks: tuple[np.ndarray, ...], flown: int) -> None:
+        """Add a span of which `flown` control steps were flown; its first row follows control step `first`."""
         steps = np.arange(first, first + flown)
-        if self.stride > 1 or flown < BLOCK:
+        if self.stride > 1 or flown < SPAN:
             rows = np.flatnonzero(steps % self.stride == 0)
-            steps, devices = steps[rows], tuple(table[rows] for table in devices)  # copies: the block is released
+            steps, blocks = steps[rows], tuple(table[rows] for table in blocks)  # copies: the span is released
         if len(steps):
-            self.blocks.append((steps, devices))
+            self.spans.append((steps, blocks))
 
     def thin(self) -> None:
-        """Keep every second sample, in one block."""
+        """Keep every second sample, in one span."""
         self.stride *= 2
-        rows = [np.flatnonzero(steps % self.stride == 0) for steps, _ in self.blocks]
-        kept = np.concatenate([steps[at] for at, (steps, _) in zip(rows, self.blocks, strict=True)])
+        rows = [np.flatnonzero(steps % self.stride == 0) for steps, _ in self.spans]
+        kept = np.concatenate([steps[at] for at, (steps, _) in zip(rows, self.spans, strict=True)])
         tables = tuple(
-            np.concatenate([devices[device][at] for at, (_, devices) in zip(rows, self.blocks, strict=True)])
-            for device in range(len(self.blocks[0][1]))
+            np.concatenate([blocks[block][at] for at, (_, blocks) in zip(rows, self.spans, strict=True)])
+            for block in range(len(self.spans[0][1]))
         )
-        self.blocks = [(kept, tables)] if len(kept) else []
+        self.spans = [(kept, tables)] if len(kept) else []
 
 
 class BatchTelemetry(NamedTuple):
@@ -94,11 +100,11 @@ class BatchTelemetry(NamedTuple):
         ended = steps[:, None] >= ends
         flown = np.where(ended, ends, steps[:, None] - steps[:, None] % self.tables.stride)
         table = np.repeat(self.flight.enter[None, lanes], len(steps), axis=0)
-        for numbers, devices in self.tables.blocks:
+        for numbers, blocks in self.tables.spans:
             row = np.searchsorted(numbers, flown).clip(max=len(numbers) - 1)
-            here, share = ~ended & (numbers[row] == flown), BATCH // len(devices)
-            for device, written in enumerate(devices):
-                at = np.nonzero(here & (lanes // share == device))
+            here, share = ~ended & (numbers[row] == flown), BATCH // len(blocks)
+            for block, written in enumerate(blocks):
+                at = np.nonzero(here & (lanes // share == block))
                 table[at] = written[row[at], lanes[at[1]] % share]
         last = np.stack([self.flight.telemetry[name] for name in self.flight.telemetry], axis=-1)[lanes]
         return np.where((ended & (ends > 0))[:, :, None], last, table), flown
@@ -133,8 +139,9 @@ class TelemetryRecorder:
     def entering(self, index: int, rows: Any, keys: Array) -> np.ndarray:
         """Return the telemetry [M, C] of phase `index` on entering it from at most BATCH rows."""
         count = len(keys)
-        _, first = self.programs[index][0](*to_devices((pad(rows, count), pad(keys, count), np.zeros(BATCH, bool))))
-        return np.asarray(first)[:count]
+        arguments = (pad(to_host(rows), count), pad(keys, count), np.zeros(BATCH, bool))
+        begun = map_each(self.programs[index][0], *map(block_rows, arguments))
+        return np.concatenate([first for _, first in begun])[:count]
 
     def fly_one(
         self, index: int, handoff: Any, keys: Any, alive: np.ndarray, before: Sequence[StepTables] = ()
@@ -145,26 +152,29 @@ class TelemetryRecorder:
           index, handoff, keys, alive: as for `Chain.fly_one`.
           before: the tables of the phases before, which are thinned, too, once there are too many samples.
         """
-        phase, (begin, block) = self.chain.phases[index], self.programs[index]
-        rows = len(alive)
+        phase, (begin, advance) = self.chain.phases[index], self.programs[index]
+        rows, actor = len(alive), self.chain.actors[index]
         lanes = np.pad(alive, (0, BATCH - rows))
-        handoff, keys, lanes = to_devices((pad(handoff, rows), pad(keys, rows), lanes))
-        now, enter = begin(handoff, keys, lanes)
-        tables, last, first, over = StepTables(), enter, 1, False
+        keys = block_rows(pad(keys, rows))
+        flying = map_each(begin, block_rows(pad(to_host(handoff), rows)), keys, block_rows(lanes))
+        enter = np.concatenate([channels for _, channels in flying])
+        tables, first, over, left = StepTables(), 1, False, []
         while not over:
-            now, last, table, left = block(self.chain.actors[index], keys, now, last)
-            flown = min(BLOCK, int(np.asarray(now.steps).max()) + 1 - first)
-            tables.add(first, tuple(np.asarray(shard.data) for shard in table.addressable_shards), flown)
+            flown = map_each(partial(advance, actor), keys, *zip(*flying, strict=True))
+            flying, left = [(now, last) for now, last, *_ in flown], [hand_over for *_, hand_over in flown]
+            steps = min(SPAN, max(int(now.steps.max()) for now, _ in flying) + 1 - first)
+            tables.add(first, tuple(table for _, _, table, _ in flown), steps)
             _limit_samples([*before, tables])
-            first, over = first + BLOCK, bool(now.ended.all())
+            first, over = first + SPAN, all(now.ended.all() for now, _ in flying)
+        now, last = join([now._replace(t=()) for now, _ in flying]), np.concatenate([last for _, last in flying])
         flight = PhaseFlight(
-            handoff=left,
-            success=np.asarray(now.success) & np.asarray(lanes),
+            handoff=join(left),
+            success=now.success & lanes,
             cause=now.cause,
             steps=now.steps,
             returns=now.returns,
             enter=enter,
-            telemetry=dict(zip(phase.channels, np.asarray(last).T, strict=True)),
+            telemetry=dict(zip(phase.channels, last.T, strict=True)),
             lowest=now.lowest,
             highest=now.highest,
         )
@@ -177,14 +187,14 @@ def _limit_samples(tables: Sequence[StepTables]) -> None:
         max(tables, key=len).thin()
 
 
-def _programs(phase: Phase) -> tuple[Any, Any]:
-    """Return the programs (begin, block), jitted and split over the devices as the flight itself is."""
+def _programs(phase: Phase) -> tuple[Program, Program]:
+    """Return the programs (begin, advance) of one block of vehicles."""
     control = agent_controller(phase) if isinstance(phase, TrainedPhase) else guide_controller(phase)
 
-    def block(params: Any, keys: Array, now: Flying, last: Array) -> tuple[Flying, Array, Array, Any]:
-        """Advance by BLOCK steps, or fewer if all vehicles end earlier.
+    def advance(params: Any, keys: Array, now: Flying, last: Array) -> tuple[Flying, Array, Array, Any]:
+        """Advance by SPAN steps, or fewer if all vehicles end earlier.
 
-        Returns the vehicles, their telemetry [N, C], the table [B, N, C] of the block (the rows of steps that were
+        Returns the vehicles, their telemetry [B, C], the table [S, B, C] of the span (the rows of steps that were
         not flown are zero), and the hand-over.
         """
 
@@ -194,20 +204,11 @@ def _programs(phase: Phase) -> tuple[Any, Any]:
             last = telemetry_table(channels)
             return row + 1, now, last, lax.dynamic_update_index_in_dim(table, last, row, 0)
 
-        begun = (jnp.int32(0), now, last, jnp.zeros((BLOCK, *last.shape), jnp.float32))
-        _, after, last, table = lax.while_loop(lambda c: (c[0] < BLOCK) & ~c[1].ended.all(), step, begun)
+        begun = (jnp.int32(0), now, last, jnp.zeros((SPAN, *last.shape), jnp.float32))
+        _, after, last, table = lax.while_loop(lambda c: (c[0] < SPAN) & ~c[1].ended.all(), step, begun)
         left = jax.vmap(phase.environment.leave)(after.state)
-        return (
-            after._replace(t=now.t + BLOCK),
-            last,
-            table,
-            left,
-        )  # t is the same on all devices, even if one stops early
+        # t is the same in all blocks, even if one ends earlier
+        return after._replace(t=now.t + SPAN), last, table, left
 
-    def split(function: Any, inputs: Any, outputs: Any) -> Any:
-        return jax.jit(jax.shard_map(function, mesh=mesh(), in_specs=inputs, out_specs=outputs, check_vma=False))
-
-    return (
-        split(partial(begin_flights, phase), (SPLIT, SPLIT, SPLIT), (_FLYING, SPLIT)),
-        split(block, (REPLICATED, SPLIT, _FLYING, SPLIT), (_FLYING, SPLIT, PartitionSpec(None, AXIS), SPLIT)),
-    )
+    begin = partial(begin_flights, phase)
+    return Program(begin, program_identity(phase, "begin")), Program(advance, program_identity(phase, "advance"))

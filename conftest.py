@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mission.devices import configure
+from mission.machine.devices import configure
 
 configure()
 

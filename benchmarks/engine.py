@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from mission.devices import configure
+from mission.machine.devices import configure
 
 configure()
 

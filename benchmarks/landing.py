@@ -27,7 +27,7 @@ from mission_rocket.physics.tables import lookup_grid
 from mission_rocket.physics.vector import Vector
 from optimum import Burn, Lander, optimum
 
-from mission.devices import configure
+from mission.machine.devices import configure
 from mission.missionfile.models import MissionFile
 from mission.missionfile.reading import load_mission
 from mission.missionfile.resolve import resolve_mission

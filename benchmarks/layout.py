@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import common
 
-from mission.devices import configure
+from mission.machine.devices import configure
 
 configure()
 

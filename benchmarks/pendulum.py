@@ -27,7 +27,7 @@ def engine(steps: int, overrides: dict[str, Any]) -> None:
     import dataclasses
     from typing import NamedTuple
 
-    from mission.devices import configure
+    from mission.machine.devices import configure
 
     configure()
     import jax

@@ -27,7 +27,7 @@ from typing import Any
 
 import common
 
-from mission.devices import configure
+from mission.machine.devices import configure
 
 configure()
 

@@ -24,7 +24,7 @@ def main() -> None:
     options.add_argument("--seeds", type=int, default=5, help="training runs of each probe (default: %(default)s)")
     arguments = options.parse_args()
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "engine"))
-    from mission.devices import configure
+    from mission.machine.devices import configure
 
     configure()
     import jax

@@ -73,7 +73,7 @@ def _transitions(leading: tuple[int, ...]) -> dict[str, Any]:
 
 
 def ours(batch: int) -> tuple[Any, Any]:
-    from mission.devices import configure
+    from mission.machine.devices import configure
 
     configure()  # XLA's flags as training has them; one of the two devices works
     import jax

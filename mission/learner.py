@@ -4,7 +4,7 @@ A learner is a subclass of `LearnerConfig` and an implementation of `Learner`. I
 registered in `LEARNERS`; nothing else in the engine names it.
 
 Shapes: E training vehicles, O observation, A action. Everything that takes arrays is traced: pure functions of JAX,
-run on every device of the mesh at once (`mission.devices.AXIS`) with equal arguments.
+run on every device of the mesh at once (`mission.machine.devices.AXIS`) with equal arguments.
 """
 
 from __future__ import annotations

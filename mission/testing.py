@@ -16,6 +16,7 @@ from mission.missionfile.contract import first_difference
 from mission.missionfile.models import PhaseEntry
 from mission.missionfile.phases import Phase
 from mission.missionfile.resolve import build_phase, check_record
+from mission.missionfile.sources import UNKNOWN_SOURCE
 from mission.phase import Outcome, PhaseSpec, PluginOrigin
 
 VEHICLES = 64
@@ -29,7 +30,7 @@ def make_phase(spec: PhaseSpec, params: Any = None, name: str = "phase") -> Phas
       params: an instance of `spec.params`; None uses its defaults.
       name: name of the phase.
     """
-    origin, where = PluginOrigin(name, "(this test)", "0", "0"), f'phase "{name}"'
+    origin, where = PluginOrigin(name, "(this test)", "0", UNKNOWN_SOURCE), f'phase "{name}"'
     check_record(origin, spec, where)
     entry = PhaseEntry(name=name, plugin=name)
     return build_phase(entry, origin, spec, spec.params() if params is None else params, spec.sac, where, where)

@@ -86,7 +86,7 @@ def plugins(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @app.command(cls=Command)
 def check(file: File, overrides: Set = None, local: Local = False) -> None:
     """Parse, resolve and link a mission, and print what would run; nothing is trained."""
-    from mission.devices import configure
+    from mission.machine.devices import configure
     from mission.missionfile.phases import TrainedPhase
     from mission.missionfile.reading import load_mission
     from mission.missionfile.resolve import digest, resolve_mission
@@ -356,8 +356,31 @@ def recertify(
         outcomes = result.outcomes
         say(f"{result.mission}: {outcomes.flights:,} flights, {result.verdict}; source hashes renewed")
         if outcomes.rounded:
-            say(f"{outcomes.rounded:,} of them end one control step apart, by rounding; the first:")
+            why = "" if equivalent else ", by rounding"
+            say(f"{outcomes.rounded:,} of them end one control step apart{why}; the first:")
             say(*(f"  {difference}" for difference in outcomes.differences))
+
+
+@app.command(cls=Command)
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Remove everything that is kept.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show the compiled programs that are kept, so that a mission flies at once the next time; or remove them.
+
+    They are kept in ~/.cache/mission, or in $XDG_CACHE_HOME/mission, up to 2 GiB; the programs that were not used for
+    longest are removed first.
+    """
+    from mission.machine.kept import cache_contents, clear_cache
+
+    removed = clear_cache() if clear else 0
+    contents = cache_contents()
+    if as_json:
+        write_json(json.dumps(contents | {"removed": removed}, indent=2))
+        return
+    if clear:
+        say(f"removed {removed:,} entries")
+    say(f"{contents['folder']}: {contents['entries']:,} entries, {contents['bytes'] / 1e6:,.1f} MB")
 
 
 @app.command(cls=Command)

@@ -15,7 +15,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from mission.devices import configure, visible_cores
 from mission.errors import InputError
 from mission.flight.batches import (
     BATCH,
@@ -34,10 +33,11 @@ from mission.flight.batches import (
 )
 from mission.flight.causes import check_flight_causes
 from mission.flight.fly import PhaseFlight
+from mission.machine.devices import configure, visible_cores
+from mission.machine.programs import Program
 from mission.missionfile.models import MissionFile
 from mission.missionfile.phases import Phase, TrainedPhase
 from mission.missionfile.resolve import digest, resolve_mission
-from mission.programs import Program
 from mission.storage.policies import find_policies, stored_actor
 from mission.storage.steps import PhaseFolder, content_hash
 

@@ -13,6 +13,7 @@ import itertools
 import logging
 import re
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from types import CodeType, ModuleType
@@ -75,13 +76,15 @@ def list_plugins(group: str = PHASE_GROUP) -> tuple[Listing, ...]:
     return tuple(sorted(rows, key=lambda row: (row.name, row.distribution)))
 
 
-def find_plugin(reference: str, where: str, group: str = PHASE_GROUP) -> Listing:
-    """Return the one entry point that `name` or `distribution:name` refers to.
+def find_plugin(
+    reference: str, where: str, group: str = PHASE_GROUP, listings: Sequence[Listing] | None = None
+) -> Listing:
+    """Return the one entry point that `name` or `distribution:name` refers to, among listings of the group if given.
 
     Raises:
       PluginError: none or several; names every candidate.
     """
-    listings = list_plugins(group)
+    listings = list_plugins(group) if listings is None else listings
     distribution, _, name = reference.rpartition(":")
     matches = [row for row in listings if row.name == name and normalise(distribution) in ("", row.distribution)]
     if len(matches) == 1:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
+import functools
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -112,6 +114,12 @@ def parse_yaml(text: str, name: str) -> tuple[Any, dict[Location, tuple[int, int
     Raises:
       InputError: too long, bad syntax, aliases, tags, duplicate keys, non-finite numbers, too deep.
     """
+    data, positions = _parsed(text, name)
+    return copy.deepcopy(data), dict(positions)
+
+
+@functools.lru_cache(maxsize=8)  # the phases of a mission read the same vehicle file
+def _parsed(text: str, name: str) -> tuple[Any, dict[Location, tuple[int, int] | str]]:
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,20 +15,23 @@ from pydantic_core import to_jsonable_python
 from mission.errors import InputError, MissionError, PluginError, exception_text, run_plugin_code
 from mission.hooks import PhaseHooks
 from mission.learner import LEARNERS, LearnerConfig, learner_name
-from mission.missionfile.contract import check_contract, check_links
+from mission.machine.kept import remembered
+from mission.missionfile.contract import Shapes, check_contract, check_links
 from mission.missionfile.models import Location, MissionFile, PhaseEntry
 from mission.missionfile.phases import Phase, PhaseConfiguration, TrainedPhase
 from mission.missionfile.plugins import (
+    Listing,
     find_plugin,
     hook_caller,
     installed_sources,
+    list_plugins,
     load_local,
     load_module,
     local_path,
     local_sources,
 )
 from mission.missionfile.reading import explain, unknown_key
-from mission.missionfile.sources import Sources
+from mission.missionfile.sources import UNKNOWN_SOURCE, Sources, file_hash, files_read, note_files
 from mission.phase import LOCAL_FILE, Environment, PhaseSpec, PluginOrigin
 
 
@@ -38,7 +41,8 @@ def resolve_mission(mission: MissionFile, *, allow_local_plugins: bool = False) 
     Raises:
       MissionError: the first error, with its position in the mission file.
     """
-    plugins = [load_spec(mission, i, allow_local_plugins) for i in range(len(mission.phases))]
+    listings = list_plugins()
+    plugins = [load_spec(mission, i, allow_local_plugins, listings) for i in range(len(mission.phases))]
     _check_shared_params(mission, [plugin.spec for plugin in plugins])
     phases = tuple(_resolve_phase(mission, i, plugin) for i, plugin in enumerate(plugins))
     for i, phase in enumerate(phases):
@@ -58,20 +62,22 @@ class LoadedPlugin(NamedTuple):
     sources: Sources
 
 
-def load_spec(mission: MissionFile, index: int, allow_local: bool = False) -> LoadedPlugin:
+def load_spec(
+    mission: MissionFile, index: int, allow_local: bool = False, listings: Sequence[Listing] | None = None
+) -> LoadedPlugin:
     """Return the plugin that phase `index` names; its hash is complete once the phase is resolved."""
     entry = mission.phases[index]
     where = mission.source.where(("phases", index, "plugin"))
     path = local_path(entry.plugin, mission.folder, allow_local, where)
     if path is None:
-        return load_installed(entry.plugin, where)
+        return load_installed(entry.plugin, where, listings)
     module, sources = load_local(path, where), local_sources(path)
     return _spec(module, _hashed(PluginOrigin(path.stem, LOCAL_FILE, "", ""), sources), sources, where)
 
 
-def load_installed(reference: str, where: str) -> LoadedPlugin:
+def load_installed(reference: str, where: str, listings: Sequence[Listing] | None = None) -> LoadedPlugin:
     """Return an installed plugin."""
-    listing = find_plugin(reference, where)
+    listing = find_plugin(reference, where, listings=listings)
     module = load_module(listing, where)
     sources = installed_sources(listing, module)
     origin = PluginOrigin(listing.name, listing.distribution, listing.version, "")
@@ -135,10 +141,30 @@ def _resolve_phase(mission: MissionFile, index: int, plugin: LoadedPlugin) -> Ph
         params = _validate(mission, spec.params, shared | entry.params, (*at, "params"), str(origin), shared)
         learner = _learner(mission, index, spec)
         where, where_policy = mission.source.where((*at, "plugin")), mission.source.where((*at, "policy"))
-        return build_phase(entry, origin, spec, params, learner, where, where_policy)
+        return build_phase(
+            entry, _hashed(origin, sources), spec, params, learner, where, where_policy, partial(_check_once, params)
+        )
 
     phase = sources.listen(build, json.dumps(given, sort_keys=True))
     return dataclasses.replace(phase, origin=_hashed(origin, sources), given=given, folder=mission.folder)
+
+
+def _check_once(params: BaseModel, where: str, origin: PluginOrigin, *contract: Any) -> Shapes:
+    """Check a contract, unless the same plugin passed with the same parameters before; files that it reads count."""
+    local = origin.distribution == LOCAL_FILE  # whose classes have another name in each process
+    known = not local and origin.source_sha256 != UNKNOWN_SOURCE
+    identity = ["contract", str(origin), origin.source_sha256, params.model_dump_json(), contract[-1]]
+
+    def valid(kept: tuple[Shapes, dict[str, str]]) -> bool:
+        return all(file_hash(path) == found for path, found in kept[1].items())
+
+    shapes, files = remembered(
+        json.dumps(identity, default=lambda model: model.model_dump_json()) if known else None,
+        lambda: files_read(lambda: check_contract(where, origin, *contract)),
+        valid,
+    )
+    note_files(files)
+    return shapes
 
 
 def build_phase(
@@ -149,6 +175,7 @@ def build_phase(
     learner: LearnerConfig | None,
     where: str,
     where_policy: str,
+    check: Callable[..., Shapes] = check_contract,
 ) -> Phase:
     """Return the resolved phase of a plugin's record, after checking its contract.
 
@@ -158,6 +185,7 @@ def build_phase(
       params: validated parameters.
       learner: settings of the agent; None if the plugin has none.
       where, where_policy: places of the plugin and of the policy in the mission file, for messages.
+      check: checks the contract, by default each time.
 
     Raises:
       PluginError: the plugin does not work, violates the contract, or has no guide although one is to fly.
@@ -181,7 +209,7 @@ def build_phase(
             found="no guide(state) on its environment",
             remedy="set policy: agent",
         )
-    shapes = check_contract(where, origin, environment, reward, limits, learner)
+    shapes = check(where, origin, environment, reward, limits, learner)
     common: dict[str, Any] = {
         "name": entry.name,
         "origin": origin,

@@ -126,6 +126,33 @@ class Sources:
         return all(not path.startswith(base) or path[len(base) :].split(os.sep)[0] in own for base in bases)
 
 
+def files_read(call: Callable[[], T]) -> tuple[T, dict[str, str]]:
+    """Call a plugin's code while `Sources.listen` does, and also return the files that it read, with their SHA-256."""
+    read: set[str] = set()
+    token = _listening.set(read)
+    try:
+        result = call()
+    finally:
+        _listening.reset(token)
+    note_files(read)
+    return result, {path: file_hash(path) for path in sorted(read) if os.path.isfile(path)}
+
+
+def note_files(files: Collection[str]) -> None:
+    """Note files for the `Sources.listen` that is under way, as if they had been read."""
+    listening = _listening.get()
+    if listening is not None:
+        listening.update(files)
+
+
+def file_hash(path: str) -> str:
+    """Return the SHA-256 of a file; empty if it cannot be read."""
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError:
+        return ""
+
+
 def module_sources(module: ModuleType, files: Collection[Any] | None = None) -> Sources:
     """Return the sources of an imported module of a distribution that installed `files` (paths relative to its place)."""
     file = getattr(module, "__file__", None)

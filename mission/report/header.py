@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue
 
-from mission.devices import Machine
+from mission.machine.devices import Machine
 from mission.phase import Limit
 from mission.report.benchmark import Benchmark
 from mission.report.summary import MissionSummary

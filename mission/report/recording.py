@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from mission import __version__
-from mission.devices import describe
 from mission.flight.batches import BATCH, fly_batches
 from mission.flight.chain import Chain
 from mission.flight.fly import PhaseFlight
+from mission.machine.devices import describe
 from mission.missionfile.phases import Phase, TrainedPhase, json_of
 from mission.report.arrays import (
     Arrays,

@@ -38,8 +38,8 @@ from mission.flight.fly import (
     guide_controller,
     telemetry_table,
 )
+from mission.machine.programs import Program
 from mission.missionfile.phases import Phase, TrainedPhase
-from mission.programs import Program
 
 SPAN = 64  # control steps between two checks of a batch by the host
 SAMPLES = 2000  # of one flight through the whole mission, besides the start and the end of each phase

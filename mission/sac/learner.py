@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import optax
 from jax import Array, lax
 
-from mission.devices import AXIS
 from mission.learner import Learner, PolicyNetwork, Transition
+from mission.machine.devices import AXIS
 from mission.sac import replay as store
 from mission.sac.config import SacConfig
 from mission.sac.losses import (

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, JsonValue, StringConstraints, model_validator
 
-from mission.devices import Machine
+from mission.machine.devices import Machine
 from mission.missionfile.gate import GateVerdict
 from mission.missionfile.models import Name
 from mission.missionfile.phases import Phase, PhaseConfiguration

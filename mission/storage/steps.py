@@ -22,8 +22,8 @@ import numpy as np
 from jax.sharding import NamedSharding
 from orbax.checkpoint import v1 as ocp
 
-from mission.devices import REPLICATED, mesh
 from mission.errors import MachineError, machine_errors
+from mission.machine.devices import REPLICATED, mesh
 from mission.storage.records import PolicyRecord, R, StepRecord, StoredRecord, read_record, upgrade
 from mission.storage.stored import json_mapping
 

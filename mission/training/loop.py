@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from mission.devices import replicate
 from mission.flight.batches import fly_rows, name_key
 from mission.flight.fly import PhaseFlight
 from mission.flight.trees import count
+from mission.machine.devices import replicate
 from mission.missionfile.gate import GateVerdict, gate_verdict
 from mission.missionfile.phases import TrainedPhase
 from mission.storage.records import EvaluationRecord, RunProgress

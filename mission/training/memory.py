@@ -6,8 +6,8 @@ import math
 
 import jax
 
-from mission.devices import free_memory, mesh
 from mission.errors import MachineError
+from mission.machine.devices import free_memory, mesh
 from mission.missionfile.models import MissionFile
 from mission.missionfile.phases import TrainedPhase
 

@@ -16,10 +16,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from mission.devices import REPLICATED, mesh
 from mission.flight.batches import FlightProgram, compile_flight
 from mission.flight.fly import guide_controller
 from mission.learner import Learner
+from mission.machine.devices import REPLICATED, mesh
 from mission.missionfile.phases import TrainedPhase
 from mission.training.step import EnvBatch, start_envs, step_envs
 

@@ -15,10 +15,10 @@ from typing import Literal
 from pydantic import ValidationError
 
 from mission import __version__
-from mission.devices import configure
 from mission.errors import DifferentFlightsError, InputError, MachineError, StaleError, machine_errors
 from mission.flight.batches import fly_batches
 from mission.flight.chain import Chain
+from mission.machine.devices import configure
 from mission.missionfile.changes import configuration_change
 from mission.missionfile.models import MissionFile, PhaseEntry
 from mission.missionfile.phases import Phase, TrainedPhase

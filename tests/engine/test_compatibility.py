@@ -20,9 +20,9 @@ from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator
 from safetensors.numpy import load, load_file
 
 from mission import ActorConfig, SacConfig, fly_mission, load_mission, resolve_mission, train_mission
-from mission.devices import describe
 from mission.hooks import PHASE_GROUP
 from mission.learner import build_learner
+from mission.machine.devices import describe
 from mission.missionfile.changes import model_change, parameters_change
 from mission.missionfile.phases import TrainedPhase
 from mission.storage.export import DESCRIPTION, TENSORS, policy_files
@@ -237,7 +237,7 @@ def test_the_files_of_a_policy_describe_every_head(head, activation, layer_norm)
 LOAD = """
 import os, sys
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:int(sys.argv[1])])
-from mission.devices import configure, mesh
+from mission.machine.devices import configure, mesh
 configure()
 from pathlib import Path
 from mission import load_mission, resolve_mission

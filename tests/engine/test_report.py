@@ -18,7 +18,7 @@ from synthetic import make_records
 
 from mission import FlightRecords, MissionError, Section, fly_mission, load_mission
 from mission.errors import FormatError, MachineError
-from mission.flight.batches import flight_keys, nominal_starts
+from mission.flight.batches import flight_keys, fly_batch, nominal_starts
 from mission.flight.chain import Chain, prepare_chain
 from mission.observers.metrics import read_metrics
 from mission.report import benchmark, header
@@ -31,7 +31,7 @@ from mission.report.header import ReportHeader, UnfinishedKey
 from mission.report.page import inline_script, render_page
 from mission.report.page.data import page_data
 from mission.report.redraw import read_records, report_again
-from mission.report.tracks import BLOCK, TelemetryRecorder
+from mission.report.tracks import SPAN, TelemetryRecorder
 from mission.statistics import paired_difference, two_sample
 from mission.storage.lock import LOCK, folder_lock
 
@@ -103,17 +103,18 @@ def test_a_chosen_flight_begins_and_ends_as_the_flights_say(flown):
 
 
 def test_a_recorded_flight_is_the_unrecorded_one():
-    """Half of the vehicles, all on one device, never fly; the others end at different steps, in different blocks."""
+    """Half of the vehicles, in two whole blocks, never fly; the others end at different steps, in different blocks."""
     chain = prepare_chain(load_mission(Path(__file__).parents[2] / "missions" / "vertical.yaml"), policy="guide")
     phase, alive = chain.phases[1], np.arange(1000) >= 500
     keys = flight_keys(jax.random.key(5), np.arange(1000))
     starts = nominal_starts(phase, keys)
-    recorded, plain = TelemetryRecorder(chain).fly_one(1, starts, keys, alive), chain.fly_one(1, starts, keys, alive)
+    recorded = TelemetryRecorder(chain).fly_one(1, starts, keys, alive)
+    plain = fly_batch(chain.flights[1], None, starts, keys, alive)
     for name in ("success", "cause", "steps"):
         np.testing.assert_array_equal(getattr(recorded.flight, name), getattr(plain, name))
     steps = plain.steps
     assert steps[alive].min() < steps.max()
-    assert steps.max() > BLOCK
+    assert steps.max() > SPAN
     assert not steps[~alive].any()
     table, rows = recorded.at(np.arange(steps.max() + 1), np.arange(1000))
     assert table.shape == (steps.max() + 1, 1000, len(phase.channels))

@@ -15,10 +15,10 @@ import pytest
 from jax import Array
 from probes import Drift
 
-from mission.devices import configure
-from mission.flight.batches import BATCH, compile_flight, flight_keys, fly_batch, fly_rows, nominal_starts
+from mission.flight.batches import BATCH, BLOCK, compile_flight, flight_keys, fly_batch, fly_rows, nominal_starts
 from mission.flight.fly import fly_phase, guide_controller
 from mission.flight.trees import state_leaf_names
+from mission.machine.devices import configure
 from mission.missionfile.models import Restart
 from mission.missionfile.phases import Phase
 from mission.testing import make_phase
@@ -232,7 +232,7 @@ def test_a_flight_does_not_depend_on_how_many_fly() -> None:
 
 
 def test_compiled_flight_is_fly_phase() -> None:
-    """Padding and splitting over devices change nothing."""
+    """Padding and division into blocks change nothing."""
     phase, starts = drift_phase(wind=0.1), drifts(7)
     keys = flight_keys(jax.random.key(0), np.arange(7))
     plain = jax.jit(partial(fly_phase, phase, guide_controller(phase)))(None, starts, keys, jnp.ones(7, bool))
@@ -242,9 +242,9 @@ def test_compiled_flight_is_fly_phase() -> None:
 def test_a_flight_is_one_kernel() -> None:
     """XLA would otherwise call its small kernels one by one (docs/decisions/0010-loops-as-one-kernel.md)."""
     phase = drift_phase(until=5)
-    keys = flight_keys(jax.random.key(0), np.arange(BATCH))
-    arguments = (None, drifts(BATCH), keys, np.ones(BATCH, bool))
-    compiled = compile_flight(phase).lower(*arguments).compile().as_text()
+    keys = flight_keys(jax.random.key(0), np.arange(BLOCK))
+    arguments = (None, drifts(BLOCK), keys, np.ones(BLOCK, bool))
+    compiled = jax.jit(partial(fly_phase, phase, guide_controller(phase))).lower(*arguments).compile().as_text()
     entry = compiled[compiled.index("\nENTRY") :]
     assert " while(" not in entry
     assert 'xla_cpu_small_call="true"' in entry

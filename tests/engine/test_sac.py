@@ -16,8 +16,8 @@ from jax.flatten_util import ravel_pytree
 from jax.sharding import PartitionSpec
 
 from mission import ActorConfig, NetworkConfig, SacConfig
-from mission.devices import AXIS, REPLICATED, SPLIT, mesh
 from mission.learner import Transition
+from mission.machine.devices import AXIS, REPLICATED, SPLIT, mesh
 from mission.sac import replay as store
 from mission.sac.config import PRESETS
 from mission.sac.learner import Sac

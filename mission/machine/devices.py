@@ -20,7 +20,7 @@ import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mission.errors import MachineError
-from mission.programs import cache_home
+from mission.machine.kept import cache_home
 from mission.strict import StrictModel
 
 log = logging.getLogger("mission")

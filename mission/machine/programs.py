@@ -1,9 +1,8 @@
-"""Compiled programs that are kept on disk, so that a later process neither traces nor compiles them.
+"""Compiled programs, which are kept on disk so that a later process neither traces nor compiles them.
 
 A program is kept under the hash of everything that decides it: the identity that its owner states (sources and settings of
 a phase), the sources of the engine, the installed distributions, versions and flags of JAX, the processor, and the shapes of
-its arguments. Entries are pickles, so they are read only from a folder that belongs to the user and that nobody else may
-write to, and only if their hash is right. Whatever cannot be read is ignored, and made again.
+its arguments.
 """
 
 from __future__ import annotations
@@ -15,11 +14,8 @@ import logging
 import os
 import pickle
 import platform
-import stat
-import sys
-import tempfile
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +23,9 @@ import jax
 from jax.experimental import serialize_executable
 from jax.experimental.compilation_cache import compilation_cache
 
+from mission.machine.kept import library_identity, program_folder, read_entry, write_entry
+
 log = logging.getLogger("mission")
-_MOST_BYTES = 2 << 30  # the entries that were not used for longest are removed beyond it
-_MAGIC = b"mission program 1\n"
-_SHA = hashlib.sha256().digest_size
-# Files of the engine that take part in a program.
-_TRACED = ("phase.py", "learner.py", "programs.py", "flight/*.py", "sac/*.py", "report/tracks.py")
 # Settings of JAX that say where or whether something is written, not what is computed.
 _SILENT = ("cache", "dump", "log", "profiler", "traceback", "path", "debug")
 
@@ -149,83 +142,13 @@ def _device(leaves: list[Any]) -> Any:
     return next(committed, jax.devices()[0])
 
 
-def read_entry(path: Path) -> bytes | None:
-    """Return the content of an entry; None if there is none, or if it is damaged."""
-    with contextlib.suppress(OSError):
-        data = path.read_bytes()
-        head, digest, content = data[: len(_MAGIC)], data[len(_MAGIC) :][:_SHA], data[len(_MAGIC) + _SHA :]
-        if head == _MAGIC and digest == hashlib.sha256(content).digest():
-            with contextlib.suppress(OSError):
-                os.utime(path)
-            return content
-    return None
-
-
-def write_entry(path: Path, content: bytes) -> None:
-    """Write an entry at once, and remove old ones if there are too many bytes."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(_MAGIC + hashlib.sha256(content).digest() + content)
-    os.replace(file.name, path)
-    entries = sorted(_entries(path.parent), key=lambda entry: entry[1].st_mtime)
-    total = sum(status.st_size for _, status in entries)
-    for old, status in entries:
-        if total <= _MOST_BYTES:
-            break
-        old.unlink(missing_ok=True)
-        total -= status.st_size
-
-
-def _entries(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    for path in folder.iterdir():
-        with contextlib.suppress(OSError):
-            yield path, path.stat()
-
-
-def cache_home() -> Path:
-    """Return the folder of everything that the engine keeps between runs.
-
-    Raises:
-      RuntimeError: there is no home folder.
-    """
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mission"
-
-
-@functools.cache
-def program_folder() -> Path | None:
-    """Return the folder of kept programs; None if there is none that only the user can write to."""
-    try:
-        folder = cache_home() / "programs"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = folder.lstat()
-    except (OSError, RuntimeError):
-        return None
-    ours = not hasattr(os, "getuid") or status.st_uid == os.getuid()
-    if stat.S_ISDIR(status.st_mode) and ours and stat.S_IMODE(status.st_mode) == 0o700:
-        return folder
-    log.warning("compiled programs are not read from %s, which must belong to you alone (mode 0700)", folder)
-    return None
-
-
 @functools.cache
 def machine_identity() -> str:
     """Return what decides a compiled program besides its function: engine, libraries, flags and processor."""
-    engine = hashlib.sha256()
-    root = Path(__file__).parent
-    for path in sorted(path for pattern in _TRACED for path in root.glob(pattern)):
-        engine.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
     device = jax.devices()[0]
     options = {name: value for name, value in jax.config.values.items() if not any(part in name for part in _SILENT)}
-    parts = [engine.hexdigest(), sys.version, *_distributions(), device.platform, device.device_kind, _processor()]
+    parts = [library_identity(), device.platform, device.device_kind, _processor()]
     return "\n".join([*parts, os.environ.get("XLA_FLAGS", ""), repr(sorted(options.items(), key=str))])
-
-
-def _distributions() -> list[str]:
-    """Return the names and versions of the installed distributions, by the names of their folders."""
-    names = set()
-    for folder in sys.path:
-        with contextlib.suppress(OSError):
-            names.update(name for name in os.listdir(folder or ".") if name.endswith((".dist-info", ".egg-info")))
-    return sorted(names)
 
 
 def _processor() -> str:

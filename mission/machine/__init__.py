@@ -1,0 +1,1 @@
+"""The machine: its cores and accelerators, and what is kept on its disk between runs."""

@@ -57,7 +57,8 @@ def engine(steps: int, overrides: dict[str, Any]) -> None:
 
         observation_names = ("cosine", "sine", "rate")
         action_names = ("torque",)
-        causes = ("never",)
+        causes = ("survived", "never")
+        time_out_cause = "survived"
         control_period_s = period
         max_steps = EPISODE
 

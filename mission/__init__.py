@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mission.report.charts import Chart, histogram, time_chart
     from mission.report.flight_records import FlightRecords, Section
     from mission.report.fly import fly_mission
+    from mission.report.markup import escape
     from mission.report.summary import MissionSummary, PhaseSummary
     from mission.sac.config import ActorConfig, NetworkConfig, SacConfig, WarmUpConfig
     from mission.training.mission import train_mission
@@ -49,6 +50,7 @@ _HOME = {
     "Section": "report.flight_records",
     "TrainingSummary": "training.phase",
     "WarmUpConfig": "sac.config",
+    "escape": "report.markup",
     "fly_mission": "report.fly",
     "histogram": "report.charts",
     "hookimpl": "hooks",
@@ -82,6 +84,7 @@ __all__ = [
     "Section",
     "TrainingSummary",
     "WarmUpConfig",
+    "escape",
     "fly_mission",
     "histogram",
     "hookimpl",

@@ -48,7 +48,8 @@ def flight_keys(key: Array, numbers: np.ndarray) -> Array:
 def compile_flight(phase: Phase) -> Program:
     """Return `fly_phase` for one block: by the agent of a TrainedPhase, else by the guide."""
     control = agent_controller(phase) if isinstance(phase, TrainedPhase) else guide_controller(phase)
-    return Program(partial(fly_phase, phase, control), program_identity(phase, "flight"), partial(_flight_like, phase))
+    identity = program_identity(phase, "flight")
+    return Program(partial(fly_phase, phase, control), identity, partial(_flight_like, phase), phase.name)
 
 
 def program_identity(phase: Phase, purpose: str) -> str | None:

@@ -35,6 +35,7 @@ from mission.flight.causes import check_flight_causes
 from mission.flight.fly import PhaseFlight
 from mission.machine.devices import configure, visible_cores
 from mission.machine.programs import Program
+from mission.machine.stages import tell
 from mission.missionfile.models import MissionFile
 from mission.missionfile.phases import Phase, TrainedPhase
 from mission.missionfile.resolve import digest, resolve_mission
@@ -104,6 +105,8 @@ class Chain:
             results: list[PhaseFlight] = []
             handoff = start_block(self.phases[0], keys[0])
             for k, phase in enumerate(self.phases):
+                self.flights[k].prepare(self.actors[k], handoff, keys[k], alive)
+                tell(phase.name, "flying")
                 result = to_host(self.flights[k](self.actors[k], handoff, keys[k], alive))
                 check_flight_causes(phase, result.cause, alive)
                 results.append(result._replace(handoff=()))

@@ -24,6 +24,7 @@ from jax.experimental import serialize_executable
 from jax.experimental.compilation_cache import compilation_cache
 
 from mission.machine.kept import library_identity, program_folder, read_entry, write_entry
+from mission.machine.stages import tell
 
 log = logging.getLogger("mission")
 # Settings of JAX that say where or whether something is written, not what is computed.
@@ -36,15 +37,22 @@ class Program:
     It may be called from several threads; the first call makes it, and the others wait.
     """
 
-    def __init__(self, function: Callable[..., Any], identity: str | None, output: Callable[..., Any] | None = None):
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        identity: str | None,
+        output: Callable[..., Any] | None = None,
+        phase: str | None = None,
+    ):
         """Prepare.
 
         Args:
           function: pure, of pytrees of arrays.
           identity: what decides the function; None if the program is not to be kept.
           output: gives a tree like the function's for the arguments, without compiling; default: by tracing.
+          phase: whose stages a display shows; None: none.
         """
-        self._function, self._identity = function, identity
+        self._function, self._identity, self._phase = function, identity, phase
         self._output = output or functools.partial(jax.eval_shape, function)
         self._made: dict[tuple[Any, ...], tuple[Any, Any]] = {}
         self._lock = threading.Lock()
@@ -66,6 +74,10 @@ class Program:
                 self._made[shapes] = self._load(leaves, tree) or self._compile(leaves, tree)
             return self._made[shapes]
 
+    def _tell(self, stage: str) -> None:
+        if self._phase is not None:
+            tell(self._phase, stage)
+
     def _entry(self, leaves: list[Any], tree: Any) -> Path | None:
         folder = program_folder()
         if self._identity is None or folder is None:
@@ -79,6 +91,7 @@ class Program:
         if data is None:
             return None
         try:
+            self._tell("reading its program")
             count, payload = pickle.loads(data)
             output = jax.tree.structure(self._output(*jax.tree.unflatten(tree, leaves)))
             trees = jax.tree.structure(((0,) * len(leaves), {})), jax.tree.structure((0,) * count)
@@ -98,7 +111,9 @@ class Program:
             made.append(output)
             return tuple(result)
 
+        self._tell("tracing")
         lowered, path = jax.jit(flat).lower(*leaves), self._entry(leaves, tree)
+        self._tell("compiling")
         if path is None:
             return lowered.compile(), made[0]
         with _without_jax_cache():

@@ -16,6 +16,7 @@ from mission.errors import InputError, MissionError, PluginError, exception_text
 from mission.hooks import PhaseHooks
 from mission.learner import LEARNERS, LearnerConfig, learner_name
 from mission.machine.kept import remembered
+from mission.machine.stages import tell
 from mission.missionfile.contract import Shapes, check_contract, check_links
 from mission.missionfile.models import Location, MissionFile, PhaseEntry
 from mission.missionfile.phases import Phase, PhaseConfiguration, TrainedPhase
@@ -138,6 +139,7 @@ def _resolve_phase(mission: MissionFile, index: int, plugin: LoadedPlugin) -> Ph
     given: dict[str, JsonValue] = to_jsonable_python(shared | entry.params, fallback=str)
 
     def build() -> Phase:
+        tell(entry.name, "checking")
         params = _validate(mission, spec.params, shared | entry.params, (*at, "params"), str(origin), shared)
         learner = _learner(mission, index, spec)
         where, where_policy = mission.source.where((*at, "plugin")), mission.source.where((*at, "policy"))

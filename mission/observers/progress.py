@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from mission.errors import printable
 from mission.hooks import Event, hookimpl
+from mission.machine.stages import watch
 from mission.missionfile.gate import counted
 
 _PLAIN_EVERY_S = 5.0
@@ -101,9 +102,22 @@ def mission_event(event: Event) -> None:
 def flight_bar(flights: int | None = None) -> Generator[Callable[[int, int], None]]:
     """Yield a progress callback for flights, on standard error; silent if that is not a terminal.
 
+    A line for each phase shows what happens to it: checking, tracing, compiling, flying.
+
     Args:
       flights: their number, if it is known before the first call.
     """
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task("compiling", total=flights)
-        yield lambda done, total: bar.update(task, completed=done, total=total, description="flying")
+    columns = TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[text]}")
+    console, lines = Console(stderr=True), {}
+    with Progress(
+        *columns, TimeElapsedColumn(), console=console, transient=True, disable=not sys.stderr.isatty()
+    ) as bar:
+        whole = bar.add_task("flights", total=flights, text="starting")
+
+        def show(phase: str, stage: str) -> None:
+            if phase not in lines:
+                lines[phase] = bar.add_task(printable(phase), total=None, text=stage)
+            bar.update(lines[phase], text=stage)
+
+        with watch(show):
+            yield lambda done, total: bar.update(whole, completed=done, total=total, text=f"{done:,} of {total:,}")

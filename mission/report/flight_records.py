@@ -161,7 +161,7 @@ class FlightRecords:
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """A section that a plugin adds to the page; the plugin escapes what it did not write itself (`html.escape`).
+    """A section that a plugin adds to the page; the plugin escapes what it did not write itself (`mission.escape`).
 
     `html` is a fragment, `style` is CSS, `scripts` are classic JavaScript, each run once after the page's own.
     `notices` are licences of what the scripts contain, shown at the foot of the page.

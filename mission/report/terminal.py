@@ -29,7 +29,7 @@ class _Printer:
         """Print a table; the columns `left` are aligned to the left."""
         table = Table(box=SIMPLE_HEAD, title=Text(printable(title)))
         for column in columns:
-            table.add_column(column, justify="left" if column in left else "right")
+            table.add_column(column, justify="left" if column in left else "right", no_wrap="interval" in column)
         for row in rows:
             table.add_row(*(Text(printable(cell)) for cell in row))
         self.console.print(table)

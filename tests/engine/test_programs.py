@@ -19,6 +19,7 @@ from mission.flight import batches
 from mission.flight.chain import prepare_chain
 from mission.machine import kept
 from mission.machine.programs import Program
+from mission.machine.stages import watch
 from mission.missionfile import resolve
 
 NUMBERS = np.arange(4, dtype=np.float32)
@@ -139,6 +140,19 @@ def test_flights_are_the_same_for_any_number_of_cores(monkeypatch: pytest.Monkey
         for one, two in zip(results[0], other, strict=True):
             for name in ("success", "cause", "steps", "returns", "enter"):
                 np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
+
+
+def test_a_display_hears_of_every_stage(folder: Path) -> None:
+    heard: list[tuple[str, str]] = []
+    with watch(lambda phase, stage: heard.append((phase, stage))):
+        prepare_chain(load_mission(VERTICAL), policy="guide").fly(np.arange(10))
+        first, heard = heard, []
+    stages = [stage for phase, stage in first if phase == "burn"]
+    assert list(dict.fromkeys(stages)) == ["checking", "tracing", "compiling", "flying"]
+    with watch(lambda phase, stage: heard.append((phase, stage))):
+        prepare_chain(load_mission(VERTICAL), policy="guide").fly(np.arange(10))
+    stages = [stage for phase, stage in heard if phase == "burn"]
+    assert list(dict.fromkeys(stages)) == ["checking", "reading its program", "flying"]
 
 
 def test_cache_shows_and_removes_what_is_kept(folder: Path) -> None:

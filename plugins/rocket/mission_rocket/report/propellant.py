@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from html import escape
-
 import numpy as np
 
-from mission import FlightRecords, Section, histogram
+from mission import FlightRecords, Section, escape, histogram
 
 
 def propellant(records: FlightRecords) -> tuple[Section, ...]:

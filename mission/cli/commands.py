@@ -11,6 +11,7 @@ import typer
 from mission.cli.options import (
     Baseline,
     Checkpoints,
+    Devices,
     File,
     JsonFile,
     Local,
@@ -197,6 +198,7 @@ def fly(
     allow_stale: Stale = False,
     json_file: JsonFile = None,
     report_dir: ReportDir = None,
+    devices: Devices = None,
     overrides: Set = None,
     local: Local = False,
 ) -> None:
@@ -225,6 +227,7 @@ def fly(
             allow_stale=allow_stale,
             allow_local_plugins=local,
             progress=bar,
+            devices=devices,
         )
     if json_file == "-":
         write_json(summary.to_json())

@@ -33,6 +33,10 @@ Seed = Annotated[
     typer.Option("--seed", metavar="N", min=0, max=2**32 - 1, help="Replace the mission file's seed."),
 ]
 
+Devices = Annotated[
+    int | None,
+    typer.Option("--devices", metavar="N", min=1, help="Fly on at most N cores or accelerators. [default: all]"),
+]
 Baseline = Annotated[
     int | None,
     typer.Option(

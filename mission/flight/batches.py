@@ -112,14 +112,14 @@ def block_rows(tree: Any) -> list[Any]:
     return [jax.tree.map(lambda leaf, at=at: leaf[at : at + BLOCK], tree) for at in range(0, BATCH, BLOCK)]
 
 
-def map_each(function: Callable[..., Any], *arguments: Sequence[Any]) -> list[Any]:
-    """Call a function with the arguments of each block, in threads; the results are on the host."""
-    devices = cycle(jax.devices()) if jax.devices()[0].platform != "cpu" else repeat(None)
+def map_each(function: Callable[..., Any], *arguments: Sequence[Any], devices: int | None = None) -> list[Any]:
+    """Call a function with the arguments of each block, in at most `devices` threads; the results are on the host."""
+    places = cycle(jax.devices()[:devices]) if jax.devices()[0].platform != "cpu" else repeat(None)
 
     def call(device: Any, *block: Any) -> Any:
         return to_host(function(*(block if device is None else jax.device_put(block, device))))
 
-    return list(workers().map(call, devices, *arguments))
+    return list(workers(devices).map(call, places, *arguments))
 
 
 def join(blocks: list[Any]) -> Any:

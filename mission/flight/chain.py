@@ -57,6 +57,7 @@ class Chain:
     seed: int
     policy: str
     root: Path
+    devices: int | None = None  # the most cores or accelerators that fly; None: all
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -114,7 +115,7 @@ class Chain:
             return results
 
         lanes = np.arange(BATCH) < rows
-        blocks = map_each(fly, *map(block_rows, (lanes, *keys)))
+        blocks = map_each(fly, *map(block_rows, (lanes, *keys)), devices=self.devices)
         return [first_rows(join(list(parts)), rows) for parts in zip(*blocks, strict=True)]
 
     @cached_property
@@ -155,6 +156,7 @@ def prepare_chain(
     policy: str = "agent",
     allow_stale: bool = False,
     allow_local_plugins: bool = False,
+    devices: int | None = None,
 ) -> Chain:
     """Resolve a mission and read its policies; nothing is compiled yet. For the arguments see `fly_mission`."""
     configure()
@@ -175,6 +177,7 @@ def prepare_chain(
         seed=mission.seed if seed is None else seed,
         policy=policy,
         root=root,
+        devices=devices,
     )
 
 

@@ -69,10 +69,11 @@ def visible_cores() -> int:
 
 
 @cache
-def workers() -> ThreadPoolExecutor:
-    """Return the threads that fly blocks of flights: one per core, or one per accelerator."""
+def workers(most: int | None = None) -> ThreadPoolExecutor:
+    """Return the threads that fly blocks of flights: one per core, or one per accelerator, at most `most`."""
     devices = jax.devices()
-    return ThreadPoolExecutor(visible_cores() if devices[0].platform == "cpu" else len(devices))
+    count = visible_cores() if devices[0].platform == "cpu" else len(devices)
+    return ThreadPoolExecutor(count if most is None else min(count, most))
 
 
 def configure() -> None:

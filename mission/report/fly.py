@@ -24,6 +24,7 @@ def fly_mission(
     allow_stale: bool = False,
     allow_local_plugins: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    devices: int | None = None,
 ) -> MissionSummary:
     """Fly N vehicles from the first phase to the last; the end states of each phase enter the next one.
 
@@ -38,6 +39,7 @@ def fly_mission(
       allow_stale: fly policies that were trained under another configuration, with a warning.
       allow_local_plugins: permit `plugin: ./file.py`.
       progress: called with (flights done, flights).
+      devices: the most CPU cores or accelerators that fly; None: all. The results are the same for any number.
 
     Raises:
       MissionError: wrong input or a stale policy (2); no readable policy, or a report of another format (3).
@@ -50,6 +52,7 @@ def fly_mission(
         policy=policy,
         allow_stale=allow_stale,
         allow_local_plugins=allow_local_plugins,
+        devices=devices,
     )
     if report is not None:
         return report_flights(chain, Path(report), flights, until, progress)

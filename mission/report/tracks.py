@@ -140,7 +140,7 @@ class TelemetryRecorder:
         """Return the telemetry [M, C] of phase `index` on entering it from at most BATCH rows."""
         count = len(keys)
         arguments = (pad(to_host(rows), count), pad(keys, count), np.zeros(BATCH, bool))
-        begun = map_each(self.programs[index][0], *map(block_rows, arguments))
+        begun = map_each(self.programs[index][0], *map(block_rows, arguments), devices=self.chain.devices)
         return np.concatenate([first for _, first in begun])[:count]
 
     def fly_one(
@@ -156,11 +156,12 @@ class TelemetryRecorder:
         rows, actor = len(alive), self.chain.actors[index]
         lanes = np.pad(alive, (0, BATCH - rows))
         keys = block_rows(pad(keys, rows))
-        flying = map_each(begin, block_rows(pad(to_host(handoff), rows)), keys, block_rows(lanes))
+        arguments = (block_rows(pad(to_host(handoff), rows)), keys, block_rows(lanes))
+        flying = map_each(begin, *arguments, devices=self.chain.devices)
         enter = np.concatenate([channels for _, channels in flying])
         tables, first, over, left = StepTables(), 1, False, []
         while not over:
-            flown = map_each(partial(advance, actor), keys, *zip(*flying, strict=True))
+            flown = map_each(partial(advance, actor), keys, *zip(*flying, strict=True), devices=self.chain.devices)
             flying, left = [(now, last) for now, last, *_ in flown], [hand_over for *_, hand_over in flown]
             steps = min(SPAN, max(int(now.steps.max()) for now, _ in flying) + 1 - first)
             tables.add(first, tuple(table for _, _, table, _ in flown), steps)

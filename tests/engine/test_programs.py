@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -134,7 +133,7 @@ def test_flights_are_the_same_for_any_number_of_cores(monkeypatch: pytest.Monkey
     results = []
     for cores in (1, 2, 8):
         with ThreadPoolExecutor(cores) as pool:
-            monkeypatch.setattr(batches, "workers", partial(lambda pool: pool, pool))
+            monkeypatch.setattr(batches, "workers", lambda devices, pool=pool: pool)
             results.append(chain.fly(np.arange(1000)))
     for other in results[1:]:
         for one, two in zip(results[0], other, strict=True):

@@ -86,30 +86,14 @@ def plugins(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @app.command(cls=Command)
 def check(file: File, overrides: Set = None, local: Local = False) -> None:
-    """Parse, resolve and link a mission, and print what would run; nothing is trained."""
-    from mission.machine.devices import configure
-    from mission.missionfile.phases import TrainedPhase
-    from mission.missionfile.reading import load_mission
-    from mission.missionfile.resolve import digest, resolve_mission
-    from mission.observers import Observers
+    """Parse, resolve and link a mission, and print what would run; nothing is trained.
 
-    mission = load_mission(file, overrides or [])
-    configure()
-    phases = resolve_mission(mission, allow_local_plugins=local)
-    Observers(mission, Path())  # loads each of them
-    say(
-        f"{mission.name}: {len(phases)} phases, seed {mission.seed}, digest {digest([p.configuration() for p in phases])[:16]}"
-    )
-    for phase in phases:
-        env, entry = phase.environment, phase.entry
-        who = f"agent, {entry.budget.env_steps:,} vehicle steps" if isinstance(phase, TrainedPhase) else "guide"
-        gate = "no gate"
-        if entry.gate and isinstance(phase, TrainedPhase):
-            gate = f"gate: {entry.gate}"
-        say(
-            f"  {phase.name}: {phase.origin}",
-            f"    {who}; {gate}; {len(env.observation_names)} observations, {len(env.action_names)} actions, {env.control_period_s} s steps",
-        )
+    If neither the mission nor anything that it depends on has changed, the result of the last check is printed.
+    """
+    from mission.cli.checking import checked
+    from mission.missionfile.reading import load_mission
+
+    say(*checked(load_mission(file, overrides or []), local))
 
 
 @app.command(cls=Command)

@@ -15,7 +15,7 @@ import pickle
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -52,6 +52,14 @@ def remembered(identity: str | None, compute: Callable[[], T], valid: Callable[[
     except Exception as error:  # a class that cannot be pickled, a full disk
         log.debug("not kept: %s", error)
     return value
+
+
+def file_hash(path: str) -> str:
+    """Return the SHA-256 of a file; empty if it cannot be read."""
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError:
+        return ""
 
 
 def read_entry(path: Path) -> bytes | None:
@@ -143,17 +151,28 @@ def clear_cache() -> int:
 @functools.cache
 def library_identity() -> str:
     """Return the sources of the engine that take part in a program, the installed distributions, and Python."""
-    engine = hashlib.sha256()
-    root = Path(__file__).parents[1]
-    for path in sorted(path for pattern in _TRACED for path in root.glob(pattern)):
-        engine.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
-    return "\n".join([engine.hexdigest(), sys.version, *_distributions()])
+    return "\n".join([engine_hash(_TRACED), sys.version, *_distributions()])
+
+
+def engine_hash(patterns: Sequence[str] = ("**/*.py",)) -> str:
+    """Return the SHA-256 of the engine's files that match the patterns."""
+    digest, root = hashlib.sha256(), Path(__file__).parents[1]
+    for path in sorted({path for pattern in patterns for path in root.glob(pattern)}):
+        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 def _distributions() -> list[str]:
-    """Return the names and versions of the installed distributions, by the names of their folders."""
+    """Return the names and versions of the installed distributions, and when they announced their entry points."""
     names = set()
     for folder in sys.path:
         with contextlib.suppress(OSError):
-            names.update(name for name in os.listdir(folder or ".") if name.endswith((".dist-info", ".egg-info")))
+            found = [name for name in os.listdir(folder or ".") if name.endswith((".dist-info", ".egg-info"))]
+            names.update(f"{name} {_changed(Path(folder, name, 'entry_points.txt'))}" for name in found)
     return sorted(names)
+
+
+def _changed(path: Path) -> int:
+    with contextlib.suppress(OSError):
+        return path.stat().st_mtime_ns
+    return 0

@@ -51,6 +51,7 @@ class Phase:
       accepts, leaves: shapes and dtypes of the hand-over that it receives and of the one that it returns, as trees.
       given: its parameters as written in the mission file, including those of the whole mission.
       folder: that of the mission file, the base of relative paths in parameters.
+      files: the sources and the data files that decide its plugin.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Phase:
     leaves: Any
     given: dict[str, JsonValue] = dataclasses.field(default_factory=dict)
     folder: Path = Path()
+    files: tuple[str, ...] = ()
 
     @property
     def causes(self) -> tuple[str, ...]:

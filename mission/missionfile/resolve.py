@@ -15,7 +15,7 @@ from pydantic_core import to_jsonable_python
 from mission.errors import InputError, MissionError, PluginError, exception_text, run_plugin_code
 from mission.hooks import PhaseHooks
 from mission.learner import LEARNERS, LearnerConfig, learner_name
-from mission.machine.kept import remembered
+from mission.machine.kept import file_hash, remembered
 from mission.machine.stages import tell
 from mission.missionfile.contract import Shapes, check_contract, check_links
 from mission.missionfile.models import Location, MissionFile, PhaseEntry
@@ -32,7 +32,7 @@ from mission.missionfile.plugins import (
     local_sources,
 )
 from mission.missionfile.reading import explain, unknown_key
-from mission.missionfile.sources import UNKNOWN_SOURCE, Sources, file_hash, files_read, note_files
+from mission.missionfile.sources import UNKNOWN_SOURCE, Sources, files_read, note_files
 from mission.phase import LOCAL_FILE, Environment, PhaseSpec, PluginOrigin
 
 
@@ -148,7 +148,9 @@ def _resolve_phase(mission: MissionFile, index: int, plugin: LoadedPlugin) -> Ph
         )
 
     phase = sources.listen(build, json.dumps(given, sort_keys=True))
-    return dataclasses.replace(phase, origin=_hashed(origin, sources), given=given, folder=mission.folder)
+    modules = sources.modules()
+    files = tuple(str(path) for path in (*modules, *sources.data(modules)))
+    return dataclasses.replace(phase, origin=_hashed(origin, sources), given=given, folder=mission.folder, files=files)
 
 
 def _check_once(params: BaseModel, where: str, origin: PluginOrigin, *contract: Any) -> Shapes:

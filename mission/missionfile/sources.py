@@ -20,6 +20,8 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, TypeVar
 
+from mission.machine.kept import file_hash
+
 T = TypeVar("T")
 
 UNKNOWN_SOURCE = "unknown"
@@ -143,14 +145,6 @@ def note_files(files: Collection[str]) -> None:
     listening = _listening.get()
     if listening is not None:
         listening.update(files)
-
-
-def file_hash(path: str) -> str:
-    """Return the SHA-256 of a file; empty if it cannot be read."""
-    try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    except OSError:
-        return ""
 
 
 def module_sources(module: ModuleType, files: Collection[Any] | None = None) -> Sources:

@@ -10,6 +10,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from factory import write_mission
 from typer.testing import CliRunner
 
 from mission import load_mission
@@ -126,6 +127,30 @@ def test_a_contract_is_checked_once_for_each_plugin_and_its_parameters(
     assert [phase.origin for phase in again] == [phase.origin for phase in first]
     resolve.resolve_mission(load_mission(VERTICAL, ["phases.burn.params.touchdown_speed_m_s=1.5"]))
     assert checked[2:] == ["vertical_burn"]
+
+
+def test_a_check_is_recalled_until_something_that_it_depends_on_changes(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolved: list[str] = []
+    original = resolve.resolve_mission
+
+    def counted(mission, **options):
+        resolved.append(mission.name)
+        return original(mission, **options)
+
+    monkeypatch.setattr(resolve, "resolve_mission", counted)
+    mission = write_mission(tmp_path)
+    plugin = mission.parent / "cart.py"
+    words = ["check", str(mission), "--allow-local-plugins"]
+    outputs = [CliRunner().invoke(app, words).stdout for _ in range(2)]
+    assert outputs[0] == outputs[1] != ""
+    assert len(resolved) == 1
+    plugin.write_text(plugin.read_text() + "\n# changed\n")
+    assert CliRunner().invoke(app, words).stdout != outputs[0]  # the version of a local plugin is its hash
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    CliRunner().invoke(app, words)
+    assert len(resolved) == 3
 
 
 def test_flights_are_the_same_for_any_number_of_cores(monkeypatch: pytest.MonkeyPatch) -> None:

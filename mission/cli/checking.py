@@ -1,0 +1,84 @@
+"""Check a mission as `mission check` does, or recall the last check if nothing has changed."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from mission.machine.kept import engine_hash, file_hash, remembered
+from mission.missionfile.models import MissionFile
+
+_OWN = {"progress", "tensorboard"}  # observers that are part of the engine
+_VARIABLES = ("JAX_", "XLA_", "CUDA_", "ROCR_", "HIP_", "PYTHONPATH")  # prefixes of those that a check depends on
+
+
+class Checked(NamedTuple):
+    """What a check printed, and the files that it depends on with their SHA-256; `quiet` if it did not warn."""
+
+    lines: tuple[str, ...]
+    files: dict[str, str]
+    quiet: bool
+
+
+class _Warnings(logging.Handler):
+    """Notes whether anything was logged."""
+
+    heard = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Note a warning."""
+        self.heard = True
+
+
+def checked(mission: MissionFile, allow_local_plugins: bool) -> Sequence[str]:
+    """Return the lines that describe a checked mission.
+
+    Raises:
+      MissionError: the mission, a plugin or the machine is not as it must be.
+    """
+    variables = sorted((name, value) for name, value in os.environ.items() if name.startswith(_VARIABLES))
+    identity = repr(
+        [
+            "check",
+            engine_hash(),
+            mission.model_dump_json(),
+            str(mission.folder.resolve()),
+            allow_local_plugins,
+            variables,
+        ]
+    )
+    known = identity if _OWN.issuperset(mission.observers) else None
+    return remembered(known, lambda: _check(mission, allow_local_plugins), _valid).lines
+
+
+def _valid(last: Checked) -> bool:
+    return last.quiet and all(file_hash(path) == found for path, found in last.files.items())
+
+
+def _check(mission: MissionFile, allow_local_plugins: bool) -> Checked:
+    from mission.machine.devices import configure
+    from mission.missionfile.phases import TrainedPhase
+    from mission.missionfile.resolve import digest, resolve_mission
+    from mission.observers import Observers
+
+    warnings = _Warnings(logging.WARNING)
+    logging.getLogger("mission").addHandler(warnings)
+    try:
+        configure()
+        phases = resolve_mission(mission, allow_local_plugins=allow_local_plugins)
+        Observers(mission, Path())  # loads each of them
+    finally:
+        logging.getLogger("mission").removeHandler(warnings)
+    found = digest([phase.configuration() for phase in phases])[:16]
+    lines = [f"{mission.name}: {len(phases)} phases, seed {mission.seed}, digest {found}"]
+    for phase in phases:
+        env, entry = phase.environment, phase.entry
+        who = f"agent, {entry.budget.env_steps:,} vehicle steps" if isinstance(phase, TrainedPhase) else "guide"
+        gate = f"gate: {entry.gate}" if entry.gate and isinstance(phase, TrainedPhase) else "no gate"
+        sizes = f"{len(env.observation_names)} observations, {len(env.action_names)} actions"
+        lines += [f"  {phase.name}: {phase.origin}", f"    {who}; {gate}; {sizes}, {env.control_period_s} s steps"]
+    files = sorted({path for phase in phases for path in phase.files})
+    return Checked(tuple(lines), {path: file_hash(path) for path in files}, not warnings.heard)

@@ -92,7 +92,7 @@ def pad(tree: Any, rows: int) -> Any:
 
 def nominal_starts(phase: Phase, keys: Array) -> Any:
     """Return nominal entry states [N] of a phase, one per key, for at most one batch."""
-    blocks = map_each(partial(start_block, phase), block_rows(pad(keys, len(keys))))
+    blocks = map_each(partial(start_block, phase), block_rows(pad(keys, len(keys)), len(keys)))
     return first_rows(join(blocks), len(keys))
 
 
@@ -107,9 +107,9 @@ def _compile_start(phase: Phase) -> Program:
     return Program(start, program_identity(phase, "start"), lambda keys: phase.accepts)
 
 
-def block_rows(tree: Any) -> list[Any]:
-    """Return the blocks of a pytree of BATCH rows."""
-    return [jax.tree.map(lambda leaf, at=at: leaf[at : at + BLOCK], tree) for at in range(0, BATCH, BLOCK)]
+def block_rows(tree: Any, rows: int = BATCH) -> list[Any]:
+    """Return the blocks of a pytree of BATCH rows that hold the first `rows` of them."""
+    return [jax.tree.map(lambda leaf, at=at: leaf[at : at + BLOCK], tree) for at in range(0, rows, BLOCK)]
 
 
 def map_each(function: Callable[..., Any], *arguments: Sequence[Any], devices: int | None = None) -> list[Any]:
@@ -131,8 +131,8 @@ def fly_batch(flight: FlightProgram, params: Any, handoff: Any, keys: Array, ali
     """Fly one batch of at most 1,000 flights; everything is returned on the host."""
     rows = len(alive)
     lanes = np.pad(alive, (0, BATCH - rows))
-    arguments = (pad(to_host(handoff), rows), pad(keys, rows), lanes)
-    blocks = map_each(partial(flight, to_host(params)), *map(block_rows, arguments))
+    arguments = [block_rows(tree, rows) for tree in (pad(to_host(handoff), rows), pad(keys, rows), lanes)]
+    blocks = map_each(partial(flight, to_host(params)), *arguments)
     return first_rows(join(blocks), rows)
 
 

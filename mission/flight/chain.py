@@ -99,7 +99,6 @@ class Chain:
 
     def _fly_blocks(self, keys: list[Any], rows: int) -> list[PhaseFlight]:
         """Fly every block from the first phase to the last without waiting for the others; keys [BATCH] by phase."""
-
         _ = self._preparing
 
         def fly(alive: np.ndarray, *keys: Any) -> list[PhaseFlight]:
@@ -115,7 +114,7 @@ class Chain:
             return results
 
         lanes = np.arange(BATCH) < rows
-        blocks = map_each(fly, *map(block_rows, (lanes, *keys)), devices=self.devices)
+        blocks = map_each(fly, *(block_rows(tree, rows) for tree in (lanes, *keys)), devices=self.devices)
         return [first_rows(join(list(parts)), rows) for parts in zip(*blocks, strict=True)]
 
     @cached_property

@@ -20,6 +20,7 @@ from jax import Array, lax
 
 from mission.flight.batches import (
     BATCH,
+    BLOCK,
     block_rows,
     first_rows,
     join,
@@ -102,10 +103,10 @@ class BatchTelemetry(NamedTuple):
         table = np.repeat(self.flight.enter[None, lanes], len(steps), axis=0)
         for numbers, blocks in self.tables.spans:
             row = np.searchsorted(numbers, flown).clip(max=len(numbers) - 1)
-            here, share = ~ended & (numbers[row] == flown), BATCH // len(blocks)
+            here = ~ended & (numbers[row] == flown)
             for block, written in enumerate(blocks):
-                at = np.nonzero(here & (lanes // share == block))
-                table[at] = written[row[at], lanes[at[1]] % share]
+                at = np.nonzero(here & (lanes // BLOCK == block))
+                table[at] = written[row[at], lanes[at[1]] % BLOCK]
         last = np.stack([self.flight.telemetry[name] for name in self.flight.telemetry], axis=-1)[lanes]
         return np.where((ended & (ends > 0))[:, :, None], last, table), flown
 
@@ -139,8 +140,9 @@ class TelemetryRecorder:
     def entering(self, index: int, rows: Any, keys: Array) -> np.ndarray:
         """Return the telemetry [M, C] of phase `index` on entering it from at most BATCH rows."""
         count = len(keys)
-        arguments = (pad(to_host(rows), count), pad(keys, count), np.zeros(BATCH, bool))
-        begun = map_each(self.programs[index][0], *map(block_rows, arguments), devices=self.chain.devices)
+        trees = (pad(to_host(rows), count), pad(keys, count), np.zeros(BATCH, bool))
+        arguments = [block_rows(tree, count) for tree in trees]
+        begun = map_each(self.programs[index][0], *arguments, devices=self.chain.devices)
         return np.concatenate([first for _, first in begun])[:count]
 
     def fly_one(
@@ -155,8 +157,8 @@ class TelemetryRecorder:
         phase, (begin, advance) = self.chain.phases[index], self.programs[index]
         rows, actor = len(alive), self.chain.actors[index]
         lanes = np.pad(alive, (0, BATCH - rows))
-        keys = block_rows(pad(keys, rows))
-        arguments = (block_rows(pad(to_host(handoff), rows)), keys, block_rows(lanes))
+        keys = block_rows(pad(keys, rows), rows)
+        arguments = (block_rows(pad(to_host(handoff), rows), rows), keys, block_rows(lanes, rows))
         flying = map_each(begin, *arguments, devices=self.chain.devices)
         enter = np.concatenate([channels for _, channels in flying])
         tables, first, over, left = StepTables(), 1, False, []
@@ -170,7 +172,7 @@ class TelemetryRecorder:
         now, last = join([now._replace(t=()) for now, _ in flying]), np.concatenate([last for _, last in flying])
         flight = PhaseFlight(
             handoff=join(left),
-            success=now.success & lanes,
+            success=now.success & lanes[: len(now.success)],
             cause=now.cause,
             steps=now.steps,
             returns=now.returns,

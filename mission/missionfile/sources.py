@@ -20,6 +20,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, TypeVar
 
+from mission.machine import kept
 from mission.machine.kept import file_hash
 
 T = TypeVar("T")
@@ -231,12 +232,12 @@ def _note(event: str, arguments: tuple[Any, ...]) -> None:
 def _reader(frame: Any) -> set[str] | None:
     """Return the set that belongs to the innermost frame which is a module's body or an observed call of a plugin.
 
-    A file that JAX opens for itself is not attributed.
+    A file that JAX opens for itself is not attributed, nor is one of what the engine keeps on disk.
     """
     frame = frame.f_back  # the first one is the hook's
     while frame is not None and _top(frame) in sys.stdlib_module_names:
         frame = frame.f_back
-    if frame is not None and _top(frame) in ("jax", "jaxlib"):
+    if frame is not None and (_top(frame) in ("jax", "jaxlib") or frame.f_globals.get("__name__") == kept.__name__):
         return None
     while frame is not None:
         code: CodeType = frame.f_code

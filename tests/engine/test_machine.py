@@ -11,8 +11,9 @@ import jax
 import pytest
 from factory import CART, run_cli, write_mission
 
-from mission import cli, devices, load_mission, train_mission
+from mission import cli, load_mission, train_mission
 from mission.errors import MachineError, StaleError
+from mission.machine import devices
 from mission.storage.lock import folder_lock
 
 

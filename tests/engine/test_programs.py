@@ -125,6 +125,8 @@ def test_a_contract_is_checked_once_for_each_plugin_and_its_parameters(
     assert checked == ["vertical_coast", "vertical_burn"]
     assert [phase.channels for phase in again] == [phase.channels for phase in first]
     assert [phase.origin for phase in again] == [phase.origin for phase in first]
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))  # what is kept elsewhere is not the plugin's data
+    assert [phase.origin for phase in resolve.resolve_mission(load_mission(VERTICAL))] == [p.origin for p in first]
     resolve.resolve_mission(load_mission(VERTICAL, ["phases.burn.params.touchdown_speed_m_s=1.5"]))
     assert checked[2:] == ["vertical_burn"]
 

@@ -131,6 +131,7 @@ class _Switch:
 
     lock = threading.Lock()
     users = 0
+    before = True  # whether the cache was on
 
 
 @contextlib.contextmanager
@@ -139,6 +140,7 @@ def _without_jax_cache() -> Generator[None]:
     with _Switch.lock:
         _Switch.users += 1
         if _Switch.users == 1:
+            _Switch.before = jax.config.values["jax_enable_compilation_cache"]
             jax.config.update("jax_enable_compilation_cache", False)
             compilation_cache.reset_cache()
     try:
@@ -147,7 +149,7 @@ def _without_jax_cache() -> Generator[None]:
         with _Switch.lock:
             _Switch.users -= 1
             if _Switch.users == 0:
-                jax.config.update("jax_enable_compilation_cache", True)
+                jax.config.update("jax_enable_compilation_cache", _Switch.before)
                 compilation_cache.reset_cache()
 
 

@@ -41,7 +41,7 @@ class Trivial(Environment[Drift, Drift]):
     observations: int
     actions: int
 
-    causes = ("never",)
+    causes = ("survived", "never")
     control_period_s = 1.0
     max_steps = 200
 

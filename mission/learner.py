@@ -3,8 +3,9 @@
 A learner is a subclass of `LearnerConfig` and an implementation of `Learner`. It lives in its own folder and is
 registered in `LEARNERS`; nothing else in the engine names it.
 
-Shapes: E training vehicles, O observation, A action. Everything that takes arrays is traced: pure functions of JAX,
-run on every device of the mesh at once (`mission.machine.devices.AXIS`) with equal arguments.
+Shapes: E training vehicles, V those of one device, O observation, A action. Everything that takes arrays is traced: pure
+functions of JAX, run on every device of the mesh at once (`mission.machine.devices.AXIS`). `act` and `explore` get the vehicles
+of their device and a key of its own; all others get equal arguments.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Transition(NamedTuple):
 class FillConfig(StrictModel):
     """Transitions that are collected before the first update."""
 
-    env_steps: Count = Field(5000, le=10**9, description="Vehicle steps, rounded up to whole iterations.")
+    env_steps: Count = Field(5000, le=10**9, description="Vehicle steps, rounded up to whole update cycles.")
     policy: Literal["random", "guide"] = Field(
         "random", description="Uniform actions, or those of the phase's classical guidance law."
     )
@@ -90,19 +91,24 @@ class LearnerConfig(StrictModel):
         return ratio.denominator, ratio.numerator
 
     @property
-    def fill_iterations(self) -> int:
-        """Number of iterations of the fill."""
-        return math.ceil(self.fill.env_steps / self.vehicles)
+    def cycle_steps(self) -> int:
+        """Number of vehicle steps in one update cycle."""
+        return self.update_cycle[0] * self.vehicles
+
+    @property
+    def fill_cycles(self) -> int:
+        """Number of update cycles, without their updates, in which the fill is collected."""
+        return math.ceil(self.fill.env_steps / self.cycle_steps)
 
     @property
     def chunk_cycles(self) -> int:
         """Number of update cycles in one chunk."""
-        return math.ceil(self.chunk_env_steps / (self.vehicles * self.update_cycle[0]))
+        return math.ceil(self.chunk_env_steps / self.cycle_steps)
 
     @property
     def chunk_steps(self) -> int:
         """Number of vehicle steps that one chunk actually takes."""
-        return self.chunk_cycles * self.update_cycle[0] * self.vehicles
+        return self.chunk_cycles * self.cycle_steps
 
 
 class PolicyNetwork(StrictModel):
@@ -166,10 +172,10 @@ class Learner(abc.ABC):
 
     @abc.abstractmethod
     def act(self, agent: Any, obs: Array, key: Array) -> Array:
-        """Return exploring actions [E, A] for observations [E, O]."""
+        """Return exploring actions [V, A] for observations [V, O]."""
 
     def explore(self, action: Array, key: Array) -> Array:
-        """Return perturbed actions [E, A] for collection, including the fill."""
+        """Return perturbed actions [V, A] for collection, including the fill."""
         return action
 
     @abc.abstractmethod

@@ -52,11 +52,18 @@ def compile_flight(phase: Phase) -> Program:
     return Program(partial(fly_phase, phase, control), identity, partial(_flight_like, phase), phase.name)
 
 
+def prepare_flight(flight: Program, phase: Phase, params: Any) -> None:
+    """Compile or read the flight of a phase for one block."""
+    rows = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((BLOCK, *leaf.shape), leaf.dtype), phase.accepts)
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), BLOCK))
+    flight.prepare(to_host(params), rows, keys, jax.ShapeDtypeStruct((BLOCK,), bool))
+
+
 def program_identity(phase: Phase, purpose: str) -> str | None:
-    """Return what decides a program of a phase; None if the files of its plugin are not known."""
+    """Return what decides a program that flies or trains a phase; None if the files of its plugin are not known."""
     if phase.origin.source_sha256 == UNKNOWN_SOURCE:
         return None
-    configuration = phase.configuration().model_dump(include={"policy", "params", "sac"}, mode="json")
+    configuration = phase.configuration().model_dump(include={"policy", "params", "sac", "restart"}, mode="json")
     return json.dumps([purpose, phase.origin.source_sha256, phase.entry.plugin, configuration], sort_keys=True)
 
 

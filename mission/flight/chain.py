@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ import numpy as np
 from mission.errors import InputError
 from mission.flight.batches import (
     BATCH,
-    BLOCK,
     block_rows,
     compile_flight,
     first_rows,
@@ -28,13 +26,14 @@ from mission.flight.batches import (
     name_key,
     nominal_starts,
     pad,
+    prepare_flight,
     start_block,
     to_host,
 )
 from mission.flight.causes import check_flight_causes
 from mission.flight.fly import PhaseFlight
-from mission.machine.devices import configure, visible_cores
-from mission.machine.programs import Program
+from mission.machine.devices import configure
+from mission.machine.programs import Program, in_background
 from mission.machine.stages import tell
 from mission.missionfile.models import MissionFile
 from mission.missionfile.phases import Phase, TrainedPhase
@@ -118,16 +117,10 @@ class Chain:
         return [first_rows(join(list(parts)), rows) for parts in zip(*blocks, strict=True)]
 
     @cached_property
-    def _preparing(self) -> ThreadPoolExecutor:
-        """Threads that compile or read the flights of all phases at the same time; a block waits for what it needs."""
-        keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), BLOCK))
-        alive = jax.ShapeDtypeStruct((BLOCK,), bool)
-        pool = ThreadPoolExecutor(visible_cores(), "compile")
-        for phase, flight, actor in zip(self.phases, self.flights, self.actors, strict=True):
-            rows = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((BLOCK, *leaf.shape), leaf.dtype), phase.accepts)
-            pool.submit(flight.prepare, actor, rows, keys, alive)
-        pool.shutdown(wait=False)
-        return pool
+    def _preparing(self) -> None:
+        """Compile or read the flights of all phases at the same time; a block waits for what it needs."""
+        parts = zip(self.flights, self.phases, self.actors, strict=True)
+        in_background([partial(prepare_flight, *part) for part in parts])
 
     def has_agents_and_guides(self) -> bool:
         """Return whether an agent flies some phase although every phase could be flown without one."""

@@ -17,6 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mission.errors import MachineError
@@ -167,6 +170,32 @@ def mesh() -> Mesh:
     devices = jax.devices()
     used = devices[: _CPU_DEVICES if devices[0].platform == "cpu" else 1]
     return jax.make_mesh((len(used),), (AXIS,), axis_types=(AxisType.Auto,), devices=used)
+
+
+def device_share(tree: Any, axis: int = 0) -> Any:
+    """Return this device's part of the rows along an axis, or all of them if they do not divide evenly; inside shard_map."""
+    devices = lax.axis_size(AXIS)
+
+    def share(rows: Array) -> Array:
+        if rows.shape[axis] % devices:
+            return rows
+        size = rows.shape[axis] // devices
+        return lax.dynamic_slice_in_dim(rows, lax.axis_index(AXIS) * size, size, axis)
+
+    return jax.tree.map(share, tree)
+
+
+def gather_rows(tree: Any, total: int) -> Any:
+    """Return all rows [total, ...] of float32 leaves from each device's share of them, in one exchange; inside shard_map."""
+    leaves, structure = jax.tree.flatten(tree)
+    if leaves[0].shape[0] == total:
+        return tree
+    packed = jnp.concatenate([leaf.reshape(leaf.shape[0], -1) for leaf in leaves], axis=1)
+    widths = np.cumsum([leaf[0].size for leaf in leaves])[:-1]
+    parts = jnp.split(lax.all_gather(packed, AXIS, tiled=True), widths, axis=1)
+    return jax.tree.unflatten(
+        structure, [part.reshape(total, *leaf.shape[1:]) for part, leaf in zip(parts, leaves, strict=True)]
+    )
 
 
 def replicate(tree: Any) -> Any:

@@ -24,11 +24,11 @@ from mission.errors import MachineError
 log = logging.getLogger("mission")
 T = TypeVar("T")
 _MOST_BYTES = 2 << 30  # the entries that were not used for longest are removed beyond it
-_MAGIC = b"mission program 1\n"
+_MAGIC = b"mission program 2\n"
 _SHA = hashlib.sha256().digest_size
 # Files of the engine that take part in a program or in the check of a contract.
 _TRACED = (
-    "phase.py", "learner.py", "machine/*.py", "flight/*.py", "sac/*.py", "report/tracks.py", "missionfile/contract.py",
+    "phase.py", "learner.py", "machine/*.py", "flight/*.py", "sac/*.py", "training/*.py", "report/tracks.py", "missionfile/contract.py",
 )  # fmt: skip
 
 

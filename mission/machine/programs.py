@@ -15,7 +15,8 @@ import os
 import pickle
 import platform
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import jax
 from jax.experimental import serialize_executable
 from jax.experimental.compilation_cache import compilation_cache
 
+from mission.machine.devices import visible_cores
 from mission.machine.kept import library_identity, program_folder, read_entry, write_entry
 from mission.machine.stages import tell
 
@@ -32,7 +34,7 @@ _SILENT = ("cache", "dump", "log", "profiler", "traceback", "path", "debug")
 
 
 class Program:
-    """A function that is compiled once for fixed shapes of its arguments, or read from disk; it runs on one device.
+    """A function that is compiled once for fixed shapes of its arguments, or read from disk.
 
     It may be called from several threads; the first call makes it, and the others wait.
     """
@@ -43,6 +45,8 @@ class Program:
         identity: str | None,
         output: Callable[..., Any] | None = None,
         phase: str | None = None,
+        updates: bool = False,
+        devices: Sequence[Any] | None = None,
     ):
         """Prepare.
 
@@ -51,11 +55,20 @@ class Program:
           identity: what decides the function; None if the program is not to be kept.
           output: gives a tree like the function's for the arguments, without compiling; default: by tracing.
           phase: whose stages a display shows; None: none.
+          updates: the function updates its first argument: that is donated and comes back as the first result. The other
+            results are of built-in types, so that they need not be traced.
+          devices: on which it runs; None: the one of its arguments.
         """
         self._function, self._identity, self._phase = function, identity, phase
         self._output = output or functools.partial(jax.eval_shape, function)
+        self._updates, self._devices = updates, devices
         self._made: dict[tuple[Any, ...], tuple[Any, Any]] = {}
         self._lock = threading.Lock()
+
+    @property
+    def variants(self) -> int:
+        """The number of shapes of arguments for which it was made."""
+        return len(self._made)
 
     def __call__(self, *arguments: Any) -> Any:
         """Run the program."""
@@ -67,12 +80,19 @@ class Program:
         """Compile or read the program for arguments of these shapes."""
         self._get(*jax.tree.flatten(arguments))
 
+    def text(self, *arguments: Any) -> str:
+        """Return the compiled program for arguments of these shapes, in the language of XLA."""
+        return self._get(*jax.tree.flatten(arguments))[0].as_text()
+
     def _get(self, leaves: list[Any], tree: Any) -> tuple[Any, Any]:
-        shapes = (_device(leaves), tree, *((leaf.shape, str(leaf.dtype)) for leaf in leaves))
+        shapes = (*self._places(leaves), tree, *((leaf.shape, str(leaf.dtype)) for leaf in leaves))
         with self._lock:
             if shapes not in self._made:
                 self._made[shapes] = self._load(leaves, tree) or self._compile(leaves, tree)
             return self._made[shapes]
+
+    def _places(self, leaves: list[Any]) -> Sequence[Any]:
+        return self._devices or [_device(leaves)]
 
     def _tell(self, stage: str) -> None:
         if self._phase is not None:
@@ -82,7 +102,8 @@ class Program:
         folder = program_folder()
         if self._identity is None or folder is None:
             return None
-        parts = [self._identity, machine_identity(), str(tree), *(f"{leaf.shape} {leaf.dtype}" for leaf in leaves)]
+        shapes = (f"{leaf.shape} {leaf.dtype}" for leaf in leaves)
+        parts = [self._identity, machine_identity(), str(len(self._devices or " ")), str(tree), *shapes]
         return folder / hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def _load(self, leaves: list[Any], tree: Any) -> tuple[Any, Any] | None:
@@ -92,12 +113,13 @@ class Program:
             return None
         try:
             self._tell("reading its program")
-            count, payload = pickle.loads(data)
-            output = jax.tree.structure(self._output(*jax.tree.unflatten(tree, leaves)))
+            count, others, payload = pickle.loads(data)
+            arguments = jax.tree.unflatten(tree, leaves)
+            output = jax.tree.structure((arguments[0], *others) if self._updates else self._output(*arguments))
             trees = jax.tree.structure(((0,) * len(leaves), {})), jax.tree.structure((0,) * count)
             if output.num_leaves != count:
                 return None
-            devices = [_device(leaves)]
+            devices = self._places(leaves)
             return serialize_executable.deserialize_and_load(payload, *trees, execution_devices=devices), output
         except Exception as error:  # of another version, or for a device that is not there
             log.debug("compiled program %s cannot be used: %s", path, error)
@@ -112,7 +134,8 @@ class Program:
             return tuple(result)
 
         self._tell("tracing")
-        lowered, path = jax.jit(flat).lower(*leaves), self._entry(leaves, tree)
+        donated = len(jax.tree.leaves(jax.tree.unflatten(tree, leaves)[0])) if self._updates else 0
+        lowered, path = jax.jit(flat, donate_argnums=range(donated)).lower(*leaves), self._entry(leaves, tree)
         self._tell("compiling")
         if path is None:
             return lowered.compile(), made[0]
@@ -120,10 +143,20 @@ class Program:
             compiled = lowered.compile()
         try:
             payload, *_ = serialize_executable.serialize(compiled)
-            write_entry(path, pickle.dumps((made[0].num_leaves, payload)))
+            count = made[0].num_leaves
+            others = jax.tree.unflatten(made[0], range(count))[1:] if self._updates else ()
+            write_entry(path, pickle.dumps((count, others, payload)))
         except Exception as error:  # a backend that cannot serialise, a full disk
             log.debug("compiled program is not kept: %s", error)
         return compiled, made[0]
+
+
+def in_background(calls: Sequence[Callable[[], Any]]) -> None:
+    """Prepare programs in threads, one per core; whoever calls a program that failed gets the error."""
+    pool = ThreadPoolExecutor(visible_cores(), "compile")
+    for call in calls:
+        pool.submit(call)
+    pool.shutdown(wait=False)
 
 
 class _Switch:

@@ -162,6 +162,6 @@ class SacConfig(LearnerConfig):
             raise ValueError("actor.log_std_min must be below actor.log_std_max")
         if self.buffer_size < self.vehicles:
             raise ValueError("buffer_size must hold at least one transition per vehicle")
-        if self.fill_iterations * self.vehicles < self.batch_size:
+        if self.fill_cycles * self.cycle_steps < self.batch_size:
             raise ValueError("fill.env_steps must give at least batch_size transitions")
         return self

@@ -14,7 +14,7 @@ import optax
 from jax import Array, lax
 
 from mission.learner import Learner, PolicyNetwork, Transition
-from mission.machine.devices import AXIS
+from mission.machine.devices import AXIS, device_share
 from mission.sac import replay as store
 from mission.sac.config import SacConfig
 from mission.sac.losses import (
@@ -38,15 +38,6 @@ _MEAN_ACTIONS = {"squashed": "tanh(output[:A])", "bounded": "tanh(output[:A])", 
 # Weights of shape [B] against errors of shape [B, 1] would silently broadcast to [B, B]. The learner rejects that
 # while it is traced; plugins may broadcast as they like.
 _strict = jax.numpy_rank_promotion("raise")
-
-
-def device_share(rows: Array, axis: int = 0) -> Array:
-    """Return this device's part of a minibatch, or the whole minibatch if it does not divide evenly."""
-    devices = lax.axis_size(AXIS)
-    if rows.shape[axis] % devices:
-        return rows
-    size = rows.shape[axis] // devices
-    return lax.dynamic_slice_in_dim(rows, lax.axis_index(AXIS) * size, size, axis)
 
 
 class Sac(Learner):

@@ -163,7 +163,7 @@ def verify_step(folder: Path, model: type[R]) -> R:
 
 
 def read_tree(folder: Path, target: dict[str, Any]) -> dict[str, Any]:
-    """Return entries of a stored step, placed on the devices of this process.
+    """Return entries of a stored step, placed on the devices of this process as the target is, or else on all of them.
 
     Args:
       folder: a verified step.
@@ -172,9 +172,15 @@ def read_tree(folder: Path, target: dict[str, Any]) -> dict[str, Any]:
     Raises:
       ValueError: shapes or dtypes differ from the target's.
     """
-    sharding = NamedSharding(mesh(), REPLICATED)
-    abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), target)
-    tree = {}
+    everywhere = NamedSharding(mesh(), REPLICATED)
+
+    def shape(leaf: Any) -> jax.ShapeDtypeStruct:
+        own = getattr(leaf, "sharding", None)
+        return jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=own if isinstance(own, NamedSharding) else everywhere
+        )
+
+    abstract, tree = jax.tree.map(shape, target), {}
     for name, part in abstract.items():
         kept = _with_numbers(part)
         loaded = ocp.load(str((folder / name).resolve()), kept) if jax.tree.leaves(kept) else kept

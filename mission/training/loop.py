@@ -45,7 +45,7 @@ def begin(phase: TrainedPhase, bank: TerminalBank | None, key: Array, initial: A
     """Return a run before its first step; an `initial` policy replaces the random one."""
     programs = compile_programs(phase)
     key, bank = replicate(key), replicate(bank)
-    state = programs.init(name_key(key, "init"), bank)
+    state = programs.init(name_key(key, "init"))
     if initial is not None:
         state = state._replace(agent=programs.learner.with_policy(state.agent, replicate(initial)))
     best = jax.tree.map(jnp.copy, programs.learner.policy(state.agent))
@@ -55,10 +55,8 @@ def begin(phase: TrainedPhase, bank: TerminalBank | None, key: Array, initial: A
 def fill_and_warm_up(run: Run, emit: Callable[..., None]) -> None:
     """Collect the first transitions and warm the learner up; both are short and not checkpointed in between."""
     config, learner = run.phase.learner, run.programs.learner
-    run.state, (finite, causes) = run.programs.fill(run.state, run.bank, name_key(run.key, "fill"))
-    check_states(run.phase, np.asarray(finite), 0)
-    check_causes(run.phase, np.asarray(causes), 0)
-    run.progress.env_steps = config.fill_iterations * config.vehicles
+    for first in range(0, config.fill_cycles, config.chunk_cycles):
+        run_chunk(run, "fill", min(config.chunk_cycles, config.fill_cycles - first), True)
     if learner.warm_up_steps:
         run.state, losses = run.programs.warm_up(run.state, name_key(run.key, "warm_up"))
         series = {learner.warm_up_metric: np.asarray(losses)}
@@ -66,21 +64,37 @@ def fill_and_warm_up(run: Run, emit: Callable[..., None]) -> None:
         emit("warm_up", env_steps=run.progress.env_steps, series=series)
 
 
-def train_chunk(run: Run, emit: Callable[..., None]) -> None:
-    """Run one compiled chunk, check that its values are finite, and emit its event."""
-    config, learner, progress = run.phase.learner, run.programs.learner, run.progress
-    began = time.perf_counter()
-    run.state, (stats, metrics, samples) = run.programs.chunk(run.state, run.bank, name_key(run.key, "chunk"))
-    stats, metrics, samples = jax.tree.map(np.asarray, (stats, metrics, samples))
-    seconds = time.perf_counter() - began
+def run_chunk(run: Run, name: str, cycles: int, filling: bool) -> tuple[Any, Any, Any]:
+    """Run cycles of the compiled chunk and check their values.
+
+    Returns:
+      statistics: leaves [cycles, iterations, ...].
+      metrics: by name [cycles, updates]; empty while filling.
+      samples: arrays for histograms.
+    """
+    learner, progress, config = run.programs.learner, run.progress, run.phase.learner
+    arguments = (run.bank, name_key(run.key, name), np.int32(cycles), np.bool_(filling))
+    run.state, results = run.programs.chunk(run.state, *arguments)
+    stats, metrics, samples = jax.tree.map(np.asarray, results)
+    stats = jax.tree.map(lambda rows: rows[:cycles], stats)
+    metrics = {} if filling else {name: values[:cycles] for name, values in metrics.items()}
     # A non-finite network spoils the vehicles that it flies in the next cycle, so report whichever came first.
-    broken = ~np.all([np.isfinite(values).all(axis=1) for values in metrics.values()], axis=0)
-    until = int(broken.argmax()) + 1 if broken.any() else len(broken)
+    finite = np.all([np.isfinite(values).all(axis=1) for values in metrics.values()] or [np.ones(cycles, bool)], axis=0)
+    until = cycles if finite.all() else int(finite.argmin()) + 1
     check_states(run.phase, stats["finite"][:until].reshape(-1, stats["finite"].shape[-1]), progress.env_steps)
     check_metrics(run.phase, learner, metrics, progress.env_steps)
     check_networks(run.phase, learner, run.state.agent, progress.env_steps)
     check_causes(run.phase, stats["cause"].reshape(-1, 2), progress.env_steps)
-    progress.env_steps += config.chunk_steps
+    progress.env_steps += cycles * config.cycle_steps
+    return stats, metrics, samples
+
+
+def train_chunk(run: Run, emit: Callable[..., None]) -> None:
+    """Run one compiled chunk, check that its values are finite, and emit its event."""
+    config, learner, progress = run.phase.learner, run.programs.learner, run.progress
+    began = time.perf_counter()
+    stats, metrics, samples = run_chunk(run, "chunk", config.chunk_cycles, False)
+    seconds = time.perf_counter() - began
     progress.chunks += 1
     scalars = {name: float(values.mean()) for name, values in metrics.items()}
     scalars |= {f"Reward/{name}": float(values.mean()) for name, values in stats["terms"].items()}
@@ -170,6 +184,8 @@ def train_phase(
       checkpoint_every_s: seconds between checkpoints. It decides when a checkpoint is written, never its content.
     """
     entry, progress, config = run.phase.entry, run.progress, run.phase.learner
+    if not progress.finished:
+        run.programs.prepare(run.state, run.bank, run.key)
     if progress.env_steps == 0:
         fill_and_warm_up(run, emit)
     tested = progress.gate.settings if progress.gate is not None else None

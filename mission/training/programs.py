@@ -1,8 +1,10 @@
-"""The compiled programs of one phase in training: each is one `shard_map` and is traced once.
+"""The compiled programs of one phase in training; each is one `shard_map` over the devices of the mesh.
 
-Shapes: E vehicles, U updates per cycle, O observation, A action, L float leaves of a state. Everything is replicated on
-the devices; a learner splits its minibatches itself. Keys are folded from counters in the state, so chunk
+Every device steps its share of the vehicles, if they can be shared equally. Everything else is replicated: each device
+holds the whole replay, and a learner splits its minibatches itself. Keys are folded from counters in the state, so chunk
 boundaries do not affect the result.
+
+Shapes: E vehicles, V those of this device, U updates per cycle, O observation, A action, L float leaves of a state.
 """
 
 from __future__ import annotations
@@ -14,18 +16,20 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
-from mission.flight.batches import FlightProgram, compile_flight
+from mission.flight.batches import compile_flight, prepare_flight, program_identity
 from mission.flight.fly import guide_controller
 from mission.learner import Learner
-from mission.machine.devices import REPLICATED, mesh
+from mission.machine.devices import AXIS, REPLICATED, SPLIT, device_share, gather_rows, mesh
+from mission.machine.programs import Program, in_background
 from mission.missionfile.phases import TrainedPhase
-from mission.training.step import EnvBatch, start_envs, step_envs
+from mission.training.step import EnvBatch, start_waiting, step_envs, waiting_envs
 
 
 class TrainState(NamedTuple):
-    """Everything on the device that a training run carries; `agent` and `replay` are the learner's."""
+    """Everything on the devices that a training run carries; `agent` and `replay` are the learner's."""
 
     agent: Any
     replay: Any
@@ -35,34 +39,55 @@ class TrainState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Programs:
-    """The compiled functions of one phase, and the learner that they were made for."""
+    """The compiled functions of one phase, and the learner that they were made for.
 
+    `chunk` takes (state, bank, key, cycles int32 [], filling bool []) and runs so many cycles; while filling, it makes no
+    updates. It returns the state, and for each of `chunk_cycles` cycles the episode statistics, metrics and samples for
+    histograms, of which the first `cycles` count.
+    """
+
+    phase: TrainedPhase
     learner: Learner
-    init: Callable[[Array, Any], TrainState]
-    fill: Callable[[TrainState, Any, Array], tuple[TrainState, Any]]
-    warm_up: Callable[[TrainState, Array], tuple[TrainState, Array]]
-    chunk: Callable[[TrainState, Any, Array], tuple[TrainState, Any]]
-    flight: FlightProgram
+    init: Callable[[Array], TrainState]
+    warm_up: Program
+    chunk: Program
+    flight: Program
+
+    def prepare(self, state: TrainState, bank: Any, key: Array) -> None:
+        """Begin to compile or read all programs at the same time; a call of one waits for it."""
+        state, bank, key = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), (state, bank, key)
+        )
+        calls = [partial(self.chunk.prepare, state, bank, key, np.int32(0), np.bool_(False))]
+        if self.learner.warm_up_steps:
+            calls.append(partial(self.warm_up.prepare, state, key))
+        calls.append(partial(prepare_flight, self.flight, self.phase, self.learner.policy(state.agent)))
+        in_background(calls)
 
 
 def compile_programs(phase: TrainedPhase) -> Programs:
     """Return all programs of a phase."""
     build = _Builder(phase, phase.build_learner())
+    split = phase.learner.vehicles % mesh().size == 0
+    parts: list[Any] = [REPLICATED, REPLICATED, SPLIT if split else REPLICATED, REPLICATED]
+    state = TrainState(*parts)
+
+    def mapped(function: Callable[..., Any], takes: tuple[Any, ...], gives: Any) -> Callable[..., Any]:
+        return jax.shard_map(function, mesh=mesh(), in_specs=takes, out_specs=gives, check_vma=False)
+
+    def update(function: Callable[..., Any], name: str, others: int) -> Program:
+        changes = mapped(function, (state, *[REPLICATED] * others), (state, REPLICATED))
+        identity, devices = program_identity(phase, name), list(mesh().devices.flat)
+        return Program(changes, identity, phase=phase.name, updates=True, devices=devices)
+
     return Programs(
+        phase=phase,
         learner=build.learner,
-        init=_replicated(build.init, 2, False),
-        fill=_replicated(build.fill, 3, True),
-        warm_up=_replicated(build.warm_up, 2, True),
-        chunk=_replicated(build.chunk, 3, True),
+        init=jax.jit(mapped(build.init, (REPLICATED,), state)),
+        warm_up=update(build.warm_up, "warm_up", 1),
+        chunk=update(build.chunk, "chunk", 4),
         flight=compile_flight(phase),
     )
-
-
-def _replicated(function: Callable[..., Any], arguments: int, donate: bool) -> Callable[..., Any]:
-    mapped = jax.shard_map(
-        function, mesh=mesh(), in_specs=(REPLICATED,) * arguments, out_specs=REPLICATED, check_vma=False
-    )
-    return jax.jit(mapped, donate_argnums=0 if donate else ())
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -72,69 +97,71 @@ class _Builder:
     phase: TrainedPhase
     learner: Learner
 
-    def init(self, key: Array, bank: Any) -> TrainState:
-        """Return the state before the first step."""
-        agent_key, env_key = jax.random.split(key)
-        envs = start_envs(self.phase, bank, env_key, self.phase.learner.vehicles)
-        return TrainState(self.learner.init(agent_key), self.learner.empty_replay(), envs, jnp.int32(0))
-
-    def fill(self, state: TrainState, bank: Any, key: Array) -> tuple[TrainState, Any]:
-        """Collect the first transitions; also return which values were finite, bool [iterations, L + 2], and the least
-        and the largest cause, int32 [iterations, 2]."""
-        collect = partial(self._collect, bank, key, self._first_action)
-        state, (stats, _, _) = lax.scan(lambda s, _: collect(s), state, None, length=self.phase.learner.fill_iterations)
-        return state, (stats["finite"], stats["cause"])
+    def init(self, key: Array) -> TrainState:
+        """Return the state before the first step: every vehicle waits for its start."""
+        envs = device_share(waiting_envs(self.phase, self.phase.learner.vehicles))
+        return TrainState(self.learner.init(key), self.learner.empty_replay(), envs, jnp.int32(0))
 
     def warm_up(self, state: TrainState, key: Array) -> tuple[TrainState, Array]:
         """Run the learner's warm-up; also return its losses."""
         agent, replay, losses = self.learner.warm_up(state.agent, state.replay, key)
         return state._replace(agent=agent, replay=replay), losses
 
-    def chunk(self, state: TrainState, bank: Any, key: Array) -> tuple[TrainState, Any]:
-        """Run update cycles; also return episode statistics, metrics and samples for histograms."""
+    def chunk(self, state: TrainState, bank: Any, key: Array, cycles: Array, filling: Array) -> tuple[TrainState, Any]:
+        """Run update cycles; also return episode statistics, metrics and samples for histograms (`Programs`)."""
         collect_key, update_key, sample_key = jax.random.split(key, 3)
-        config = self.phase.learner
-        iterations, updates = config.update_cycle
+        iterations, updates = self.phase.learner.update_cycle
 
-        def update(state: TrainState, _: None) -> tuple[TrainState, Any]:
+        def update(state: TrainState) -> tuple[TrainState, Any]:
             agent, replay, metrics, samples = self.learner.update(state.agent, state.replay, update_key)
             return state._replace(agent=agent, replay=replay), (metrics, samples)
 
-        def cycle(state: TrainState, _: None) -> tuple[TrainState, Any]:
-            state, (stats, action, reward) = lax.scan(
-                lambda s, _: self._collect(bank, collect_key, partial(self._policy_action, s.agent), s),
-                state,
-                None,
-                length=iterations,
-            )
-            state, (metrics, samples) = lax.scan(update, state, None, length=updates)
+        def cycle(state: TrainState) -> tuple[TrainState, Any]:
+            collect = partial(self._collect, bank, collect_key, filling)
+            state, (stats, action, reward) = lax.scan(lambda s, _: collect(s), state, None, length=iterations)
+            state, (metrics, samples) = _repeat(update, state, updates, jnp.where(filling, 0, updates))
             last = {"Action": action[-1], "Reward": reward[-1]} | {name: rows[-1] for name, rows in samples.items()}
             return state, (stats, metrics, last)
 
-        state, (stats, metrics, samples) = lax.scan(cycle, state, None, length=config.chunk_cycles)
-        samples = {name: rows[-1].ravel() for name, rows in samples.items()}
+        state, (stats, metrics, samples) = _repeat(cycle, state, self.phase.learner.chunk_cycles, cycles)
+        samples = {name: rows[cycles - 1].ravel() for name, rows in samples.items()}
         samples |= self.learner.replay_samples(state.replay, jax.random.fold_in(sample_key, state.iteration))
-        return state, (stats, metrics, samples)
+        return state, (self._over_devices(stats), metrics, samples)
 
-    def _collect(
-        self, bank: Any, key: Array, act: Callable[[Any, Array, Array], Array], state: TrainState
-    ) -> tuple[TrainState, Any]:
+    def _collect(self, bank: Any, key: Array, filling: Array, state: TrainState) -> tuple[TrainState, Any]:
         """Advance every vehicle by one control step and remember it."""
-        act_key, noise_key, step_key = jax.random.split(jax.random.fold_in(key, state.iteration), 3)
-        obs = jax.vmap(self.phase.environment.observe)(state.envs.state)
-        action = self.learner.explore(act(state.envs.state, obs, act_key), noise_key)
-        envs, transition, end, terms, finite = step_envs(self.phase, bank, state.envs, obs, action, step_key)
+        vehicles = self.phase.learner.vehicles
+        keys = jax.random.split(jax.random.fold_in(key, state.iteration), (4, vehicles))
+        act, noise, start, step = device_share(keys, axis=1)
+        envs = start_waiting(self.phase, bank, state.envs, start)
+        obs = jax.vmap(self.phase.environment.observe)(envs.state)
+        action = lax.cond(
+            filling, self._first_action, partial(self._policy_action, state.agent), envs.state, obs, act[0]
+        )
+        action = self.learner.explore(action, noise[0])
+        envs, transition, end, terms, finite = step_envs(self.phase, envs, obs, action, step)
         stats = {
             "ended": end.ended.sum(),
             "success": end.success.sum(),
             "return": jnp.where(end.ended, end.returns, 0.0).sum(),
             "length": jnp.where(end.ended, end.steps, 0).sum(),
-            "terms": {name: jnp.asarray(term, jnp.float32).mean() for name, term in terms.items()},
+            "terms": {name: jnp.asarray(term, jnp.float32).sum() / vehicles for name, term in terms.items()},
             "finite": finite,
             "cause": jnp.stack([end.cause.min(), end.cause.max()]),
         }
-        replay = self.learner.remember(state.replay, transition)
-        return TrainState(state.agent, replay, envs, state.iteration + 1), (stats, action, transition.reward)
+        everything = gather_rows(transition, vehicles)
+        replay = self.learner.remember(state.replay, everything)
+        after = TrainState(state.agent, replay, envs, state.iteration + 1)
+        return after, (stats, everything.action, everything.reward)
+
+    def _over_devices(self, stats: dict[str, Any]) -> dict[str, Any]:
+        """Return the statistics of all vehicles from those of this device's."""
+        if device_share(jnp.zeros(self.phase.learner.vehicles)).size == self.phase.learner.vehicles:
+            return stats
+        finite, causes = lax.pmin(stats["finite"].astype(jnp.int32), AXIS) > 0, stats["cause"]
+        least, largest = lax.pmin(causes[..., 0], AXIS), lax.pmax(causes[..., 1], AXIS)
+        sums = {name: lax.psum(values, AXIS) for name, values in stats.items() if name not in ("finite", "cause")}
+        return sums | {"finite": finite, "cause": jnp.stack([least, largest], axis=-1)}
 
     def _policy_action(self, agent: Any, states: Any, obs: Array, key: Array) -> Array:
         return self.learner.act(agent, obs, key)
@@ -144,3 +171,15 @@ class _Builder:
             return guide_controller(self.phase)(None, states, obs)
         actions = len(self.phase.environment.action_names)
         return jax.random.uniform(key, (obs.shape[0], actions), minval=-1.0, maxval=1.0)
+
+
+def _repeat(function: Callable[[Any], tuple[Any, Any]], state: Any, most: int, times: Array) -> tuple[Any, Any]:
+    """Call a function several times, like `lax.scan`, but only the first `times` of `most`; the other results are 0."""
+    shapes = jax.eval_shape(lambda state: function(state)[1], state)
+    empty = jax.tree.map(lambda leaf: jnp.zeros((most, *leaf.shape), leaf.dtype), shapes)
+
+    def body(number: Array, carry: tuple[Any, Any]) -> tuple[Any, Any]:
+        state, result = function(carry[0])
+        return state, jax.tree.map(lambda rows, row: rows.at[number].set(row), carry[1], result)
+
+    return lax.fori_loop(0, times, body, (state, empty))

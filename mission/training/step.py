@@ -1,4 +1,4 @@
-"""Step the training vehicles by one control period, and restart those whose episode has ended.
+"""Start the training vehicles that wait for it, and step all of them by one control period.
 
 Shapes: E training vehicles, O observation, A action, L float leaves of a state.
 """
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from mission.flight.causes import marked_causes
 from mission.flight.trees import drop_weak_types, finite_leaves, where_rows
@@ -18,12 +18,15 @@ from mission.missionfile.phases import TrainedPhase
 from mission.training.bank import TerminalBank
 from mission.training.restart import draw_start
 
+WAITING = -1  # instead of the number of steps: the vehicle's episode has ended, and the next one has not begun
+_AT_ONCE = 16
+
 
 class EnvBatch(NamedTuple):
     """E vehicles in the middle of their episodes."""
 
     state: Any
-    steps: Array  # int32 [E]
+    steps: Array  # int32 [E] of the episode so far, or WAITING
     returns: Array  # float32 [E]
 
 
@@ -40,8 +43,8 @@ class EpisodeEnd(NamedTuple):
 class Step(NamedTuple):
     """The result of one control step of E vehicles.
 
-    `envs`: the vehicles after it; those whose episode ended have restarted.
-    `transition`: leaves [E, ...]; `next_obs` is taken before the restart, `terminated` excludes time-outs.
+    `envs`: the vehicles after it; those whose episode ended wait.
+    `transition`: leaves [E, ...]; `terminated` excludes time-outs.
     `end`: flags and returns of the episodes that ended on this step.
     `terms`: reward terms, each [E].
     `finite`: bool [L + 2], whether the state's leaves, the observation and the reward are finite.
@@ -54,36 +57,59 @@ class Step(NamedTuple):
     finite: Array
 
 
-def start_envs(phase: TrainedPhase, bank: TerminalBank | None, key: Array, vehicles: int) -> EnvBatch:
-    """Return E vehicles at their starts. Key consumed."""
-    return EnvBatch(_fresh_states(phase, bank, key, vehicles), jnp.zeros(vehicles, jnp.int32), jnp.zeros(vehicles))
+def waiting_envs(phase: TrainedPhase, vehicles: int) -> EnvBatch:
+    """Return E vehicles that wait for their start."""
+    state = jax.eval_shape(lambda key: _fresh_state(phase, None, key), jax.random.key(0))
+    zeros = jax.tree.map(lambda leaf: jnp.zeros((vehicles, *leaf.shape), leaf.dtype), state)
+    return EnvBatch(zeros, jnp.full(vehicles, WAITING, jnp.int32), jnp.zeros(vehicles))
 
 
-def _fresh_states(phase: TrainedPhase, bank: TerminalBank | None, key: Array, vehicles: int) -> Any:
-    def fresh(key: Array) -> Any:
-        draw, enter = jax.random.split(key)
-        return drop_weak_types(phase.environment.enter(enter, draw_start(phase, bank, draw)))
-
-    return jax.vmap(fresh)(jax.random.split(key, vehicles))
+def _fresh_state(phase: TrainedPhase, bank: TerminalBank | None, key: Array) -> Any:
+    draw, enter = jax.random.split(key)
+    return drop_weak_types(phase.environment.enter(enter, draw_start(phase, bank, draw)))
 
 
-def step_envs(
-    phase: TrainedPhase, bank: TerminalBank | None, envs: EnvBatch, obs: Array, action: Array, key: Array
-) -> Step:
-    """Advance E vehicles by one control step and restart those whose episode ended.
+def start_waiting(phase: TrainedPhase, bank: TerminalBank | None, envs: EnvBatch, keys: Array) -> EnvBatch:
+    """Start the vehicles that wait, at most `_AT_ONCE` in each round of a loop: a phase's `enter` can cost as much as a
+    step, and few vehicles end in one step.
 
     Args:
       phase: the resolved phase.
       bank: end states of the previous phase, or None for the first phase.
-      envs: EnvBatch, leaves [E, ...].
+      envs: leaves [E, ...].
+      keys: [E], one per vehicle; consumed.
+    """
+    size = min(_AT_ONCE, keys.shape[0])
+
+    def some(envs: EnvBatch) -> EnvBatch:
+        waits = envs.steps == WAITING
+        place = jnp.cumsum(waits) - 1  # of each waiting vehicle among them
+        index = jnp.nonzero(waits, size=size, fill_value=0)[0]
+        fresh = jax.vmap(lambda key: _fresh_state(phase, bank, key))(keys[index])
+        starts = waits & (place < size)
+        spread = jax.tree.map(lambda leaf: leaf[jnp.where(starts, place, 0)], fresh)
+        return EnvBatch(
+            where_rows(starts, spread, envs.state),
+            jnp.where(starts, 0, envs.steps),
+            jnp.where(starts, 0.0, envs.returns),
+        )
+
+    return lax.while_loop(lambda envs: (envs.steps == WAITING).any(), some, envs)
+
+
+def step_envs(phase: TrainedPhase, envs: EnvBatch, obs: Array, action: Array, keys: Array) -> Step:
+    """Advance E vehicles by one control step; those whose episode ended wait for their next start.
+
+    Args:
+      phase: the resolved phase.
+      envs: EnvBatch, leaves [E, ...]; none of them waits.
       obs: [E, O], the observation from which the action was computed.
       action: [E, A]; the vehicle receives it clipped to [-1, 1].
-      key: consumed.
+      keys: [E], one per vehicle; consumed.
     """
-    env, vehicles = phase.environment, action.shape[0]
-    step_key, restart_key = jax.random.split(key)
+    env = phase.environment
     clipped = jnp.clip(action, -1.0, 1.0)
-    state = drop_weak_types(jax.vmap(env.step)(jax.random.split(step_key, vehicles), envs.state, clipped))
+    state = drop_weak_types(jax.vmap(env.step)(keys, envs.state, clipped))
     outcome = jax.vmap(env.outcome)(state)
     next_obs = jax.vmap(env.observe)(state)
     terms = jax.vmap(phase.reward)(envs.state, clipped, state, outcome)
@@ -94,8 +120,7 @@ def step_envs(
     finite = jnp.concatenate(
         [finite_leaves(state, 1).all(axis=0), jnp.isfinite(next_obs).all()[None], jnp.isfinite(reward).all()[None]]
     )
-    fresh = _fresh_states(phase, bank, restart_key, vehicles)
-    after = EnvBatch(where_rows(ended, fresh, state), jnp.where(ended, 0, steps), jnp.where(ended, 0.0, returns))
+    after = EnvBatch(state, jnp.where(ended, WAITING, steps), returns)
     transition = Transition(
         obs=obs,
         action=action,

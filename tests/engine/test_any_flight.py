@@ -30,7 +30,7 @@ from mission.report.header import UnfinishedKey
 from mission.report.redraw import read_records, report_again
 from mission.report.tracks import SAMPLES
 from mission.testing import make_phase
-from mission.training.step import start_envs, step_envs
+from mission.training.step import start_waiting, step_envs, waiting_envs
 
 ONE = MISSION.partition("  - name: second")[0]
 TELEMETRY = 'return {"position_m": state.cart.position_m, "velocity_m_s": state.cart.velocity_m_s}'
@@ -171,10 +171,11 @@ def test_surviving_is_a_success_with_its_own_cause():
 
 def test_surviving_still_bootstraps():
     phase = survivor(lives=0)
-    envs = start_envs(phase, None, jax.random.key(0), 4)
+    keys = jax.random.split(jax.random.key(0), 4)
+    envs = start_waiting(phase, None, waiting_envs(phase, 4), keys)
     obs, action = jnp.zeros((4, 2)), jnp.zeros((4, 1))
-    for step in range(3):
-        after = step_envs(phase, None, envs, obs, action, jax.random.key(step))
+    for _ in range(3):
+        after = step_envs(phase, envs, obs, action, keys)
         envs = after.envs
         transition: Transition = after.transition
     assert after.end.ended.all()

@@ -127,7 +127,7 @@ def test_a_wrong_cause_in_training_is_named(phase, row, found):
     assert isinstance(phase, TrainedPhase)
     state = jax.tree.map(jnp.asarray, reports(END, row))
     envs = EnvBatch(state, jnp.zeros(2, jnp.int32), jnp.zeros(2))
-    causes = step_envs(phase, None, envs, jnp.zeros((2, 1)), jnp.zeros((2, 1)), jax.random.key(0)).end.cause
+    causes = step_envs(phase, envs, jnp.zeros((2, 1)), jnp.zeros((2, 1)), jax.random.split(jax.random.key(0))).end.cause
     with pytest.raises(PluginError) as caught:
         check_causes(phase, np.array([[0, 1], [causes.min(), causes.max()]]), 160)
     assert f"found: {found}; in training, at vehicle step {160 + 2 * phase.learner.vehicles}" in str(caught.value)
@@ -136,7 +136,7 @@ def test_a_wrong_cause_in_training_is_named(phase, row, found):
 def test_causes_in_training_are_ignored_before_the_end(phase):
     state = jax.tree.map(jnp.asarray, reports((False, False, 9), (True, False, 1)))
     envs = EnvBatch(state, jnp.full(2, 2, jnp.int32), jnp.zeros(2))
-    end = step_envs(phase, None, envs, jnp.zeros((2, 1)), jnp.zeros((2, 1)), jax.random.key(0)).end
+    end = step_envs(phase, envs, jnp.zeros((2, 1)), jnp.zeros((2, 1)), jax.random.split(jax.random.key(0))).end
     assert end.cause.tolist() == [0, 1]
     assert check_causes(phase, np.array([[0, 1]]), 0) is None
 

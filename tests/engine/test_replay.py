@@ -310,7 +310,7 @@ def test_no_copies_of_the_buffer_in_a_training_chunk() -> None:
     phase = make_phase(probes.death(buffer_size=500_000, n_step=3))
     programs = compile_programs(phase)
     key = jax.random.key(0)
-    text = programs.chunk.lower(jax.eval_shape(programs.init, key, None), None, key).compile().as_text()
+    text = programs.chunk.text(programs.init(key), None, key, np.int32(0), np.bool_(False))
     sizes, bodies = copies_in_loops(text)
     assert bodies
     assert "f32[500000,8]" in text

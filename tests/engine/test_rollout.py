@@ -24,7 +24,7 @@ from mission.missionfile.phases import Phase
 from mission.testing import make_phase
 from mission.training.bank import TerminalBank, fit_density
 from mission.training.restart import draw_start
-from mission.training.step import EnvBatch, start_envs, step_envs
+from mission.training.step import WAITING, EnvBatch, start_waiting, step_envs, waiting_envs
 
 E = 64
 
@@ -43,7 +43,13 @@ def advance(phase: Phase, envs: EnvBatch, key: int, action: Array | None = None)
     """One step under the guide, or under these actions."""
     obs = jax.vmap(phase.environment.observe)(envs.state)
     action = jax.vmap(phase.environment.guide)(envs.state) if action is None else action
-    return jax.jit(partial(step_envs, phase, None))(envs, obs, action, jax.random.key(key)), obs, action
+    keys = jax.random.split(jax.random.key(key), len(obs))
+    return jax.jit(partial(step_envs, phase))(envs, obs, action, keys), obs, action
+
+
+def started(phase: Phase, envs: EnvBatch, key: int = 0, bank: TerminalBank | None = None) -> EnvBatch:
+    """The same vehicles after those that wait have started."""
+    return jax.jit(partial(start_waiting, phase, bank))(envs, jax.random.split(jax.random.key(key), len(envs.steps)))
 
 
 def test_a_step_is_stored_before_the_restart() -> None:
@@ -68,6 +74,8 @@ def test_a_step_is_stored_before_the_restart() -> None:
     np.testing.assert_array_equal(end.success, even)
     np.testing.assert_allclose(end.returns, np.arange(E) + moved[:, 0], atol=1e-5)
     np.testing.assert_array_equal(end.steps, 4)
+    np.testing.assert_array_equal(after.steps, np.where(even, WAITING, 4))
+    after = started(phase, after)
     np.testing.assert_array_equal(after.steps, np.where(even, 0, 4))
     np.testing.assert_allclose(after.returns, np.where(even, 0.0, end.returns), atol=1e-6)
     # A start of its own has label -1.
@@ -79,18 +87,19 @@ def test_a_step_is_stored_before_the_restart() -> None:
 
 def test_a_time_out_ends_but_does_not_terminate() -> None:
     phase = drift_phase(until=50, max_steps=3)
-    envs = start_envs(phase, None, jax.random.key(0), E)
+    envs = started(phase, waiting_envs(phase, E))
     for step in range(1, 7):
         (envs, stored, end, _, _), _, _ = advance(phase, envs, step)
         assert not stored.terminated.any()
         assert not end.success.any()
         assert bool(stored.ended.all()) == (step % 3 == 0) == bool(stored.ended.any())
+        envs = started(phase, envs, step)
         np.testing.assert_array_equal(envs.steps, step % 3)
 
 
 def test_death_on_the_last_step_is_terminated() -> None:
     phase = drift_phase(until=3, max_steps=3)
-    envs = start_envs(phase, None, jax.random.key(0), E)
+    envs = started(phase, waiting_envs(phase, E))
     for step in range(3):
         (envs, stored, _, _, _), _, _ = advance(phase, envs, step)
     assert stored.terminated.all()
@@ -99,11 +108,12 @@ def test_death_on_the_last_step_is_terminated() -> None:
 
 def test_every_restart_is_a_fresh_start() -> None:
     phase = drift_phase(until=1)
-    envs = start_envs(phase, None, jax.random.key(0), E)
+    envs = started(phase, waiting_envs(phase, E))
     seen = [np.asarray(envs.state.position)]
     for step in range(5):
         (envs, stored, _, _, _), _, _ = advance(phase, envs, step)
         assert stored.ended.all()
+        envs = started(phase, envs, step + 1)
         seen.append(np.asarray(envs.state.position))
     positions = np.concatenate(seen).reshape(-1, 2)
     assert len(np.unique(positions, axis=0)) == 6 * E
@@ -142,9 +152,9 @@ def test_restart_mix(shares: tuple[float, float, float]) -> None:
 
 def test_training_restarts_from_the_bank() -> None:
     phase, bank = drift_phase(until=8), bank_of(50)
-    envs = start_envs(phase, bank, jax.random.key(0), 512)
-    obs = jax.vmap(phase.environment.observe)(envs.state)
-    after = jax.jit(lambda envs: step_envs(phase, bank, envs, obs, jnp.zeros((512, 2)), jax.random.key(1)))(envs)[0]
+    envs = started(phase, waiting_envs(phase, 512), 0, bank)
+    (after, *_), _, _ = advance(phase, envs, 1, jnp.zeros((512, 2)))
+    after = started(phase, after, 2, bank)
     # Of 0.8 that came from the bank, all ended at age 8; 0.8 of those came from it again.
     for state, share in ((envs.state, 0.8), (after.state, 0.64)):
         assert abs((np.asarray(state.label) >= 0).mean() - share) < 4.5 * np.sqrt(share * (1 - share) / 512)

@@ -36,7 +36,7 @@ from mission.sac.losses import (
 )
 from mission.sac.networks import make_networks
 from mission.testing import make_phase
-from mission.training.loop import begin, fill_and_warm_up, train_chunk
+from mission.training.loop import begin, fill_and_warm_up, run_chunk, train_chunk
 
 OBS, ACT, SIZE = 3, 2, 8
 TINY: dict[str, Any] = {"width": 3, "depth": 1, "activation": "tanh"}
@@ -369,7 +369,7 @@ def test_warm_up_trains_critics_only_and_sets_every_priority() -> None:
     """Each episode is one step long, so the target is the reward and every TD error is known."""
     spec = probes.observed(warm_up={"steps": 40, "batch_size": 32, "learning_rate": 1e-2})
     run = begin(make_phase(spec), None, jax.random.key(0))
-    run.state, _ = run.programs.fill(run.state, run.bank, jax.random.key(1))
+    run_chunk(run, "fill", run.phase.learner.fill_cycles, True)
     before = jax.tree.map(np.array, run.state._replace(replay=run.state.replay._asdict()))
     state, losses = run.programs.warm_up(run.state, jax.random.key(2))
     assert losses[-1] < 0.2 * losses[0]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mission.errors import MissionError
-    from mission.hooks import Event, hookimpl
+    from mission.hooks import Event, StopTraining, hookimpl
     from mission.learner import FillConfig, Learner, LearnerConfig
     from mission.missionfile.models import MissionFile
     from mission.missionfile.phases import Phase
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from mission.report.markup import escape
     from mission.report.summary import MissionSummary, PhaseSummary
     from mission.sac.config import ActorConfig, NetworkConfig, SacConfig, WarmUpConfig
+    from mission.scale.summary import SweepSummary
+    from mission.scale.sweep import sweep
     from mission.training.mission import train_mission
     from mission.training.phase import TrainingSummary
 
@@ -48,6 +50,8 @@ _HOME = {
     "PhaseSummary": "report.summary",
     "SacConfig": "sac.config",
     "Section": "report.flight_records",
+    "StopTraining": "hooks",
+    "SweepSummary": "scale.summary",
     "TrainingSummary": "training.phase",
     "WarmUpConfig": "sac.config",
     "escape": "report.markup",
@@ -58,6 +62,7 @@ _HOME = {
     "read_text": "missionfile.reading",
     "read_yaml": "missionfile.reading",
     "resolve_mission": "missionfile.resolve",
+    "sweep": "scale.sweep",
     "time_chart": "report.charts",
     "train_mission": "training.mission",
 }
@@ -82,6 +87,8 @@ __all__ = [
     "PhaseSummary",
     "SacConfig",
     "Section",
+    "StopTraining",
+    "SweepSummary",
     "TrainingSummary",
     "WarmUpConfig",
     "escape",
@@ -92,6 +99,7 @@ __all__ = [
     "read_text",
     "read_yaml",
     "resolve_mission",
+    "sweep",
     "time_chart",
     "train_mission",
 ]

@@ -83,6 +83,12 @@ class DifferentFlightsError(MissionError):
     exit_code = 1
 
 
+class UnfinishedError(MissionError):
+    """A sweep ran, and some of its trainings did not run to their end; or no trial of a search did."""
+
+    exit_code = 1
+
+
 class NonFiniteError(MissionError):
     """A vehicle, a reward or a network became infinite or NaN during training."""
 

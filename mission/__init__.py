@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mission.sac.config import ActorConfig, NetworkConfig, SacConfig, WarmUpConfig
     from mission.scale.summary import SweepSummary
     from mission.scale.sweep import sweep
+    from mission.scale.tune import TuneSummary, tune
     from mission.training.mission import train_mission
     from mission.training.phase import TrainingSummary
 
@@ -53,6 +54,7 @@ _HOME = {
     "StopTraining": "hooks",
     "SweepSummary": "scale.summary",
     "TrainingSummary": "training.phase",
+    "TuneSummary": "scale.tune",
     "WarmUpConfig": "sac.config",
     "escape": "report.markup",
     "fly_mission": "report.fly",
@@ -65,6 +67,7 @@ _HOME = {
     "sweep": "scale.sweep",
     "time_chart": "report.charts",
     "train_mission": "training.mission",
+    "tune": "scale.tune",
 }
 
 __all__ = [
@@ -90,6 +93,7 @@ __all__ = [
     "StopTraining",
     "SweepSummary",
     "TrainingSummary",
+    "TuneSummary",
     "WarmUpConfig",
     "escape",
     "fly_mission",
@@ -102,6 +106,7 @@ __all__ = [
     "sweep",
     "time_chart",
     "train_mission",
+    "tune",
 ]
 
 

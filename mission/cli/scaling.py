@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +19,7 @@ On = Annotated[
 Workers = Annotated[
     int | None,
     typer.Option(
-        "--workers", metavar="N", min=1, help="Trainings at a time. [default: as many as there are cores for]"
+        "--workers", metavar="N", min=1, help="Processes at a time. [default: as many as there are cores for]"
     ),
 ]
 Cores = Annotated[
@@ -28,27 +29,55 @@ Cores = Annotated[
 Every = Annotated[
     float, typer.Option("--checkpoint-every", metavar="SECONDS", min=0, help="Seconds between training checkpoints.")
 ]
+Seeds = Annotated[
+    str | None,
+    typer.Option("--seeds", metavar="LIST", help="Seeds of the trainings: 0-19 or 0,3,8-10. [default: the file's]"),
+]
+Values = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE,VALUE",
+        help="Values to try, e.g. phases.burn.sac.gamma=0.99,0.995; [a, b] is one value. Repeatable.",
+    ),
+]
+Sweeps = Annotated[
+    Path | None, typer.Option("--output", metavar="DIR", help="Folder of the sweep. [default: sweeps/MISSION]")
+]
+Searches = Annotated[
+    Path | None, typer.Option("--output", metavar="DIR", help="Folder of the search. [default: searches/MISSION]")
+]
+Space = Annotated[
+    Path, typer.Option("--space", metavar="FILE", help="YAML: key -> {low, high, log, step} or {choices}.")
+]
+Trials = Annotated[
+    int, typer.Option("--trials", metavar="N", min=1, help="Trials in all, those of earlier runs included.")
+]
+Objective = Annotated[
+    str, typer.Option("--objective", metavar="success|return|CHANNEL", help="What to improve, in the evaluations.")
+]
+Direction = Annotated[
+    str | None, typer.Option("--direction", metavar="maximize|minimize", help="Of a channel, which needs one.")
+]
+PhaseName = Annotated[
+    str | None, typer.Option("--phase", metavar="NAME", help="Phase whose evaluations count. [default: the last]")
+]
+Pruner = Annotated[str, typer.Option("--pruner", metavar="median|halving|none", help="What ends a trial early.")]
+Startup = Annotated[
+    int,
+    typer.Option("--startup-trials", metavar="N", min=0, help="Trials drawn at random, before any is ended early."),
+]
+Fresh = Annotated[
+    int, typer.Option("--flights", metavar="N", min=0, help="Fresh flights of the best policies; 0: none.")
+]
 
 
 @app.command(cls=Command)
 def sweep(
     file: File,
-    seeds: Annotated[
-        str | None,
-        typer.Option("--seeds", metavar="LIST", help="Seeds of the trainings: 0-19 or 0,3,8-10. [default: the file's]"),
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE,VALUE",
-            help="Values to try, e.g. phases.burn.sac.gamma=0.99,0.995; [a, b] is one value. Repeatable.",
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", metavar="DIR", help="Folder of the sweep. [default: sweeps/MISSION]"),
-    ] = None,
+    seeds: Seeds = None,
+    values: Values = None,
+    output: Sweeps = None,
     on: On = "local",
     workers: Workers = None,
     cores: Cores = 1,
@@ -62,18 +91,17 @@ def sweep(
     """
     from mission.scale.combinations import parse_seeds, parse_values
 
-    chosen = None if seeds is None else parse_seeds(seeds)
-    values = parse_values(settings or [])
-    target = json_path(json_file)
+    chosen, choices, target = _given(seeds, parse_seeds), parse_values(values or []), json_path(json_file)
     from mission.scale.progress import trainings_bar
     from mission.scale.summary import require_finished
     from mission.scale.sweep import sweep as run_sweep
+    from mission.scale.tables import print_sweep
 
-    with trainings_bar() as bar:
+    with trainings_bar("trainings") as bar:
         summary = run_sweep(
             file,
             seeds=chosen,
-            values=values,
+            values=choices,
             output=output,
             on=on,
             workers=workers,
@@ -82,13 +110,79 @@ def sweep(
             checkpoint_every_s=checkpoint_every,
             progress=bar,
         )
-    if json_file == "-":
-        write_json(summary.to_json())
-    else:
-        from mission.scale.tables import print_sweep
-
+    if json_file != "-":
         print_sweep(summary, results())
-        if target is not None:
-            write_text(summary.to_json() + "\n", target)
         say(f"page: {summary.output}/index.html")
+    _write(summary.to_json(), json_file, target)
     require_finished(summary)
+
+
+@app.command(cls=Command)
+def tune(
+    file: File,
+    space: Space,
+    trials: Trials,
+    objective: Objective = "success",
+    direction: Direction = None,
+    phase: PhaseName = None,
+    seeds: Seeds = None,
+    output: Searches = None,
+    on: On = "local",
+    workers: Workers = None,
+    cores: Cores = 1,
+    pruner: Pruner = "median",
+    startup_trials: Startup = 5,
+    flights: Fresh = 1000,
+    checkpoint_every: Every = 30.0,
+    json_file: JsonFile = None,
+    local: Local = False,
+) -> None:
+    """Search for the settings that train the best policy, with Optuna (extra `tune`); the same command resumes.
+
+    The best configuration is written as a mission file. The exit code is 1 if no trial is complete.
+    """
+    from mission.scale.combinations import parse_seeds
+
+    chosen, target = _given(seeds, parse_seeds), json_path(json_file)
+    from mission.scale.progress import trainings_bar
+    from mission.scale.tables import print_tuning
+    from mission.scale.tune import require_best
+    from mission.scale.tune import tune as run_search
+
+    with trainings_bar("trials") as bar:
+        summary = run_search(
+            file,
+            space=space,
+            trials=trials,
+            objective=objective,
+            direction=direction,
+            phase=phase,
+            seeds=chosen,
+            output=output,
+            on=on,
+            workers=workers,
+            cores=cores,
+            pruner=pruner,
+            startup_trials=startup_trials,
+            flights=flights,
+            allow_local_plugins=local,
+            checkpoint_every_s=checkpoint_every,
+            progress=bar,
+        )
+    if json_file != "-":
+        print_tuning(summary, results())
+    _write(summary.to_json(), json_file, target)
+    require_best(summary)
+
+
+def _given(seeds: str | None, parse: Callable[[str], tuple[int, ...]]) -> tuple[int, ...] | None:
+    """Return the seeds of the option; None if it was not given."""
+    return None if seeds is None else parse(seeds)
+
+
+def _write(text: str, json_file: str | None, target: Path | None) -> None:
+    """Write JSON where --json says; nowhere without it."""
+    if json_file == "-":
+        write_json(text)
+    elif target is not None:
+        write_text(text + "\n", target)

@@ -25,37 +25,41 @@ HAS_RESULT = (0, 1)  # exit codes after which a training is not repeated: it ran
 Status = Literal["unfinished", "passed", "gate missed", "stopped", "failed"]
 
 
-class TrialReport(StrictModel):
-    """Where a training reports its evaluations, so that the search can end it early."""
-
-    journal: str
-    study: str
-    trial: Natural
-    pruner: str
-    startup_trials: Natural
-    objective: str
-    phase: str
-    earlier: Natural  # trainings of the same trial before this one
-    earlier_mean: float
-    step_offset: Natural
-
-
 class TrainingJob(StrictModel):
-    """One training, complete enough to be run by another process that sees the same files.
-
-    `cores` decides the number of XLA devices and so the bits of the result; `affinity` lists the cores of this machine
-    that the process may use, and decides nothing.
-    """
+    """One training of a mission file with overrides, in a folder."""
 
     mission_file: str
     overrides: tuple[str, ...]
     seed: Seed
     folder: str
     phases: tuple[str, ...] = ()
-    cores: Count = 1
-    affinity: tuple[int, ...] = ()
     allow_local_plugins: bool = False
     checkpoint_every_s: Annotated[float, Field(ge=0)] = 30.0
+
+
+class TrialReport(StrictModel):
+    """Where the trainings of a trial report their evaluations, so that the search can end them early."""
+
+    journal: str
+    trial: Natural
+    direction: Literal["maximize", "minimize"]
+    pruner: str
+    startup_trials: Natural
+    objective: str
+    phase: str
+    budget: Count  # vehicle steps of that phase
+
+
+class Task(StrictModel):
+    """Trainings that one process runs one after another; another process that sees the same files can run it, too.
+
+    `cores` decides the number of XLA devices and so the bits of the results; `affinity` lists the cores of this machine
+    that the process may use, and decides nothing.
+    """
+
+    jobs: tuple[TrainingJob, ...]
+    cores: Count = 1
+    affinity: tuple[int, ...] = ()
     trial: TrialReport | None = None
 
 
@@ -103,8 +107,8 @@ def _upgrade(data: dict[str, Any], where: str) -> dict[str, Any]:
     return data
 
 
-def ended_without_result(job: TrainingJob, code: int) -> TrainingRecord | None:
-    """Return the record of a training whose process ended without writing one; None if it has written one.
+def ended_record(job: TrainingJob, code: int) -> TrainingRecord:
+    """Return the record of a training whose process has ended; one that says why if it has written none.
 
     Args:
       job: the training.
@@ -112,8 +116,8 @@ def ended_without_result(job: TrainingJob, code: int) -> TrainingRecord | None:
     """
     folder = Path(job.folder)
     record = read_training(folder)
-    if record is not None and record.exit_code is not None and record.exit_code == code:
-        return None
+    if record is not None and record.exit_code is not None and (record.has_result or record.exit_code == code):
+        return record
     reason = "stopped by a signal" if code == 130 else f"its process ended with exit code {code}"
     if code < 0:
         name = next((one.name for one in signal.Signals if one == -code), str(-code))

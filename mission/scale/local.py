@@ -14,16 +14,16 @@ from typing import IO
 
 from mission.errors import InputError, MachineError, machine_errors
 from mission.machine.devices import visible_cores
-from mission.scale.jobs import LOG, TrainingJob
+from mission.scale.jobs import LOG, Task
 
 _POLL_S = 0.1
 
 
 @dataclasses.dataclass
 class _Running:
-    """A training that runs in a process; closing its standard input would end it."""
+    """A task that runs in a process; closing its standard input would end it."""
 
-    job: TrainingJob
+    task: Task
     process: subprocess.Popen[str]
     log: IO[bytes]
 
@@ -45,14 +45,14 @@ def worker_count(workers: int | None, cores: int) -> int:
 
 
 def run_local(
-    jobs: Iterator[TrainingJob], workers: int, stop: Callable[[], bool], tick: Callable[[], None]
-) -> Iterator[tuple[TrainingJob, int]]:
-    """Train jobs, `workers` at a time, and yield each with the exit code of its process, in the order of their ends.
+    tasks: Iterator[Task], workers: int, stop: Callable[[], bool], tick: Callable[[], None]
+) -> Iterator[tuple[Task, int]]:
+    """Run tasks, `workers` at a time, and yield each with the exit code of its process, in the order of their ends.
 
     Args:
-      jobs: taken one by one, when a worker is free.
+      tasks: taken one by one, when a worker is free.
       workers: processes at a time.
-      stop: once it returns True, no job is begun, and those that run save and end.
+      stop: once it returns True, no task is begun, and those that run save and end.
       tick: called several times per second.
     """
     running: dict[int, _Running] = {}
@@ -60,9 +60,9 @@ def run_local(
     try:
         while True:
             for slot in range(workers):
-                job = next(jobs, None) if slot not in running and not stop() else None
-                if job is not None:
-                    running[slot] = _start(job.model_copy(update={"affinity": _share(slot, workers, job.cores)}))
+                task = next(tasks, None) if slot not in running and not stop() else None
+                if task is not None:
+                    running[slot] = _start(task.model_copy(update={"affinity": _share(slot, workers, task.cores)}))
             if not running:
                 return
             time.sleep(_POLL_S)
@@ -74,7 +74,7 @@ def run_local(
             ended = {slot: one for slot, one in running.items() if one.process.poll() is not None}
             for slot, one in ended.items():
                 del running[slot]
-                yield one.job, _close(one)
+                yield one.task, _close(one)
     finally:
         for one in running.values():  # after an error in the caller: they save and end
             one.process.terminate()
@@ -82,9 +82,9 @@ def run_local(
             _close(one)
 
 
-def _start(job: TrainingJob) -> _Running:
-    """Start the process of a job; what it prints goes to a file in the job's folder."""
-    folder = Path(job.folder)
+def _start(task: Task) -> _Running:
+    """Start the process of a task; what it prints goes to a file in the folder of its first training."""
+    folder = Path(task.jobs[0].folder)
     with machine_errors(folder, "a folder to train in", "free disk space or choose another --output"):
         folder.mkdir(parents=True, exist_ok=True)
         log = (folder / LOG).open("ab")
@@ -101,9 +101,9 @@ def _start(job: TrainingJob) -> _Running:
     if process.stdin is None:
         raise MachineError(str(folder), expected="a pipe to the training", found="none", remedy="report it as a bug")
     with contextlib.suppress(BrokenPipeError):  # it has ended already; its exit code says why
-        process.stdin.write(job.model_dump_json() + "\n")
+        process.stdin.write(task.model_dump_json() + "\n")
         process.stdin.flush()
-    return _Running(job, process, log)
+    return _Running(task, process, log)
 
 
 def _close(one: _Running) -> int:

@@ -50,7 +50,7 @@ def sweep_page(path: Path, summary: SweepSummary, missions: Mapping[int, Mission
         if charts:
             parts.append((f"phase-{i}", f"Learning curves of {phase.name}", charts))
     style = "".join(f".k{c.number}{{--hue:{_hue(c.number)}}}" for c in summary.combinations)
-    style += ".line.thin{stroke-width:.8;opacity:.55}.line.bold{stroke-width:2.4}body{padding-bottom:20px}"
+    style += ".line.thin{stroke-width:.8;opacity:.55}.line.bold{stroke-width:2.4}.charts+.charts{margin-top:12px}body{padding-bottom:20px}"
     title = f"{summary.mission}: sweep of {len(summary.trainings):,} trainings"
     with machine_errors(path, "a page to be written", "free disk space or choose another --output"):
         write_page(path, document(title, _lead(summary), parts, style=style))
@@ -166,7 +166,9 @@ def _phase(summary: SweepSummary, lines: Mapping[tuple[int, int], Sequence[Metri
             continue
         css = f"k{one.number}"
         steps, values = median_curve(own)
-        whole.line(steps, values, f"{css} bold", "").named(css, one.label)
+        whole.line(steps, values, f"{css} bold").named(css, one.label)
+        if len(steps) < 2:
+            whole.points(steps, values, f"{css} few")
         alone = chart(f"{title}: {one.label}")
         for curve in own:
             alone.line(*curve, f"{css} thin")

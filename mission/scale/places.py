@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Protocol
 
 from mission.errors import InputError
-from mission.scale.jobs import TrainingJob
+from mission.scale.jobs import Task
 from mission.scale.local import run_local, worker_count
 
 
@@ -17,9 +17,9 @@ class Trainings(Protocol):
     workers: int
 
     def run(
-        self, jobs: Iterator[TrainingJob], stop: Callable[[], bool], tick: Callable[[], None]
-    ) -> Iterator[tuple[TrainingJob, int]]:
-        """Train jobs, taken one by one when a worker is free; yield each with the exit code of its process."""
+        self, tasks: Iterator[Task], stop: Callable[[], bool], tick: Callable[[], None]
+    ) -> Iterator[tuple[Task, int]]:
+        """Run tasks, taken one by one when a worker is free; yield each with the exit code of its process."""
         ...
 
 
@@ -30,10 +30,10 @@ class _Local:
         self.workers = workers
 
     def run(
-        self, jobs: Iterator[TrainingJob], stop: Callable[[], bool], tick: Callable[[], None]
-    ) -> Iterator[tuple[TrainingJob, int]]:
-        """Train jobs in processes."""
-        return run_local(jobs, self.workers, stop, tick)
+        self, tasks: Iterator[Task], stop: Callable[[], bool], tick: Callable[[], None]
+    ) -> Iterator[tuple[Task, int]]:
+        """Run tasks in processes."""
+        return run_local(tasks, self.workers, stop, tick)
 
 
 @contextlib.contextmanager

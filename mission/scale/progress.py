@@ -79,18 +79,18 @@ class Tracker:
 
 
 @contextlib.contextmanager
-def trainings_bar() -> Generator[Progress]:
+def trainings_bar(what: str = "trainings") -> Generator[Progress]:
     """Yield a display of trainings on standard error: a live line on a terminal, plain lines elsewhere."""
     console = Console(stderr=True)
     columns = TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[text]}")
     printed, shown = time.monotonic(), -1
     with Bar(*columns, TimeElapsedColumn(), console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("trainings", total=None, text="starting")
+        task = bar.add_task(what, total=None, text="starting")
 
         def show(state: TrainingsState) -> None:
             nonlocal printed, shown
             left = "" if state.left_s is None else f", about {_duration(state.left_s)} left"
-            text = f"{state.ended} of {state.total} trainings have ended, {state.running} run{left}"
+            text = f"{state.ended} of {state.total} {what} have ended, {state.running} run{left}"
             bar.update(task, completed=state.ended, total=state.total, text=text)
             due = state.ended != shown or time.monotonic() - printed >= _PLAIN_EVERY_S
             if bar.disable and due:

@@ -18,7 +18,7 @@ from mission.missionfile.reading import load_mission
 from mission.missionfile.resolve import resolve_mission
 from mission.scale.combinations import Combination, check_seeds, check_values, combinations, refuse_too_many
 from mission.scale.identity import Identity, common_identity, refuse_another, stored_identity, write_identity
-from mission.scale.jobs import TrainingJob, TrainingRecord, ended_without_result, read_training
+from mission.scale.jobs import Task, TrainingJob, TrainingRecord, ended_record, read_training
 from mission.scale.page import sweep_page
 from mission.scale.places import Trainings, open_trainings
 from mission.scale.progress import Progress, Tracker
@@ -41,6 +41,7 @@ class _Plan(NamedTuple):
     """All trainings of a sweep: the missions by number of the combination, and the errors of those that have none."""
 
     folder: Path
+    identity: SweepIdentity
     combinations: tuple[Combination, ...]
     missions: dict[int, MissionFile]
     errors: dict[int, MissionError]
@@ -63,16 +64,15 @@ def sweep(
     """Train a mission once for each combination of seed and values, each in a process and a folder of its own.
 
     The same call continues an interrupted sweep: trainings with a result are not repeated, others resume. It may name
-    further seeds.
+    further seeds (docs/sweeps.md).
 
     Args:
       file: mission file, or the name of an installed mission.
       seeds: of the trainings; None: only that of the mission file.
       values: key, as for `--set`, -> the values to try.
-      output: folder of the sweep; it gets `combination-N/seed-S/` for each training, `sweep.json` and `index.html`.
-        Default: `sweeps/<mission>`.
+      output: folder of the sweep; default: `sweeps/<mission>`.
       on: "local", or "ray" or "ray:ADDRESS" for a cluster whose nodes see the same files.
-      workers: trainings at a time; None: as many as there are cores for. It decides no result.
+      workers: trainings at a time, which decides no result; None: as many as there are cores for.
       cores: of each training, and so the number of its devices (at most two), which decides the last bits.
       allow_local_plugins: permit `plugin: ./file.py`.
       checkpoint_every_s: seconds between training checkpoints.
@@ -83,38 +83,52 @@ def sweep(
         fails is a row of the summary.
     """
     seeds, values = None if seeds is None else check_seeds(seeds), check_values(values or {})
+    plan = _plan(mission_path(file), seeds, values, output, cores, allow_local_plugins, checkpoint_every_s)
+    with open_trainings(on, workers, cores) as trainings, folder_lock(plan.folder, "--output"), interruptible() as stop:
+        write_identity(plan.folder, SWEEP, plan.identity)
+        summary = _summarise(plan, _train_all(plan, trainings, stop, progress))
+        sweep_page(plan.folder / PAGE, summary, plan.missions)
+    return summary
+
+
+def _plan(
+    path: Path,
+    seeds: tuple[int, ...] | None,
+    values: dict[str, tuple[JsonValue, ...]],
+    output: str | Path | None,
+    cores: int,
+    allow_local_plugins: bool,
+    checkpoint_every_s: float,
+) -> _Plan:
+    """Check a sweep and its folder; nothing is written.
+
+    Raises:
+      MissionError: all combinations are wrong, or the folder is that of something else.
+    """
     chosen = combinations(values)
     refuse_too_many(len(chosen) * len(seeds or (0,)))
-    path = mission_path(file)
     configure()
     missions, errors, phases = _load(path, chosen, allow_local_plugins)
     first = missions[min(missions)]
     seeds = seeds or (first.seed,)
     folder = Path(output) if output is not None else Path("sweeps") / first.name
     identity = SweepIdentity(values=values, **common_identity(first, phases, cores, seeds))
+    stored = stored_identity(folder, SWEEP, SweepIdentity)
+    if stored is not None:
+        refuse_another(folder, stored, identity, {"seeds"} if set(stored.seeds) <= set(seeds) else set())
     jobs = {
         (one.number, seed): TrainingJob(
             mission_file=str(path.resolve()),
             overrides=one.overrides(),
             seed=seed,
             folder=str((folder / f"combination-{one.number}" / f"seed-{seed}").resolve()),
-            cores=cores,
             allow_local_plugins=allow_local_plugins,
             checkpoint_every_s=checkpoint_every_s,
         )
         for seed in seeds
         for one in chosen
     }
-    plan = _Plan(folder, chosen, missions, errors, jobs)
-    stored = stored_identity(folder, SWEEP, SweepIdentity)
-    if stored is not None:
-        refuse_another(folder, stored, identity, {"seeds"} if set(stored.seeds) <= set(seeds) else set())
-    with open_trainings(on, workers, cores) as trainings, folder_lock(folder, "--output"), interruptible() as stop:
-        write_identity(folder, SWEEP, identity)
-        records = _train_all(plan, trainings, stop, progress)
-        summary = _summarise(plan, identity, records)
-        sweep_page(folder / PAGE, summary, plan.missions)
-    return summary
+    return _Plan(folder, identity, chosen, missions, errors, jobs)
 
 
 def _load(
@@ -163,13 +177,14 @@ def _train_all(
     jobs = [job for job in plan.jobs.values() if job.folder in waiting]
     tracker = Tracker(jobs, plan.missions[min(plan.missions)], done=len(records), show=progress)
 
-    def begin() -> Iterator[TrainingJob]:
+    def tasks() -> Iterator[Task]:
         for job in jobs:
             tracker.begin(job)
-            yield job
+            yield Task(jobs=(job,), cores=plan.identity.cores)
 
-    for job, code in trainings.run(begin(), stop, tracker.tick):
-        records[waiting[job.folder]] = ended_without_result(job, code) or _recorded(job)
+    for task, code in trainings.run(tasks(), stop, tracker.tick):
+        job = task.jobs[0]
+        records[waiting[job.folder]] = ended_record(job, code)
         tracker.end(job)
     if stop():
         finished = sum(record.has_result for record in records.values())
@@ -182,13 +197,7 @@ def _train_all(
     return records
 
 
-def _recorded(job: TrainingJob) -> TrainingRecord:
-    """Return the record that a training has written at its end."""
-    record = read_training(Path(job.folder))
-    return record if record is not None else TrainingRecord(status="failed", seconds=0.0, reason="no record")
-
-
-def _summarise(plan: _Plan, identity: SweepIdentity, records: Mapping[tuple[int, int], TrainingRecord]) -> SweepSummary:
+def _summarise(plan: _Plan, records: Mapping[tuple[int, int], TrainingRecord]) -> SweepSummary:
     """Return the rows of all trainings, in the order of combinations and seeds, and their statistics."""
     mission = plan.missions[min(plan.missions)]
     last = mission.phases[-1].name
@@ -199,9 +208,9 @@ def _summarise(plan: _Plan, identity: SweepIdentity, records: Mapping[tuple[int,
     return SweepSummary(
         mission=mission.name,
         output=str(plan.folder),
-        seeds=identity.seeds,
-        values=identity.values,
-        cores=identity.cores,
+        seeds=plan.identity.seeds,
+        values=plan.identity.values,
+        cores=plan.identity.cores,
         combinations=tuple(
             combination_summary(one, [row for row in rows if row.combination == one.number])
             for one in plan.combinations

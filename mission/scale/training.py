@@ -1,11 +1,11 @@
-"""Run one training of a sweep or of a search in this process, and record how it ended."""
+"""Run the trainings of a task in this process, and record how each of them ended."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 
 from mission.errors import GateError, MachineError
@@ -14,27 +14,48 @@ from mission.machine.devices import describe, limit_cores
 from mission.missionfile.failures import explained
 from mission.missionfile.models import MissionFile
 from mission.missionfile.reading import load_mission
-from mission.scale.jobs import Status, TrainingJob, TrainingRecord, phase_results, read_training, write_training
+from mission.scale.jobs import Status, Task, TrainingJob, TrainingRecord, phase_results, read_training, write_training
 from mission.storage.lock import folder_lock
 from mission.training.mission import train_mission
 
 _ORPHAN_S = 120.0  # longest wait for a training whose parent was killed, and which is saving its state
 
 
-def train_job(job: TrainingJob) -> int:
-    """Train one job, or resume it, in its folder; return the exit code that `mission train` would have.
+Receive = Callable[[Event], None]
 
-    Errors of the training are recorded and printed, and not raised.
+
+def run_task(task: Task) -> int:
+    """Run the trainings of a task until one has no result; return the exit code of the last one.
+
+    Errors of a training are recorded and printed, and not raised.
     """
-    limit_cores(job.cores)
+    limit_cores(task.cores)
+    reporter = None
+    if task.trial is not None:
+        from mission.scale.reporting import Reporter
+
+        reporter = Reporter(task.trial)
+    code = 0
+    for job in task.jobs:
+        code = _train_job(job, {} if reporter is None else {"search": reporter.follow(Path(job.folder))})
+        record = read_training(Path(job.folder))
+        if record is None or not record.has_result or record.status == "stopped":
+            break
+    return code
+
+
+def _train_job(job: TrainingJob, observers: Mapping[str, Receive]) -> int:
+    """Train one job, or resume it, in its folder; return the exit code that `mission train` would have."""
     folder = Path(job.folder)
     with _sole_process(folder):
         before = read_training(folder)
+        if before is not None and before.has_result:
+            return before.exit_code or 0
         began = time.monotonic() - (before.seconds if before is not None else 0.0)
         mission = None
         try:
             mission = load_mission(job.mission_file, job.overrides)
-            status, reason, code = _train(job, mission, folder, began)
+            status, reason, code = _train(job, mission, folder, began, observers)
         except BaseException as error:
             shown = explained(error, f"seed {job.seed}")
             print(f"error: {shown}", file=sys.stderr, flush=True)
@@ -54,13 +75,10 @@ def train_job(job: TrainingJob) -> int:
         return code
 
 
-def _train(job: TrainingJob, mission: MissionFile, folder: Path, began: float) -> tuple[Status, str, int]:
+def _train(
+    job: TrainingJob, mission: MissionFile, folder: Path, began: float, observers: Mapping[str, Receive]
+) -> tuple[Status, str, int]:
     """Return status, reason and exit code of a training that ended without an error."""
-    observers: dict[str, Callable[[Event], None]] = {"clock": lambda event: _note_time(event, folder, began)}
-    if job.trial is not None:
-        from mission.scale.reporting import Reporter
-
-        observers["pruner"] = Reporter(job.trial).receive
     summaries = train_mission(
         mission,
         checkpoints=folder,
@@ -70,7 +88,7 @@ def _train(job: TrainingJob, mission: MissionFile, folder: Path, began: float) -
         allow_local_plugins=job.allow_local_plugins,
         checkpoint_every_s=job.checkpoint_every_s,
         baseline_flights=0,
-        observers=observers,
+        observers={"clock": lambda event: _note_time(event, folder, began), **observers},
     )
     stopped = summaries[-1].status.startswith("stopped")
     return ("stopped", summaries[-1].status, 0) if stopped else ("passed", "", 0)

@@ -1,4 +1,4 @@
-"""The process of one training: `python -m mission.scale.worker` reads a job from standard input and trains it.
+"""The process of a task: `python -m mission.scale.worker` reads a task from standard input and runs its trainings.
 
 Standard input stays open as long as the parent lives; at its end the training saves and stops, as after a signal.
 """
@@ -16,22 +16,22 @@ from mission.training.signals import finish_process, quiet_threads, watch_signal
 
 
 def main() -> None:
-    """Train the job on standard input and end the process with its exit code."""
+    """Run the task on standard input and end the process with its exit code."""
     watch_signals()
     quiet_threads()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     for noisy in ("absl", "orbax", "jax"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
-    from mission.scale.jobs import TrainingJob
+    from mission.scale.jobs import Task
 
-    job = TrainingJob.model_validate_json(sys.stdin.readline())
+    task = Task.model_validate_json(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
-    if job.affinity and hasattr(os, "sched_setaffinity"):
+    if task.affinity and hasattr(os, "sched_setaffinity"):
         with contextlib.suppress(OSError):  # a core that is not there any more
-            os.sched_setaffinity(0, job.affinity)
-    from mission.scale.training import train_job
+            os.sched_setaffinity(0, task.affinity)
+    from mission.scale.training import run_task
 
-    finish_process(train_job(job))
+    finish_process(run_task(task))
 
 
 def _end_with_parent() -> None:

@@ -51,8 +51,7 @@ def train_mission(
       checkpoint_every_s: seconds between training checkpoints.
       baseline_flights: number of flights that record the baseline of `mission recertify` once all phases are done; 0:
         none, None: `mission.training.baseline.BASELINE_FLIGHTS`.
-      observers: functions that receive each event, by name, besides the observers of the mission file; one that raises
-        `StopTraining` ends the run (docs/observers.md).
+      observers: functions that receive each event, by name, besides the observers of the mission file.
 
     Raises:
       MissionError: wrong input (2), gate missed or non-finite (1), not writable or an unknown format (3), interrupted

@@ -311,7 +311,8 @@ def _known_keys(model: type[BaseModel], location: Sequence[str | int]) -> list[s
     current: Any = model
     for part in location:
         if isinstance(part, str):
-            field = getattr(current, "model_fields", {}).get(part)
+            fields = getattr(current, "model_fields", {})
+            field = fields.get(part, fields.get("root"))  # of a model of a mapping with any keys
             current = _model_in(field.annotation) if field is not None else current
     return sorted(getattr(current, "model_fields", {}))
 

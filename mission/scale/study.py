@@ -122,7 +122,7 @@ class Study:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about a value that is reported again after a resumption
             trial.report(value, step)
-        return trial.should_prune()
+        return bool(trial.should_prune())
 
     def end(self, number: int, state: TrialState, objective: float | None = None, reason: str = "") -> None:
         """Record how a trial has ended."""

@@ -153,7 +153,8 @@ def _load(
     if not missions:
         raise next(iter(errors.values()))
     for number, error in errors.items():
-        log.warning("combination %d (%s) cannot be trained: %s", number, chosen[number - 1].label, error)
+        label = chosen[number - 1].label
+        log.warning("combination %d (%s) cannot be trained: %s: %s", number, label, error.where, error.found)
     return missions, errors, phases
 
 

@@ -28,7 +28,6 @@ AXIS = "device"
 REPLICATED = PartitionSpec()
 SPLIT = PartitionSpec(AXIS)
 _CPU_DEVICES = 2
-_most_cores: int | None = None
 # XLA flags; the user's values win. Two devices take a core each; matrix products this small gain nothing from a third
 # thread (docs/decisions/0002-two-devices.md). XLA runs the loops of a flight as thousands of small kernels, at a fixed
 # cost per call, unless a loop counts as small: then it is one kernel (docs/decisions/0010-loops-as-one-kernel.md). The
@@ -59,21 +58,14 @@ class Machine(StrictModel):
     xla_flags: str
 
 
-def limit_cores(most: int) -> None:
-    """Let this process use at most so many cores, and as many devices; to be called before JAX starts."""
-    global _most_cores
-    _most_cores = most
-    visible_cores.cache_clear()
-
-
 @cache
 def visible_cores() -> int:
-    """Return the number of cores that this process may use: by affinity, quota of its container, and `limit_cores`."""
+    """Return the number of cores that this process may use: by affinity, and by the quota of its container."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
     with contextlib.suppress(OSError, ValueError):  # "max 100000" without a quota
         quota, period = (int(word) for word in Path("/sys/fs/cgroup/cpu.max").read_text().split())
         cores = min(cores, max(1, round(quota / period)))
-    return cores if _most_cores is None else min(cores, _most_cores)
+    return cores
 
 
 @cache

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from mission.errors import InputError, MachineError, machine_errors
-from mission.machine.devices import visible_cores
+from mission.machine.devices import CORES_VARIABLE, visible_cores
 from mission.scale.jobs import LOG, Task
 
 _POLL_S = 0.1
@@ -90,12 +90,12 @@ def _start(task: Task) -> _Running:
         log = (folder / LOG).open("ab")
     paths = [os.path.abspath(entry) for entry in sys.path]
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "mission.scale.worker"],
+        [sys.executable, "-P", "-m", "mission.scale.process"],
         stdin=subprocess.PIPE,
         stdout=log,
         stderr=log,
         text=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)), CORES_VARIABLE: str(task.cores)},
         start_new_session=True,  # Ctrl-C reaches the parent only, which then ends its children in order
     )
     if process.stdin is None:

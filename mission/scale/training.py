@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mission.errors import GateError, MachineError
 from mission.hooks import Event
-from mission.machine.devices import describe, limit_cores
+from mission.machine.devices import describe
 from mission.missionfile.failures import explained
 from mission.missionfile.models import MissionFile
 from mission.missionfile.reading import load_mission
@@ -29,7 +29,6 @@ def run_task(task: Task) -> int:
 
     Errors of a training are recorded and printed, and not raised.
     """
-    limit_cores(task.cores)
     reporter = None
     if task.trial is not None:
         from mission.scale.reporting import Reporter

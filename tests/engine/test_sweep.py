@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -19,11 +20,12 @@ from typer.testing import CliRunner
 
 from mission import MissionError, MissionFile, sweep
 from mission.cli import app
+from mission.machine.devices import CORES_VARIABLE
 from mission.scale.combinations import Combination, combinations, parse_seeds, parse_values
 from mission.scale.jobs import Task, TrainingJob
 from mission.scale.page import median_curve, sweep_page
+from mission.scale.process import __file__ as WORKER
 from mission.scale.summary import SweepSummary, TrainingRow, combination_summary
-from mission.scale.worker import __file__ as WORKER
 from mission.statistics import median_interval, wilson
 
 MISSION = """\
@@ -41,7 +43,7 @@ phases:
 DYING = """
 import os, signal, sys
 def build(params):
-    if params.tolerance_m == 7.0 and sys.argv[0].endswith("worker.py"):
+    if params.tolerance_m == 7.0 and sys.argv[0].endswith("process.py"):
         os.kill(os.getpid(), signal.SIGKILL)
     return Hold(params)
 """
@@ -156,7 +158,10 @@ def test_stopped_twice_it_ends_with_the_same_bits_on_another_number_of_workers(s
         allow_local_plugins=True,
         checkpoint_every_s=0.0,
     )
-    orphan = subprocess.Popen([sys.executable, WORKER], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    one_core = os.environ | {CORES_VARIABLE: "1"}  # as the sweep does
+    orphan = subprocess.Popen(
+        [sys.executable, WORKER], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=one_core
+    )
     assert orphan.stdin is not None
     orphan.stdin.write(Task(jobs=(job,)).model_dump_json() + "\n")
     orphan.stdin.flush()

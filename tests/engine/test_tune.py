@@ -61,7 +61,6 @@ def in_this_process(monkeypatch):
     """Trainings run here, with all cores; a test may set the number of tasks after which the search is interrupted."""
     place = InThisProcess()
     monkeypatch.setattr(tuning, "open_trainings", lambda on, workers, cores: contextlib.nullcontext(place))
-    monkeypatch.setattr("mission.scale.training.limit_cores", lambda most: None)
     return place
 
 

@@ -1,4 +1,4 @@
-"""The process of a task: `python -m mission.scale.worker` reads a task from standard input and runs its trainings.
+"""The process of a task: `python -m mission.scale.process` reads a task from standard input and runs its trainings.
 
 Standard input stays open as long as the parent lives; at its end the training saves and stops, as after a signal.
 """

@@ -1,0 +1,1 @@
+"""Work on many processes and machines: flights on Ray, and joined reports."""

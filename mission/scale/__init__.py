@@ -1,1 +1,1 @@
-"""Many trainings of one mission: sweeps over seeds and settings, and the search for settings."""
+"""Work on many processes and machines: flights on Ray, sweeps over seeds and settings, the search for settings."""

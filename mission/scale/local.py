@@ -82,6 +82,19 @@ def run_local(
             _close(one)
 
 
+def run_here(stop_file: str, task: Task) -> int:
+    """Run a task in a process of this machine, for a worker of a cluster; return its exit code.
+
+    Args:
+      stop_file: once it exists, the task is not begun, or saves and ends.
+      task: whose files this machine sees.
+    """
+    if os.path.exists(stop_file):
+        return 130
+    running = run_local(iter([task]), 1, lambda: os.path.exists(stop_file), lambda: None)
+    return next((code for _, code in running), 130)
+
+
 def _start(task: Task) -> _Running:
     """Start the process of a task; what it prints goes to a file in the folder of its first training."""
     folder = Path(task.jobs[0].folder)

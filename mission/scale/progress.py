@@ -72,10 +72,10 @@ class Tracker:
         if self.show is None:
             return
         self.looked = time.monotonic()
-        shares = {folder: share_done(self.mission, Path(folder)) for folder in self.running}
+        shares = {folder: share_done(self.mission, Path(folder)) for folder in list(self.running)}
         gained = self.ended + sum(max(0.0, share - self.first[folder]) for folder, share in shares.items())
-        left = (self.looked - self.began) * (self.waiting - gained) / gained if gained > 0.0 else None
-        self.show(TrainingsState(self.done, len(self.running), self.total, left))
+        left = (self.looked - self.began) * max(0.0, self.waiting - gained) / gained if gained > 0.0 else None
+        self.show(TrainingsState(self.done, len(shares), self.total, left))
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ def optuna() -> Any:
             "mission tune",
             expected="the package optuna",
             found=f"it cannot be imported: {error}",
-            remedy='install the extra: python3 -m uv pip install "mission-engine[tune]", or uv sync --extra tune',
+            remedy='install the extra "mission-engine[tune]": python3 -m uv pip install "optuna>=5"',
         ) from None
     package.logging.set_verbosity(package.logging.ERROR)
     return package

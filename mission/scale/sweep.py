@@ -84,7 +84,11 @@ def sweep(
     """
     seeds, values = None if seeds is None else check_seeds(seeds), check_values(values or {})
     plan = _plan(mission_path(file), seeds, values, output, cores, allow_local_plugins, checkpoint_every_s)
-    with open_trainings(on, workers, cores) as trainings, folder_lock(plan.folder, "--output"), interruptible() as stop:
+    with (
+        open_trainings(on, workers, cores, plan.folder) as trainings,
+        folder_lock(plan.folder, "--output"),
+        interruptible() as stop,
+    ):
         write_identity(plan.folder, SWEEP, plan.identity)
         summary = _summarise(plan, _train_all(plan, trainings, stop, progress))
         sweep_page(plan.folder / PAGE, summary, plan.missions)
@@ -186,7 +190,8 @@ def _train_all(
     for task, code in trainings.run(tasks(), stop, tracker.tick):
         job = task.jobs[0]
         records[waiting[job.folder]] = ended_record(job, code)
-        tracker.end(job)
+        if code != 130:
+            tracker.end(job)
     if stop():
         finished = sum(record.has_result for record in records.values())
         raise Interrupted(

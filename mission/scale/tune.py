@@ -118,7 +118,7 @@ def tune(
     goal = Goal(objective, direction, phase, pruner, startup_trials)
     places = Places(file, output, seeds, cores, allow_local_plugins, checkpoint_every_s)
     plan = plan_search(places, space, goal, trials, flights)
-    with open_trainings(on, workers, cores) as trainings:
+    with open_trainings(on, workers, cores, plan.folder) as trainings:
         return _search(plan, trainings, progress)
 
 

@@ -91,6 +91,11 @@ def test_only_steps_knows_orbax() -> None:
     assert users == {"mission.storage.steps"}
 
 
+def test_only_the_study_knows_optuna() -> None:
+    users = {module_name(path) for path in SOURCES if any(name.split(".")[0] == "optuna" for name in imported(path))}
+    assert users == {"mission.scale.study"}
+
+
 def test_replay_knows_nothing_of_the_engine() -> None:
     assert not [name for name in imported(ENGINE / "sac" / "replay.py") if name.split(".")[0] == "mission"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -140,6 +141,7 @@ def _run_trials(
     """Continue the trials that were interrupted, then draw new ones until there are enough."""
     interrupted = deque(trial for trial in study.trials() if trial.state == "running")
     begun: set[int] = set()
+    ended_before, started = sum(trial.state != "running" for trial in study.trials()), time.monotonic()
 
     def tasks() -> Iterator[Task]:
         while interrupted or len(study.trials()) < plan.trials:
@@ -150,7 +152,9 @@ def _run_trials(
     def tell() -> None:
         if progress is not None:
             ended = sum(trial.state != "running" for trial in study.trials())
-            progress(TrainingsState(ended, len(begun), max(plan.trials, ended), None))
+            total, now = max(plan.trials, ended), ended - ended_before
+            left = (time.monotonic() - started) * (total - ended) / now if now else None
+            progress(TrainingsState(ended, len(begun), total, left))
 
     for task, code in trainings.run(tasks(), stop, lambda: None):
         if task.trial is None:

@@ -27,14 +27,15 @@ pytest.importorskip("optuna", reason="the extra tune is not installed")
 MISSION = """\
 # A comment that stays.
 name: trial
-seed: 3
+seed: 1  # for which the sampler draws good, good, bad
 phases:
   - name: only
     plugin: ./cart.py
     params: {tolerance_m: 1.0}
-    budget: {env_steps: 2048}
+    budget: {env_steps: 200000}
     evaluation: {every_env_steps: 512, flights: 50}
     bank: {flights: 100, minimum: 4}
+    gate: {success_low: 0.5, flights: 50}
 """
 KEY = "phases.only.params.tolerance_m"
 SPACE = {KEY: {"choices": [1.0e-6, 5.0]}}  # no flight succeeds with the first, every flight with the second
@@ -80,16 +81,15 @@ def test_a_search_finds_the_known_answer_and_continues_after_an_interruption(fol
     with pytest.raises(KeyboardInterrupt):
         search(folder, 2)
     in_this_process.most = 100
-    found = search(folder, 4)
+    found = search(folder, 3)
     by_value = {5.0: set(), 1.0e-6: set()}
     for row in found.trials:
         by_value[row.values[KEY]].add((row.state, row.objective))
-    assert len(found.trials) == 4
+    assert len(found.trials) == 3
     assert by_value[5.0] == {("complete", 1.0)}
-    assert by_value[1.0e-6] <= {("pruned", None), ("complete", 0.0)}
+    assert by_value[1.0e-6] == {("pruned", None)}
     pruned = [row for row in found.trials if row.state == "pruned"]
-    assert pruned, "the seed of the sampler gives a bad trial after a good one"
-    assert all(row.env_steps < 2048 for row in pruned)
+    assert all(row.env_steps < 100000 for row in pruned)
     assert found.best is not None
     assert found.trials[found.best].values == {KEY: 5.0}
     assert found.fresh is not None
@@ -101,10 +101,10 @@ def test_a_search_finds_the_known_answer_and_continues_after_an_interruption(fol
     checked = CliRunner().invoke(app, ["check", str(folder / "out" / "best.yaml"), "--allow-local-plugins"])
     assert checked.exit_code == 0, checked.output
     in_this_process.most = 0  # nothing is trained again
-    again = search(folder, 4)
+    again = search(folder, 3)
     assert again == found
     with pytest.raises(MissionError, match=r"space"):
-        search(folder, 4, space={KEY: {"low": 1.0, "high": 2.0}})
+        search(folder, 3, space={KEY: {"low": 1.0, "high": 2.0}})
 
 
 def test_an_interrupted_search_draws_the_values_that_an_uninterrupted_one_draws(tmp_path):
@@ -242,11 +242,11 @@ def test_objectives_of_an_evaluation():
 
 # Observers that end a training run
 
-LONG = MISSION.replace("2048", "200000")
+UNGATED = MISSION.replace("    gate: {success_low: 0.5, flights: 50}\n", "")
 
 
 def test_an_observer_ends_a_training_run_and_it_resumes(folder, caplog):
-    (folder / "mission.yaml").write_text(LONG)
+    (folder / "mission.yaml").write_text(UNGATED)
     mission, seen, channels = load_mission(folder / "mission.yaml"), [], []
 
     def stop(event: Event) -> None:

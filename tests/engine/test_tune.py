@@ -16,7 +16,8 @@ from mission import Event, MissionError, StopTraining, load_mission, resolve_mis
 from mission.cli import app
 from mission.machine import devices
 from mission.scale import tune as tuning
-from mission.scale.reporting import objective_of
+from mission.scale.jobs import PhaseResult, TrainingRecord, TrialReport, write_training
+from mission.scale.reporting import Reporter, objective_of, trained_value
 from mission.scale.space import check_space, load_space
 from mission.scale.study import Study
 from mission.scale.training import run_task
@@ -140,6 +141,32 @@ def test_the_median_pruner_ends_a_bad_trial_only(tmp_path):
         study.end(trial.number, "complete", value)
     for value, bad in ((0.9, False), (0.1, True)):
         assert study.report(study.begin(space, 0).number, 100, value) is bad
+
+
+def test_the_pruner_sees_the_mean_over_the_seeds_of_a_trial(tmp_path):
+    space, _ = load_space({"x": {"low": 0.0, "high": 1.0}})
+    study = Study(tmp_path / "journal.log", "maximize", "none", 0)
+    report = TrialReport(
+        journal=str(tmp_path / "journal.log"), trial=study.begin(space, 0).number, direction="maximize", pruner="none",
+        startup_trials=0, objective="success", phase="p", budget=1000,
+    )  # fmt: skip
+    reporter = Reporter(report)
+
+    def fly(seed: str, values: dict[int, float]) -> Path:
+        folder = tmp_path / seed
+        folder.mkdir()
+        receive = reporter.follow(folder)
+        for steps, value in values.items():
+            receive(Event("evaluation", "m", "p", steps, {"Evaluation/Success": value}))
+            receive(Event("evaluation", "m", "before", steps, {"Evaluation/Success": 9.0}))
+        phase = PhaseResult(name="p", env_steps=300, best_env_steps=200)
+        write_training(folder, TrainingRecord(status="passed", seconds=1.0, exit_code=0, phases=(phase,)))
+        return folder
+
+    first, second = fly("a", {100: 0.4, 200: 0.8, 300: 0.6}), fly("b", {100: 0.2, 200: 0.4})
+    assert (trained_value(first, "p"), trained_value(second, "p")) == (0.8, 0.4)  # of the stored policies
+    (trial,) = study.study.trials
+    assert trial.intermediate_values == pytest.approx({100: 0.4, 200: 0.8, 300: 0.6, 1100: 0.5, 1200: 0.6})
 
 
 # Spaces and goals

@@ -39,6 +39,7 @@ _SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         "Fly a mission and read its summary.",
         ("report.summary", "report.fly", "report.compare", "flight", "storage", "statistics"),
     ),
+    ("Sweep and search", "Train many times; [Sweeps and searches](sweeps.md) explains both.", ("scale",)),
     ("Report", "Add sections to the page of a report.", ("report",)),
     ("Write a phase", "What a phase plugin builds on.", ("phase", "hooks", "gate")),
     (
@@ -53,6 +54,7 @@ _NAMED = {
     "fly_mission": "Fly",
     "TrainingSummary": "Train",
     "TrainingRecord": "Train",
+    "StopTraining": "Write a phase",
     "hookimpl": "Write a phase",
     "Phase": "Write a phase",
 }

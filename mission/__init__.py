@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mission.errors import MissionError
-    from mission.hooks import Event, hookimpl
+    from mission.hooks import Event, StopTraining, hookimpl
     from mission.learner import FillConfig, Learner, LearnerConfig
     from mission.missionfile.models import MissionFile
     from mission.missionfile.phases import Phase
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from mission.report.markup import escape
     from mission.report.summary import MissionSummary, PhaseSummary
     from mission.sac.config import ActorConfig, NetworkConfig, SacConfig, WarmUpConfig
+    from mission.scale.summary import SweepSummary
+    from mission.scale.sweep import sweep
+    from mission.scale.tune import TuneSummary, tune
     from mission.training.mission import train_mission
     from mission.training.phase import TrainingSummary
 
@@ -48,7 +51,10 @@ _HOME = {
     "PhaseSummary": "report.summary",
     "SacConfig": "sac.config",
     "Section": "report.flight_records",
+    "StopTraining": "hooks",
+    "SweepSummary": "scale.summary",
     "TrainingSummary": "training.phase",
+    "TuneSummary": "scale.tune",
     "WarmUpConfig": "sac.config",
     "escape": "report.markup",
     "fly_mission": "report.fly",
@@ -58,8 +64,10 @@ _HOME = {
     "read_text": "missionfile.reading",
     "read_yaml": "missionfile.reading",
     "resolve_mission": "missionfile.resolve",
+    "sweep": "scale.sweep",
     "time_chart": "report.charts",
     "train_mission": "training.mission",
+    "tune": "scale.tune",
 }
 
 __all__ = [
@@ -82,7 +90,10 @@ __all__ = [
     "PhaseSummary",
     "SacConfig",
     "Section",
+    "StopTraining",
+    "SweepSummary",
     "TrainingSummary",
+    "TuneSummary",
     "WarmUpConfig",
     "escape",
     "fly_mission",
@@ -92,8 +103,10 @@ __all__ = [
     "read_text",
     "read_yaml",
     "resolve_mission",
+    "sweep",
     "time_chart",
     "train_mission",
+    "tune",
 ]
 
 

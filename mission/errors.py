@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 from collections.abc import Callable, Generator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 MOST_SHOWN = 120  # characters of a name or text from outside
@@ -51,8 +51,16 @@ class MissionError(Exception):
         self.where, self.expected, self.found, self.remedy = map(printable, (where, expected, found, remedy))
         super().__init__(self.where, self.expected, self.found, self.remedy)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _read_again, (type(self), self.where, self.expected, self.found, self.remedy), self.__dict__
+
     def __str__(self) -> str:
         return f"{self.where}\n  expected: {self.expected}\n  found: {self.found}\n  to do: {self.remedy}"
+
+
+def _read_again(kind: type[MissionError], where: str, expected: str, found: str, remedy: str) -> MissionError:
+    """Return a pickled error."""
+    return kind(where, expected=expected, found=found, remedy=remedy)
 
 
 class InputError(MissionError):
@@ -79,6 +87,12 @@ class GateError(MissionError):
 
 class DifferentFlightsError(MissionError):
     """Stored policies do not fly as their baseline did."""
+
+    exit_code = 1
+
+
+class UnfinishedError(MissionError):
+    """A sweep ran, and some of its trainings did not run to their end; or no trial of a search did."""
 
     exit_code = 1
 

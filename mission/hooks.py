@@ -39,6 +39,13 @@ class Event:
     data: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
+class StopTraining(Exception):
+    """Raise it from `mission_event` to end the training run after its current chunk; the message says why.
+
+    The state is saved, and the phase is not marked as done: the same command resumes it. It is no error.
+    """
+
+
 class PhaseHooks:
     """Specification of the hook of a phase plugin."""
 
@@ -69,7 +76,8 @@ class ObserverHooks:
         """Receive an event; called on the host, in a thread of the observer's own, in the order of the events.
 
         An entry point in the group `mission.observers` names the module; a mission file lists it under `observers:`.
-        An observer that raises, blocks or is too slow is reported once and dropped:
+        An observer that raises `StopTraining` ends the training run after the chunk that is under way. One that raises
+        anything else, blocks or is too slow is reported once and dropped:
 
             from mission import Event, hookimpl
 

@@ -93,6 +93,23 @@ def distribution(values: np.ndarray) -> Distribution:
     )
 
 
+def median_interval(values: np.ndarray) -> tuple[float, float] | None:
+    """Return the 95 % bootstrap interval of the median of a sample; None for fewer than two values.
+
+    It is the percentile interval of Efron (1979, doi:10.1214/aos/1176344552) with a fixed seed. With few values it is
+    coarse: it cannot be wider than the sample.
+    """
+    from scipy.stats import bootstrap
+
+    values = np.asarray(values, np.float64)
+    if len(values) < 2:
+        return None
+    result: Any = bootstrap(
+        (values,), np.median, n_resamples=9999, method="percentile", rng=np.random.default_rng(0), vectorized=True
+    )
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+
+
 def two_sample(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
     """Return the Kolmogorov-Smirnov distance of two samples and its asymptotic p-value; (0, 1) if one is empty."""
     from scipy.stats import ks_2samp

@@ -12,8 +12,8 @@ _PROGRAM = started_as_program()  # else a test or a notebook has imported this f
 if _PROGRAM:
     watch_signals()  # before anything else, so that Ctrl-C prints no traceback of an import
 
-from mission.cli.commands import app  # noqa: E402
 from mission.cli.output import PrintableFormatter  # noqa: E402
+from mission.cli.scaling import app  # noqa: E402  # with the commands of `mission.cli.commands`
 
 
 def main() -> None:

@@ -30,6 +30,7 @@ log = logging.getLogger("mission")
 AXIS = "device"
 REPLICATED = PartitionSpec()
 SPLIT = PartitionSpec(AXIS)
+CORES_VARIABLE = "MISSION_CORES"  # the most cores that this process may use; a worker of a cluster gets its task's
 _CPU_DEVICES = 2
 # XLA flags; the user's values win. Two devices take a core each; matrix products this small gain nothing from a third
 # thread (docs/decisions/0002-two-devices.md). XLA runs the loops of a flight as thousands of small kernels, at a fixed
@@ -63,11 +64,13 @@ class Machine(StrictModel):
 
 @cache
 def visible_cores() -> int:
-    """Return the number of cores that this process may use: by affinity, and by the quota of its container."""
+    """Return the number of cores that this process may use: by affinity, quota of its container, and MISSION_CORES."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
     with contextlib.suppress(OSError, ValueError):  # "max 100000" without a quota
         quota, period = (int(word) for word in Path("/sys/fs/cgroup/cpu.max").read_text().split())
         cores = min(cores, max(1, round(quota / period)))
+    with contextlib.suppress(KeyError, ValueError):
+        cores = min(cores, max(1, int(os.environ[CORES_VARIABLE])))
     return cores
 
 

@@ -37,7 +37,7 @@ def load_mission(path: str | Path, overrides: Sequence[str] = ()) -> MissionFile
     path = mission_path(path)
     data, positions = parse_yaml(read_text(path), path.name)
     for override in overrides:
-        _apply_override(data, positions, override)
+        apply_override(data, positions, override)
     source = Source(path, positions, _phase_names(data))
     try:
         mission = MissionFile.model_validate(data)
@@ -212,8 +212,17 @@ def _phase_names(data: Any) -> dict[int, str]:
     return {i: name for i, name in names.items() if isinstance(name, str)}
 
 
-def _apply_override(data: Any, positions: dict[Location, Any], override: str) -> None:
-    """Write one KEY=VALUE into the raw document; phases are named, not numbered."""
+def apply_override(data: Any, positions: dict[Location, Any], override: str) -> None:
+    """Write one KEY=VALUE into the raw document; phases are named, not numbered.
+
+    Args:
+      data: the document, as `parse_yaml` returns it.
+      positions: gets the text of the option as the place of the key.
+      override: the text.
+
+    Raises:
+      InputError: the text is no KEY=VALUE, or there is no place for its key.
+    """
     where = f"--set {override}"
     key, separator, text = override.partition("=")
     parts: list[str] = key.split(".")
@@ -302,7 +311,8 @@ def _known_keys(model: type[BaseModel], location: Sequence[str | int]) -> list[s
     current: Any = model
     for part in location:
         if isinstance(part, str):
-            field = getattr(current, "model_fields", {}).get(part)
+            fields = getattr(current, "model_fields", {})
+            field = fields.get(part, fields.get("root"))  # of a model of a mapping with any keys
             current = _model_in(field.annotation) if field is not None else current
     return sorted(getattr(current, "model_fields", {}))
 

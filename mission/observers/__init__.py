@@ -7,12 +7,12 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mission.errors import exception_text
-from mission.hooks import Event
+from mission.errors import exception_text, printable
+from mission.hooks import Event, StopTraining
 from mission.missionfile.models import MissionFile
 from mission.missionfile.plugins import load_observer
 from mission.observers.metrics import KINDS, append_metrics
@@ -25,12 +25,16 @@ _WAITING = 64  # events that an observer may lag behind before training waits fo
 class Observers:
     """Dispatcher of events to every chosen observer; one that fails, blocks or is too slow is reported and dropped."""
 
-    def __init__(self, mission: MissionFile, log_dir: Path) -> None:
+    def __init__(
+        self, mission: MissionFile, log_dir: Path, functions: Mapping[str, Callable[[Event], None]] | None = None
+    ) -> None:
+        """Load the observers that the mission file lists; `functions` are further ones, by name."""
         self.mission, self.log_dir = mission, log_dir
         self.observers = [
             _Observer(name, load_observer(name, mission.source.where(("observers", i))))
             for i, name in enumerate(mission.observers)
         ]
+        self.observers += [_Observer(name, _with_keyword(function)) for name, function in (functions or {}).items()]
         self.metrics: Path | None = None
 
     def __enter__(self) -> Observers:
@@ -41,6 +45,11 @@ class Observers:
             self.emit("mission_end")
         for observer in self.observers:
             observer.finish(wait=kind is not KeyboardInterrupt)
+
+    @property
+    def stopped_by(self) -> str | None:
+        """The name of an observer that raised `StopTraining`; None if none has."""
+        return next((observer.name for observer in self.observers if observer.stopped.is_set()), None)
 
     def emit(self, kind: str, phase: str = "", env_steps: int = 0, *, data: Any = None, **more: Any) -> None:
         """Write one event to the metrics file and pass it to every observer."""
@@ -54,6 +63,11 @@ class Observers:
             observer.send(event)
 
 
+def _with_keyword(function: Callable[[Event], None]) -> Callable[..., None]:
+    """Return a function that is called as a hook is, by keyword."""
+    return lambda event: function(event)
+
+
 class _Observer:
     """One observer: a queue of events, and a thread that passes them to its hook in order.
 
@@ -64,7 +78,7 @@ class _Observer:
         self.name, self.hook = name, hook
         self.events: queue.Queue[Event | None] = queue.Queue(_WAITING)
         self.patience_s = PATIENCE_S
-        self.dropped = threading.Event()
+        self.dropped, self.stopped = threading.Event(), threading.Event()
         self.thread = threading.Thread(target=self._work, name=f'observer "{name}"', daemon=True)
 
     def send(self, event: Event | None) -> None:
@@ -99,6 +113,12 @@ class _Observer:
                 return
             try:
                 self.hook(event=event)
+            except StopTraining as stop:
+                if not self.stopped.is_set():
+                    log.warning(
+                        'observer "%s" ends the training run: %s', self.name, printable(stop) or "no reason given"
+                    )
+                self.stopped.set()
             except BaseException as error:  # SystemExit too: an observer does not end the run
                 self._drop(f"raised {exception_text(error)}")
 

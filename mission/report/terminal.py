@@ -19,8 +19,8 @@ from mission.report.summary import MissionSummary, PhaseSummary
 from mission.statistics import PairedMean
 
 
-class _Printer:
-    """Prints to the stream of the results."""
+class Printer:
+    """Prints tables and lines to the stream of the results."""
 
     def __init__(self, stream: TextIO) -> None:
         self.console = Console(file=stream, width=None if stream.isatty() else 120)
@@ -41,7 +41,7 @@ class _Printer:
 
 def print_summary(report: MissionSummary, stream: TextIO) -> None:
     """Print success by phase with intervals, mean returns, failures by cause, and the worst value of each limit."""
-    printer = _Printer(stream)
+    printer = Printer(stream)
     columns = ["phase", "entered", "succeeded", "rate given alive", "95 % interval", "failed by", "duration p50"]
     rewarded = report.returns.mean is not None
     printer.table(
@@ -92,7 +92,7 @@ def _number(value: float | None) -> str:
 
 def print_comparison(result: Comparison, stream: TextIO) -> None:
     """Print the paired success and return of the mission and of each phase, failures by cause, and the last end."""
-    printer = _Printer(stream)
+    printer = Printer(stream)
     title = (
         f"{result.second.name} compared with {result.first.name}: {result.flights:,} flights each, seed {result.seed}"
     )

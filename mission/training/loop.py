@@ -22,6 +22,7 @@ from mission.flight.trees import count
 from mission.machine.devices import replicate
 from mission.missionfile.gate import GateVerdict, gate_verdict
 from mission.missionfile.phases import TrainedPhase
+from mission.statistics import distribution
 from mission.storage.records import EvaluationRecord, RunProgress
 from mission.training.bank import TerminalBank
 from mission.training.checks import check_causes, check_flights, check_metrics, check_networks, check_states
@@ -149,7 +150,9 @@ def evaluate(run: Run, emit: Callable[..., None]) -> None:
         "Evaluation/Return": returned,
         "Evaluation/Best": progress.evaluation.success,
     }
-    emit("evaluation", env_steps=progress.env_steps, scalars=scalars, data={"failures": list(verdict.failures)})
+    channels = {name: distribution(values[result.success]).mean for name, values in result.telemetry.items()}
+    data = {"failures": list(verdict.failures), "channels": channels}
+    emit("evaluation", env_steps=progress.env_steps, scalars=scalars, data=data)
     if gate is not None and gate.stop and passed and fly_gate(run, emit).passed:
         progress.finished = "gate"
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from mission.errors import InputError
+from mission.hooks import Event
 from mission.machine.devices import configure
 from mission.missionfile.models import MissionFile
 from mission.missionfile.phases import Phase, TrainedPhase
@@ -33,6 +34,7 @@ def train_mission(
     allow_local_plugins: bool = False,
     checkpoint_every_s: float = 30.0,
     baseline_flights: int | None = None,
+    observers: Mapping[str, Callable[[Event], None]] | None = None,
 ) -> tuple[TrainingSummary, ...]:
     """Train every phase in order, each from the states in which the previous one ended; resume stored phases.
 
@@ -49,6 +51,7 @@ def train_mission(
       checkpoint_every_s: seconds between training checkpoints.
       baseline_flights: number of flights that record the baseline of `mission recertify` once all phases are done; 0:
         none, None: `mission.training.baseline.BASELINE_FLIGHTS`.
+      observers: functions that receive each event, by name, besides the observers of the mission file.
 
     Raises:
       MissionError: wrong input (2), gate missed or non-finite (1), not writable or an unknown format (3), interrupted
@@ -62,22 +65,22 @@ def train_mission(
     root = _mission_folder(checkpoints, mission)
     seed = mission.seed if seed is None else seed
     runs = _run_folder(log_dir, checkpoints)
-    with folder_lock(root), Observers(mission, runs) as observers, interruptible() as stop:
+    with folder_lock(root), Observers(mission, runs, observers) as sent, interruptible() as stop:
         trainer = Trainer(
             mission=mission,
             phases=phases,
             root=root,
             seed=seed,
-            observers=observers,
+            observers=sent,
             stop=stop,
             init=dict(init or {}),
             checkpoint_every_s=checkpoint_every_s,
         )
         names = [phase.name for phase in phases]
-        observers.emit("mission_start", data={"phases": names, "checkpoints": str(root), "seed": seed})
+        sent.emit("mission_start", data={"phases": names, "checkpoints": str(root), "seed": seed})
         summaries = trainer.train_all(chosen, fresh)
-        baseline.record_baseline(mission, phases, root=root, seed=seed, flights=flights, observers=observers, stop=stop)
-        observers.emit("mission_end", data={"records": [summary.model_dump(mode="json") for summary in summaries]})
+        baseline.record_baseline(mission, phases, root=root, seed=seed, flights=flights, observers=sent, stop=stop)
+        sent.emit("mission_end", data={"records": [summary.model_dump(mode="json") for summary in summaries]})
     return tuple(summaries)
 
 

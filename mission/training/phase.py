@@ -40,10 +40,13 @@ log = logging.getLogger("mission")
 
 
 class TrainingSummary(StrictModel):
-    """The result of one phase of a training run; `success` and `returns` (the mean) are those of its bank's flights."""
+    """The result of one phase of a training run; `success` and `returns` (the mean) are those of its bank's flights.
+
+    A phase that an observer stopped has neither; it is the last one of its run.
+    """
 
     name: str
-    status: str  # "trained", "already trained", "flown by its guide"
+    status: str  # "trained", "already trained", "flown by its guide", 'stopped by observer "NAME"'
     env_steps: int
     success: float | None
     returns: float | None
@@ -76,7 +79,12 @@ class Trainer:
         for k in chosen if fresh else ():
             self._folder(k).clear()
         remedy = "the same command resumes from there" + (", without --fresh" if fresh else "")
-        return [self._train(k, finished[k], initial[k], banks.get(k), remedy) for k in chosen]
+        summaries: list[TrainingSummary] = []
+        for k in chosen:
+            summaries.append(self._train(k, finished[k], initial[k], banks.get(k), remedy))
+            if not self._folder(k).done:
+                break  # an observer has stopped the run
+        return summaries
 
     def _check(self, index: int, fresh: bool) -> PolicyRecord | None:
         """Check the folder of a phase and change nothing; return the record of its policy if the phase is finished."""
@@ -120,6 +128,8 @@ class Trainer:
                 gate=stored.gate,
                 seconds=0.0,
             )
+        if self.observers.stopped_by is not None:
+            return self._stopped(phase, 0, began)
         if upstream is not None:
             warn_of_repeated_starts(self.phases[index - 1 : index + 1])
         ending = _Ending(self, index, folder, upstream, name_key(jax.random.key(self.seed), phase.name))
@@ -131,15 +141,33 @@ class Trainer:
         self.observers.emit("phase_start", phase.name, started, data=data)
         if run is not None:
             emit = lambda kind, env_steps, **more: self.observers.emit(kind, phase.name, env_steps, **more)  # noqa: E731
-            train_phase(run, emit, lambda r: self.save(folder, r, made), self.stop, self.checkpoint_every_s)
+            train_phase(run, emit, lambda r: self.save(folder, r, made), self._must_stop, self.checkpoint_every_s)
         if self.stop():
             at = f" at vehicle step {run.progress.env_steps}; state saved in {folder.training}" if run else ""
             raise Interrupted(
                 f'phase "{phase.name}"', expected="to run to its end", found=f"a signal{at}", remedy=remedy
             )
+        if run is not None and not run.progress.finished:
+            return self._stopped(phase, run.progress.env_steps, began)
         summary = ending.finish(run, made, began)
         self.observers.emit("phase_end", phase.name, summary.env_steps, data=summary.model_dump(mode="json"))
         return summary
+
+    def _must_stop(self) -> bool:
+        """Return whether a signal has arrived, or an observer has raised `StopTraining`."""
+        return self.stop() or self.observers.stopped_by is not None
+
+    def _stopped(self, phase: Phase, env_steps: int, began: float) -> TrainingSummary:
+        """Return the summary of a phase that an observer stopped, or that was not begun because of it."""
+        return TrainingSummary(
+            name=phase.name,
+            status=f'stopped by observer "{self.observers.stopped_by}"',
+            env_steps=env_steps,
+            success=None,
+            returns=None,
+            gate=None,
+            seconds=time.monotonic() - began,
+        )
 
     def _upstream(self, index: int) -> tuple[TerminalBank | None, str]:
         """Return the previous phase's bank and its content hash; (None, "start") if there is none."""

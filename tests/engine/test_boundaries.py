@@ -20,7 +20,7 @@ SOURCES = sorted(ENGINE.rglob("*.py"))
 # Families and files of the engine, from the bottom up: each imports only those before it, and itself.
 ORDER = (
     "strict", "errors", "statistics", "learner", "phase", "hooks", "machine", "missionfile", "sac", "storage",
-    "flight", "observers", "training", "report", "testing", "cli", "__main__",
+    "flight", "observers", "training", "report", "testing", "scale", "cli", "__main__",
 )  # fmt: skip
 
 
@@ -89,6 +89,11 @@ def test_the_reader_sees_imports() -> None:
 def test_only_steps_knows_orbax() -> None:
     users = {module_name(path) for path in SOURCES if any(name.split(".")[0] == "orbax" for name in imported(path))}
     assert users == {"mission.storage.steps"}
+
+
+def test_only_the_study_knows_optuna() -> None:
+    users = {module_name(path) for path in SOURCES if any(name.split(".")[0] == "optuna" for name in imported(path))}
+    assert users == {"mission.scale.study"}
 
 
 def test_replay_knows_nothing_of_the_engine() -> None:

@@ -1,0 +1,188 @@
+"""The commands that train a mission many times: sweeps, and the search for settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mission.cli.commands import app
+from mission.cli.options import File, JsonFile, Local, json_path
+from mission.cli.output import Command, results, say, write_json, write_text
+
+On = Annotated[
+    str,
+    typer.Option("--on", metavar="local|ray[:ADDRESS]", help="Where to train: on this machine, or on a Ray cluster."),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers", metavar="N", min=1, help="Processes at a time. [default: as many as there are cores for]"
+    ),
+]
+Cores = Annotated[
+    int,
+    typer.Option("--cores", metavar="N", min=1, help="Cores of each training; the number decides the last bits."),
+]
+Every = Annotated[
+    float, typer.Option("--checkpoint-every", metavar="SECONDS", min=0, help="Seconds between training checkpoints.")
+]
+Seeds = Annotated[
+    str | None,
+    typer.Option("--seeds", metavar="LIST", help="Seeds of the trainings: 0-19 or 0,3,8-10. [default: the file's]"),
+]
+Values = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE,VALUE",
+        help="Values to try, e.g. phases.burn.sac.gamma=0.99,0.995; [a, b] is one value. Repeatable.",
+    ),
+]
+Sweeps = Annotated[
+    Path | None, typer.Option("--output", metavar="DIR", help="Folder of the sweep. [default: sweeps/MISSION]")
+]
+Searches = Annotated[
+    Path | None, typer.Option("--output", metavar="DIR", help="Folder of the search. [default: searches/MISSION]")
+]
+Space = Annotated[
+    Path, typer.Option("--space", metavar="FILE", help="YAML: key -> {low, high, log, step} or {choices}.")
+]
+Trials = Annotated[
+    int, typer.Option("--trials", metavar="N", min=1, help="Trials in all, those of earlier runs included.")
+]
+Objective = Annotated[
+    str, typer.Option("--objective", metavar="success|return|CHANNEL", help="What to improve, in the evaluations.")
+]
+Direction = Annotated[
+    str | None, typer.Option("--direction", metavar="maximize|minimize", help="Of a channel, which needs one.")
+]
+PhaseName = Annotated[
+    str | None, typer.Option("--phase", metavar="NAME", help="Phase whose evaluations count. [default: the last]")
+]
+Pruner = Annotated[str, typer.Option("--pruner", metavar="median|halving|none", help="What ends a trial early.")]
+Startup = Annotated[
+    int,
+    typer.Option("--startup-trials", metavar="N", min=0, help="Trials drawn at random, before any is ended early."),
+]
+Fresh = Annotated[
+    int, typer.Option("--flights", metavar="N", min=0, help="Fresh flights of the best policies; 0: none.")
+]
+
+
+@app.command(cls=Command)
+def sweep(
+    file: File,
+    seeds: Seeds = None,
+    values: Values = None,
+    output: Sweeps = None,
+    on: On = "local",
+    workers: Workers = None,
+    cores: Cores = 1,
+    checkpoint_every: Every = 30.0,
+    json_file: JsonFile = None,
+    local: Local = False,
+) -> None:
+    """Train once for each combination of seed and values, and compare the combinations; the same command resumes.
+
+    The exit code is 1 if a training did not run to its end; a missed gate is a result.
+    """
+    from mission.scale.combinations import parse_seeds, parse_values
+
+    chosen, choices, target = _given(seeds, parse_seeds), parse_values(values or []), json_path(json_file)
+    from mission.scale.progress import trainings_bar
+    from mission.scale.summary import require_finished
+    from mission.scale.sweep import sweep as run_sweep
+    from mission.scale.tables import print_sweep
+
+    with trainings_bar("trainings") as bar:
+        summary = run_sweep(
+            file,
+            seeds=chosen,
+            values=choices,
+            output=output,
+            on=on,
+            workers=workers,
+            cores=cores,
+            allow_local_plugins=local,
+            checkpoint_every_s=checkpoint_every,
+            progress=bar,
+        )
+    if json_file != "-":
+        print_sweep(summary, results())
+        say(f"page: {summary.output}/index.html")
+    _write(summary.to_json(), json_file, target)
+    require_finished(summary)
+
+
+@app.command(cls=Command)
+def tune(
+    file: File,
+    space: Space,
+    trials: Trials,
+    objective: Objective = "success",
+    direction: Direction = None,
+    phase: PhaseName = None,
+    seeds: Seeds = None,
+    output: Searches = None,
+    on: On = "local",
+    workers: Workers = None,
+    cores: Cores = 1,
+    pruner: Pruner = "median",
+    startup_trials: Startup = 5,
+    flights: Fresh = 1000,
+    checkpoint_every: Every = 30.0,
+    json_file: JsonFile = None,
+    local: Local = False,
+) -> None:
+    """Search for the settings that train the best policy, with Optuna (extra `tune`); the same command resumes.
+
+    The best configuration is written as a mission file. The exit code is 1 if no trial is complete.
+    """
+    from mission.scale.combinations import parse_seeds
+
+    chosen, target = _given(seeds, parse_seeds), json_path(json_file)
+    from mission.scale.progress import trainings_bar
+    from mission.scale.tables import print_tuning
+    from mission.scale.tune import require_best
+    from mission.scale.tune import tune as run_search
+
+    with trainings_bar("trials") as bar:
+        summary = run_search(
+            file,
+            space=space,
+            trials=trials,
+            objective=objective,
+            direction=direction,
+            phase=phase,
+            seeds=chosen,
+            output=output,
+            on=on,
+            workers=workers,
+            cores=cores,
+            pruner=pruner,
+            startup_trials=startup_trials,
+            flights=flights,
+            allow_local_plugins=local,
+            checkpoint_every_s=checkpoint_every,
+            progress=bar,
+        )
+    if json_file != "-":
+        print_tuning(summary, results())
+    _write(summary.to_json(), json_file, target)
+    require_best(summary)
+
+
+def _given(seeds: str | None, parse: Callable[[str], tuple[int, ...]]) -> tuple[int, ...] | None:
+    """Return the seeds of the option; None if it was not given."""
+    return None if seeds is None else parse(seeds)
+
+
+def _write(text: str, json_file: str | None, target: Path | None) -> None:
+    """Write JSON where --json says; nowhere without it."""
+    if json_file == "-":
+        write_json(text)
+    elif target is not None:
+        write_text(text + "\n", target)

@@ -41,7 +41,7 @@ _SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ),
     ("Sweep and search", "Train many times; [Sweeps and searches](sweeps.md) explains both.", ("scale",)),
     ("Report", "Add sections to the page of a report.", ("report",)),
-    ("Write a phase", "What a phase plugin builds on.", ("phase", "hooks", "gate")),
+    ("Write a phase", "What a phase plugin builds on.", ("phase", "missionfile.hooks", "gate")),
     (
         "Configure the agent",
         "Settings of the learner; [Soft Actor-Critic](sac.md) explains each option.",

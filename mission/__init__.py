@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mission.errors import MissionError
-    from mission.hooks import Event, StopTraining, hookimpl
     from mission.learner import FillConfig, Learner, LearnerConfig
+    from mission.missionfile.hooks import Event, StopTraining, hookimpl
     from mission.missionfile.models import MissionFile
     from mission.missionfile.phases import Phase
     from mission.missionfile.reading import load_mission, read_text, read_yaml
@@ -35,7 +35,7 @@ _HOME = {
     "ActorConfig": "sac.config",
     "Chart": "report.charts",
     "Environment": "phase",
-    "Event": "hooks",
+    "Event": "missionfile.hooks",
     "FillConfig": "learner",
     "FlightRecords": "report.flight_records",
     "Learner": "learner",
@@ -51,7 +51,7 @@ _HOME = {
     "PhaseSummary": "report.summary",
     "SacConfig": "sac.config",
     "Section": "report.flight_records",
-    "StopTraining": "hooks",
+    "StopTraining": "missionfile.hooks",
     "SweepSummary": "scale.summary",
     "TrainingSummary": "training.phase",
     "TuneSummary": "scale.tune",
@@ -59,7 +59,7 @@ _HOME = {
     "escape": "report.markup",
     "fly_mission": "report.fly",
     "histogram": "report.charts",
-    "hookimpl": "hooks",
+    "hookimpl": "missionfile.hooks",
     "load_mission": "missionfile.reading",
     "read_text": "missionfile.reading",
     "read_yaml": "missionfile.reading",

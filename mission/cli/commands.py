@@ -61,7 +61,7 @@ def options(
 @app.command(cls=Command)
 def plugins(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """List the installed phase plugins, observers and missions from their metadata; none is imported."""
-    from mission.hooks import MISSION_GROUP, OBSERVER_GROUP, PHASE_GROUP
+    from mission.missionfile.hooks import MISSION_GROUP, OBSERVER_GROUP, PHASE_GROUP
     from mission.missionfile.named import list_missions
     from mission.missionfile.plugins import list_plugins
 

@@ -7,7 +7,7 @@ import traceback
 from pathlib import Path
 
 from mission.errors import MachineError, MissionError, PluginError
-from mission.hooks import OBSERVER_GROUP, PHASE_GROUP
+from mission.missionfile.hooks import OBSERVER_GROUP, PHASE_GROUP
 from mission.missionfile.plugins import LOCAL_PREFIX, list_plugins
 
 _NO_MEMORY = ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory", "bad_alloc")  # JAX has no class for it

@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 
 from mission.errors import InputError
-from mission.hooks import MISSION_GROUP
+from mission.missionfile.hooks import MISSION_GROUP
 from mission.missionfile.plugins import Listing, list_plugins, normalise
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import pluggy
 
 from mission.errors import InputError, PluginError, run_plugin_code
-from mission.hooks import OBSERVER_GROUP, PHASE_GROUP, PROJECT, ObserverHooks
+from mission.missionfile.hooks import OBSERVER_GROUP, PHASE_GROUP, PROJECT, ObserverHooks
 from mission.missionfile.sources import Sources, may_be_beside, module_file, module_sources
 
 log = logging.getLogger("mission")

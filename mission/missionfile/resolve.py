@@ -13,11 +13,11 @@ from pydantic import BaseModel, JsonValue, ValidationError
 from pydantic_core import to_jsonable_python
 
 from mission.errors import InputError, MissionError, PluginError, exception_text, run_plugin_code
-from mission.hooks import PhaseHooks
 from mission.learner import LEARNERS, LearnerConfig, learner_name
 from mission.machine.kept import file_hash, remembered
 from mission.machine.stages import tell
 from mission.missionfile.contract import Shapes, check_contract, check_links
+from mission.missionfile.hooks import PhaseHooks
 from mission.missionfile.models import Location, MissionFile, PhaseEntry
 from mission.missionfile.phases import Phase, PhaseConfiguration, TrainedPhase
 from mission.missionfile.plugins import (

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mission.errors import exception_text, printable
-from mission.hooks import Event, StopTraining
+from mission.missionfile.hooks import Event, StopTraining
 from mission.missionfile.models import MissionFile
 from mission.missionfile.plugins import load_observer
 from mission.observers.metrics import KINDS, append_metrics

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mission.errors import machine_errors
-from mission.hooks import Event
+from mission.missionfile.hooks import Event
 
 KINDS = ("chunk", "evaluation", "warm_up", "gate")
 _GATE = ("passed", "count", "flights", "low", "high", "failures", "starts", "looks")

@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from mission.errors import printable
-from mission.hooks import Event, hookimpl
 from mission.machine.stages import watch
 from mission.missionfile.gate import counted
+from mission.missionfile.hooks import Event, hookimpl
 
 _PLAIN_EVERY_S = 5.0
 _COUNTED = ("count", "flights", "starts", "looks")  # of the event of a gate

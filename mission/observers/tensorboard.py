@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mission.hooks import Event, hookimpl
+from mission.missionfile.hooks import Event, hookimpl
 
 _FLUSH_EVERY_S = 5.0
 _POSITIVE = 1e-12 * 1.1 ** np.arange(774)  # up to 1e20, the edges of TensorFlow's own histograms

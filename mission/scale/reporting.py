@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from mission.hooks import Event, StopTraining
+from mission.missionfile.hooks import Event, StopTraining
 from mission.scale.jobs import TrialReport, read_training
 from mission.scale.study import Study
 from mission.storage.stored import json_mapping

@@ -9,9 +9,9 @@ from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 
 from mission.errors import GateError, MachineError
-from mission.hooks import Event
 from mission.machine.devices import describe
 from mission.missionfile.failures import explained
+from mission.missionfile.hooks import Event
 from mission.missionfile.models import MissionFile
 from mission.missionfile.reading import load_mission
 from mission.scale.jobs import Status, Task, TrainingJob, TrainingRecord, phase_results, read_training, write_training

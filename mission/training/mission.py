@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from mission.errors import InputError
-from mission.hooks import Event
 from mission.machine.devices import configure
+from mission.missionfile.hooks import Event
 from mission.missionfile.models import MissionFile
 from mission.missionfile.phases import Phase, TrainedPhase
 from mission.missionfile.resolve import resolve_mission

@@ -190,7 +190,7 @@ def test_ctrl_c_outside_training_says_what_it_leaves(tmp_path):
 
 
 def test_progress_shows_every_figure_and_plain_lines_where_there_is_no_terminal(capsys):
-    from mission.hooks import Event
+    from mission.missionfile.hooks import Event
     from mission.observers import progress
 
     def send(kind, env_steps=0, **more):

@@ -20,10 +20,10 @@ from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator
 from safetensors.numpy import load, load_file
 
 from mission import ActorConfig, SacConfig, fly_mission, load_mission, resolve_mission, train_mission
-from mission.hooks import PHASE_GROUP
 from mission.learner import build_learner
 from mission.machine.devices import describe
 from mission.missionfile.changes import model_change, parameters_change
+from mission.missionfile.hooks import PHASE_GROUP
 from mission.missionfile.phases import TrainedPhase
 from mission.storage.export import DESCRIPTION, TENSORS, policy_files
 from mission.storage.steps import PhaseFolder

@@ -27,7 +27,7 @@ import mission
 from mission import Event, fly_mission, load_mission, train_mission
 from mission.cli import app
 from mission.errors import MissionError
-from mission.hooks import ObserverHooks, PhaseHooks
+from mission.missionfile.hooks import ObserverHooks, PhaseHooks
 from mission.missionfile.models import MissionFile, PhaseEntry
 from mission.missionfile.plugins import hook_caller
 from mission.missionfile.schema import mission_schema

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mission import observers as family
-from mission.hooks import Event
+from mission.missionfile.hooks import Event
 from mission.missionfile.reading import load_mission
 from mission.observers import Observers, tensorboard
 

@@ -12,8 +12,8 @@ from factory import CART, MISSION, fake_distribution, run_cli, write_mission
 
 from mission import MissionError, load_mission, resolve_mission
 from mission.errors import LinkError, PluginError
-from mission.hooks import OBSERVER_GROUP, PHASE_GROUP
 from mission.missionfile.contract import first_difference
+from mission.missionfile.hooks import OBSERVER_GROUP, PHASE_GROUP
 from mission.missionfile.plugins import find_plugin, list_plugins, load_observer
 
 

@@ -18,7 +18,7 @@ from test_records import snapshot
 
 from mission import fly_mission, load_mission, train_mission
 from mission.errors import DifferentFlightsError, InputError, Interrupted, MachineError, StaleError
-from mission.hooks import PHASE_GROUP
+from mission.missionfile.hooks import PHASE_GROUP
 from mission.storage.baseline import BASELINE, PhaseOutcomes, read_baseline, write_baseline
 from mission.storage.steps import PhaseFolder
 from mission.training.outcomes import compare_outcomes

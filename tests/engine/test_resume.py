@@ -19,8 +19,8 @@ from killing import finish, kill_once, results, start, train_command
 
 from mission import fly_mission, load_mission, train_mission
 from mission.errors import GateError, InputError, MachineError, NonFiniteError, StaleError
-from mission.hooks import PHASE_GROUP
 from mission.machine.devices import describe
+from mission.missionfile.hooks import PHASE_GROUP
 from mission.missionfile.phases import PhaseConfiguration
 from mission.storage.records import PluginRecord, RunProgress, StepRecord
 from mission.storage.steps import PhaseFolder, verify_step

@@ -12,7 +12,7 @@ from factory import CART, fake_distribution, write_mission
 
 from mission import load_mission, resolve_mission
 from mission.errors import PluginError
-from mission.hooks import PHASE_GROUP
+from mission.missionfile.hooks import PHASE_GROUP
 from mission.missionfile.sources import module_sources
 
 FILES = {

@@ -37,6 +37,14 @@ Devices = Annotated[
     int | None,
     typer.Option("--devices", metavar="N", min=1, help="Fly on at most N cores or accelerators. [default: all]"),
 ]
+On = Annotated[
+    str,
+    typer.Option(
+        "--on",
+        metavar="local|ray[:ADDRESS]",
+        help="ray: fly on workers of a Ray that starts and ends with this command, or of the cluster at ADDRESS.",
+    ),
+]
 Baseline = Annotated[
     int | None,
     typer.Option(

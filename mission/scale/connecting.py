@@ -15,6 +15,7 @@ import socket
 import subprocess
 import tempfile
 import time
+import warnings
 from collections.abc import Generator
 from typing import Any
 
@@ -40,8 +41,8 @@ def import_ray() -> Any:
 
 
 @contextlib.contextmanager
-def started(ray: Any, cores: int) -> Generator[None]:
-    """Start a Ray with a number of cores, and end it."""
+def started(ray: Any, cores: int) -> Generator[str]:
+    """Start a Ray with a number of cores, and end it; yields its folder, which is removed."""
     base = tempfile.gettempdir()
     folder = tempfile.mkdtemp(prefix="mission-ray-", dir=base if len(base) < 20 else "/tmp")  # a socket's path is short
     # removes the folder if this process ends without a word
@@ -67,7 +68,7 @@ def started(ray: Any, cores: int) -> Generator[None]:
                 found=f"one at {', '.join(sorted(addresses))}",
                 remedy="install ray 2.60, with which this is tested",
             )
-        yield
+        yield folder
     finally:
         ray.shutdown()
         _remove(folder)
@@ -112,7 +113,10 @@ def connected(ray: Any, address: str) -> Generator[None]:
 
 def _init(ray: Any, where: str, **options: Any) -> None:
     try:
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+        with warnings.catch_warnings():
+            # Ray forks to start its processes; nothing runs in a child before it becomes another program
+            warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
     except Exception as error:  # Ray raises many kinds
         raise _not_begun(where, error) from None
 

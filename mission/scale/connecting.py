@@ -44,7 +44,9 @@ def import_ray() -> Any:
 def started(ray: Any, cores: int) -> Generator[str]:
     """Start a Ray with a number of cores, and end it; yields its folder, which is removed."""
     base = tempfile.gettempdir()
-    folder = tempfile.mkdtemp(prefix="mission-ray-", dir=base if len(base) < 20 else "/tmp")  # a socket's path is short
+    folder = tempfile.mkdtemp(
+        prefix=f"mission-ray-{os.getpid()}-", dir=base if len(base) < 20 else "/tmp"
+    )  # a socket's path is short
     # removes the folder if this process ends without a word
     clean = 'read -r _ || { sleep 2; rm -rf "$0"; }'
     janitor = subprocess.Popen(["sh", "-c", clean, folder], stdin=subprocess.PIPE, start_new_session=True)

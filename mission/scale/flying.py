@@ -10,7 +10,6 @@ import functools
 import time
 import uuid
 from collections.abc import Callable, Generator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,8 +19,6 @@ from mission.flight.chain import Chain
 from mission.flight.fly import PhaseFlight
 from mission.machine.devices import configure
 from mission.machine.stages import CLUSTER, tell
-from mission.missionfile.models import MissionFile
-from mission.missionfile.phases import Phase
 from mission.report.arrays import Arrays
 from mission.report.batch_recorder import BatchRecorder
 from mission.report.tracks import TelemetryRecorder
@@ -107,9 +104,16 @@ class Prepared:
         """Unpack and resolve the mission."""
         configure()
         self._policy = job.policy
-        self._unpacked = unpack_mission(job.shipment)
-        mission, phases, folder = self._unpacked
-        self._chain = chain_of(mission, phases, job, Path(folder.name))
+        mission, phases = unpack_mission(job.shipment)
+        self._chain = Chain(
+            mission=mission,
+            phases=phases,
+            actors=job.actors,
+            flights=tuple(compile_flight(phase) for phase in phases),
+            seed=job.seed,
+            policy=job.policy,
+            root=mission.folder,  # there are no policies in it
+        )
 
     @functools.cache  # noqa: B019 (the object lives as long as its worker)
     def chain(self, policy: str) -> Chain:
@@ -121,19 +125,6 @@ class Prepared:
         """Return what flies batches for a report."""
         chain = self.chain(policy)
         return BatchRecorder(chain, TelemetryRecorder(chain) if telemetry else None, first)
-
-
-def chain_of(mission: MissionFile, phases: tuple[Phase, ...], job: Job, root: Path) -> Chain:
-    """Return the chain that a job flies; there are no policies in the folder `root`."""
-    return Chain(
-        mission=mission,
-        phases=phases,
-        actors=job.actors,
-        flights=tuple(compile_flight(phase) for phase in phases),
-        seed=job.seed,
-        policy=job.policy,
-        root=root,
-    )
 
 
 _prepared: dict[str, Prepared] = {}  # in a worker: of its job

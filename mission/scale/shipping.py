@@ -7,13 +7,14 @@ import or read, and so are the data files that the parameters of a mission name.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from mission.errors import MachineError, MissionError
+from mission.errors import MachineError, MissionError, machine_errors
 from mission.missionfile.models import MissionFile
 from mission.missionfile.phases import Phase
 from mission.missionfile.resolve import resolve_mission
@@ -57,31 +58,17 @@ def _own_files(phase: Phase) -> list[Path]:
     return [path for path in files if packages.isdisjoint(path.parents)]
 
 
-class Unpacked(NamedTuple):
-    """A mission on a worker; its files are removed with the folder."""
-
-    mission: MissionFile
-    phases: tuple[Phase, ...]
-    folder: tempfile.TemporaryDirectory[str]
-
-
-def unpack_mission(shipment: Shipment) -> Unpacked:
+def unpack_mission(shipment: Shipment) -> tuple[MissionFile, tuple[Phase, ...]]:
     """Write the files of a mission and resolve it on a worker.
 
     Raises:
       MachineError: a plugin is missing or has other sources here, or the files cannot be written.
     """
-    try:
-        folder = tempfile.TemporaryDirectory(prefix="mission-")
-        for name, content in shipment.files.items():
-            path = Path(folder.name, name)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
-        Path(folder.name, shipment.file).parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        remedy = "free space there for temporary files"
-        raise MachineError(worker_name(), expected="to write files", found=str(error), remedy=remedy) from None
-    source = dataclasses.replace(shipment.mission.source, path=Path(folder.name, shipment.file))
+    with machine_errors(worker_name(), "a folder for temporary files", "free disk space there, or set TMPDIR"):
+        folder = _folder_of(tuple(shipment.files.items()))
+        path = Path(folder.name, shipment.file)
+        path.parent.mkdir(parents=True, exist_ok=True)  # `..` in a parameter passes through it
+    source = dataclasses.replace(shipment.mission.source, path=path)
     mission = shipment.mission.model_copy().read_from(source)
     try:
         phases = resolve_mission(mission, allow_local_plugins=True)  # else it was refused where the command runs
@@ -91,7 +78,17 @@ def unpack_mission(shipment: Shipment) -> Unpacked:
         raise MachineError(worker_name(), expected=expected, found=found, remedy=_REMEDY) from None
     for expected, phase in zip(shipment.origins, phases, strict=True):
         check_origin(expected, phase.origin)
-    return Unpacked(mission, phases, folder)
+    return mission, phases
+
+
+@functools.cache  # a worker may take many missions with the same files; the folder is removed at its end
+def _folder_of(files: tuple[tuple[str, bytes], ...]) -> tempfile.TemporaryDirectory[str]:
+    folder = tempfile.TemporaryDirectory(prefix="mission-")
+    for name, content in files:
+        path = Path(folder.name, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return folder
 
 
 def check_origin(expected: PluginOrigin, found: PluginOrigin) -> None:

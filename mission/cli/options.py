@@ -37,6 +37,15 @@ Devices = Annotated[
     int | None,
     typer.Option("--devices", metavar="N", min=1, help="Fly on at most N cores or accelerators. [default: all]"),
 ]
+FirstFlight = Annotated[
+    int,
+    typer.Option(
+        "--first-flight",
+        metavar="N",
+        min=0,
+        help="Number of the first vehicle, a multiple of 1,000; `mission merge` joins such reports.",
+    ),
+]
 On = Annotated[
     str,
     typer.Option(

@@ -1,7 +1,8 @@
 """Start a Ray on this machine, or connect to a cluster that the user runs.
 
 A local Ray listens on the loopback interface only, has no dashboard and sends no usage statistics. It ends with this process,
-however that ends: the system ends its processes, and a shell that waits for this process removes its folder.
+however that ends. If it is killed, the system ends Ray's processes (two helpers notice it themselves, within a minute or so), and
+a shell that waits for this process removes the folder.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from collections.abc import Generator
 from typing import Any
 
 from mission.errors import InputError, MachineError, exception_text
+from mission.training.signals import before_end
 
 _CONNECT_S = 5.0
 _REMOVE_S = 5.0
@@ -70,7 +72,8 @@ def started(ray: Any, cores: int) -> Generator[str]:
                 found=f"one at {', '.join(sorted(addresses))}",
                 remedy="install ray 2.60, with which this is tested",
             )
-        yield folder
+        with before_end(ray.shutdown):
+            yield folder
     finally:
         ray.shutdown()
         _remove(folder)

@@ -12,6 +12,7 @@ import importlib
 import logging
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -50,6 +51,8 @@ def started(ray: Any, cores: int) -> Generator[str]:
         prefix=f"mission-ray-{os.getpid()}-", dir=base if len(base) < 20 else "/tmp"
     )  # a socket's path is short
     # removes the folder if this process ends without a word
+    # JAX warns of forks; nothing of it runs in a child of Ray's before that becomes another program
+    warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
     clean = 'read -r _ || { sleep 2; rm -rf "$0"; }'
     janitor = subprocess.Popen(["sh", "-c", clean, folder], stdin=subprocess.PIPE, start_new_session=True)
     try:
@@ -118,12 +121,22 @@ def connected(ray: Any, address: str) -> Generator[None]:
 
 def _init(ray: Any, where: str, **options: Any) -> None:
     try:
-        with warnings.catch_warnings():
-            # Ray forks to start its processes; nothing runs in a child before it becomes another program
-            warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)
+        with _own_signals():
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
     except Exception as error:  # Ray raises many kinds
         raise _not_begun(where, error) from None
+
+
+@contextlib.contextmanager
+def _own_signals() -> Generator[None]:
+    """Restore the signal handlers of this process afterwards: those of Ray print a trace of the stack."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):  # not the main thread, where Ray leaves them, too
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def _not_begun(where: str, error: Exception) -> MachineError:

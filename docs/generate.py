@@ -37,7 +37,7 @@ _SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (
         "Fly",
         "Fly a mission and read its summary.",
-        ("report.summary", "report.fly", "report.compare", "flight", "storage", "statistics"),
+        ("report.summary", "report.merging", "report.compare", "scale", "flight", "storage", "statistics"),
     ),
     ("Sweep and search", "Train many times; [Sweeps and searches](sweeps.md) explains both.", ("scale",)),
     ("Report", "Add sections to the page of a report.", ("report",)),

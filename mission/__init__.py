@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     from mission.phase import Environment, Limit, Outcome, PhaseSpec
     from mission.report.charts import Chart, histogram, time_chart
     from mission.report.flight_records import FlightRecords, Section
-    from mission.report.fly import fly_mission
     from mission.report.markup import escape
+    from mission.report.merging import merge_reports
     from mission.report.summary import MissionSummary, PhaseSummary
     from mission.sac.config import ActorConfig, NetworkConfig, SacConfig, WarmUpConfig
+    from mission.scale.fly import fly_mission
     from mission.scale.summary import SweepSummary
     from mission.scale.sweep import sweep
     from mission.scale.tune import TuneSummary, tune
@@ -57,10 +58,11 @@ _HOME = {
     "TuneSummary": "scale.tune",
     "WarmUpConfig": "sac.config",
     "escape": "report.markup",
-    "fly_mission": "report.fly",
+    "fly_mission": "scale.fly",
     "histogram": "report.charts",
     "hookimpl": "missionfile.hooks",
     "load_mission": "missionfile.reading",
+    "merge_reports": "report.merging",
     "read_text": "missionfile.reading",
     "read_yaml": "missionfile.reading",
     "resolve_mission": "missionfile.resolve",
@@ -100,6 +102,7 @@ __all__ = [
     "histogram",
     "hookimpl",
     "load_mission",
+    "merge_reports",
     "read_text",
     "read_yaml",
     "resolve_mission",

@@ -13,8 +13,10 @@ from mission.cli.options import (
     Checkpoints,
     Devices,
     File,
+    FirstFlight,
     JsonFile,
     Local,
+    On,
     Policy,
     ReportDir,
     Seed,
@@ -183,6 +185,8 @@ def fly(
     json_file: JsonFile = None,
     report_dir: ReportDir = None,
     devices: Devices = None,
+    first_flight: FirstFlight = 0,
+    on: On = "local",
     overrides: Set = None,
     local: Local = False,
 ) -> None:
@@ -197,7 +201,7 @@ def fly(
     apply_only(reads, "with --policy agent or --report; a guide needs no policy", {"--checkpoints": checkpoints})
     mission = load_mission(file, overrides or [])
     output = json_path(json_file)
-    from mission.report.fly import fly_mission
+    from mission.scale.fly import fly_mission
 
     with flight_bar(flights) as bar:
         summary = fly_mission(
@@ -212,6 +216,8 @@ def fly(
             allow_local_plugins=local,
             progress=bar,
             devices=devices,
+            first_flight=first_flight,
+            on=on,
         )
     if json_file == "-":
         write_json(summary.to_json())
@@ -223,6 +229,19 @@ def fly(
         write_text(summary.to_json() + "\n", output)
     if report_dir is not None:
         say(f"report: {report_dir / 'index.html'}")
+
+
+@app.command(cls=Command)
+def merge(
+    folders: Annotated[list[Path], typer.Argument(help="Report folders, in any order.")],
+    report_dir: Annotated[Path, typer.Option("--report", metavar="DIR", help="Folder of the joined report.")],
+) -> None:
+    """Join reports of one mission whose flight numbers follow each other (`mission fly --first-flight`)."""
+    from mission.report.merging import merge_reports
+    from mission.report.terminal import print_summary
+
+    print_summary(merge_reports(folders, report_dir), results())
+    say(f"report: {report_dir / 'index.html'}")
 
 
 @app.command(cls=Command)

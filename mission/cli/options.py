@@ -37,6 +37,23 @@ Devices = Annotated[
     int | None,
     typer.Option("--devices", metavar="N", min=1, help="Fly on at most N cores or accelerators. [default: all]"),
 ]
+FirstFlight = Annotated[
+    int,
+    typer.Option(
+        "--first-flight",
+        metavar="N",
+        min=0,
+        help="Number of the first vehicle, a multiple of 1,000; `mission merge` joins such reports.",
+    ),
+]
+On = Annotated[
+    str,
+    typer.Option(
+        "--on",
+        metavar="local|ray[:ADDRESS]",
+        help="ray: fly on workers of a Ray that starts and ends with this command, or of the cluster at ADDRESS.",
+    ),
+]
 Baseline = Annotated[
     int | None,
     typer.Option(

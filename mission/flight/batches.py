@@ -74,10 +74,10 @@ def _flight_like(phase: Phase, params: Any, handoff: Any, keys: Any, alive: Any)
     return PhaseFlight(phase.leaves, 0, 0, 0, 0, 0, dict.fromkeys(phase.channels, 0), limits, limits)
 
 
-def batches(total: int) -> Iterator[np.ndarray]:
-    """Yield flight numbers, 1,000 at a time."""
-    for first in range(0, total, BATCH):
-        yield np.arange(first, min(first + BATCH, total))
+def batches(total: int, first: int = 0) -> Iterator[np.ndarray]:
+    """Yield the numbers of `total` flights from number `first` on, 1,000 at a time."""
+    for begin in range(first, first + total, BATCH):
+        yield np.arange(begin, min(begin + BATCH, first + total))
 
 
 def to_host(tree: Any) -> Any:
@@ -179,6 +179,7 @@ def fly_batches(
     until: float | None,
     fly: Callable[[np.ndarray], list[PhaseFlight]],
     progress: Callable[[int, int], None] | None = None,
+    first: int = 0,
 ) -> list[PhaseFlight]:
     """Fly batch after batch, up to `flights`, or until the success interval is narrow enough.
 
@@ -189,10 +190,11 @@ def fly_batches(
       until: half-width of the 95 % Wilson interval of the whole chain's success at which to stop.
       fly: flies the flights whose numbers it is given; returns one record per phase.
       progress: called with (flights done, flights).
+      first: number of the first flight.
     """
     parts: list[list[PhaseFlight]] = []
     succeeded = flown = 0
-    for numbers in batches(flights):
+    for numbers in batches(flights, first):
         parts.append(fly(numbers))
         succeeded, flown = succeeded + int(parts[-1][-1].success.sum()), flown + len(numbers)
         if progress is not None:
@@ -208,7 +210,7 @@ def concatenate(*leaves: Any) -> Any:
     return jnp.concatenate(leaves) if is_key(leaves[0]) else np.concatenate(leaves)
 
 
-def loss_causes(phase: Phase, result: PhaseFlight, entered: np.ndarray) -> dict[str, int]:
+def loss_causes(causes: Sequence[str], result: PhaseFlight, entered: np.ndarray) -> dict[str, int]:
     """Return the number of failures by cause among the flights that entered; every cause is listed."""
     lost = entered & ~result.success
-    return {cause: int((lost & (result.cause == i)).sum()) for i, cause in enumerate(phase.causes) if i > 0}
+    return {cause: int((lost & (result.cause == i)).sum()) for i, cause in enumerate(causes) if i > 0}

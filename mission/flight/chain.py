@@ -41,6 +41,7 @@ from mission.missionfile.resolve import digest, resolve_mission
 from mission.storage.policies import find_policies, stored_actor
 from mission.storage.steps import PhaseFolder, content_hash
 
+MOST_FLIGHTS = 1 << 32  # keys are folded from 32 bits
 # (phase index, handoff [N, ...], keys [N], alive bool [N]) -> the flights of that phase
 FlyOne = Callable[[int, Any, Any, np.ndarray], PhaseFlight]
 
@@ -173,8 +174,15 @@ def prepare_chain(
     )
 
 
-def check_flights(flights: int, until: float | None) -> None:
+def check_flights(flights: int, until: float | None, first: int = 0) -> None:
     """Reject numbers of flights and widths of intervals that cannot be flown."""
+    if first < 0 or first % BATCH or first + flights > MOST_FLIGHTS:
+        raise InputError(
+            "--first-flight",
+            expected=f"a multiple of {BATCH:,}, with flight numbers below 2^32: flights are flown in batches of {BATCH:,}",
+            found=f"{first}, with {flights} flights",
+            remedy=f"begin at {max(0, min(first, MOST_FLIGHTS - flights)) // BATCH * BATCH}, for example",
+        )
     if flights < 1:
         raise InputError("--flights", expected="at least 1", found=str(flights), remedy="fly at least one")
     if until is not None and not 0.0 < until < 1.0:

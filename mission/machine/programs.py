@@ -29,8 +29,9 @@ from mission.machine.kept import library_identity, program_folder, read_entry, w
 from mission.machine.stages import tell
 
 log = logging.getLogger("mission")
-# Settings of JAX that say where or whether something is written, or how many devices there are, not what one computes.
-_SILENT = ("num_cpu_devices", "cache", "dump", "log", "profiler", "traceback", "path", "debug")
+# Settings of JAX that say where or whether something is written, or which devices there are; a program runs on one of them,
+# which is part of its identity.
+_SILENT = ("cache", "dump", "log", "profiler", "traceback", "path", "debug", "num_cpu_devices", "jax_platforms")
 
 
 class Program:

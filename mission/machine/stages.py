@@ -1,11 +1,15 @@
-"""What happens to a phase before and while it flies, for displays: checking, tracing, compiling, reading, flying."""
+"""What happens to a phase before and while it flies, for displays: checking, tracing, compiling, reading, flying.
+
+Workers of a cluster have a stage, too: how far they are, and what they cost.
+"""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Generator
 
-Listener = Callable[[str, str], None]  # (name of the phase, stage)
+Listener = Callable[[str, str], None]  # (name of the phase, or CLUSTER; stage)
+CLUSTER = "Ray"  # no phase can have this name
 _listeners: list[Listener] = []
 
 
@@ -20,6 +24,6 @@ def watch(listener: Listener) -> Generator[None]:
 
 
 def tell(phase: str, stage: str) -> None:
-    """Report the stage of a phase."""
+    """Report the stage of a phase, or of the workers of a cluster."""
     for listener in tuple(_listeners):
         listener(phase, stage)

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from mission.errors import printable
-from mission.machine.stages import watch
+from mission.machine.stages import CLUSTER, watch
 from mission.missionfile.gate import counted
 from mission.missionfile.hooks import Event, hookimpl
 
@@ -102,22 +102,26 @@ def mission_event(event: Event) -> None:
 def flight_bar(flights: int | None = None) -> Generator[Callable[[int, int], None]]:
     """Yield a progress callback for flights, on standard error; silent if that is not a terminal.
 
-    A line for each phase shows what happens to it: checking, tracing, compiling, flying.
+    A line for each phase shows what happens to it: checking, tracing, compiling, flying. What the workers of a cluster did
+    and cost is printed at the end, to a terminal or not.
 
     Args:
       flights: their number, if it is known before the first call.
     """
     columns = TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[text]}")
-    console, lines = Console(stderr=True), {}
+    console, lines, stages = Console(stderr=True), {}, {}
     with Progress(
         *columns, TimeElapsedColumn(), console=console, transient=True, disable=not sys.stderr.isatty()
     ) as bar:
         whole = bar.add_task("flights", total=flights, text="starting")
 
         def show(phase: str, stage: str) -> None:
+            stages[phase] = stage
             if phase not in lines:
                 lines[phase] = bar.add_task(printable(phase), total=None, text=stage)
             bar.update(lines[phase], text=stage)
 
         with watch(show):
             yield lambda done, total: bar.update(whole, completed=done, total=total, text=f"{done:,} of {total:,}")
+    if CLUSTER in stages:
+        print(f"{CLUSTER}: {stages[CLUSTER]}", file=sys.stderr)

@@ -41,7 +41,7 @@ def pack_flight(phase: Phase, result: PhaseFlight, prefix: str) -> Arrays:
     return {f"{prefix}/{phase.name}/{name}": np.asarray(values) for name, values in fields.items()}
 
 
-def unpack_flight(phase: Phase, arrays: Arrays, prefix: str) -> PhaseFlight:
+def unpack_flight(phase: Phase | PhaseHeader, arrays: Arrays, prefix: str) -> PhaseFlight:
     """Return N flights of one phase from arrays; the hand-over is not stored and stays empty."""
     get = {name: arrays[f"{prefix}/{phase.name}/{name}"] for name in (*_FIELDS, "steps")}
     return PhaseFlight(

@@ -19,11 +19,11 @@ def choose_flights(flights: Flights) -> list[tuple[int, Role]]:
     """Return (number, role) of the flights to keep, in the order of the page.
 
     They are the `ordinary_flights` of the first 1,000, and the first two `lost` flights of each phase and cause, at
-    most eight of these.
+    most eight of these. So each flight that is chosen among those of joined reports was chosen in one of them.
     """
     chosen = ordinary_flights(flights)
-    lost: list[tuple[int, Role]] = [(number, "lost") for number in lost_flights(flights) if number not in dict(chosen)]
-    return chosen + lost[:MOST_LOST]
+    lost = lost_flights(flights)[:MOST_LOST]
+    return chosen + [(number, "lost") for number in lost if number not in dict(chosen)]
 
 
 def ordinary_flights(flights: Flights) -> list[tuple[int, Role]]:

@@ -163,7 +163,7 @@ def _phase_flights(chain: Chain, results: list[PhaseFlight]) -> dict[str, _Phase
     entered, sides = np.ones_like(results[0].success), {}
     for phase, flight in zip(chain.phases, results, strict=True):
         sides[phase.name] = _PhaseSide(
-            entered, flight, phase_returns(phase, flight), loss_causes(phase, flight, entered)
+            entered, flight, phase_returns(phase, flight), loss_causes(phase.causes, flight, entered)
         )
         entered = flight.success
     return sides

@@ -42,7 +42,8 @@ def check_fits(header: ReportHeader, arrays: Arrays) -> None:
     for shift in header.handovers:
         _require(shift.phase in phases and shift.channel in phases[shift.phase].channels, "channels of hand-overs")
     numbers = [flight.number for flight in header.chosen]
-    _require(len(set(numbers)) == len(numbers) and max(numbers, default=0) < header.report.flights, "chosen flights")
+    known = range(header.first_flight, header.first_flight + header.report.flights)
+    _require(len(set(numbers)) == len(numbers) and all(number in known for number in numbers), "chosen flights")
     for number in numbers:
         for phase in header.phases:
             _check_track(phase, arrays, f"flight/{number}/{phase.name}")

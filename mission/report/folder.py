@@ -179,6 +179,10 @@ class UnfinishedReport:
             log.warning("%s is damaged (%s): its batches are flown again", path, error)
             return None
 
+    def has(self, name: str) -> bool:
+        """Return whether a batch of this name is stored, in whatever condition."""
+        return (self.folder / f"{name}.npz").is_file()
+
     def get(self, name: str) -> Arrays | None:
         """Return the arrays of a stored batch; None if it is missing, and None with a warning if it cannot be used."""
         path = self.folder / f"{name}.npz"

@@ -18,7 +18,8 @@ from mission.statistics import Distribution
 from mission.storage.stored import check_format, seal
 from mission.strict import Fraction01, Natural, StrictModel
 
-OLDEST, FORMAT = 2, 3  # of the header, of the arrays, and of the batches of an unfinished report
+OLDEST, FORMAT = 2, 4  # of the header and of the arrays
+KEY_FORMAT = 3  # of the batches of an unfinished report
 KIND = "mission report"
 Role = Literal["nominal", "median", "worst", "lost"]
 
@@ -27,7 +28,7 @@ class PhaseHeader(StrictModel):
     """One phase of a flown mission: its plugin, who flew it, and the names of what its arrays hold.
 
     `params` are the plugin's validated parameters as JSON; `causes[0]` names the success; `benchmark` is the
-    measurement that a script stored beside the phase's policy.
+    measurement that a script stored beside the phase's policy; `control_period_s` is unknown before format 4.
     """
 
     name: str
@@ -41,6 +42,7 @@ class PhaseHeader(StrictModel):
     channels: tuple[str, ...]
     limits: tuple[Limit, ...]
     benchmark: Benchmark | None
+    control_period_s: float | None = None
 
 
 class Provenance(Machine):
@@ -89,15 +91,16 @@ class ChannelShift(StrictModel):
 class ReportHeader(StrictModel):
     """The summary of a report: `report` is that of the flights, `guide` that of the guides on the same seeds.
 
-    `starts` describes what each phase but the first was trained from; `flights_sha256` is the hash of
+    `first_flight` is the number of the first flight; `starts` describes what each phase but the first was trained from; `flights_sha256` is the hash of
     `flights.npz`, `sha256` the seal of all other fields (`mission.storage.stored.seal`; format 2 had none).
     """
 
     kind: Literal["mission report"] = KIND
-    format: Literal[3] = FORMAT
+    format: Literal[4] = FORMAT
     mission: str
     report: MissionSummary
     guide: MissionSummary | None
+    first_flight: Natural
     phases: Annotated[tuple[PhaseHeader, ...], Field(min_length=1)]
     provenance: Provenance
     starts: dict[str, str]
@@ -119,7 +122,7 @@ class UnfinishedKey(StrictModel):
     `actors` holds the hash of each phase's policy (None: the guide flies), `plugins` that of each phase's source.
     """
 
-    format: Literal[3] = FORMAT
+    format: Literal[3] = KEY_FORMAT
     mission: str
     digest: str
     seed: int
@@ -132,21 +135,30 @@ class UnfinishedKey(StrictModel):
 def upgrade(data: dict[str, Any], where: str) -> dict[str, Any]:
     """Return the data of a header or of a key in the current format.
 
-    Format 2 is that of mission 0.1; there is no older one. Its summaries lack returns.
+    Format 2 is that of mission 0.1; there is no older one. Its summaries lack returns. Reports of format 3 begin with
+    flight 0.
 
     Raises:
       FormatError: the format is unknown.
+      ValueError: the hash of the summary is missing or wrong.
     """
-    provenance = data.get("provenance")
+    provenance, header = data.get("provenance"), data.get("kind") == KIND
     engine = (provenance if isinstance(provenance, dict) else data).get("engine")
-    if check_format(data, where, OLDEST, FORMAT, engine, "write a new report into another folder") == FORMAT:
-        if data.get("kind") == KIND and not data.get("sha256"):
-            raise ValueError("sha256: Field required")
+    newest = FORMAT if header else KEY_FORMAT
+    found = check_format(data, where, OLDEST, newest, engine, "write a new report into another folder")
+    if header and found > 2 and not data.get("sha256"):
+        raise ValueError("sha256: Field required")
+    if found == newest:
         return data
-    return {
+    if found == 3:  # only headers
+        if data["sha256"] != seal({name: value for name, value in data.items() if name != "sha256"}):
+            raise ValueError("the hash of the summary: does not fit")
+        return data | {"format": FORMAT, "first_flight": 0, "sha256": ""}
+    upgraded = {
         name: _with_returns(value) if name in ("report", "guide") and isinstance(value, dict) else value
         for name, value in data.items()
-    } | {"format": FORMAT}
+    }
+    return upgraded | ({"format": FORMAT, "first_flight": 0} if header else {"format": KEY_FORMAT})
 
 
 def _with_returns(summary: dict[str, Any]) -> dict[str, Any]:

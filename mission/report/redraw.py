@@ -11,7 +11,7 @@ from mission.missionfile.changes import parameters_change
 from mission.missionfile.models import MissionFile
 from mission.missionfile.phases import Phase
 from mission.missionfile.resolve import load_installed, resolve_mission
-from mission.report.arrays import records_from
+from mission.report.arrays import Arrays, records_from
 from mission.report.fits import check_fits
 from mission.report.flight_records import FlightRecords
 from mission.report.folder import PAGE, read_arrays, read_header, write_page
@@ -22,8 +22,8 @@ from mission.storage.protection import refuse_read_only
 log = logging.getLogger("mission")
 
 
-def read_records(folder: Path) -> tuple[ReportHeader, FlightRecords]:
-    """Return the header and the records of a report folder.
+def read_report(folder: Path) -> tuple[ReportHeader, Arrays]:
+    """Return the header and the arrays of a report folder, which fit each other.
 
     Raises:
       InputError: it is not a report, or it is damaged.
@@ -33,7 +33,6 @@ def read_records(folder: Path) -> tuple[ReportHeader, FlightRecords]:
     arrays = read_arrays(folder, header)
     try:
         check_fits(header, arrays)
-        return header, records_from(header, arrays)
     except (KeyError, TypeError, IndexError, ValueError) as error:
         raise InputError(
             str(folder),
@@ -41,6 +40,13 @@ def read_records(folder: Path) -> tuple[ReportHeader, FlightRecords]:
             found=exception_text(error),
             remedy="write the report again with `mission fly FILE --report DIR`",
         ) from None
+    return header, arrays
+
+
+def read_records(folder: Path) -> tuple[ReportHeader, FlightRecords]:
+    """Return the header and the records of a report folder; errors are those of `read_report`."""
+    header, arrays = read_report(folder)
+    return header, records_from(header, arrays)
 
 
 def report_again(folder: Path, mission: MissionFile | None = None, *, allow_local_plugins: bool = False) -> Path:
@@ -62,7 +68,7 @@ def report_again(folder: Path, mission: MissionFile | None = None, *, allow_loca
     refuse_read_only(folder, "report folder")
     header, records = read_records(folder)
     if mission is None:
-        reports = {phase.name: _installed_report(phase) for phase in header.phases}
+        reports = {phase.name: installed_report(phase) for phase in header.phases}
     else:
         phases = resolve_mission(mission, allow_local_plugins=allow_local_plugins)
         _check_mission(folder, header, mission, phases)
@@ -73,10 +79,12 @@ def report_again(folder: Path, mission: MissionFile | None = None, *, allow_loca
     return folder / PAGE
 
 
-def _installed_report(phase: PhaseHeader) -> PluginReport | None:
+def installed_report(phase: PhaseHeader) -> PluginReport | None:
     """Return what the plugin that flew a phase adds to the page; None, with a warning, if it is not installed."""
     if phase.distribution == "local file":
-        log.warning('phase "%s" was flown by a local file: pass --mission FILE to draw its sections', phase.name)
+        log.warning(
+            'phase "%s" was flown by a local file: `mission report DIR --mission FILE` draws its sections', phase.name
+        )
         return None
     try:
         return load_installed(f"{phase.distribution}:{phase.plugin}", f'phase "{phase.name}"')[1].report

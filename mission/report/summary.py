@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -26,6 +26,25 @@ class Margin(StrictModel):
     maximum: float | None
     worst: float | None
     violated: int
+
+
+class Described(Protocol):
+    """A phase, or what a report says of one."""
+
+    @property
+    def name(self) -> str:
+        """Return its label in the mission file."""
+        ...
+
+    @property
+    def causes(self) -> tuple[str, ...]:
+        """Return the causes of its ends; the first is the success."""
+        ...
+
+    @property
+    def limits(self) -> tuple[Limit, ...]:
+        """Return the bounds on its channels."""
+        ...
 
 
 class PhaseSummary(StrictModel):
@@ -110,20 +129,39 @@ def mission_summary(chain: Chain, results: list[PhaseFlight], until: float | Non
 
 def phase_summary(phase: Phase, result: PhaseFlight, entered: np.ndarray) -> PhaseSummary:
     """Summarise one phase over the flights that entered it (bool [N])."""
+    seconds, returns = durations(phase, result), phase_returns(phase, result)
+    return summarise(phase, phase.entry.plugin, result, entered, seconds, returns)
+
+
+def summarise(
+    phase: Described,
+    plugin: str,
+    result: PhaseFlight,
+    entered: np.ndarray,
+    seconds: np.ndarray,
+    returns: np.ndarray,
+) -> PhaseSummary:
+    """Summarise one phase from its flights.
+
+    Args:
+      phase, plugin: the phase, and its plugin as the mission file names it.
+      result: the flights.
+      entered: bool [N], the flights that entered it.
+      seconds, returns: [N], as `durations` and `phase_returns` give them.
+    """
     success = result.success & entered
     proportion = rate(int(success.sum()), int(entered.sum()))
-    seconds = durations(phase, result)
     return PhaseSummary(
         name=phase.name,
-        plugin=phase.entry.plugin,
+        plugin=plugin,
         entered=int(entered.sum()),
         succeeded=proportion.count,
         rate=proportion.rate,
         low=proportion.low,
         high=proportion.high,
-        causes=loss_causes(phase, result, entered),
+        causes=loss_causes(phase.causes, result, entered),
         duration_s=distribution(seconds[success]),
-        returns=distribution(phase_returns(phase, result)[entered]),
+        returns=distribution(returns[entered]),
         end={name: distribution(values[success]) for name, values in result.telemetry.items()},
         limits={limit.channel: _margin(limit, result, entered) for limit in phase.limits},
     )
@@ -148,7 +186,12 @@ def total_returns(phases: Sequence[Phase], results: Sequence[PhaseFlight]) -> np
 
 def durations(phase: Phase, result: PhaseFlight) -> np.ndarray:
     """Return the seconds [N] that each flight spent in a phase; exact if the phase reports `phase_time_s`."""
-    return result.telemetry.get("phase_time_s", result.steps * phase.environment.control_period_s)
+    return timed(result, phase.environment.control_period_s)
+
+
+def timed(result: PhaseFlight, control_period_s: float) -> np.ndarray:
+    """Return the seconds [N] that each flight spent in a phase with that period, as `durations` does."""
+    return result.telemetry.get("phase_time_s", result.steps * control_period_s)
 
 
 def _margin(limit: Limit, result: PhaseFlight, entered: np.ndarray) -> Margin:

@@ -12,7 +12,7 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Mapping
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -71,7 +71,7 @@ class Cluster(Protocol):
 
     def run(
         self, function: Function, items: Iterable[Any], shared: Any, name: Callable[[Any], str] = str
-    ) -> Iterator[tuple[int, Any]]:
+    ) -> Generator[tuple[int, Any]]:
         """Call `function(shared value, item)` for each item; yield (index of the item, result) as they complete.
 
         Items are taken as workers become free. If the iterator is closed, tasks that run are cancelled.
@@ -107,8 +107,8 @@ def cluster(on: str, cores_per_task: int = 1, workers: int | None = None) -> Gen
     ray = import_ray()
     if place.address is None:
         count = workers or max(1, visible_cores() // cores_per_task)
-        with started(ray, count * cores_per_task):
-            yield _OnRay(ray, count, _AHEAD * count, cores_per_task)
+        with started(ray, count * cores_per_task) as folder:
+            yield _OnRay(ray, count, _AHEAD * count, cores_per_task, {"TMPDIR": folder})
         return
     with connected(ray, place.address):
         nodes = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
@@ -131,7 +131,7 @@ class _ThisProcess:
 
     def run(
         self, function: Function, items: Iterable[Any], shared: Any, name: Callable[[Any], str] = str
-    ) -> Iterator[tuple[int, Any]]:
+    ) -> Generator[tuple[int, Any]]:
         for index, item in enumerate(items):
             begun = time.monotonic()
             result = function(shared, item)
@@ -146,22 +146,25 @@ class _Task(NamedTuple):
 
 
 class _OnRay:
-    """Tasks on the workers of Ray; of each, `cores` cores."""
+    """Tasks on the workers of Ray, with `cores` cores for each; `ahead` tasks are handed out."""
 
-    def __init__(self, ray: Any, workers: int, ahead: int, cores: int) -> None:
+    def __init__(
+        self, ray: Any, workers: int, ahead: int, cores: int, variables: Mapping[str, str] | None = None
+    ) -> None:
         self.workers, self.core_seconds = workers, 0.0
         self._ray, self._ahead, self._cores = ray, ahead, cores
+        self._variables = worker_environment(cores) | dict(variables or {})
 
     def put(self, value: Any) -> Any:
         return self._ray.put(value)
 
     def run(
         self, function: Function, items: Iterable[Any], shared: Any, name: Callable[[Any], str] = str
-    ) -> Iterator[tuple[int, Any]]:
+    ) -> Generator[tuple[int, Any]]:
         options = {
             "num_cpus": self._cores,
             "max_retries": 0,
-            "runtime_env": {"env_vars": worker_environment(self._cores)},
+            "runtime_env": {"env_vars": self._variables},
         }
         remote = self._ray.remote(perform).options(**options)
         start = partial(remote.remote, function, _command(), worker_versions(), shared)

@@ -1,7 +1,8 @@
 """Start a Ray on this machine, or connect to a cluster that the user runs.
 
 A local Ray listens on the loopback interface only, has no dashboard and sends no usage statistics. It ends with this process,
-however that ends: the system ends its processes, and a shell that waits for this process removes its folder.
+however that ends. If it is killed, the system ends Ray's processes (two helpers notice it themselves, within a minute or so), and
+a shell that waits for this process removes the folder.
 """
 
 from __future__ import annotations
@@ -11,14 +12,17 @@ import importlib
 import logging
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
 import time
+import warnings
 from collections.abc import Generator
 from typing import Any
 
 from mission.errors import InputError, MachineError, exception_text
+from mission.training.signals import before_end
 
 _CONNECT_S = 5.0
 _REMOVE_S = 5.0
@@ -40,11 +44,15 @@ def import_ray() -> Any:
 
 
 @contextlib.contextmanager
-def started(ray: Any, cores: int) -> Generator[None]:
-    """Start a Ray with a number of cores, and end it."""
+def started(ray: Any, cores: int) -> Generator[str]:
+    """Start a Ray with a number of cores, and end it; yields its folder, which is removed."""
     base = tempfile.gettempdir()
-    folder = tempfile.mkdtemp(prefix="mission-ray-", dir=base if len(base) < 20 else "/tmp")  # a socket's path is short
+    folder = tempfile.mkdtemp(
+        prefix=f"mission-ray-{os.getpid()}-", dir=base if len(base) < 20 else "/tmp"
+    )  # a socket's path is short
     # removes the folder if this process ends without a word
+    # JAX warns of forks; nothing of it runs in a child of Ray's before that becomes another program
+    warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
     clean = 'read -r _ || { sleep 2; rm -rf "$0"; }'
     janitor = subprocess.Popen(["sh", "-c", clean, folder], stdin=subprocess.PIPE, start_new_session=True)
     try:
@@ -67,7 +75,8 @@ def started(ray: Any, cores: int) -> Generator[None]:
                 found=f"one at {', '.join(sorted(addresses))}",
                 remedy="install ray 2.60, with which this is tested",
             )
-        yield
+        with before_end(ray.shutdown):
+            yield folder
     finally:
         ray.shutdown()
         _remove(folder)
@@ -112,9 +121,22 @@ def connected(ray: Any, address: str) -> Generator[None]:
 
 def _init(ray: Any, where: str, **options: Any) -> None:
     try:
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+        with _own_signals():
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
     except Exception as error:  # Ray raises many kinds
         raise _not_begun(where, error) from None
+
+
+@contextlib.contextmanager
+def _own_signals() -> Generator[None]:
+    """Restore the signal handlers of this process afterwards: those of Ray print a trace of the stack."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):  # not the main thread, where Ray leaves them, too
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def _not_begun(where: str, error: Exception) -> MachineError:

@@ -282,7 +282,7 @@ class _Ending:
         actor = run.best_actor if run is not None else None
         flight = run.programs.flight if run is not None else compile_flight(phase)
         result, held_out = bank_flights(phase, flight, actor, self.upstream, name_key(self.key, "bank"))
-        losses = loss_causes(phase, result, np.ones(len(result.success), bool))
+        losses = loss_causes(phase.causes, result, np.ones(len(result.success), bool))
         progress = run.progress if run is not None else RunProgress()
         gate = progress.gate if phase.entry.gate is not None else None
         failed = gate is not None and not gate.passed

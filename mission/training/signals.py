@@ -39,6 +39,7 @@ class _StopRequest:
         return self.signals == 1
 
 
+_endings: list[Callable[[], object]] = []  # what is to be done before a signal ends the process
 _requests: list[_StopRequest] = []  # of the training run in progress
 _watching = threading.Event()
 
@@ -105,9 +106,12 @@ def finish_process(code: int) -> NoReturn:
 
 
 def end_process(code: int, message: str = "") -> NoReturn:
-    """Flush what was printed and end the process with an exit code at once; no thread is waited for."""
+    """Flush what was printed and end the process with an exit code at once; no other thread is waited for."""
 
     def flush() -> None:
+        for call in _endings:
+            with contextlib.suppress(Exception):
+                call()
         with contextlib.suppress(Exception):
             cursor = _SHOW_CURSOR if sys.stderr.isatty() else ""
             print(cursor + message, end="\n" if message else "", file=sys.stderr, flush=True)
@@ -116,8 +120,18 @@ def end_process(code: int, message: str = "") -> NoReturn:
     with contextlib.suppress(RuntimeError):  # the interpreter is shutting down and starts no thread any more
         thread = threading.Thread(target=flush, daemon=True)
         thread.start()
-        thread.join(_FLUSH_S)
+        thread.join(_ENDING_S if _endings else _FLUSH_S)
     os._exit(code)
+
+
+@contextlib.contextmanager
+def before_end(call: Callable[[], object]) -> Generator[None]:
+    """Inside the block, call a function from another thread before a signal ends the process of the command line."""
+    _endings.append(call)
+    try:
+        yield
+    finally:
+        _endings.remove(call)
 
 
 @contextlib.contextmanager

@@ -147,7 +147,7 @@ def test_held_out_rows_lead_to_held_out_rows() -> None:
         assert set(began[held_out]) <= set(range(10))
         assert set(began[~held_out]) <= set(range(10, 60))
         assert set(began) == set(np.asarray(bank.rows.label)) | set(np.asarray(bank.held_out.label))
-        losses = loss_causes(phase, result, np.ones(200, bool))
+        losses = loss_causes(phase.causes, result, np.ones(200, bool))
         assert losses["non_finite"] == (5 if until == 5 else 0)  # label 3, all of them held out
         bank = build_bank(result.handoff, result.success, held_out, phase.entry.bank, "here", losses)
         assert set(np.asarray(bank.held_out.label)) == set(range(10)) - {3}

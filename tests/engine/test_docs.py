@@ -32,6 +32,7 @@ from mission.missionfile.models import MissionFile, PhaseEntry
 from mission.missionfile.plugins import hook_caller
 from mission.missionfile.schema import mission_schema
 from mission.sac.learner import Sac
+from mission.scale.cluster import place_of
 from mission.testing import check_phase
 
 ROOT = Path(__file__).parents[2]
@@ -512,3 +513,51 @@ def test_the_sbatch_script_requeues_what_was_interrupted(tmp_path: Path, code: i
     context = command.make_context("train", words[2:])
     assert context.params["seed"] == 5
     assert str(context.params["checkpoints"]) == "checkpoints/seed-5"
+
+
+def run_script(folder: Path, name: str, variables: dict[str, str]) -> list[list[str]]:
+    """Run a script of docs/cluster.md without a cluster; return the commands that it gave to `srun`, as words."""
+    (block,) = blocks(read("cluster.md"), "bash", name)
+    (folder / name).write_text(block, encoding="utf-8")
+    for tool, text in (("srun", 'echo "$@" >> srun.txt'), ("scontrol", "echo node1; echo node2")):
+        (folder / tool).write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
+        (folder / tool).chmod(0o755)
+    environment = {"PATH": f"{folder}:/usr/bin:/bin"} | variables
+    done = subprocess.run(["bash", name], cwd=folder, env=environment, check=False, timeout=30, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    return [shlex.split(line) for line in (folder / "srun.txt").read_text(encoding="utf-8").splitlines()]
+
+
+def fly_options(words: list[str]) -> dict[str, Any]:
+    """The parsed options of the `mission fly` in a command."""
+    at = words.index("fly")
+    assert words[at - 1] == ".venv/bin/mission"
+    command = typer.main.get_command(app).commands["fly"]  # ty: ignore[unresolved-attribute]
+    return command.make_context("fly", words[at + 1 :]).params
+
+
+def test_the_array_that_flies_covers_every_flight_once(tmp_path: Path) -> None:
+    ((words),) = run_script(tmp_path, "fly.sbatch", {"SLURM_ARRAY_TASK_ID": "3"})
+    options = fly_options(words)
+    assert (options["first_flight"], options["flights"], options["report_dir"]) == (
+        300000,
+        100000,
+        Path("reports/part-3"),
+    )
+    merge = typer.main.get_command(app).commands["merge"]  # ty: ignore[unresolved-attribute]
+    assert "mission merge reports/part-* --report reports/million" in read("cluster.md")
+    merge.make_context("merge", ["reports/part-0", "reports/part-1", "--report", "reports/million"])
+
+
+def test_the_job_with_ray_starts_it_on_every_node_and_flies(tmp_path: Path) -> None:
+    names = {"SLURM_JOB_NODELIST": "node[1-2]", "SLURM_CPUS_PER_TASK": "16", "SLURM_JOB_NUM_NODES": "2"}
+    head, other, flight = run_script(tmp_path, "ray.sbatch", names | {"RAY_WAIT_S": "0.2"})
+    assert {"--nodelist=node1", "--head", "--num-cpus=16", "--disable-usage-stats"} <= set(head)
+    assert {"--exclude=node1", "--nodes=1", "--address=node1:6379"} <= set(other)
+    assert place_of(fly_options(flight)["on"]).address == "auto"
+
+
+def test_the_commands_for_a_cluster_parse() -> None:
+    (block,) = blocks(read("cluster.md"), "bash", "cluster.sh")
+    (line,) = [line for line in block.splitlines() if line.startswith("mission ")]
+    assert place_of(fly_options([".venv/bin/mission", *shlex.split(line)[1:]])["on"]).address == "10.0.0.1:6379"

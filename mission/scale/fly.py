@@ -1,4 +1,4 @@
-"""`fly_mission`: fly a mission and summarise it, and write a report if a folder is named."""
+"""`fly_mission`: fly a mission, here or on Ray, and summarise it; write a report if a folder is named."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from pathlib import Path
 from mission.flight.batches import fly_batches
 from mission.flight.chain import check_flights, prepare_chain
 from mission.missionfile.models import MissionFile
+from mission.report.folder import check_target
 from mission.report.recording import report_flights
 from mission.report.summary import MissionSummary, mission_summary
+from mission.scale.cluster import cluster, place_of
+from mission.scale.flying import Fleet
 
 
 def fly_mission(
@@ -25,6 +28,8 @@ def fly_mission(
     allow_local_plugins: bool = False,
     progress: Callable[[int, int], None] | None = None,
     devices: int | None = None,
+    first_flight: int = 0,
+    on: str = "local",
 ) -> MissionSummary:
     """Fly N vehicles from the first phase to the last; the end states of each phase enter the next one.
 
@@ -39,12 +44,17 @@ def fly_mission(
       allow_stale: fly policies that were trained under another configuration, with a warning.
       allow_local_plugins: permit `plugin: ./file.py`.
       progress: called with (flights done, flights).
-      devices: the most CPU cores or accelerators that fly; None: all. The results are the same for any number.
+      devices: the most CPU cores or accelerators that fly, on Ray the most workers; None: all. The results are the same
+        for any number.
+      first_flight: number of the first vehicle, a multiple of 1,000; `merge_reports` joins reports of disjoint numbers.
+      on: "local"; "ray" for a local Ray, which starts and ends with this call; or "ray:ADDRESS" for a cluster
+        (docs/cluster.md). The results are the same.
 
     Raises:
       MissionError: wrong input or a stale policy (2); no readable policy, or a report of another format (3).
     """
-    check_flights(flights, until)
+    check_flights(flights, until, first_flight)
+    place = place_of(on)
     chain = prepare_chain(
         mission,
         checkpoints=checkpoints,
@@ -54,6 +64,15 @@ def fly_mission(
         allow_local_plugins=allow_local_plugins,
         devices=devices,
     )
+    if not place.ray:
+        if report is not None:
+            return report_flights(chain, Path(report), flights, until, progress, first_flight)
+        return mission_summary(chain, fly_batches(flights, until, chain.fly, progress, first_flight), until)
     if report is not None:
-        return report_flights(chain, Path(report), flights, until, progress)
-    return mission_summary(chain, fly_batches(flights, until, chain.fly, progress), until)
+        check_target(Path(report), mission.name)  # before Ray starts
+    with cluster(on, workers=devices) as workers:
+        fleet = Fleet(workers, chain)
+        if report is not None:
+            return report_flights(chain, Path(report), flights, until, progress, first_flight, fleet)
+        with fleet.flying(flights, first_flight) as fly:
+            return mission_summary(chain, fly_batches(flights, until, fly, progress, first_flight), until)

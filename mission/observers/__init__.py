@@ -15,7 +15,7 @@ from mission.errors import exception_text
 from mission.hooks import Event
 from mission.missionfile.models import MissionFile
 from mission.missionfile.plugins import load_observer
-from mission.observers.metrics import KINDS, append_metrics
+from mission.observers.metrics import KINDS, MetricsFile
 
 log = logging.getLogger("mission")
 PATIENCE_S = 10.0  # of a whole run: training waits for one observer no longer than this in all
@@ -31,7 +31,7 @@ class Observers:
             _Observer(name, load_observer(name, mission.source.where(("observers", i))))
             for i, name in enumerate(mission.observers)
         ]
-        self.metrics: Path | None = None
+        self.metrics: MetricsFile | None = None
 
     def __enter__(self) -> Observers:
         return self
@@ -47,9 +47,9 @@ class Observers:
         data = {"log_dir": str(self.log_dir), **(data or {})}
         event = Event(kind, self.mission.name, phase, env_steps, data=data, **more)
         if kind == "phase_start":
-            self.metrics = Path(event.data["folder"]) / "metrics.jsonl"
+            self.metrics = MetricsFile(Path(event.data["folder"]) / "metrics.jsonl")
         if self.metrics is not None and kind in KINDS:
-            append_metrics(self.metrics, event)
+            self.metrics.append(event)
         for observer in self.observers:
             observer.send(event)
 

@@ -62,6 +62,7 @@ def results(mission_folder: Path) -> dict[str, Any]:
         record = json.loads((folder / "policy" / "meta.json").read_text())
         metrics = folder / "metrics.jsonl"
         lines = [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.exists() else []
-        kept = [{name: value for name, value in line.items() if not name.startswith("Speed")} for line in lines]
+        clock = ("Speed", "sha256")  # the hash covers the speeds
+        kept = [{name: value for name, value in line.items() if not name.startswith(clock)} for line in lines]
         found[folder.name] = {"sha256": record["content_sha256"], "metrics": kept}
     return found

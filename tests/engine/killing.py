@@ -50,7 +50,10 @@ def _written(checkpoints: Path) -> int:
 def finish(command: list[str], timeout_s: float = 600.0) -> None:
     """Let a run come to its end."""
     process = start(command)
-    _, errors = process.communicate(timeout=timeout_s)
+    try:
+        _, errors = process.communicate(timeout=timeout_s)
+    finally:
+        process.kill()
     if process.returncode != 0:
         raise RuntimeError(f"exit code {process.returncode}:\n{errors}")
 

@@ -3,18 +3,18 @@
 Claim: over 5,000 structure-aware alterations there is no exception but those of the engine, and no number that differs
 without an error or a warning.
 
-Command: python benchmarks/altered.py [--count N] [--seed N] [--seconds S] [--json FILE]
+Command: python benchmarks/altered.py [--count N] [--seed N] [--seconds S] [--commands SHARE] [--json FILE]
 
 Reading it: a tiny mission is trained and flown once. Each round copies what it stored and alters one file: a value, key
 or type in JSON, an array of an archive, or bytes. Half of the JSON alterations are crafted: hashes are made to fit
 afterwards, so that the readers behind them are reached; of those only exceptions count, because whoever computes the
-hashes anew may store any number. Every reader then reads the copy, and its result is compared with that of the original.
+hashes anew may store any number. Every reader then reads the copy, and its result is compared with that of the original. One copy in ten is also given to
+a command (`altered_commands.py`), which may end with exit code 0, 1, 2 or 3. A number may differ beside a warning.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
+import contextlib
 import logging
 import random
 import shutil
@@ -23,27 +23,30 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import common
+from alterations import alter
+from altered_commands import OF_CHECKPOINTS, OF_REPORTS, run_command
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "engine"))
-_DRAWN = (".lock", "index.html", "curves.html")
-CHECKPOINT_READERS = ("actor", "bank", "trained", "policy", "mission", "step", "baseline", "curves")
-STRANGE: tuple[Any, ...] = (
-    None, True, -1, 0, 1, 2**31, 2**63, 10**400, 1e308, -0.5, "", "x", "../x", "\ud800", "\x1b[2J", "<script>",
-    "a" * 5000, [], [1], {}, {"x": 1}, [[[]]],
-)  # fmt: skip
+COMMANDS = 0.1  # share of the copies that are given to a command too
+CHECKPOINT_READERS = ("actor", "bank", "trained", "policy", "mission", "step", "baseline", "benchmark", "curves")
 
 
 class Stored(NamedTuple):
-    """What is altered: a folder with `checkpoints/` and `report/`, and what its readers return."""
+    """What is altered: a folder with `checkpoints/` and `report/`, and what readers and commands return.
+
+    `read` takes a folder and names of readers (none: all), `command` a name and a folder; `before` holds the result and
+    the number of warnings of those that were used for what nobody has altered.
+    """
 
     root: Path
     read: Callable[..., dict[str, str]]
-    before: dict[str, str]
+    command: Callable[[str, Path], str]
+    before: dict[str, tuple[str, int]]
 
 
 class Finding(NamedTuple):
@@ -59,6 +62,7 @@ def prepare(root: Path) -> Stored:
     from factory import MISSION, write_mission
 
     from mission import fly_mission, load_mission, resolve_mission, train_mission
+    from mission.report.benchmark import Benchmark, write_benchmark
     from mission.storage.steps import PhaseFolder
 
     text = MISSION.partition("  - name: second")[0].replace("env_steps: 3000", "env_steps: 1000")
@@ -66,11 +70,42 @@ def prepare(root: Path) -> Stored:
     mission = load_mission(path)
     options: dict[str, Any] = {"checkpoints": root / "stored" / "checkpoints", "allow_local_plugins": True}
     train_mission(mission, baseline_flights=50, checkpoint_every_s=0, **options)
+    first = root / "stored" / "checkpoints" / "trial" / "first"
+    write_benchmark(first, Benchmark(channel="x_m", note="two flights", command="none", values={"agent": (4.0, 6.0)}))
     fly_mission(mission, flights=60, report=root / "stored" / "report", **options)
     phases = resolve_mission(mission, allow_local_plugins=True)
-    made = PhaseFolder(root / "stored" / "checkpoints" / "trial" / "first").policy_record()
-    stored = Stored(root / "stored", lambda folder, only=(): read_all(folder, phases, made, only), {})
-    return stored._replace(before=stored.read(stored.root))
+    made, original = PhaseFolder(first).policy_record(), root / "stored"
+    read = lambda folder, only=(): read_all(folder, phases, made, only)  # noqa: E731
+    command = lambda name, folder: run_command(name, folder, path, original)  # noqa: E731
+    return Stored(original, read, command, {})
+
+
+@contextlib.contextmanager
+def copied(stored: Stored) -> Generator[Path]:
+    """Yield a copy of what is stored."""
+    with tempfile.TemporaryDirectory() as place:
+        shutil.copytree(stored.root, Path(place) / "stored")
+        yield Path(place) / "stored"
+
+
+def result_before(stored: Stored, name: str) -> tuple[str, int]:
+    """Return `result_of` for what nobody has altered."""
+    if name not in stored.before:
+        with copied(stored) as root:
+            stored.before[name] = result_of(stored, name, root)
+    return stored.before[name]
+
+
+def result_of(stored: Stored, name: str, root: Path) -> tuple[str, int]:
+    """Return what a reader or a command makes of a folder, and how many warnings it gave."""
+    heard, logger = Warnings(), logging.getLogger("mission")
+    logger.addHandler(heard)
+    try:
+        if name in (*OF_CHECKPOINTS, *OF_REPORTS):
+            return stored.command(name, root), heard.count
+        return stored.read(root, (name,))[name], heard.count
+    finally:
+        logger.removeHandler(heard)
 
 
 def read_all(root: Path, phases: Any, made: Any = None, only: tuple[str, ...] = ()) -> dict[str, str]:
@@ -83,6 +118,7 @@ def read_all(root: Path, phases: Any, made: Any = None, only: tuple[str, ...] = 
       only: names of readers; empty: all.
     """
     from mission.errors import MissionError
+    from mission.report.benchmark import read_benchmark
     from mission.report.curves import learning_page
     from mission.report.redraw import report_again
     from mission.storage.baseline import read_baseline
@@ -121,7 +157,8 @@ def read_all(root: Path, phases: Any, made: Any = None, only: tuple[str, ...] = 
         "mission": lambda: mission_of(mission, read_policies(mission)).model_dump_json(),
         "step": newest,
         "baseline": baseline,
-        "report": lambda: report_again(root / "report").read_text(),
+        "report reader": lambda: report_again(root / "report").read_text(),
+        "benchmark": lambda: str(read_benchmark(folder.path) or ""),
         "curves": lambda: learning_page(mission, root / "curves.html").read_text(),
     }
     results = {}
@@ -135,125 +172,6 @@ def read_all(root: Path, phases: Any, made: Any = None, only: tuple[str, ...] = 
     return results
 
 
-def alter_json(data: Any, draw: random.Random) -> Any:
-    """Return JSON data with one change at a random place."""
-    places: list[tuple[Any, Any]] = []
-
-    def walk(node: Any) -> None:
-        for key in list(node) if isinstance(node, dict) else range(len(node)):
-            places.append((node, key))
-            if isinstance(node[key], dict | list):
-                walk(node[key])
-
-    walk(data)
-    if not places or draw.random() < 0.02:
-        return draw.choice(STRANGE)
-    node, key = draw.choice(places)
-    value, way = node[key], draw.random()
-    if way < 0.15:
-        del node[key]
-    elif way < 0.25 and isinstance(node, dict):
-        node[f"{key}x"] = node.pop(key)
-    elif way < 0.35 and isinstance(node, list):
-        node.insert(key, value)
-    elif way < 0.6 and isinstance(value, int | float) and not isinstance(value, bool):
-        node[key] = draw.choice([value + 1, value - 1, -value, value * 10, value * 1.01, str(value)])
-    elif way < 0.7 and isinstance(value, str):
-        node[key] = draw.choice([value[:-1], value + "x", value.upper(), value[::-1]])
-    else:
-        node[key] = draw.choice(STRANGE)
-    return data
-
-
-def alter_text(text: str, draw: random.Random) -> str:
-    """Return JSON text with one change: in its structure, or in a line of a file of lines."""
-    lines = text.splitlines()
-    try:
-        return json.dumps(alter_json(json.loads(text), draw))
-    except ValueError:
-        at = draw.randrange(len(lines)) if lines else 0
-        lines[at : at + 1] = [json.dumps(alter_json(json.loads(lines[at]), draw))] if lines else ["{"]
-        return "\n".join(lines) + "\n"
-
-
-def alter_arrays(path: Path, draw: random.Random) -> None:
-    """Change one array of an archive, and write the archive anew."""
-    import numpy as np
-
-    with np.load(path, allow_pickle=False) as archive:
-        arrays = dict(archive)
-    name = draw.choice(sorted(arrays))
-    values = arrays[name]
-    if values.dtype.kind == "U":
-        arrays[name] = np.array(alter_text(str(values), draw).encode(errors="replace").decode())
-    else:
-        changed = values.copy().reshape(-1)
-        changed[draw.randrange(changed.size) if changed.size else slice(0)] = draw.choice([0, 1, 2, 200])
-        ways = (
-            changed.reshape(values.shape),
-            changed[:-1],
-            values.astype(np.float64),
-            values[None],
-            values.astype(str),
-        )
-        arrays[name] = draw.choice(ways)
-    if draw.random() < 0.2:
-        del arrays[name]
-    np.savez(path, **arrays)
-
-
-def alter_bytes(path: Path, draw: random.Random) -> None:
-    """Truncate, flip, empty, remove, or replace a file."""
-    data, way = bytearray(path.read_bytes()), draw.randrange(5)
-    if way == 0:
-        path.unlink()
-    elif way == 1:
-        path.unlink()
-        path.mkdir()
-    elif way == 2 and data:
-        data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
-        path.write_bytes(data)
-    else:
-        path.write_bytes(data[: draw.randrange(len(data) + 1)])
-
-
-def make_hashes_fit(root: Path, path: Path) -> None:
-    """Compute the hashes that cover an altered file, as somebody would who wants it to be read."""
-    from mission.storage.stored import seal
-
-    manifest = next((up / "manifest.json" for up in path.parents if (up / "manifest.json").is_file()), None)
-    if manifest is not None and path != manifest:
-        sums = json.loads(manifest.read_text())
-        sums[str(path.relative_to(manifest.parent))] = hashlib.sha256(path.read_bytes()).hexdigest()
-        manifest.write_text(json.dumps(sums))
-    summary = root / "report" / "summary.json"
-    if path.parent == summary.parent:
-        data = json.loads(summary.read_text())
-        if isinstance(data, dict):
-            if path.name == "flights.npz":
-                data["flights_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
-            data["sha256"] = seal({name: value for name, value in data.items() if name != "sha256"})
-            summary.write_text(json.dumps(data))
-
-
-def alter(root: Path, draw: random.Random) -> tuple[str, bool]:
-    """Alter one file; return its name and whether the hashes were made to fit."""
-    files = [path for path in sorted(root.rglob("*")) if path.is_file() and path.name not in _DRAWN]
-    named = [path for path in files if path.suffix in (".json", ".jsonl", ".npz")]
-    path = draw.choice(named if draw.random() < 0.8 else files)
-    crafted = draw.random() < 0.5
-    if path.suffix == ".npz" and draw.random() < 0.7:
-        alter_arrays(path, draw)
-    elif path.suffix in (".json", ".jsonl") and draw.random() < 0.9:
-        path.write_text(alter_text(path.read_text(), draw))
-    else:
-        alter_bytes(path, draw)
-        crafted = False
-    if crafted:
-        make_hashes_fit(root, path)
-    return f"{path.relative_to(root)}{', crafted' if crafted else ''}", crafted
-
-
 class Warnings(logging.Handler):
     """Counts the warnings of the engine."""
 
@@ -264,34 +182,36 @@ class Warnings(logging.Handler):
         self.count += 1
 
 
-def try_one(stored: Stored, seed: int) -> tuple[str, Finding | None]:
+def try_one(stored: Stored, seed: int, commands: float = COMMANDS) -> tuple[str, Finding | None]:
     """Alter a copy, read it, and return what was altered and the wrong consequence, if any."""
-    draw, heard = random.Random(seed), Warnings()
-    logger = logging.getLogger("mission")
-    with tempfile.TemporaryDirectory() as place:
-        root = Path(place) / "stored"
-        shutil.copytree(stored.root, root)
+    draw = random.Random(seed)
+    with copied(stored) as root:
         what, crafted = alter(root, draw)
-        logger.addHandler(heard)
-        try:
-            after = stored.read(root, ("report",) if what.startswith("report/") else CHECKPOINT_READERS)
-        except Exception:
-            return what, Finding("exception", f"{seed}: {what}", traceback.format_exc())
-        finally:
-            logger.removeHandler(heard)
-    free = crafted or "metrics.jsonl" in what  # lines of metrics have no hash: a curve shows what stands there
-    changed = [name for name, text in after.items() if text != stored.before[name] and not text.startswith("refused")]
-    changed = [name for name in changed if after[name] and not (name == "step" and heard.count)]
-    if changed and not free:
-        return what, Finding("different", f"{seed}: {what}", ", ".join(changed))
+        of_report = what.startswith("report/")
+        names = ["report reader"] if of_report else list(CHECKPOINT_READERS)
+        if draw.random() < commands:
+            names.append(draw.choice(OF_REPORTS if of_report else OF_CHECKPOINTS))
+        different = []
+        for name in names:
+            try:
+                after, warnings = result_of(stored, name, root)
+            except Exception:
+                return what, Finding("exception", f"{seed}: {what}: {name}", traceback.format_exc())
+            before, usual = result_before(stored, name)
+            noticed = not after or after.startswith("refused") or warnings > usual
+            different += [name] if after != before and not noticed else []
+    if different and not crafted:
+        return what, Finding("different", f"{seed}: {what}", ", ".join(different))
     return what, None
 
 
-def run(stored: Stored, count: int, seed: int = 0, seconds: float = float("inf")) -> tuple[Counter[str], list[Finding]]:
+def run(
+    stored: Stored, count: int, seed: int = 0, seconds: float = float("inf"), commands: float = COMMANDS
+) -> tuple[Counter[str], list[Finding]]:
     """Try alterations until `count` or `seconds` are reached; return how many by file, and the findings."""
     until, files, findings = time.monotonic() + seconds, Counter(), []
     for number in range(count):
-        what, finding = try_one(stored, seed + number)
+        what, finding = try_one(stored, seed + number, commands)
         files[what.rpartition("/")[2]] += 1
         findings += [finding] if finding is not None else []
         if time.monotonic() > until:
@@ -304,12 +224,13 @@ def main() -> None:
     options.add_argument("--count", type=int, default=5000)
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--seconds", type=float, default=float("inf"))
+    options.add_argument("--commands", type=float, default=COMMANDS, help="share that is given to a command too")
     arguments = options.parse_args()
     logging.getLogger("mission").propagate = False
     with tempfile.TemporaryDirectory() as folder:
         stored = prepare(Path(folder))
         began = time.monotonic()
-        files, findings = run(stored, arguments.count, arguments.seed, arguments.seconds)
+        files, findings = run(stored, arguments.count, arguments.seed, arguments.seconds, arguments.commands)
     for finding in findings:
         print(f"{finding.kind}: {finding.what}\n{finding.detail}")
     kinds = Counter(finding.kind for finding in findings)

@@ -6,9 +6,11 @@ The public names are below. They load on first use, so that `import mission` sta
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # the module `typing` takes half of the time until the command line can handle Ctrl-C
 if TYPE_CHECKING:
+    from typing import Any
+
     from mission.errors import MissionError
     from mission.learner import FillConfig, Learner, LearnerConfig
     from mission.missionfile.hooks import Event, StopTraining, hookimpl

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import sys
-
-from mission.training.signals import STOPPED, finish_process, quiet_threads, started_as_program, watch_signals
+from mission.training.early import STOPPED, end_on_interrupt, started_as_program
 
 _PROGRAM = started_as_program()  # else a test or a notebook has imported this file
 if _PROGRAM:
-    watch_signals()  # before anything else, so that Ctrl-C prints no traceback of an import
+    end_on_interrupt()  # before anything else, so that Ctrl-C prints no traceback of an import
+
+import contextlib  # noqa: E402
+import logging  # noqa: E402
+import sys  # noqa: E402
+
+from mission.training.signals import finish_process, quiet_threads, watch_signals  # noqa: E402
+
+if _PROGRAM:
+    watch_signals()
 
 from mission.cli.output import PrintableFormatter  # noqa: E402
 from mission.cli.scaling import app  # noqa: E402  # with the commands of `mission.cli.commands`

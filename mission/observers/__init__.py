@@ -15,7 +15,7 @@ from mission.errors import exception_text, printable
 from mission.missionfile.hooks import Event, StopTraining
 from mission.missionfile.models import MissionFile
 from mission.missionfile.plugins import load_observer
-from mission.observers.metrics import KINDS, append_metrics
+from mission.observers.metrics import KINDS, MetricsFile
 
 log = logging.getLogger("mission")
 PATIENCE_S = 10.0  # of a whole run: training waits for one observer no longer than this in all
@@ -35,7 +35,7 @@ class Observers:
             for i, name in enumerate(mission.observers)
         ]
         self.observers += [_Observer(name, _with_keyword(function)) for name, function in (functions or {}).items()]
-        self.metrics: Path | None = None
+        self.metrics: MetricsFile | None = None
 
     def __enter__(self) -> Observers:
         return self
@@ -56,9 +56,9 @@ class Observers:
         data = {"log_dir": str(self.log_dir), **(data or {})}
         event = Event(kind, self.mission.name, phase, env_steps, data=data, **more)
         if kind == "phase_start":
-            self.metrics = Path(event.data["folder"]) / "metrics.jsonl"
+            self.metrics = MetricsFile(Path(event.data["folder"]) / "metrics.jsonl")
         if self.metrics is not None and kind in KINDS:
-            append_metrics(self.metrics, event)
+            self.metrics.append(event)
         for observer in self.observers:
             observer.send(event)
 

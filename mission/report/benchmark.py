@@ -1,7 +1,11 @@
-"""The benchmark beside a policy, `benchmark.json`: values that a script measured, for plugins to draw on the page."""
+"""The benchmark beside a policy, `benchmark.json`: values that a script measured, for plugins to draw on the page.
+
+The file holds the fields of `Benchmark` and their seal (`mission.storage.stored.seal`), which older files lack.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,11 +13,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from mission.errors import MissionError, exception_text, machine_errors
-from mission.storage.stored import check_format, read_stored
+from mission.storage.stored import check_format, read_stored, seal
 from mission.strict import StrictModel
 
 FILE = "benchmark.json"
 FORMAT = 1
+_SEAL = "sha256"
 log = logging.getLogger("mission")
 
 
@@ -32,13 +37,17 @@ class Benchmark(StrictModel):
 
 
 def upgrade(data: dict[str, Any], where: str) -> dict[str, Any]:
-    """Return the data of a benchmark in the present format.
+    """Return the data of a benchmark in the present format, without the seal.
 
     Raises:
       FormatError: the format is unknown.
+      ValueError: the seal does not fit.
     """
     data = {"format": FORMAT, **data}  # mission 0.1 wrote format 1 without its number
     check_format(data, where, FORMAT, FORMAT, None, "run the benchmark again with --store")
+    sealed = data.pop(_SEAL, None)
+    if sealed is not None and sealed != seal(data):
+        raise ValueError("its hash does not fit")
     return data
 
 
@@ -62,5 +71,7 @@ def write_benchmark(folder: Path, benchmark: Benchmark) -> None:
     Raises:
       MachineError: the file cannot be written.
     """
+    data = benchmark.model_dump(mode="json")
+    text = json.dumps(data | {_SEAL: seal(data)}, separators=(",", ":")) + "\n"
     with machine_errors(folder, "a benchmark to be stored", "free disk space or choose another folder"):
-        (folder / FILE).write_text(benchmark.model_dump_json() + "\n", encoding="utf-8")
+        (folder / FILE).write_text(text, encoding="utf-8")

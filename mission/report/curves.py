@@ -5,6 +5,7 @@ Shapes: G lines of a metrics file.
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Sequence
@@ -21,8 +22,10 @@ from mission.report.markup import escape
 from mission.report.page import document
 from mission.storage.policies import phase_record
 from mission.storage.protection import refuse_read_only
+from mission.storage.records import PolicyRecord, StepRecord
 from mission.storage.steps import PhaseFolder
 
+log = logging.getLogger("mission")
 PAGE = "learning.html"
 _ENGINE = ("Episode", "Evaluation")  # families of metrics that the engine logs, whatever the learner
 _DECADE = 10.0  # an axis is logarithmic if all values are positive and span more than this factor
@@ -108,6 +111,7 @@ def chart_groups(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
 def _phase(path: Path) -> str:
     """Return the charts of one phase; empty if its file has no metrics."""
     lines = read_metrics(path)
+    _warn_if_short(path, lines)
     names = list(dict.fromkeys(name for line in lines for name in line.model_extra or ()))
     charts = "".join(_chart(lines, title, metrics) for title, metrics in chart_groups(names).items())
     gates = [line for line in lines if line.kind == "gate"]
@@ -118,6 +122,18 @@ def _phase(path: Path) -> str:
         seen = counted(last.count, last.flights, last.starts, last.looks)
         note = f"gate {verdict} at vehicle step {last.env_steps:,}: {seen}"
     return f'<p class="soft">{escape(note)}</p><div class="charts">{charts}</div>' if charts else ""
+
+
+def _warn_if_short(path: Path, lines: Sequence[MetricsLine]) -> None:
+    """Warn if the lines end before the vehicle step that the phase's record names."""
+    record = phase_record(PhaseFolder(path.parent))
+    if isinstance(record, PolicyRecord | StepRecord):
+        steps = record.env_steps if isinstance(record, PolicyRecord) else record.progress.env_steps
+        last = max((line.env_steps for line in lines), default=0)
+        if last < steps:
+            log.warning(
+                "%s ends at vehicle step %d, and the phase was trained to %d: lines are missing", path, last, steps
+            )
 
 
 def _is_logarithmic(names: Sequence[str], values: np.ndarray) -> bool:

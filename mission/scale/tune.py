@@ -10,9 +10,9 @@ from typing import Any
 
 from mission.errors import Interrupted, UnfinishedError
 from mission.missionfile.reading import load_mission
-from mission.report.fly import fly_mission
 from mission.scale.best_file import write_mission_file
 from mission.scale.combinations import override
+from mission.scale.fly import fly_mission
 from mission.scale.identity import refuse_another, stored_identity, write_identity
 from mission.scale.jobs import HAS_RESULT, Task, ended_record, read_training
 from mission.scale.places import Trainings, open_trainings

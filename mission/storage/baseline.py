@@ -1,6 +1,7 @@
 """The baseline of a mission: the outcome of each flight of its stored policies when they were made.
 
-`baseline.npz` holds a record as JSON and, for each phase, success (packed bits), cause and control steps.
+`baseline.npz` holds a record as JSON and, for each phase, success (packed bits), cause and control steps; and the
+SHA-256 of all of them, which files of mission 0.1 lack.
 Shapes: N flights.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,9 +19,11 @@ import numpy as np
 from mission.errors import FormatError, MachineError, exception_text, machine_errors
 from mission.missionfile.models import Name
 from mission.storage.records import Record, read_record
+from mission.storage.steps import content_hash
 from mission.strict import Count, Seed, StrictModel
 
 BASELINE = "baseline.npz"
+_SEAL = "sha256"  # the array that holds the hash of the others
 
 
 class PhaseOutcomes(NamedTuple):
@@ -73,6 +77,7 @@ def write_baseline(folder: Path, baseline: Baseline) -> None:
         arrays[f"{phase.name}.success"] = np.packbits(outcomes.success)
         arrays[f"{phase.name}.cause"] = outcomes.cause.astype(np.uint8)
         arrays[f"{phase.name}.steps"] = outcomes.steps.astype(width)
+    arrays[_SEAL] = np.array(content_hash(arrays))
     content = io.BytesIO()
     np.savez_compressed(content, **arrays)
     temporary = folder / f".tmp-{BASELINE}"
@@ -93,7 +98,11 @@ def read_baseline(folder: Path) -> Baseline | None:
     """
     path = folder / BASELINE
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = dict(stored)
+            sealed = str(arrays.pop(_SEAL, ""))
+            if sealed and sealed != content_hash(arrays):
+                raise ValueError("its hash does not fit")
             record = read_record(BaselineRecord, str(arrays["record"]), str(path))
             outcomes = tuple(_phase_outcomes(arrays, phase, record.flights) for phase in record.phases)
     except FileNotFoundError:
@@ -110,7 +119,7 @@ def read_baseline(folder: Path) -> Baseline | None:
     return Baseline(record, outcomes)
 
 
-def _phase_outcomes(arrays: np.lib.npyio.NpzFile, phase: BaselinePhase, flights: int) -> PhaseOutcomes:
+def _phase_outcomes(arrays: Mapping[str, np.ndarray], phase: BaselinePhase, flights: int) -> PhaseOutcomes:
     success = np.unpackbits(arrays[f"{phase.name}.success"])[:flights].astype(bool)
     cause, steps = arrays[f"{phase.name}.cause"], arrays[f"{phase.name}.steps"]
     if not success.shape == cause.shape == steps.shape == (flights,) or cause.max(initial=0) >= len(phase.causes):

@@ -68,10 +68,19 @@ def write_step(
         for name, part in tree.items():
             part = _with_numbers(part)
             if jax.tree.leaves(part):
-                ocp.save(str((folder / name).resolve()), part)
+                _save(folder / name, part)
         for note in folder.rglob("commit_success.txt"):  # Orbax names this machine's folder in it
             note.write_text("committed\n")
         _write_beside(folder, record, files)
+
+
+def _save(path: Path, tree: Any) -> None:
+    """Write one entry; after an error no thread of Orbax's is left, which the end of the process would wait for.
+
+    Folders are made before the threads start. Otherwise they wait 20 minutes for a folder that could not be made.
+    """
+    with ocp.Context(async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False)):
+        ocp.save(str(path.resolve()), tree)
 
 
 def _with_numbers(tree: Any) -> Any:

@@ -14,11 +14,11 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Generator
-from pathlib import Path
 from typing import Any, NoReturn
 
+from mission.training.early import STOPPED
+
 log = logging.getLogger("mission")
-STOPPED = "stopped; what was saved before is kept"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _ENDING_S = 5.0  # longest wait for threads that are still running after a command
 _FLUSH_S = 1.0  # longest wait for a terminal or pipe that takes no more text
@@ -67,12 +67,6 @@ def _watch(pipe: int) -> None:
         for number in os.read(pipe, 64):
             if number in _SIGNALS and not (_requests and _requests[-1].note()):
                 end_process(130, STOPPED)
-
-
-def started_as_program() -> bool:
-    """Return whether this process is the command line: `mission` or `python -m mission`."""
-    script = Path(sys.argv[0])
-    return script.name == "mission" or script.parent == Path(__file__).parents[1]
 
 
 def quiet_threads() -> None:

@@ -50,7 +50,10 @@ def _written(checkpoints: Path) -> int:
 def finish(command: list[str], timeout_s: float = 600.0) -> None:
     """Let a run come to its end."""
     process = start(command)
-    _, errors = process.communicate(timeout=timeout_s)
+    try:
+        _, errors = process.communicate(timeout=timeout_s)
+    finally:
+        process.kill()
     if process.returncode != 0:
         raise RuntimeError(f"exit code {process.returncode}:\n{errors}")
 
@@ -62,6 +65,7 @@ def results(mission_folder: Path) -> dict[str, Any]:
         record = json.loads((folder / "policy" / "meta.json").read_text())
         metrics = folder / "metrics.jsonl"
         lines = [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.exists() else []
-        kept = [{name: value for name, value in line.items() if not name.startswith("Speed")} for line in lines]
+        clock = ("Speed", "sha256")  # the hash covers the speeds
+        kept = [{name: value for name, value in line.items() if not name.startswith(clock)} for line in lines]
         found[folder.name] = {"sha256": record["content_sha256"], "metrics": kept}
     return found

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
@@ -95,11 +97,20 @@ def write(events: Iterable[Event]) -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_tensorboard_says_that_the_disk_is_full(tmp_path, monkeypatch):
     """Its library's own writer would block training instead."""
-    monkeypatch.setattr("tensorboardX.record_writer.open_file", lambda path: Path("/dev/full").open("wb"))  # noqa: SIM115
+    files = []
+
+    def open_file(path: str) -> IO[bytes]:
+        files.append(Path("/dev/full").open("wb"))  # noqa: SIM115
+        return files[-1]
+
+    monkeypatch.setattr("tensorboardX.record_writer.open_file", open_file)
     sent = tensorboard_events(tmp_path)
     with pytest.raises(OSError, match="No space left"):
         write(sent)
     write(sent)  # nothing is open any more
+    for file in files:  # Python 3.13 warns of a file that cannot write its buffer when it is collected
+        with contextlib.suppress(OSError):
+            file.close()
 
 
 def test_tensorboard_purges_what_a_resumed_phase_writes_again(tmp_path):

@@ -33,15 +33,18 @@ def test_the_second_signal_ends_an_endless_flight_at_once(tmp_path):
     )
     more = ("--set", "phases.first.policy=guide", "--set", "observers=[progress]")
     process = subprocess.Popen([*COMMAND, *arguments, *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    assert process.stderr.readline().startswith("first: starts")
-    time.sleep(2.0)
-    process.send_signal(signal.SIGHUP)
-    with pytest.raises(subprocess.TimeoutExpired):
-        process.wait(timeout=2)
-    process.send_signal(signal.SIGINT)
-    process.wait(timeout=3)
-    _, stderr = process.communicate()
+    try:
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith("first: starts")
+        time.sleep(2.0)
+        process.send_signal(signal.SIGHUP)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=2)
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=3)
+    finally:  # a flight that never ends outlives a test that failed
+        process.kill()
+        _, stderr = process.communicate()
     assert process.returncode == 130, stderr
     assert stderr.startswith("stopping at the end of this chunk")
     assert stderr.endswith("stopped; what was saved before is kept\n")
@@ -54,11 +57,14 @@ def test_ctrl_c_while_the_libraries_load_prints_no_traceback(tmp_path, delay_s):
     write_mission(tmp_path)
     arguments = ("check", str(tmp_path / "mission.yaml"), "--allow-local-plugins")
     process = subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while not _catches(process.pid, signal.SIGTERM):
-        time.sleep(0.001)
-    time.sleep(delay_s)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+    try:
+        while not _catches(process.pid, signal.SIGTERM):
+            time.sleep(0.001)
+        time.sleep(delay_s)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert (process.returncode, stderr) == (130, "stopped; what was saved before is kept\n")
 
 
@@ -95,6 +101,20 @@ def test_no_thread_keeps_the_process(stuck, code):
     )
     assert (done.returncode, done.stdout, done.stderr) == (code, "last line\n", "")
     assert time.monotonic() - began < 30.0
+
+
+def test_a_script_whose_save_failed_ends(tmp_path):
+    """Orbax's threads would wait for the folder that could not be made, and Python for them."""
+    done = run_code(
+        "from pathlib import Path\n"
+        "import jax.numpy as jnp\n"
+        "from mission.storage.steps import write_step\n"
+        f"write_step(Path({str(tmp_path)!r}) / '5', {{'x' * 240: jnp.arange(3.0)}}, None)"
+    )
+    assert done.returncode == 1
+    assert "MachineError" in done.stderr
+    assert "File name too long" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_thread_of_a_plugin_that_fails_is_one_line():

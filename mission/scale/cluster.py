@@ -20,7 +20,7 @@ from mission.errors import InputError, MachineError, exception_text
 from mission.machine.devices import visible_cores
 from mission.scale.connecting import connected, import_ray, started
 from mission.scale.worker import Function, perform, version_of, worker_environment, worker_versions
-from mission.training.signals import started_as_program
+from mission.training.early import started_as_program
 
 log = logging.getLogger("mission")
 _TRIES = 4  # of one item, if its worker dies

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 from mission.flight.batches import fly_batches
-from mission.flight.chain import check_flights, prepare_chain
+from mission.flight.chain import Chain, check_flights, prepare_chain
 from mission.missionfile.models import MissionFile
 from mission.report.folder import check_target
 from mission.report.recording import report_flights
@@ -64,15 +65,26 @@ def fly_mission(
         allow_local_plugins=allow_local_plugins,
         devices=devices,
     )
+    counts = (flights, until, progress, first_flight)
     if not place.ray:
-        if report is not None:
-            return report_flights(chain, Path(report), flights, until, progress, first_flight)
-        return mission_summary(chain, fly_batches(flights, until, chain.fly, progress, first_flight), until)
+        return _fly(chain, report, None, *counts)
     if report is not None:
         check_target(Path(report), mission.name)  # before Ray starts
     with cluster(on, workers=devices) as workers:
-        fleet = Fleet(workers, chain)
-        if report is not None:
-            return report_flights(chain, Path(report), flights, until, progress, first_flight, fleet)
-        with fleet.flying(flights, first_flight) as fly:
-            return mission_summary(chain, fly_batches(flights, until, fly, progress, first_flight), until)
+        return _fly(chain, report, Fleet(workers, chain), *counts)
+
+
+def _fly(
+    chain: Chain,
+    report: str | Path | None,
+    fleet: Fleet | None,
+    flights: int,
+    until: float | None,
+    progress: Callable[[int, int], None] | None,
+    first_flight: int,
+) -> MissionSummary:
+    """Fly a prepared mission on a fleet, or in this process."""
+    if report is not None:
+        return report_flights(chain, Path(report), flights, until, progress, first_flight, fleet)
+    with nullcontext(chain.fly) if fleet is None else fleet.flying(flights, first_flight) as fly:
+        return mission_summary(chain, fly_batches(flights, until, fly, progress, first_flight), until)

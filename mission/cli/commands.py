@@ -236,7 +236,7 @@ def merge(
     folders: Annotated[list[Path], typer.Argument(help="Report folders, in any order.")],
     report_dir: Annotated[Path, typer.Option("--report", metavar="DIR", help="Folder of the joined report.")],
 ) -> None:
-    """Join reports of one mission whose flight numbers follow each other (`mission fly FILE --first-flight N`)."""
+    """Join reports of one mission whose flight numbers follow each other (`--first-flight` of `mission fly`)."""
     from mission.report.merging import merge_reports
     from mission.report.terminal import print_summary
 

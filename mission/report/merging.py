@@ -43,7 +43,7 @@ def merge_reports(folders: Sequence[str | Path], report: str | Path) -> MissionS
 
     Args:
       folders: the reports, in any order; made by the same mission, policies, seed and versions, and with flight numbers
-        that follow each other (`mission fly FILE --first-flight N`).
+        that follow each other (`--first-flight` of `mission fly`).
       report: folder of the new report; only a report of the same mission is replaced.
 
     Returns:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
 from mission.flight.batches import fly_batches
-from mission.flight.chain import check_flights, prepare_chain
+from mission.flight.chain import Chain, check_flights, prepare_chain
 from mission.missionfile.models import MissionFile
 from mission.report.folder import check_target
 from mission.report.recording import report_flights
@@ -64,15 +65,26 @@ def fly_mission(
         allow_local_plugins=allow_local_plugins,
         devices=devices,
     )
+    folder = None if report is None else Path(report)
     if not place.ray:
-        if report is not None:
-            return report_flights(chain, Path(report), flights, until, progress, first_flight)
-        return mission_summary(chain, fly_batches(flights, until, chain.fly, progress, first_flight), until)
-    if report is not None:
-        check_target(Path(report), mission.name)  # before Ray starts
+        return _fly(chain, folder, flights, until, progress, first_flight)
+    if folder is not None:
+        check_target(folder, mission.name)  # before Ray starts
     with cluster(on, workers=devices) as workers:
-        fleet = Fleet(workers, chain)
-        if report is not None:
-            return report_flights(chain, Path(report), flights, until, progress, first_flight, fleet)
-        with fleet.flying(flights, first_flight) as fly:
-            return mission_summary(chain, fly_batches(flights, until, fly, progress, first_flight), until)
+        return _fly(chain, folder, flights, until, progress, first_flight, Fleet(workers, chain))
+
+
+def _fly(
+    chain: Chain,
+    folder: Path | None,
+    flights: int,
+    until: float | None,
+    progress: Callable[[int, int], None] | None,
+    first: int,
+    fleet: Fleet | None = None,
+) -> MissionSummary:
+    """Fly for a report if there is a folder, on the workers of a fleet if there is one."""
+    if folder is not None:
+        return report_flights(chain, folder, flights, until, progress, first, fleet)
+    with contextlib.nullcontext(chain.fly) if fleet is None else fleet.flying(flights, first) as fly:
+        return mission_summary(chain, fly_batches(flights, until, fly, progress, first), until)

@@ -38,8 +38,8 @@ def digest(flown: list[PhaseFlight]) -> str:
     return found.hexdigest()
 
 
-def flights_per_second(chain: Chain, workers: int, batches: int) -> tuple[float, list[str]]:
-    """Return the rate of a number of workers, and the hashes of the batches."""
+def flights_per_second(chain: Chain, workers: int, batches: int) -> tuple[float, float, list[str]]:
+    """Return the rate of a number of workers, the share of the time that they were at work, and the batches' hashes."""
     with cluster("ray", workers=workers) as started:
         fleet = Fleet(started, chain)
         # more batches than are handed out at once, so that each worker prepares the mission
@@ -47,10 +47,11 @@ def flights_per_second(chain: Chain, workers: int, batches: int) -> tuple[float,
         with fleet.flying(warm * BATCH, batches * BATCH) as fly:
             for n in range(batches, batches + warm):
                 fly(np.arange(n * BATCH, (n + 1) * BATCH))
-        begun = time.perf_counter()
+        begun, before = time.perf_counter(), started.core_seconds
         with fleet.flying(batches * BATCH, 0) as fly:
             hashes = [digest(fly(np.arange(n * BATCH, (n + 1) * BATCH))) for n in range(batches)]
-        return batches * BATCH / (time.perf_counter() - begun), hashes
+        seconds = time.perf_counter() - begun
+        return batches * BATCH / seconds, (started.core_seconds - before) / (workers * seconds), hashes
 
 
 def main() -> None:
@@ -65,11 +66,14 @@ def main() -> None:
     chain = prepare_chain(load_mission(options.mission), checkpoints=options.checkpoints)
     rows, same = [], True
     for n in range(options.rounds):
-        (one, first), (two, second) = (flights_per_second(chain, workers, options.batches) for workers in (1, 2))
+        (one, _, first), (two, busy, second) = (
+            flights_per_second(chain, workers, options.batches) for workers in (1, 2)
+        )
         same &= first == second
-        rows.append({"one": one, "two": two, "ratio": two / one})
+        rows.append({"one": one, "two": two, "ratio": two / one, "busy": busy})
         bits = "same bits" if first == second else "OTHER BITS"
         print(f"round {n + 1}: 1 worker {one:,.0f}, 2 workers {two:,.0f} flights per second: {two / one:.2f} x, {bits}")
+        print(f"  the two were at work {100 * busy:.0f} % of the time")
         sys.stdout.flush()
     print(f"median {np.median([row['ratio'] for row in rows]):.2f} x (target 1.9)")
     if options.json is not None:

@@ -26,6 +26,7 @@ from mission.training.signals import before_end
 
 _CONNECT_S = 5.0
 _REMOVE_S = 5.0
+_LONGEST_BASE = 20  # characters; the path of a socket in the folder must be short
 _STORE_BYTES = 512 << 20  # of a local Ray's object store
 
 
@@ -47,12 +48,11 @@ def import_ray() -> Any:
 def started(ray: Any, cores: int) -> Generator[str]:
     """Start a Ray with a number of cores, and end it; yields its folder, which is removed."""
     base = tempfile.gettempdir()
-    folder = tempfile.mkdtemp(
-        prefix=f"mission-ray-{os.getpid()}-", dir=base if len(base) < 20 else "/tmp"
-    )  # a socket's path is short
-    # removes the folder if this process ends without a word
+    base = base if len(base) < _LONGEST_BASE else "/tmp"
+    folder = tempfile.mkdtemp(prefix=f"mission-ray-{os.getpid()}-", dir=base)
     # JAX warns of forks; nothing of it runs in a child of Ray's before that becomes another program
     warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
+    # removes the folder if this process ends without a word
     clean = 'read -r _ || { sleep 2; rm -rf "$0"; }'
     janitor = subprocess.Popen(["sh", "-c", clean, folder], stdin=subprocess.PIPE, start_new_session=True)
     try:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 
 from mission.flight.batches import fly_batches
@@ -65,26 +65,26 @@ def fly_mission(
         allow_local_plugins=allow_local_plugins,
         devices=devices,
     )
-    counts = (flights, until, progress, first_flight)
+    folder = None if report is None else Path(report)
     if not place.ray:
-        return _fly(chain, report, None, *counts)
-    if report is not None:
-        check_target(Path(report), mission.name)  # before Ray starts
+        return _fly(chain, folder, flights, until, progress, first_flight)
+    if folder is not None:
+        check_target(folder, mission.name)  # before Ray starts
     with cluster(on, workers=devices) as workers:
-        return _fly(chain, report, Fleet(workers, chain), *counts)
+        return _fly(chain, folder, flights, until, progress, first_flight, Fleet(workers, chain))
 
 
 def _fly(
     chain: Chain,
-    report: str | Path | None,
-    fleet: Fleet | None,
+    folder: Path | None,
     flights: int,
     until: float | None,
     progress: Callable[[int, int], None] | None,
-    first_flight: int,
+    first: int,
+    fleet: Fleet | None = None,
 ) -> MissionSummary:
-    """Fly a prepared mission on a fleet, or in this process."""
-    if report is not None:
-        return report_flights(chain, Path(report), flights, until, progress, first_flight, fleet)
-    with nullcontext(chain.fly) if fleet is None else fleet.flying(flights, first_flight) as fly:
-        return mission_summary(chain, fly_batches(flights, until, fly, progress, first_flight), until)
+    """Fly for a report if there is a folder, on the workers of a fleet if there is one."""
+    if folder is not None:
+        return report_flights(chain, folder, flights, until, progress, first, fleet)
+    with contextlib.nullcontext(chain.fly) if fleet is None else fleet.flying(flights, first) as fly:
+        return mission_summary(chain, fly_batches(flights, until, fly, progress, first), until)

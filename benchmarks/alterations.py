@@ -65,7 +65,9 @@ def alter_arrays(path: Path, draw: random.Random) -> None:
         arrays = dict(archive)
     name = draw.choice(sorted(arrays))
     values = arrays[name]
-    if values.dtype.kind == "U":
+    if values.dtype.kind == "U" and name == "sha256":
+        arrays[name] = np.array(str(values)[::-1])
+    elif values.dtype.kind == "U":
         arrays[name] = np.array(alter_text(str(values), draw).encode(errors="replace").decode())
     else:
         changed = values.copy().reshape(-1)

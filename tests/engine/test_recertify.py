@@ -33,7 +33,7 @@ from mission.training.recertify import (
 
 SHORT = MISSION.replace("env_steps: 3000", "env_steps: 1200").replace("env_steps: 2500", "env_steps: 1200")
 FLIGHTS = 1200
-TIGHT = CART.replace("tolerance_m: float = Field(5.0", "tolerance_m: float = Field(3.5")  # so that some flights fail
+TIGHT = CART.replace("tolerance_m: float = Field(5.0", "tolerance_m: float = Field(3.0")  # so that some flights fail
 
 
 @pytest.fixture(scope="module")

@@ -74,7 +74,7 @@ class PhaseResult(StrictModel):
 
 
 class TrainingRecord(StrictModel):
-    """The state of a training; `seconds` counts all its sessions. `exit_code` is None before it has ended by itself."""
+    """The state of a training; `seconds` counts all its processes. `exit_code` is None before it has ended by itself."""
 
     format: Literal[1] = 1
     status: Status

@@ -48,7 +48,7 @@ class Tracker:
         self.running: dict[str, TrainingJob] = {}
         self.began = self.looked = time.monotonic()
         self.waiting = sum(1.0 - share_done(mission, Path(job.folder)) for job in jobs) if show is not None else 0.0
-        self.ended = 0.0  # shares of the trainings that ended in this session
+        self.ended = 0.0  # shares of the trainings that ended in this process
         self.first: dict[str, float] = {}
 
     def begin(self, job: TrainingJob) -> None:

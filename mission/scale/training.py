@@ -94,7 +94,7 @@ def _train(
 
 
 def _note_time(event: Event, folder: Path, began: float) -> None:
-    """Record after each checkpoint how long the training has taken, in case that this session is killed."""
+    """Record after each checkpoint how long the training has taken, in case that this process is killed."""
     if event.kind == "checkpoint":
         write_training(folder, TrainingRecord(status="unfinished", seconds=time.monotonic() - began))
 

@@ -111,8 +111,8 @@ def test_a_search_finds_the_known_answer_and_continues_after_an_interruption(fol
 def test_an_interrupted_search_draws_the_values_that_an_uninterrupted_one_draws(tmp_path):
     space, _ = load_space({"a": {"low": 0.0, "high": 1.0}, "b": {"choices": ["x", "y"]}, "c": {"low": 1, "high": 9}})
 
-    def drawn(path: Path, sessions: list[int]) -> list[dict]:
-        for trials in sessions:
+    def drawn(path: Path, parts: list[int]) -> list[dict]:
+        for trials in parts:
             study = Study(path, "maximize", "none", 2)
             for _ in range(trials):
                 trial = study.begin(space, 7)

@@ -286,7 +286,7 @@ def test_flights_after_the_stopping_batch_are_dropped(
 
 
 def test_agents_fly_with_the_policies_that_were_sent(tmp_path: Path) -> None:
-    """Guides fly the same seeds, from the same mission."""
+    """The report of the workers equals that of the process that sent the policies."""
     mission = load_mission(ROOT / "missions" / "vertical.yaml")
     shipped = ROOT / "checkpoints" / "shipped"
     fly_mission(mission, checkpoints=shipped, flights=1100, report=tmp_path / "here")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import abc
 import importlib
 import math
+from collections.abc import Callable
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
@@ -45,6 +46,19 @@ class Transition(NamedTuple):
     next_obs: Array  # [E, O] before any restart
     terminated: Array  # float32 [E], time-outs excluded
     ended: Array  # float32 [E], terminated or timed out
+
+
+class PhaseInterface(NamedTuple):
+    """What a learner knows of the phase that it learns: O observations, A actions, and the phase as a simulator.
+
+    `environment` and `reward` are those of the phase, without which gradients through the simulator are not available.
+    """
+
+    observations: int
+    actions: int
+    control_period_s: float = 1.0
+    environment: Any = None  # mission.Environment
+    reward: Callable[[Any, Array, Any, Any], dict[str, Array]] | None = None
 
 
 class FillConfig(StrictModel):
@@ -143,7 +157,7 @@ class PolicyNetwork(StrictModel):
 
 
 class Learner(abc.ABC):
-    """A learning algorithm for one phase; made from (its configuration, O observations, A actions).
+    """A learning algorithm for one phase; made from (its configuration, the `PhaseInterface`).
 
     Its state has two parts, both pytrees of its choosing: `agent` (parameters, optimisers, counters) and `replay`
     (the stored experience). Every `key` is consumed.
@@ -236,8 +250,8 @@ def learner_name(config: LearnerConfig) -> str | None:
     return next((name for name in LEARNERS if type(config) is config_class(name)), None)
 
 
-def build_learner(config: LearnerConfig, observations: int, actions: int) -> Learner:
-    """Return the learner of a configuration for O observations and A actions.
+def build_learner(config: LearnerConfig, interface: PhaseInterface) -> Learner:
+    """Return the learner of a configuration for a phase.
 
     Raises:
       KeyError: no learner of this configuration is registered in `LEARNERS`.
@@ -245,4 +259,4 @@ def build_learner(config: LearnerConfig, observations: int, actions: int) -> Lea
     name = learner_name(config)
     if name is None:
         raise KeyError(f"{type(config).__name__} is the configuration of no learner in mission.learner.LEARNERS")
-    return _load(LEARNERS[name].learner)(config, observations, actions)
+    return _load(LEARNERS[name].learner)(config, interface)

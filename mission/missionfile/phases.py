@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, JsonValue
 
-from mission.learner import Learner, LearnerConfig, build_learner
+from mission.learner import Learner, LearnerConfig, PhaseInterface, build_learner
 from mission.missionfile.models import Name, PhaseEntry
 from mission.phase import NON_FINITE, TIME_OUT, Environment, Limit, PluginOrigin, Reward
 from mission.strict import StrictModel
@@ -111,9 +111,10 @@ class TrainedPhase(Phase):
     learner: LearnerConfig
 
     def build_learner(self) -> Learner:
-        """Return the learning algorithm, with its settings, for the sizes of this phase."""
+        """Return the learning algorithm, with its settings, for this phase."""
         env = self.environment
-        return build_learner(self.learner, len(env.observation_names), len(env.action_names))
+        sizes = len(env.observation_names), len(env.action_names)
+        return build_learner(self.learner, PhaseInterface(*sizes, env.control_period_s, env, self.reward))
 
 
 def json_of(model: BaseModel) -> dict[str, JsonValue]:

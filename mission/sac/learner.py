@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array, lax
 
-from mission.learner import Learner, PolicyNetwork, Transition
+from mission.learner import Learner, PhaseInterface, PolicyNetwork, Transition
 from mission.machine.devices import AXIS, device_share
 from mission.sac import replay as store
 from mission.sac.config import SacConfig
@@ -56,8 +56,9 @@ class Sac(Learner):
     shown: ClassVar[dict[str, str]] = {"temperature": "Temperature/Value"}
     warm_up_metric: ClassVar[str] = "CriticWarmUp/Loss"
 
-    def __init__(self, config: SacConfig, observations: int, actions: int) -> None:
-        self.config, self.observations, self.actions = config, observations, actions
+    def __init__(self, config: SacConfig, interface: PhaseInterface) -> None:
+        self.config, self.interface = config, interface
+        self.observations, self.actions = observations, actions = interface.observations, interface.actions
         self.networks_of = make_networks(config, actions)
         self.warm_up_steps = config.warm_up.steps
         obs, action, zero = jnp.zeros(observations), jnp.zeros(actions), jnp.zeros(())

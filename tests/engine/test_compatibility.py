@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator
 from safetensors.numpy import load, load_file
 
 from mission import ActorConfig, SacConfig, fly_mission, load_mission, resolve_mission, train_mission
-from mission.learner import build_learner
+from mission.learner import PhaseInterface, build_learner
 from mission.machine.devices import describe
 from mission.missionfile.changes import model_change, parameters_change
 from mission.missionfile.hooks import PHASE_GROUP
@@ -209,7 +209,7 @@ def test_a_shipped_policy_is_evaluated_with_numpy_alone(folder):
     record = PhaseFolder(folder).policy_record()
     assert record is not None
     config = SacConfig.model_validate_json(json.dumps(record.configuration[-1].sac))
-    learner = build_learner(config, obs.shape[1], len(description["action_names"]))
+    learner = build_learner(config, PhaseInterface(obs.shape[1], len(description["action_names"])))
     shapes = jax.eval_shape(lambda key: learner.policy(learner.init(key)), jax.random.key(0))
     actor = PhaseFolder(folder).load_policy({"actor": shapes})["actor"]
     np.testing.assert_allclose(mean_action(tensors, description, obs), learner.mean_action(actor, obs), atol=1e-5)

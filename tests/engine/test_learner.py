@@ -41,8 +41,8 @@ class Search(Learner):
     shown: ClassVar = {"best": "Search/Best"}
     warm_up_metric: ClassVar = "Search/WarmUp"
 
-    def __init__(self, config, observations, actions):
-        self.config, self.observations, self.actions = config, observations, actions
+    def __init__(self, config, interface):
+        self.config, self.observations, self.actions = config, interface.observations, interface.actions
         self.warm_up_steps = 2
 
     def init(self, key):

@@ -16,7 +16,7 @@ from jax.flatten_util import ravel_pytree
 from jax.sharding import PartitionSpec
 
 from mission import ActorConfig, NetworkConfig, SacConfig
-from mission.learner import Transition
+from mission.learner import PhaseInterface, Transition
 from mission.machine.devices import AXIS, REPLICATED, SPLIT, mesh
 from mission.sac import replay as store
 from mission.sac.config import PRESETS
@@ -347,7 +347,7 @@ def test_seed_preset_trains() -> None:
 @pytest.mark.parametrize(("updates", "beta"), [(0, 0.4), (693, 0.7), (100_000, 1.0)])
 def test_beta_is_annealed_to_one(updates: int, beta: float) -> None:
     """1 - beta shrinks by beta_decay an update: half of it is gone after ln 2 / 0.001 of them."""
-    sac = Sac(config(beta=0.4, beta_decay=0.999, vehicles=1, buffer_size=64), OBS, ACT)
+    sac = Sac(config(beta=0.4, beta_decay=0.999, vehicles=1, buffer_size=64), PhaseInterface(OBS, ACT))
     example = Transition(*(jnp.zeros(n) if n else jnp.zeros(()) for n in (OBS, ACT, 0, OBS, 0, 0)))
     rows = Transition(*(jnp.zeros((64, *leaf.shape)) for leaf in example))
     replay = store.append(store.create(64, store.row_width(example)), rows)

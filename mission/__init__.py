@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from mission.errors import MissionError
-    from mission.learner import FillConfig, Learner, LearnerConfig
+    from mission.learner import FillConfig, ImitationConfig, Learner, LearnerConfig
     from mission.missionfile.hooks import Event, StopTraining, hookimpl
     from mission.missionfile.models import MissionFile
     from mission.missionfile.phases import Phase
@@ -40,6 +40,7 @@ _HOME = {
     "Environment": "phase",
     "Event": "missionfile.hooks",
     "FillConfig": "learner",
+    "ImitationConfig": "learner",
     "FlightRecords": "report.flight_records",
     "Learner": "learner",
     "LearnerConfig": "learner",
@@ -81,6 +82,7 @@ __all__ = [
     "Event",
     "FillConfig",
     "FlightRecords",
+    "ImitationConfig",
     "Learner",
     "LearnerConfig",
     "Limit",

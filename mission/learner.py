@@ -15,11 +15,11 @@ import importlib
 import math
 from collections.abc import Callable
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
-from mission.strict import Count, Positive, StrictModel
+from mission.strict import Count, Fraction01, Positive, StrictModel
 
 if TYPE_CHECKING:
     from jax import Array
@@ -61,12 +61,51 @@ class PhaseInterface(NamedTuple):
     reward: Callable[[Any, Array, Any, Any], dict[str, Array]] | None = None
 
 
+class Labels(NamedTuple):
+    """Observations and the actions of the guidance law in the same states; the first `size` rows are filled."""
+
+    obs: Array  # [C, O]
+    action: Array  # [C, A], clipped to [-1, 1]
+    cursor: Array  # int32 [], the next row to write
+    size: Array  # int32 []
+
+
 class FillConfig(StrictModel):
     """Transitions that are collected before the first update."""
 
     env_steps: Count = Field(5000, le=10**9, description="Vehicle steps, rounded up to whole update cycles.")
-    policy: Literal["random", "guide"] = Field(
-        "random", description="Uniform actions, or those of the phase's classical guidance law."
+    policy: Literal["random", "guide", "agent"] = Field(
+        "random",
+        description="Uniform actions, those of the phase's classical guidance law, or those of the agent's first policy.",
+    )
+
+
+class ImitationConfig(StrictModel):
+    """Imitation of the phase's guidance law before the fill: DAgger, Ross et al. 2011, arXiv:1011.0686.
+
+    In each round the vehicles fly on, and the guide's action in every state that they visit is stored beside the
+    observation. The policy is then fitted to all stored actions.
+    """
+
+    rounds: Count = Field(20, le=10_000, description="Rounds of flying and fitting.")
+    guide_shares: tuple[Fraction01, ...] = Field(
+        (1.0, 1.0, 0.5, 0.5),
+        strict=False,
+        min_length=1,
+        description="Share of the vehicles that the guide flies, by round; the policy flies all in later rounds.",
+    )
+    env_steps: Count = Field(131_072, le=10**9, description="Vehicle steps of one round, rounded up.")
+    rows: Count = Field(1_000_000, le=10**9, description="Stored actions; the newest replace the oldest.")
+    updates: Count = Field(2500, le=10**9, description="Updates of one round.")
+    batch_size: Count = Field(1024, description="Stored actions per update.")
+    learning_rate: Positive = Field(1e-3, description="Adam; falls along a cosine over all updates.")
+    final_rate: Fraction01 = Field(0.03, description="The learning rate at the end, as a fraction of the first.")
+    huber: Positive = Field(0.1, description="Error of an action above which its loss is linear (Huber 1964).")
+    average: Positive = Field(
+        0.001, le=1.0, description="Share of each update in the average of the weights, which flies (Polyak averaging)."
+    )
+    weight: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="Weight in the actor's loss of the squared distance from the imitator's actions."
     )
 
 
@@ -80,6 +119,9 @@ class LearnerConfig(StrictModel):
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
 
     vehicles: Count = Field(64, le=65536, description="Vehicles flown side by side.")
+    imitation: ImitationConfig | None = Field(
+        None, description="Imitation of the guidance law before the fill; null: none."
+    )
     fill: FillConfig = Field(default_factory=FillConfig, description="Transitions before the first update.")
     updates_per_step: Positive = Field(
         0.0625,
@@ -129,6 +171,7 @@ class PolicyNetwork(StrictModel):
     """A stored policy as formulas over its tensors: a multi-layer perceptron with O inputs and A actions.
 
     Attributes:
+      input: the input of the first layer, as a formula of the observation.
       algorithm: the learner's name.
       head: name of the policy's distribution.
       hidden_sizes: widths of the hidden layers.
@@ -144,6 +187,7 @@ class PolicyNetwork(StrictModel):
     """
 
     algorithm: str
+    input: str = "observation"
     head: str
     hidden_sizes: tuple[int, ...]
     activation: str
@@ -168,6 +212,8 @@ class Learner(abc.ABC):
       warm_up_steps: number of updates that `warm_up` makes; 0: there is no warm-up.
       warm_up_metric: name of the loss that `warm_up` returns.
       replay_setting: the setting of its configuration that decides how much memory the replay takes.
+      horizon: number of control steps that `update` flies from visited states; 0: it needs no states.
+      prepares: whether `warm_up` is called although it makes no updates.
     """
 
     metrics: ClassVar[tuple[str, ...]] = ()
@@ -175,6 +221,8 @@ class Learner(abc.ABC):
     warm_up_steps: int = 0
     warm_up_metric: ClassVar[str] = "WarmUp/Loss"
     replay_setting: ClassVar[str] = "buffer_size"
+    horizon: int = 0
+    prepares: bool = False
 
     @abc.abstractmethod
     def init(self, key: Array) -> Any:
@@ -197,8 +245,16 @@ class Learner(abc.ABC):
         """Return the replay buffer with E more transitions."""
 
     @abc.abstractmethod
-    def update(self, agent: Any, replay: Any, key: Array) -> tuple[Any, Any, dict[str, Array], dict[str, Array]]:
+    def update(
+        self, agent: Any, replay: Any, visited: Any, key: Array
+    ) -> tuple[Any, Any, dict[str, Array], dict[str, Array]]:
         """Make one update.
+
+        Args:
+          agent, replay: of the learner.
+          visited: (leaves [V, ...], bool [V]): for each vehicle of this device a state that it visited, at most `horizon`
+            control steps before the end of an episode, and whether there is one yet; empty if `horizon` is 0.
+          key: consumed.
 
         Returns:
           agent, replay: after the update.
@@ -208,6 +264,21 @@ class Learner(abc.ABC):
 
     def warm_up(self, agent: Any, replay: Any, key: Array) -> tuple[Any, Any, Array]:
         """Prepare the agent between the fill and the first update; also returns the losses [warm_up_steps]."""
+        raise NotImplementedError
+
+    def imitate(self, agent: Any, labels: Labels, first: Array, key: Array) -> tuple[Any, Array]:
+        """Fit the policy to stored actions; make the updates of one round.
+
+        Args:
+          agent: of the learner.
+          labels: the stored actions.
+          first: int32 [], number of updates made in the rounds before; 0 in the first round.
+          key: consumed.
+
+        Returns:
+          agent: the agent, whose policy is the imitator.
+          losses: [updates].
+        """
         raise NotImplementedError
 
     @abc.abstractmethod

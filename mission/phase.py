@@ -97,6 +97,13 @@ class Environment(abc.ABC, Generic[H, S]):
     else:
         time_out_cause = guide = None
 
+    def unguided(self) -> Environment[H, Any]:
+        """Return the phase without what only its guide needs, for flights by an agent; its state may be smaller.
+
+        Flights, observations, hand-overs and telemetry are the same.
+        """
+        return self
+
     @abc.abstractmethod
     def start(self, key: Array) -> H:
         """Return a nominal entry state; its tree, shapes and dtypes declare what the phase accepts."""

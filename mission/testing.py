@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mission.errors import PluginError
-from mission.flight.trees import finite_leaves, state_leaf_names, where_rows
+from mission.machine.trees import finite_leaves, state_leaf_names, where_rows
 from mission.missionfile.contract import first_difference
 from mission.missionfile.models import PhaseEntry
 from mission.missionfile.phases import Phase

@@ -22,9 +22,9 @@ from jax import Array
 
 from mission.flight.causes import check_flight_causes
 from mission.flight.fly import PhaseFlight, agent_controller, fly_phase, guide_controller
-from mission.flight.trees import is_key
 from mission.machine.devices import workers
 from mission.machine.programs import Program
+from mission.machine.trees import is_key
 from mission.missionfile.phases import Phase, TrainedPhase
 from mission.missionfile.sources import UNKNOWN_SOURCE
 from mission.statistics import wilson

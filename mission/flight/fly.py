@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from mission.flight.causes import marked_causes
-from mission.flight.trees import all_finite, drop_weak_types, where_rows
+from mission.machine.trees import all_finite, drop_weak_types, where_rows
 from mission.missionfile.phases import Phase, TrainedPhase
 from mission.phase import Outcome
 

@@ -105,10 +105,19 @@ class Phase:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TrainedPhase(Phase):
-    """A phase that an agent is trained for and flies; it always has a reward and a learner."""
+    """A phase that an agent is trained for and flies; it always has a reward and a learner.
+
+    Attributes:
+      guide_environment: the environment with all that its guide needs; `environment` may do without it.
+    """
 
     reward: Reward
     learner: LearnerConfig
+    guide_environment: Environment = dataclasses.field(kw_only=True)
+
+    def guided(self) -> Phase:
+        """Return the same phase, flown by its guide."""
+        return dataclasses.replace(super().guided(), environment=self.guide_environment)
 
     def build_learner(self) -> Learner:
         """Return the learning algorithm, with its settings, for this phase."""

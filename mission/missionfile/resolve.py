@@ -227,7 +227,8 @@ def build_phase(
         "leaves": shapes.leave,
     }
     if trained and reward is not None:
-        return TrainedPhase(reward=reward, learner=learner, **common)
+        common["environment"] = environment if learner.fill.policy == "guide" else environment.unguided()
+        return TrainedPhase(reward=reward, learner=learner, guide_environment=environment, **common)
     return Phase(reward=reward, learner=learner, **common)
 
 

@@ -1,4 +1,5 @@
-"""The metrics file of a phase: `metrics.jsonl`, one line for each chunk, evaluation, warm-up and gate.
+"""The metrics file of a phase: `metrics.jsonl`, one line for each round of imitation, chunk, evaluation, warm-up and
+gate.
 
 Each line holds its number in the file and a seal of its content, so that a line that was altered or is missing is
 noticed.
@@ -19,7 +20,7 @@ from mission.missionfile.hooks import Event
 from mission.storage.stored import json_mapping, seal
 
 log = logging.getLogger("mission")
-KINDS = ("chunk", "evaluation", "warm_up", "gate")
+KINDS = ("imitation", "chunk", "evaluation", "warm_up", "gate")
 _GATE = ("passed", "count", "flights", "low", "high", "failures", "starts", "looks")
 _SEAL = "sha256"
 

@@ -49,6 +49,14 @@ class _Display:
             self.printed = time.monotonic()
             self.say(f"{event.phase}: {text}")
 
+    def imitation(self, event: Event) -> None:
+        done, rounds, success = *map(event.data.get, ("round", "rounds")), event.scalars.get("Imitation/Success")
+        rate = "-" if success is None else f"{100 * success:.1f} %"
+        text = f"imitation, round {done} of {rounds}: loss {event.scalars['Imitation/Loss']:.3g}, success {rate}"
+        self.bar.update(self.task, text=text)
+        if self.bar.disable:
+            self.say(f"{event.phase}: {text}")
+
     def baseline(self, done: int, flights: int) -> None:
         if done == 0:
             self.printed = time.monotonic()
@@ -78,6 +86,8 @@ def mission_event(event: Event) -> None:
         return
     if event.kind == "phase_start":
         _display.begin(event.phase, event.env_steps, event.data["budget"])
+    elif event.kind == "imitation":
+        _display.imitation(event)
     elif event.kind == "chunk":
         _display.chunk(event)
     elif event.kind == "evaluation":

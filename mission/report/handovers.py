@@ -14,7 +14,7 @@ import numpy as np
 from mission.errors import FormatError, MachineError
 from mission.flight.batches import BATCH, flight_keys, name_key, nominal_starts, to_host
 from mission.flight.chain import Chain
-from mission.flight.trees import count
+from mission.machine.trees import count
 from mission.report.flight_records import Flights, TrainingStarts
 from mission.report.header import ChannelShift
 from mission.report.tracks import TelemetryRecorder

@@ -148,6 +148,29 @@ class SacConfig(LearnerConfig):
     )
     priority_epsilon: Positive = Field(1e-3, description="Added to |TD error| (PER, section 3.3).")
     warm_up: WarmUpConfig = Field(default_factory=WarmUpConfig, description="Critic warm-up.")
+    standardise: bool = Field(
+        False,
+        description="Standardise observations with the mean and deviation of the first ones, which the policy stores.",
+    )
+    actor_average: Fraction01 = Field(
+        0.0,
+        description="Share of each update in the average of the actor's weights, which flies (Polyak and Juditsky 1992); "
+        "0: the actor itself flies.",
+    )
+    actor_rate_updates: int = Field(
+        0, ge=0, description="Updates over which the actor's learning rate falls along a cosine; 0: it is constant."
+    )
+    actor_rate_final: Fraction01 = Field(
+        0.05, description="The actor's learning rate after that, as a fraction of the first."
+    )
+    actor_horizon: int = Field(
+        0,
+        ge=0,
+        le=100_000,
+        description="Control steps of exact value gradients through the simulator, closed by the critics: SVG(H), Heess "
+        "et al. 2015, arXiv:1510.09142; 0: plain SAC.",
+    )
+    actor_batch: Count = Field(256, description="Flights of one update with actor_horizon.")
     exploration_noise: Annotated[float, Field(ge=0)] = Field(
         0.0, description="Std of Gaussian noise added to the sampled action while collecting."
     )

@@ -13,14 +13,17 @@ import jax.numpy as jnp
 import optax
 from jax import Array, lax
 
-from mission.learner import Learner, PhaseInterface, PolicyNetwork, Transition
+from mission.learner import Labels, Learner, PhaseInterface, PolicyNetwork, Transition
 from mission.machine.devices import AXIS, device_share
 from mission.sac import replay as store
 from mission.sac.config import SacConfig
+from mission.sac.imitate import fit, standardised
 from mission.sac.losses import (
     Agent,
     Minibatch,
+    Through,
     all_mean,
+    averages,
     create_agent,
     critic_loss,
     optimisers,
@@ -28,11 +31,22 @@ from mission.sac.losses import (
     update_agent,
     update_targets,
 )
-from mission.sac.networks import LAYER_NORM_EPSILON, make_networks, mean_action, sample_action
+from mission.sac.networks import (
+    LAYER_NORM_EPSILON,
+    MOST_DEVIATIONS,
+    make_networks,
+    mean_action,
+    sample_action,
+)
 from mission.sac.replay import Replay
+from mission.sac.value_gradient import ValueGradient
 
 _TD_BLOCK = 4096  # rows whose TD error is computed at once
 _LOOKED_AT = 512  # priorities in a histogram
+_STATISTICS = "statistics/standardise"
+_STANDARDISED = (
+    f"clip((observation - mean) / std, -{MOST_DEVIATIONS:g}, {MOST_DEVIATIONS:g}), of {_STATISTICS}/mean and /std"
+)
 _MEAN_ACTIONS = {"squashed": "tanh(output[:A])", "bounded": "tanh(output[:A])", "softplus": "output[:A]"}
 
 # Weights of shape [B] against errors of shape [B, 1] would silently broadcast to [B, B]. The learner rejects that
@@ -61,6 +75,9 @@ class Sac(Learner):
         self.observations, self.actions = observations, actions = interface.observations, interface.actions
         self.networks_of = make_networks(config, actions)
         self.warm_up_steps = config.warm_up.steps
+        self.horizon = config.actor_horizon
+        self.prepares = config.standardise and config.imitation is None
+        self.through = ValueGradient(config, self.networks_of, interface)
         obs, action, zero = jnp.zeros(observations), jnp.zeros(actions), jnp.zeros(())
         self.example = Transition(obs=obs, action=action, reward=zero, next_obs=obs, terminated=zero, ended=zero)
 
@@ -92,22 +109,46 @@ class Sac(Learner):
 
     @_strict
     def update(
-        self, agent: Agent, replay: Replay, key: Array
+        self, agent: Agent, replay: Replay, visited: Any, key: Array
     ) -> tuple[Agent, Replay, dict[str, Array], dict[str, Array]]:
         """Draw one minibatch and update critics, actor, temperature, targets and priorities."""
         config = self.config
-        sample_key, noise_key = jax.random.split(jax.random.fold_in(key, agent.updates))
+        update_key = jax.random.fold_in(key, agent.updates)
+        sample_key, noise_key = jax.random.split(update_key)
         batch, index = self.draw_minibatch(replay, sample_key, config.batch_size, agent.updates)
         noise = device_share(jax.random.normal(noise_key, (2, config.batch_size, self.actions)), axis=1)
-        agent, td, metrics = update_agent(config, self.networks_of, agent, batch, noise, AXIS)
+        through = self._through(visited, jax.random.fold_in(update_key, 1)) if config.actor_horizon else None
+        agent, td, metrics = update_agent(config, self.networks_of, agent, batch, noise, AXIS, through)
         td = td[: config.batch_size]
         replay = store.update_priorities(replay, index, td, config.alpha, config.priority_epsilon)
         return agent, replay, metrics, {"Critic/TDError": td}
+
+    def _through(self, visited: tuple[Any, Array], key: Array) -> Through:
+        """Return the exact gradient along flights from states drawn among those that this device's vehicles visited."""
+        states, valid = visited
+        draw_key, fly_key = jax.random.split(jax.random.fold_in(key, lax.axis_index(AXIS)))
+        size = min(valid.size, max(1, self.config.actor_batch // lax.axis_size(AXIS)))
+        chosen = jnp.argsort(jnp.where(valid, 0.0, 2.0) + jax.random.uniform(draw_key, valid.shape))[:size]
+        flown = jax.tree.map(lambda leaf: leaf[chosen], (states, valid))
+        return lambda actor, critic, temperature: self.through(actor, critic, temperature, flown, fly_key)
+
+    def imitate(self, agent: Agent, labels: Labels, first: Array, key: Array) -> tuple[Agent, Array]:
+        """Fit the actor to the guide's actions; the first labels also standardise the observation."""
+        settings = self.config.imitation
+        if settings is None:
+            raise ValueError("sac.imitation is not set")
+        if self.config.standardise:
+            agent = lax.cond(first == 0, standardised, lambda agent, *_: agent, agent, labels.obs, labels.size)
+        return fit(self.config, settings, self.networks_of, agent, labels, first, key)
 
     @_strict
     def warm_up(self, agent: Agent, replay: Replay, key: Array) -> tuple[Agent, Replay, Array]:
         """Update only the critics, at their own rate and minibatch; then set the priority of every row."""
         config, settings = self.config, self.config.warm_up
+        if self.prepares:
+            agent = standardised(agent, store.unpack(replay.rows, self.example).obs, replay.size)
+        if not settings.steps:
+            return agent, replay, jnp.zeros(0)
         size = settings.batch_size or config.batch_size
         rate = settings.learning_rate or config.critic_learning_rate
         optimiser = optimisers(config.model_copy(update={"critic_learning_rate": rate}))[1]
@@ -130,12 +171,13 @@ class Sac(Learner):
         return agent, store.rebuild_priorities(replay, td, config.alpha, config.priority_epsilon), losses
 
     def policy(self, agent: Agent) -> Any:
-        """Return the actor's parameters."""
-        return agent.actor
+        """Return the parameters that fly: those of the actor, or their average."""
+        return agent.average if averages(self.config) else agent.actor
 
     def with_policy(self, agent: Agent, policy: Any) -> Agent:
         """Return the agent with the actor's parameters replaced."""
-        return agent._replace(actor=policy)
+        copies = {name: policy for name in ("average", "imitator") if getattr(agent, name) != ()}
+        return agent._replace(actor=policy, **copies)
 
     def mean_action(self, policy: Any, obs: Array) -> Array:
         """Return the mean of the policy's distribution, squashed if the head is."""
@@ -159,6 +201,7 @@ class Sac(Learner):
         if actor.layer_norm:
             for i, layer in enumerate(layers[:-1]):
                 layer += [f"{body}/LayerNorm_{i}/scale", f"{body}/LayerNorm_{i}/bias"]
+        statistics = (f"{_STATISTICS}/mean", f"{_STATISTICS}/std") if self.config.standardise else ()
         normalised = (
             "scale * (y - mean(y)) / sqrt(variance(y) + layer_norm_epsilon) + bias" if actor.layer_norm else "y"
         )
@@ -169,7 +212,8 @@ class Sac(Learner):
             activation=actor.activation,
             layer_norm=actor.layer_norm,
             layer_norm_epsilon=LAYER_NORM_EPSILON,
-            tensors=tuple(name for layer in layers for name in layer),
+            input=_STANDARDISED if self.config.standardise else "observation",
+            tensors=(*statistics, *(name for layer in layers for name in layer)),
             hidden_layer=f"{actor.activation}({normalised}), y = x @ kernel + bias",
             output="x @ kernel + bias, 2 A values",
             mean_action=_MEAN_ACTIONS[actor.head] + ", clipped to [-1, 1] in flight",

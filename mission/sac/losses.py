@@ -8,6 +8,7 @@ log-densities are all [B].
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -17,10 +18,14 @@ from jax import Array, lax
 from jax.flatten_util import ravel_pytree
 
 from mission.sac.config import SacConfig
-from mission.sac.networks import Networks, sample_action
+from mission.sac.networks import Networks, averaged, mean_action, sample_action
 
 # On the CPU, one all-reduce of more floats than this is several times slower than two of half the size.
 _REDUCE_FLOATS = 60_000
+
+
+# (actor, critic, temperature) -> the gradient of the actor's loss, the loss, mean log pi and mean std
+Through = Callable[[Any, Any, Array], tuple[Any, Array, Array, Array]]
 
 
 class Agent(NamedTuple):
@@ -34,6 +39,8 @@ class Agent(NamedTuple):
     critic_optimiser: Any
     temperature_optimiser: Any
     updates: Array  # int32 [], joint updates so far
+    average: Any = ()  # of the actor over its updates, if it flies
+    imitator: Any = ()  # the actor at the end of the imitation, if there was one
 
 
 class Minibatch(NamedTuple):
@@ -56,7 +63,7 @@ def target_entropy(config: SacConfig, actions: int) -> float:
     return float(config.target_entropy)
 
 
-def _optimiser(learning_rate: float, max_norm: float | None) -> optax.GradientTransformation:
+def _optimiser(learning_rate: float | Array, max_norm: float | None) -> optax.GradientTransformation:
     clip = optax.clip_by_global_norm(max_norm) if max_norm is not None else optax.identity()
     return optax.chain(clip, optax.adam(learning_rate))
 
@@ -68,6 +75,17 @@ def optimisers(config: SacConfig) -> tuple[optax.GradientTransformation, ...]:
         _optimiser(config.critic_learning_rate, config.critic_grad_max_norm),
         _optimiser(config.temperature_learning_rate, config.temperature_grad_max_norm),
     )
+
+
+def actor_optimiser(config: SacConfig, learning_rate: float | Array) -> optax.GradientTransformation:
+    """Return the optimiser of the actor at a learning rate; its state is the same at every rate."""
+    return _optimiser(learning_rate, config.actor_grad_max_norm)
+
+
+def cosine(rate: float, final: float, updates: int, done: Array) -> Array:
+    """Return a learning rate that falls along a cosine to the fraction `final` over so many updates."""
+    share = jnp.minimum(done.astype(jnp.float32) / updates, 1.0)
+    return rate * (final + (1.0 - final) * 0.5 * (1.0 + jnp.cos(jnp.pi * share)))
 
 
 def create_agent(config: SacConfig, networks: Networks, key: Array, observations: int) -> Agent:
@@ -87,7 +105,14 @@ def create_agent(config: SacConfig, networks: Networks, key: Array, observations
         of_critic.init(critic),
         of_temperature.init(log_temperature),
         jnp.int32(0),
+        jax.tree.map(jnp.copy, actor) if averages(config) else (),
+        jax.tree.map(jnp.copy, actor) if config.imitation is not None else (),
     )
+
+
+def averages(config: SacConfig) -> bool:
+    """Return whether the average of the actor flies, and not the actor itself."""
+    return config.actor_average > 0.0 or config.imitation is not None
 
 
 def td_target(config: SacConfig, networks: Networks, agent: Agent, batch: Minibatch, noise: Array) -> Array:
@@ -153,8 +178,62 @@ def update_targets(config: SacConfig, agent: Agent) -> Agent:
     return agent._replace(target_critic=optax.incremental_update(agent.critic, agent.target_critic, config.tau))
 
 
+def actor_gradient(
+    config: SacConfig, networks: Networks, agent: Agent, batch: Minibatch, noise: Array, through: Through | None
+) -> tuple[Any, Array, Array, Array]:
+    """Return the gradient of the actor's loss, the loss, mean log pi and mean std, of this device's share.
+
+    Without `through` the gradient is that of the critics ([2], eq. 9), else the exact one.
+    """
+    if through is not None:
+        grads, loss, log_density, std = through(agent.actor, agent.critic, jnp.exp(agent.log_temperature))
+    else:
+        (loss, (log_density, std)), grads = jax.value_and_grad(
+            lambda p: actor_loss(config, networks, p, agent.critic, agent.log_temperature, batch.obs, noise),
+            has_aux=True,
+        )(agent.actor)
+    weight = config.imitation.weight if config.imitation is not None else 0.0
+    if weight > 0.0:
+        near = jax.grad(lambda p: imitation_distance(config, networks, p, agent.imitator, batch.obs))(agent.actor)
+        grads = jax.tree.map(lambda a, b: a + weight * b, grads, near)
+    return grads, loss, log_density, std
+
+
+def imitation_distance(config: SacConfig, networks: Networks, params: Any, imitator: Any, obs: Array) -> Array:
+    """Return the mean squared distance of the mean actions from the imitator's, summed over the actions."""
+    action, other = (mean_action(config.actor.head, networks.normal(p, obs)) for p in (params, imitator))
+    return ((action - lax.stop_gradient(other)) ** 2).sum(axis=-1).mean()
+
+
+def update_temperature(
+    config: SacConfig, agent: Agent, log_density: Array, actions: int, optimiser: optax.GradientTransformation
+) -> tuple[Agent, Array]:
+    """Make one step of the temperature, if it is learned and not delayed; return the agent and the loss."""
+    entropy = target_entropy(config, actions)
+    loss, grad = jax.value_and_grad(temperature_loss)(agent.log_temperature, log_density, entropy)
+    change, state = optimiser.update(grad, agent.temperature_optimiser)
+    moved = jnp.clip(
+        jnp.add(agent.log_temperature, cast(Array, change)),
+        math.log(config.temperature_min),
+        math.log(config.temperature_max),
+    )
+    learn = jnp.bool_(config.temperature_learned) & (agent.updates >= config.temperature_delay_updates)
+    return agent._replace(
+        log_temperature=jnp.where(learn, moved, agent.log_temperature),
+        temperature_optimiser=jax.tree.map(
+            lambda new, old: jnp.where(learn, new, old), state, agent.temperature_optimiser
+        ),
+    ), loss
+
+
 def update_agent(
-    config: SacConfig, networks: Networks, agent: Agent, batch: Minibatch, noise: Array, axis: str
+    config: SacConfig,
+    networks: Networks,
+    agent: Agent,
+    batch: Minibatch,
+    noise: Array,
+    axis: str,
+    through: Through | None = None,
 ) -> tuple[Agent, Array, dict[str, Array]]:
     """Update critics, actor, temperature and targets, in this order ([2], algorithm 1).
 
@@ -164,6 +243,7 @@ def update_agent(
       batch: Minibatch, leaves [B, ...]: this device's share of the minibatch.
       noise: standard normal [2, B, A], for next and current actions.
       axis: mesh axis over which gradients are averaged.
+      through: computes the exact gradient of the actor's loss; None: it follows the critics.
 
     Returns:
       agent: Agent after one update, equal on every device.
@@ -171,35 +251,24 @@ def update_agent(
       metrics: scalars by their names in docs/sac.md.
     """
     of_actor, of_critic, of_temperature = optimisers(config)
+    if config.actor_rate_updates > 0:
+        rate = (config.actor_learning_rate, config.actor_rate_final, config.actor_rate_updates)
+        of_actor = actor_optimiser(config, cosine(*rate, agent.updates))
     agent, loss_q, td, q = update_critic(config, networks, agent, batch, noise[0], axis, of_critic)
 
-    (loss_pi, (log_density, std)), grads = jax.value_and_grad(
-        lambda p: actor_loss(config, networks, p, agent.critic, agent.log_temperature, batch.obs, noise[1]),
-        has_aux=True,
-    )(agent.actor)
+    grads, loss_pi, log_density, std = actor_gradient(config, networks, agent, batch, noise[1], through)
     # The TD errors share the all-reduce of the actor's gradient, because a separate one would cost as much again.
     devices = lax.axis_size(axis)
     slots = jnp.zeros((devices, td.size)).at[lax.axis_index(axis)].set(td * devices)
     grads, loss_pi, log_density, std, slots = all_mean((grads, loss_pi, log_density, std, slots), axis)
     changes, actor_state = of_actor.update(grads, agent.actor_optimiser)
     agent = agent._replace(actor=optax.apply_updates(agent.actor, changes), actor_optimiser=actor_state)
+    if averages(config):
+        share = config.actor_average or 1.0
+        agent = agent._replace(average=averaged(agent.actor, agent.average, share))
 
-    entropy = target_entropy(config, networks.actor.actions)
-    loss_alpha, grad = jax.value_and_grad(temperature_loss)(agent.log_temperature, log_density, entropy)
-    change, temperature_state = of_temperature.update(grad, agent.temperature_optimiser)
-    moved = jnp.clip(
-        jnp.add(agent.log_temperature, cast(Array, change)),
-        math.log(config.temperature_min),
-        math.log(config.temperature_max),
-    )
-    learn = jnp.bool_(config.temperature_learned) & (agent.updates >= config.temperature_delay_updates)
-    agent = agent._replace(
-        log_temperature=jnp.where(learn, moved, agent.log_temperature),
-        temperature_optimiser=jax.tree.map(
-            lambda new, old: jnp.where(learn, new, old), temperature_state, agent.temperature_optimiser
-        ),
-        updates=agent.updates + 1,
-    )
+    agent, loss_alpha = update_temperature(config, agent, log_density, networks.actor.actions, of_temperature)
+    agent = agent._replace(updates=agent.updates + 1)
     metrics = {
         "Critic/Loss": loss_q,
         "Critic/Q": q,

@@ -12,12 +12,14 @@ from typing import Any, NamedTuple, cast
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import optax
 from jax import Array, lax
 
 from mission.sac.config import ActorConfig, NetworkConfig, SacConfig
 
 HALF_LOG_2_PI = 0.5 * math.log(2 * math.pi)
 LAYER_NORM_EPSILON = 1e-6
+MOST_DEVIATIONS = 8.0  # from the mean, to which a standardised observation is clipped
 _ACTIVATIONS = {"relu": nn.relu, "tanh": jnp.tanh, "elu": nn.elu, "silu": nn.silu}
 
 
@@ -62,6 +64,29 @@ class LayerNorm(nn.Module):
         return layer_norm(x, scale, bias)
 
 
+class Standardise(nn.Module):
+    """(x - mean) / std, clipped; both are variables that no optimiser changes."""
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Standardise [B, O]."""
+        mean = self.variable("statistics", "mean", jnp.zeros, (x.shape[-1],)).value
+        std = self.variable("statistics", "std", jnp.ones, (x.shape[-1],)).value
+        mean, std = lax.stop_gradient((mean, std))
+        return jnp.clip((x - mean[None, :]) / std[None, :], -MOST_DEVIATIONS, MOST_DEVIATIONS)
+
+
+def with_statistics(params: Any, mean: Array, std: Array) -> Any:
+    """Return the parameters of an actor or a critic with other statistics of the observation, [O] each."""
+    return {**params, "statistics": {"standardise": {"mean": mean, "std": std}}}
+
+
+def averaged(params: Any, average: Any, share: Array | float) -> Any:
+    """Return the average of weights after an update; the statistics of the observation have none."""
+    weights = optax.incremental_update(params["params"], average["params"], share)
+    return {**params, "params": weights}
+
+
 class Perceptron(nn.Module):
     """Hidden layers and a linear output; Xavier-uniform throughout."""
 
@@ -98,10 +123,12 @@ class Actor(nn.Module):
     config: ActorConfig
     actions: int
     max_std: float
+    standardise: bool = False
 
     @nn.compact
     def __call__(self, obs: Array) -> Normal:
         """Evaluate [B, O] -> Normal [B, A]."""
+        obs = Standardise(name="standardise")(obs) if self.standardise else obs
         out = Perceptron(self.config, 2 * self.actions, self.config.output_scale, name="body")(obs)
         mean, raw = out[:, : self.actions], out[:, self.actions :]
         if self.config.head == "squashed":
@@ -116,10 +143,12 @@ class TwinCritic(nn.Module):
     """Two Q networks with separate parameters: ([B, O], [B, A]) -> [2, B]."""
 
     config: NetworkConfig
+    standardise: bool = False
 
     @nn.compact
     def __call__(self, obs: Array, action: Array) -> Array:
         """Evaluate [B, O], [B, A] -> [2, B]."""
+        obs = Standardise(name="standardise")(obs) if self.standardise else obs
         x = jnp.concatenate([obs, action], axis=-1)
         return jnp.stack([Perceptron(self.config, 1, name=name)(x)[:, 0] for name in ("q1", "q2")])
 
@@ -141,7 +170,8 @@ class Networks(NamedTuple):
 
 def make_networks(config: SacConfig, actions: int) -> Networks:
     """Return the modules for A actions under a configuration."""
-    return Networks(Actor(config.actor, actions, config.max_std), TwinCritic(config.critic))
+    standardise = config.standardise
+    return Networks(Actor(config.actor, actions, config.max_std, standardise), TwinCritic(config.critic, standardise))
 
 
 def sample_action(head: str, normal: Normal, noise: Array) -> tuple[Array, Array]:

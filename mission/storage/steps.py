@@ -84,8 +84,26 @@ def _save(path: Path, tree: Any) -> None:
 
 
 def _with_numbers(tree: Any) -> Any:
-    """Return a tree without its arrays of size zero (None in their place), because Orbax does not store them."""
+    """Return a tree without its arrays of size zero (None in their place), because Orbax does not store them.
+
+    A field of a NamedTuple that has a default and holds nothing is left out, so that what was stored before a type got such
+    a field can still be read. NamedTuples become dictionaries, as Orbax stores them.
+    """
+    fields, defaults = getattr(tree, "_fields", None), getattr(tree, "_field_defaults", {})
+    if fields is not None:
+        used = [name for name in fields if name not in defaults or jax.tree.leaves(getattr(tree, name))]
+        return {name: _with_numbers(getattr(tree, name)) for name in used}
+    if isinstance(tree, tuple | list):
+        return type(tree)(_with_numbers(part) for part in tree)
+    if isinstance(tree, dict):
+        return {name: _with_numbers(part) for name, part in tree.items()}
     return jax.tree.map(lambda leaf: leaf if leaf.size else None, tree)
+
+
+def _by_path(tree: Any) -> dict[str, Any]:
+    """Return the leaves of a tree by their paths, which are the same for a NamedTuple and for its dictionary."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 def _empty(leaf: jax.ShapeDtypeStruct) -> jax.Array:
@@ -192,8 +210,9 @@ def read_tree(folder: Path, target: dict[str, Any]) -> dict[str, Any]:
     abstract, tree = jax.tree.map(shape, target), {}
     for name, part in abstract.items():
         kept = _with_numbers(part)
-        loaded = ocp.load(str((folder / name).resolve()), kept) if jax.tree.leaves(kept) else kept
-        tree[name] = jax.tree.map(lambda leaf, got: got if leaf.size else _empty(leaf), part, loaded)
+        loaded = _by_path(ocp.load(str((folder / name).resolve()), kept)) if jax.tree.leaves(kept) else {}
+        leaves = [loaded[at] if leaf.size else _empty(leaf) for at, leaf in _by_path(part).items()]
+        tree[name] = jax.tree.unflatten(jax.tree.structure(part), leaves)
     for wanted, got in zip(jax.tree.leaves(abstract), jax.tree.leaves(tree), strict=True):
         if wanted.shape != got.shape or wanted.dtype != got.dtype:
             raise ValueError(f"stored {got.dtype}{list(got.shape)}, expected {wanted.dtype}{list(wanted.shape)}")

@@ -15,7 +15,7 @@ from jax import Array
 from mission.errors import GateError
 from mission.flight.batches import FlightProgram, concatenate, fly_rows, to_host
 from mission.flight.fly import PhaseFlight
-from mission.flight.trees import count, is_float
+from mission.machine.trees import count, is_float
 from mission.missionfile.models import Bank
 from mission.missionfile.phases import Phase
 from mission.storage.records import PolicyRecord

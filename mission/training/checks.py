@@ -10,8 +10,8 @@ import numpy as np
 from mission.errors import NonFiniteError
 from mission.flight.causes import cause_error
 from mission.flight.fly import PhaseFlight
-from mission.flight.trees import finite_leaves, state_leaf_names
 from mission.learner import Learner
+from mission.machine.trees import finite_leaves, state_leaf_names
 from mission.missionfile.phases import TrainedPhase
 
 _REMEDY_NETWORK = "lower its learning rate, or clip its gradient (*_grad_max_norm); the last checkpoint is kept"

@@ -18,8 +18,8 @@ from jax import Array
 
 from mission.flight.batches import fly_rows, name_key
 from mission.flight.fly import PhaseFlight
-from mission.flight.trees import count
 from mission.machine.devices import replicate
+from mission.machine.trees import count
 from mission.missionfile.gate import GateVerdict, gate_verdict
 from mission.missionfile.phases import TrainedPhase
 from mission.statistics import distribution
@@ -54,15 +54,40 @@ def begin(phase: TrainedPhase, bank: TerminalBank | None, key: Array, initial: A
 
 
 def fill_and_warm_up(run: Run, emit: Callable[..., None]) -> None:
-    """Collect the first transitions and warm the learner up; both are short and not checkpointed in between."""
+    """Imitate the guide, collect the first transitions and warm the learner up; nothing is saved in between."""
+    imitate(run, emit)
     config, learner = run.phase.learner, run.programs.learner
     for first in range(0, config.fill_cycles, config.chunk_cycles):
         run_chunk(run, "fill", min(config.chunk_cycles, config.fill_cycles - first), True)
-    if learner.warm_up_steps:
+    if learner.warm_up_steps or learner.prepares:
         run.state, losses = run.programs.warm_up(run.state, name_key(run.key, "warm_up"))
+    if learner.warm_up_steps:
         series = {learner.warm_up_metric: np.asarray(losses)}
         check_metrics(run.phase, learner, series, run.progress.env_steps)
         emit("warm_up", env_steps=run.progress.env_steps, series=series)
+
+
+def imitate(run: Run, emit: Callable[..., None]) -> None:
+    """Let the learner imitate the phase's guide, if its settings say so; one event per round."""
+    settings, programs = run.phase.learner.imitation, run.programs
+    if settings is None or programs.imitate is None or programs.no_labels is None:
+        return
+    agent, work = run.state.agent, programs.no_labels()
+    for number in range(settings.rounds):
+        share = np.float32(settings.guide_shares[number] if number < len(settings.guide_shares) else 0.0)
+        arguments = (run.bank, name_key(run.key, "imitate"), share, np.int32(number))
+        agent, work, losses, flown = programs.imitate(agent, work, *arguments)
+        check_states(run.phase, np.asarray(flown["finite"]), 0)
+        series = {"Imitation/Loss": np.asarray(losses)}
+        check_metrics(run.phase, programs.learner, series, 0)
+        scalars = {
+            "Imitation/Loss": float(series["Imitation/Loss"][-100:].mean()),
+            "Imitation/GuideShare": float(share),
+        }
+        if flown["ended"] > 0:
+            scalars["Imitation/Success"] = float(flown["success"] / flown["ended"])
+        emit("imitation", env_steps=0, scalars=scalars, data={"round": number + 1, "rounds": settings.rounds})
+    run.state = run.state._replace(agent=agent)
 
 
 def run_chunk(run: Run, name: str, cycles: int, filling: bool) -> tuple[Any, Any, Any]:

@@ -16,8 +16,8 @@ from mission import __version__
 from mission.errors import GateError, Interrupted, MachineError, StaleError
 from mission.flight.batches import compile_flight, loss_causes, name_key
 from mission.flight.fly import PhaseFlight
-from mission.flight.trees import count
 from mission.machine.devices import describe
+from mission.machine.trees import count
 from mission.missionfile.contract import warn_of_repeated_starts
 from mission.missionfile.gate import GateVerdict
 from mission.missionfile.models import MissionFile

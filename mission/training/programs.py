@@ -25,7 +25,8 @@ from mission.learner import Learner
 from mission.machine.devices import AXIS, REPLICATED, SPLIT, device_share, gather_rows, mesh
 from mission.machine.programs import Program, in_background
 from mission.missionfile.phases import TrainedPhase
-from mission.training.step import EnvBatch, start_waiting, step_envs, waiting_envs
+from mission.training.imitation import Imitator, Work
+from mission.training.step import EnvBatch, keep_snapshots, start_waiting, step_envs, waiting_envs
 
 
 class TrainState(NamedTuple):
@@ -41,6 +42,10 @@ class TrainState(NamedTuple):
 class Programs:
     """The compiled functions of one phase, and the learner that they were made for.
 
+    `imitate` takes (agent, work, bank, key, share float32 [], round int32 []) and makes a round of the imitation; it
+    returns agent, work, losses [updates] and what `Imitator.round` counts. `no_labels` returns the work before the
+    first round. Both are None without imitation.
+
     `chunk` takes (state, bank, key, cycles int32 [], filling bool []) and runs so many cycles; while filling, it makes no
     updates. It returns the state, and for each of `chunk_cycles` cycles the episode statistics, metrics and samples for
     histograms, of which the first `cycles` count.
@@ -52,6 +57,8 @@ class Programs:
     warm_up: Program
     chunk: Program
     flight: Program
+    imitate: Program | None
+    no_labels: Callable[[], Work] | None
 
     def prepare(self, state: TrainState, bank: Any, key: Array) -> None:
         """Begin to compile or read all programs at the same time; a call of one waits for it."""
@@ -59,7 +66,7 @@ class Programs:
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), (state, bank, key)
         )
         calls = [partial(self.chunk.prepare, state, bank, key, np.int32(0), np.bool_(False))]
-        if self.learner.warm_up_steps:
+        if self.learner.warm_up_steps or self.learner.prepares:
             calls.append(partial(self.warm_up.prepare, state, key))
         calls.append(partial(prepare_flight, self.flight, self.phase, self.learner.policy(state.agent)))
         in_background(calls)
@@ -87,7 +94,22 @@ def compile_programs(phase: TrainedPhase) -> Programs:
         warm_up=update(build.warm_up, "warm_up", 1),
         chunk=update(build.chunk, "chunk", 4),
         flight=compile_flight(phase),
+        **_imitation(phase, build.learner, split, mapped),
     )
+
+
+def _imitation(phase: TrainedPhase, learner: Learner, split: bool, mapped: Callable[..., Any]) -> dict[str, Any]:
+    """Return the programs of the imitation; None each without one."""
+    settings, whole = phase.learner.imitation, REPLICATED
+    if settings is None:
+        return {"imitate": None, "no_labels": None}
+    imitator = Imitator(phase, learner, settings)
+    parts: list[Any] = [SPLIT if split else whole, whole, whole]
+    work = Work(*parts)
+    changes = mapped(imitator.round, (whole, work, *[whole] * 4), (whole, work, whole, whole))
+    devices = list(mesh().devices.flat)
+    program = Program(changes, program_identity(phase, "imitate"), phase=phase.name, updates=True, devices=devices)
+    return {"imitate": program, "no_labels": jax.jit(mapped(imitator.begin, (), work))}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -99,7 +121,7 @@ class _Builder:
 
     def init(self, key: Array) -> TrainState:
         """Return the state before the first step: every vehicle waits for its start."""
-        envs = device_share(waiting_envs(self.phase, self.phase.learner.vehicles))
+        envs = device_share(waiting_envs(self.phase, self.phase.learner.vehicles, self.learner.horizon))
         return TrainState(self.learner.init(key), self.learner.empty_replay(), envs, jnp.int32(0))
 
     def warm_up(self, state: TrainState, key: Array) -> tuple[TrainState, Array]:
@@ -113,7 +135,9 @@ class _Builder:
         iterations, updates = self.phase.learner.update_cycle
 
         def update(state: TrainState) -> tuple[TrainState, Any]:
-            agent, replay, metrics, samples = self.learner.update(state.agent, state.replay, update_key)
+            snapshots = state.envs.snapshots
+            visited = (snapshots.visited, snapshots.valid) if snapshots else ()
+            agent, replay, metrics, samples = self.learner.update(state.agent, state.replay, visited, update_key)
             return state._replace(agent=agent, replay=replay), (metrics, samples)
 
         def cycle(state: TrainState) -> tuple[TrainState, Any]:
@@ -131,15 +155,17 @@ class _Builder:
     def _collect(self, bank: Any, key: Array, filling: Array, state: TrainState) -> tuple[TrainState, Any]:
         """Advance every vehicle by one control step and remember it."""
         vehicles = self.phase.learner.vehicles
-        keys = jax.random.split(jax.random.fold_in(key, state.iteration), (4, vehicles))
-        act, noise, start, step = device_share(keys, axis=1)
+        iteration_key = jax.random.fold_in(key, state.iteration)
+        act, noise, start, step = device_share(jax.random.split(iteration_key, (4, vehicles)), axis=1)
         envs = start_waiting(self.phase, bank, state.envs, start)
         obs = jax.vmap(self.phase.environment.observe)(envs.state)
-        action = lax.cond(
-            filling, self._first_action, partial(self._policy_action, state.agent), envs.state, obs, act[0]
-        )
+        action = lax.cond(filling, self._first_action, self._policy_action, state.agent, envs.state, obs, act[0])
         action = self.learner.explore(action, noise[0])
-        envs, transition, end, terms, finite = step_envs(self.phase, envs, obs, action, step)
+        before = envs
+        envs, transition, end, terms, finite = step_envs(self.phase, before, obs, action, step)
+        if before.snapshots:
+            arguments = before.snapshots, before, end.ended, self.learner.horizon, jax.random.fold_in(start[0], 1)
+            envs = envs._replace(snapshots=keep_snapshots(*arguments))
         stats = {
             "ended": end.ended.sum(),
             "success": end.success.sum(),
@@ -166,7 +192,9 @@ class _Builder:
     def _policy_action(self, agent: Any, states: Any, obs: Array, key: Array) -> Array:
         return self.learner.act(agent, obs, key)
 
-    def _first_action(self, states: Any, obs: Array, key: Array) -> Array:
+    def _first_action(self, agent: Any, states: Any, obs: Array, key: Array) -> Array:
+        if self.phase.learner.fill.policy == "agent":
+            return self._policy_action(agent, states, obs, key)
         if self.phase.learner.fill.policy == "guide":
             return guide_controller(self.phase)(None, states, obs)
         actions = len(self.phase.environment.action_names)

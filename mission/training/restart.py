@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from mission.flight.trees import count, is_float
+from mission.machine.trees import count, is_float
 from mission.missionfile.phases import Phase
 from mission.training.bank import TerminalBank
 

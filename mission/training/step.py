@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from mission.flight.causes import marked_causes
-from mission.flight.trees import drop_weak_types, finite_leaves, where_rows
 from mission.learner import Transition
+from mission.machine.trees import drop_weak_types, finite_leaves, where_rows
 from mission.missionfile.phases import TrainedPhase
 from mission.training.bank import TerminalBank
 from mission.training.restart import draw_start
@@ -22,12 +22,26 @@ WAITING = -1  # instead of the number of steps: the vehicle's episode has ended,
 _AT_ONCE = 16
 
 
+class Snapshots(NamedTuple):
+    """For each of E vehicles a state of its episode so far, and one of the last episode that ended.
+
+    A state is kept with a probability of 2 / horizon per step, so its age at the end of the episode is geometric with a mean
+    of half the horizon. One that is older than the horizon is not used.
+    """
+
+    kept: Any  # leaves [E, ...]
+    age: Array  # int32 [E], control steps since `kept`
+    visited: Any  # leaves [E, ...]
+    valid: Array  # bool [E], whether there is a `visited`
+
+
 class EnvBatch(NamedTuple):
-    """E vehicles in the middle of their episodes."""
+    """E vehicles in the middle of their episodes; `snapshots` is empty where no states are needed."""
 
     state: Any
     steps: Array  # int32 [E] of the episode so far, or WAITING
     returns: Array  # float32 [E]
+    snapshots: Any = ()
 
 
 class EpisodeEnd(NamedTuple):
@@ -57,11 +71,29 @@ class Step(NamedTuple):
     finite: Array
 
 
-def waiting_envs(phase: TrainedPhase, vehicles: int) -> EnvBatch:
-    """Return E vehicles that wait for their start."""
+def waiting_envs(phase: TrainedPhase, vehicles: int, horizon: int = 0) -> EnvBatch:
+    """Return E vehicles that wait for their start; with a horizon, they keep snapshots."""
     state = jax.eval_shape(lambda key: _fresh_state(phase, None, key), jax.random.key(0))
     zeros = jax.tree.map(lambda leaf: jnp.zeros((vehicles, *leaf.shape), leaf.dtype), state)
-    return EnvBatch(zeros, jnp.full(vehicles, WAITING, jnp.int32), jnp.zeros(vehicles))
+    nothing = Snapshots(zeros, jnp.zeros(vehicles, jnp.int32), zeros, jnp.zeros(vehicles, bool)) if horizon else ()
+    return EnvBatch(zeros, jnp.full(vehicles, WAITING, jnp.int32), jnp.zeros(vehicles), nothing)
+
+
+def keep_snapshots(snapshots: Snapshots, before: EnvBatch, ended: Array, horizon: int, key: Array) -> Snapshots:
+    """Return the snapshots after a control step.
+
+    Args:
+      snapshots: those before the step.
+      before: the vehicles before the step.
+      ended: bool [E], episodes that ended on the step.
+      horizon: the greatest age, in control steps.
+      key: consumed.
+    """
+    keeps = (jax.random.uniform(key, ended.shape) < 2.0 / horizon) | (before.steps == 0)
+    kept = where_rows(keeps, before.state, snapshots.kept)
+    age = jnp.where(keeps, 1, snapshots.age + 1)
+    done = ended & (age <= horizon)
+    return Snapshots(kept, age, where_rows(done, kept, snapshots.visited), snapshots.valid | done)
 
 
 def _fresh_state(phase: TrainedPhase, bank: TerminalBank | None, key: Array) -> Any:
@@ -88,10 +120,10 @@ def start_waiting(phase: TrainedPhase, bank: TerminalBank | None, envs: EnvBatch
         fresh = jax.vmap(lambda key: _fresh_state(phase, bank, key))(keys[index])
         starts = waits & (place < size)
         spread = jax.tree.map(lambda leaf: leaf[jnp.where(starts, place, 0)], fresh)
-        return EnvBatch(
-            where_rows(starts, spread, envs.state),
-            jnp.where(starts, 0, envs.steps),
-            jnp.where(starts, 0.0, envs.returns),
+        return envs._replace(
+            state=where_rows(starts, spread, envs.state),
+            steps=jnp.where(starts, 0, envs.steps),
+            returns=jnp.where(starts, 0.0, envs.returns),
         )
 
     return lax.while_loop(lambda envs: (envs.steps == WAITING).any(), some, envs)
@@ -120,7 +152,7 @@ def step_envs(phase: TrainedPhase, envs: EnvBatch, obs: Array, action: Array, ke
     finite = jnp.concatenate(
         [finite_leaves(state, 1).all(axis=0), jnp.isfinite(next_obs).all()[None], jnp.isfinite(reward).all()[None]]
     )
-    after = EnvBatch(state, jnp.where(ended, WAITING, steps), returns)
+    after = envs._replace(state=state, steps=jnp.where(ended, WAITING, steps), returns=returns)
     transition = Transition(
         obs=obs,
         action=action,

@@ -15,7 +15,7 @@ from probes import Drift
 from mission import load_mission, resolve_mission, train_mission
 from mission.errors import GateError
 from mission.flight.batches import compile_flight, loss_causes
-from mission.flight.trees import count
+from mission.machine.trees import count
 from mission.missionfile.contract import warn_of_repeated_starts
 from mission.missionfile.models import Bank
 from mission.missionfile.phases import Phase

@@ -62,7 +62,7 @@ class Search(Learner):
     def warm_up(self, agent, replay, key):
         return agent, self.empty_replay(), jnp.ones(2)
 
-    def update(self, agent, replay, key):
+    def update(self, agent, replay, visited, key):
         earned = replay.reward / jnp.maximum(replay.steps, 1.0)
         better = (earned > agent.best_reward) & (replay.steps > 0.0)
         best = jnp.where(better, agent.tried, agent.best)

@@ -17,8 +17,8 @@ from probes import Drift
 
 from mission.flight.batches import BATCH, BLOCK, compile_flight, flight_keys, fly_batch, fly_rows, nominal_starts
 from mission.flight.fly import fly_phase, guide_controller
-from mission.flight.trees import state_leaf_names
 from mission.machine.devices import configure
+from mission.machine.trees import state_leaf_names
 from mission.missionfile.models import Restart
 from mission.missionfile.phases import Phase
 from mission.testing import make_phase

@@ -80,6 +80,12 @@ class PhaseEntry(StrictModel):
         description='Entry point, "distribution:entry_point", or ./file.py with --allow-local-plugins.'
     )
     params: dict[str, Any] = Field(default_factory=dict, description="Parameters, validated by the plugin.")
+    training_params: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Parameters merged over `params`, from which a share of the training vehicles starts; they may change "
+        "only what `start`, `redraw` and `enter` draw.",
+    )
+    training_share: Fraction01 = Field(0.5, description="Share of the training vehicles that start by training_params.")
     sac: dict[str, Any] = Field(
         default_factory=dict, description="Overrides of the plugin's learner settings; `preset: seed` replaces them."
     )

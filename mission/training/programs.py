@@ -25,6 +25,7 @@ from mission.learner import Learner
 from mission.machine.devices import AXIS, REPLICATED, SPLIT, device_share, gather_rows, mesh
 from mission.machine.programs import Program, in_background
 from mission.missionfile.phases import TrainedPhase
+from mission.training.restart import wide_vehicles
 from mission.training.step import EnvBatch, start_waiting, step_envs, waiting_envs
 
 
@@ -133,7 +134,8 @@ class _Builder:
         vehicles = self.phase.learner.vehicles
         keys = jax.random.split(jax.random.fold_in(key, state.iteration), (4, vehicles))
         act, noise, start, step = device_share(keys, axis=1)
-        envs = start_waiting(self.phase, bank, state.envs, start)
+        wide = wide_vehicles(self.phase)
+        envs = start_waiting(self.phase, bank, state.envs, start, None if wide is None else device_share(wide))
         obs = jax.vmap(self.phase.environment.observe)(envs.state)
         action = lax.cond(
             filling, self._first_action, partial(self._policy_action, state.agent), envs.state, obs, act[0]

@@ -54,7 +54,8 @@ class Environment(abc.ABC, Generic[H, S]):
       time_out_cause: name of the time-out where surviving `max_steps` is the goal, `causes[0]` or another word. A
         time-out is then a success; in training it bootstraps as before. None: a time-out is a failure.
 
-    An environment with a classical guidance law overrides `guide(state) -> action`.
+    An environment with a classical guidance law overrides `guide(state) -> action`. `perturb` and `redraw` are overridden
+    where a hand-over is more than a list of independent numbers.
     """
 
     if TYPE_CHECKING:  # properties, because class attributes, fields, properties and methods may override them
@@ -107,6 +108,30 @@ class Environment(abc.ABC, Generic[H, S]):
     @abc.abstractmethod
     def start(self, key: Array) -> H:
         """Return a nominal entry state; its tree, shapes and dtypes declare what the phase accepts."""
+
+    def perturb(self, handoff: H, noise: H) -> H:
+        """Return a hand-over moved by noise, for the noisy restarts; it must be a state in which a vehicle can be.
+
+        The default adds the noise. Override it where sums leave the range: normalise, clip, keep counters and flags.
+
+        Args:
+          handoff: a stored row of the previous phase's bank.
+          noise: a tree like it: on float leaves a draw from the covariance of the bank, scaled by `restart.noise_scale`;
+            zeros on the others.
+        """
+        import jax
+        import jax.numpy as jnp
+
+        return jax.tree.map(
+            lambda leaf, move: leaf + move if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, handoff, noise
+        )
+
+    def redraw(self, key: Array, handoff: H) -> H:
+        """Return a stored hand-over with its dispersions drawn again, for vehicles that train on `training_params`.
+
+        The default returns it as it is. Override it where `start` draws dispersions that travel in the hand-over.
+        """
+        return handoff
 
     @abc.abstractmethod
     def enter(self, key: Array, handoff: H) -> S:

@@ -58,13 +58,14 @@ class PairedMean(StrictModel):
     sd: float | None
 
 
-def wilson(count: int, total: int) -> tuple[float, float]:
-    """Return the 95 % Wilson score interval of a proportion (Wilson 1927); (0, 1) for no trials."""
+def wilson(count: float, total: int, z: float = Z95) -> tuple[float, float]:
+    """Return the Wilson score interval of a proportion (Wilson 1927), at 95 % unless z says otherwise; (0, 1) for no
+    trials."""
     if total == 0:
         return 0.0, 1.0
-    p, z2 = count / total, Z95**2
+    p, z2 = count / total, z**2
     centre = (p + z2 / (2 * total)) / (1 + z2 / total)
-    half = Z95 / (1 + z2 / total) * math.sqrt(p * (1 - p) / total + z2 / (4 * total**2))
+    half = z / (1 + z2 / total) * math.sqrt(p * (1 - p) / total + z2 / (4 * total**2))
     low = 0.0 if count == 0 else max(0.0, centre - half)
     return low, (1.0 if count == total else min(1.0, centre + half))
 

@@ -11,13 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from mission.errors import PluginError
-from mission.machine.trees import finite_leaves, state_leaf_names, where_rows
+from mission.machine.trees import finite_leaves, is_float, state_leaf_names, where_rows
 from mission.missionfile.contract import first_difference
 from mission.missionfile.models import PhaseEntry
 from mission.missionfile.phases import Phase
 from mission.missionfile.resolve import build_phase, check_record
 from mission.missionfile.sources import UNKNOWN_SOURCE
 from mission.phase import Outcome, PhaseSpec, PluginOrigin
+from mission.training.bank import fit_density
+from mission.training.restart import draw_noise
 
 VEHICLES = 64
 
@@ -44,7 +46,8 @@ def check_phase(
     It checks shapes, dtypes and names; that state, observation, reward and telemetry are finite under random actions
     until each vehicle has ended; that success implies termination and causes are in range; that rewards stay within
     `largest_reward` and the guide's actions within [-1, 1]; that the same keys give the same flight; that `step` is
-    traced once; and that what the phase leaves can be entered again if the trees agree.
+    traced once; that what the phase leaves can be entered again if the trees agree; and that `enter` accepts starts with
+    the noise of the restart mixture (`perturb`) or with new dispersions (`redraw`).
 
     Args:
       spec: what `mission_phase()` returns.
@@ -64,6 +67,7 @@ def check_phase(
     for number, frame in enumerate(frames, 1):
         check.frame(frame, f"step {number} under random actions")
     check.entered_again(handoff, final, seed)
+    check.restarted(handoff, seed)
     again = _fly(check.phase, program, steps, seed)[0]
     for first, second in zip(jax.tree.leaves(frames[-1]), jax.tree.leaves(again[-1]), strict=True):
         if not np.array_equal(np.asarray(first), np.asarray(second), equal_nan=True):
@@ -186,3 +190,21 @@ class _Check:
         again = jax.vmap(env.enter)(jax.random.split(jax.random.key(seed), VEHICLES), jax.vmap(env.leave)(final))
         if not bool(finite_leaves(again, 1).all()):
             raise self.error("enter to accept what leave gives", "a non-finite state")
+
+    def restarted(self, handoff: Any, seed: int) -> None:
+        """Check that `enter` accepts starts as the restart mixture changes them: with noise, and drawn again."""
+        env, rows = self.phase.environment, [leaf for leaf in jax.tree.leaves(handoff) if is_float(leaf)]
+        _, factor = fit_density([np.asarray(leaf) for leaf in rows] or [np.zeros((VEHICLES, 0))])
+        scale, keys = self.phase.entry.restart.noise_scale, jax.random.split(jax.random.key(seed), VEHICLES)
+        noise = jax.vmap(lambda row, key: draw_noise(row, jnp.asarray(factor), scale, key))(handoff, keys)
+        changed = {
+            "perturb": jax.vmap(env.perturb)(handoff, noise),
+            "redraw": jax.vmap(env.redraw)(keys, handoff),
+        }
+        for method, starts in changed.items():
+            state = jax.tree.map(jnp.asarray, jax.vmap(env.enter)(keys, starts))
+            for leaf in np.flatnonzero(~np.asarray(finite_leaves(state, 1)).all(axis=0)):
+                name = [*state_leaf_names(env), "state"][leaf]
+                raise self.error(f"a finite state of a restart after {method}", f"{name} is not finite")
+            if not bool(jnp.isfinite(jax.vmap(env.observe)(state)).all()):
+                raise self.error(f"a finite observation of a restart after {method}", "a non-finite one")

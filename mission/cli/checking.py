@@ -77,6 +77,8 @@ def _check(mission: MissionFile, allow_local_plugins: bool) -> Checked:
     for phase in phases:
         env, entry = phase.environment, phase.entry
         who = f"agent, {entry.budget.env_steps:,} vehicle steps" if isinstance(phase, TrainedPhase) else "guide"
+        if isinstance(phase, TrainedPhase) and phase.wide is not None:
+            who += f", {phase.wide.share:.0%} of the training vehicles on wide days"
         gate = f"gate: {entry.gate}" if entry.gate and isinstance(phase, TrainedPhase) else "no gate"
         sizes = f"{len(env.observation_names)} observations, {len(env.action_names)} actions"
         lines += [f"  {phase.name}: {phase.origin}", f"    {who}; {gate}; {sizes}, {env.control_period_s} s steps"]

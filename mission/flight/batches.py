@@ -63,7 +63,8 @@ def program_identity(phase: Phase, purpose: str) -> str | None:
     """Return what decides a program that flies or trains a phase; None if the files of its plugin are not known."""
     if phase.origin.source_sha256 == UNKNOWN_SOURCE:
         return None
-    configuration = phase.configuration().model_dump(include={"policy", "params", "sac", "restart"}, mode="json")
+    decides = {"policy", "params", "sac", "restart", "training_params", "training_share"}
+    configuration = phase.configuration().model_dump(include=decides, mode="json")
     return json.dumps([purpose, phase.origin.source_sha256, phase.entry.plugin, configuration], sort_keys=True)
 
 

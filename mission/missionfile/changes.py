@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel, JsonValue, ValidationError
 
 from mission.errors import exception_text
-from mission.missionfile.phases import Phase, PhaseConfiguration, json_of
+from mission.missionfile.phases import Phase, PhaseConfiguration, TrainedPhase, json_of
 from mission.missionfile.resolve import first_change
 from mission.strict import changes_results
 
@@ -37,6 +37,9 @@ def configuration_change(stored: Sequence[PhaseConfiguration], phases: Sequence[
         }
         for part, model in models.items():
             change = change or model_change(getattr(before, part), model, f"{at}.{part}", phase.folder)
+        wide = phase.wide.params if isinstance(phase, TrainedPhase) and phase.wide is not None else None
+        change = change or model_change(before.training_params, wide, f"{at}.training_params", phase.folder)
+        change = change or first_change(before.training_share, now.training_share, f"{at}.training_share")
         if change:
             return change
     return ""

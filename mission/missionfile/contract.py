@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import logging
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -15,10 +14,9 @@ import jax.numpy as jnp
 
 from mission.errors import LinkError, PluginError, run_plugin_code
 from mission.learner import LearnerConfig
-from mission.missionfile.phases import Phase, TrainedPhase
+from mission.missionfile.phases import Phase
 from mission.phase import NON_FINITE, TIME_OUT, Environment, Limit, Outcome, PluginOrigin, Reward
 
-log = logging.getLogger("mission")
 _MOST_ENTRIES = 4096  # of an observation, an action, and the floats of a hand-over
 _MOST_CAUSES = 254  # with the two of the engine, a baseline stores them in one byte
 _MOST_STEPS = 10**9  # step counters are int32
@@ -109,6 +107,10 @@ def check_contract(
     key = jax.eval_shape(lambda: jax.random.key(0))
     handoff = check.evaluate("start", env.start, key)
     check.handoff("start", handoff)
+    for method, arguments in (("perturb", (handoff, handoff)), ("redraw", (key, handoff))):
+        difference = first_difference(handoff, check.evaluate(method, getattr(env, method), *arguments))
+        if difference:
+            raise check.error(f"{method} to return a hand-over like start's", difference)
     state = check.evaluate("enter", env.enter, key, handoff)
     check.tree("enter", state)
     action = jax.ShapeDtypeStruct((len(env.action_names),), jnp.float32)
@@ -260,22 +262,4 @@ def check_links(phases: Sequence[Phase]) -> None:
                 expected=f"{before.origin} to leave what {after.origin} starts from",
                 found=difference,
                 remedy="put a phase between them that converts, or correct one of the two",
-            )
-
-
-def warn_of_repeated_starts(phases: Sequence[Phase]) -> None:
-    """Warn if the gate of a phase flies more often than flights of the bank before it are held out.
-
-    It compares settings only, so settings that fit never warn, however many flights succeed.
-    """
-    for before, after in itertools.pairwise(phases):
-        gate, rows = after.entry.gate, before.entry.bank.held_out_flights
-        if isinstance(after, TrainedPhase) and gate is not None and gate.flights > rows:
-            log.warning(
-                'phase "%s": %d gate flights start from at most %d held-out rows, so the interval of their success is '
-                'too narrow; raise bank.flights of "%s", or lower gate.flights',
-                after.name,
-                gate.flights,
-                rows,
-                before.name,
             )

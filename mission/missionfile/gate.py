@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +16,8 @@ from pydantic import Field, model_validator
 from mission.errors import printable
 from mission.statistics import Z95, Distribution, distribution, wilson
 from mission.strict import Count, Fraction01, Natural, StrictModel
+
+NEW_STARTS = 1024  # gate flights of a phase that starts from no bank
 
 
 class ChannelGate(StrictModel):
@@ -42,11 +45,17 @@ class Gate(StrictModel):
 
     success_low: Fraction01 | None = Field(
         0.9,
-        description="Lower bound of the 95 % Wilson interval of the success rate; null: success is not tested, which is "
-        "the default with return_mean_min.",
+        description="Lower bound of the 95 % Wilson interval of the success rate, which later looks at the gate widen; "
+        "null: success is not tested, which is the default with return_mean_min.",
     )
     return_mean_min: float | None = Field(None, description="Lower bound of the mean return of all gate flights.")
-    flights: int = Field(1024, ge=1, le=1_000_000, description="Number of gate flights.")
+    flights: int | None = Field(
+        None,
+        ge=1,
+        le=1_000_000,
+        description="Number of gate flights; null: one from each held-out row of the bank, or 1,024 from new starts if "
+        "there is no bank.",
+    )
     channels: dict[str, ChannelGate] = Field(default_factory=dict, description="Bounds by telemetry channel.")
     stop: bool = Field(True, description="Stop training when the gate is passed; false: use the whole budget.")
 
@@ -60,27 +69,40 @@ class Gate(StrictModel):
 
     @model_validator(mode="after")
     def _can_be_passed(self) -> Gate:
-        best = self.flights / (self.flights + Z95**2)
-        if self.success_low is not None and self.success_low > best:
-            raise ValueError(
-                f"success_low of at most {math.floor(1e4 * best) / 1e4}: "
-                f"{self.flights} successes in {self.flights} flights show no more"
-            )
+        if self.flights is not None and (reason := self.out_of_reach(self.flights)):
+            raise ValueError(reason)
         return self
+
+    def number(self, rows: int | None) -> int:
+        """Return the number of gate flights for so many held-out rows; None: the phase has no bank to start from."""
+        if self.flights is not None:
+            return self.flights
+        return NEW_STARTS if rows is None else rows
+
+    def out_of_reach(self, starts: int, look: int = 1) -> str:
+        """Return why so many different starts can never show success_low at a look, as what is expected of it; empty if
+        they can.
+        """
+        best = success_interval(starts, starts, looks=look)[0]
+        if self.success_low is None or self.success_low <= best:
+            return ""
+        most, at = math.floor(1e4 * best) / 1e4, f" at look {look}" if look > 1 else ""
+        return f"success_low of at most {most}: {starts} successes in {starts} flights show no more{at}"
 
     def __str__(self) -> str:
         bounds = [f"success >= {self.success_low}"] if self.success_low is not None else []
         bounds += [f"mean return >= {self.return_mean_min:g}"] if self.return_mean_min is not None else []
         bounds += [f"bounds on {', '.join(self.channels)}"] if self.channels else []
-        return f"{', '.join(bounds) or 'no bound'} in {self.flights} flights"
+        flights = "one flight per held-out start" if self.flights is None else f"{self.flights} flights"
+        return f"{', '.join(bounds) or 'no bound'} in {flights}"
 
 
 class GateVerdict(StrictModel):
     """The result of a set of flights against a gate; `settings` are those of the gate.
 
     `starts` is the number of different starts of the flights, None if each flight has its own; `looks` counts how often
-    the phase was tested against its gate, this time included (None: not recorded). Both tell what the interval of the
-    success rate counts: it is too narrow if starts repeat, and too favourable if the gate was looked at several times.
+    the phase was tested against its gate, this time included (None: not recorded). The interval `low` to `high` counts
+    both (`success_interval`). Verdicts of older versions hold the plain 95 % interval of all flights.
 
     It is stored inside other records and has the same format number as they have (`mission.storage.records`).
     """
@@ -110,6 +132,26 @@ def counted(count: int | None, flights: int | None, starts: int | None, looks: i
     return f"{count} of {flights} flights{repeated}{again}"
 
 
+def success_interval(
+    count: int, total: int, starts: int | None = None, looks: int | None = None
+) -> tuple[float, float]:
+    """Return the Wilson interval of a success rate that is tested again and again until it is high enough.
+
+    Flights that repeat a start add nothing: the interval is that of `starts` flights with the same rate. Each look may be
+    wrong with a small probability, and those of all looks together are bounded (Bonferroni): the lower bound of the first
+    look exceeds the true rate with a probability of 2.5 %, as in the 95 % interval, and that of look k > 1 with
+    2.5 % / (k (k - 1)), which add up to 2.5 %. So a phase whose true rate is below the bound of its gate ever passes with a
+    probability of at most 5 %, however often it is tested.
+
+    Args:
+      count, total: successes and flights.
+      starts, looks: as in `GateVerdict`; None counts as one start per flight, and as the first look.
+    """
+    look, single = looks or 1, min(total, starts or total)
+    error = 0.025 if look == 1 else 0.025 / (look * (look - 1))
+    return wilson(count * single / total if total else 0, single, Z95 if look == 1 else -NormalDist().inv_cdf(error))
+
+
 def gate_verdict(
     gate: Gate | None,
     success: np.ndarray,
@@ -128,12 +170,15 @@ def gate_verdict(
       starts, looks: as in `GateVerdict`.
     """
     count, total = int(success.sum()), len(success)
-    low, high = wilson(count, total)
+    low, high = success_interval(count, total, starts, looks)
     failures: list[str] = []
     tested: dict[str, Distribution] = {}
     if gate is not None:
         if gate.success_low is not None and low < gate.success_low:
-            failures.append(f"success {count} of {total}, lower bound {low:.4f} below {gate.success_low}")
+            shown = counted(count, total, starts, looks)
+            failures.append(f"success {shown}: lower bound {low:.4f}, min {gate.success_low}")
+            if reason := gate.out_of_reach(min(total, starts or total), looks or 1):
+                failures.append(f"this look cannot be passed; it takes a {reason}")
         if gate.return_mean_min is not None:
             values = np.full(total, np.nan) if returns is None else returns
             failures += _failures("return", {"mean_min": gate.return_mean_min}, values)

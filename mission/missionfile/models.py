@@ -66,7 +66,9 @@ class Bank(StrictModel):
 
 
 class Evaluation(StrictModel):
-    """Flights with the mean action during training; they select the policy that is stored."""
+    """Flights with the mean action during training, the same starts and keys each time; they select the policy that is
+    stored: it meets the bounds of the gate, then success within 0.1 points of the largest, then the largest return.
+    """
 
     every_env_steps: Count = Field(100_000, description="Vehicle steps between evaluations, rounded to whole chunks.")
     flights: int = Field(1000, ge=1, le=1_000_000, description="Flights of one evaluation.")
@@ -80,6 +82,12 @@ class PhaseEntry(StrictModel):
         description='Entry point, "distribution:entry_point", or ./file.py with --allow-local-plugins.'
     )
     params: dict[str, Any] = Field(default_factory=dict, description="Parameters, validated by the plugin.")
+    training_params: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Parameters merged over `params`, from which a share of the training vehicles starts; they may change "
+        "only what `start`, `redraw` and `enter` draw.",
+    )
+    training_share: Fraction01 = Field(0.5, description="Share of the training vehicles that start by training_params.")
     sac: dict[str, Any] = Field(
         default_factory=dict, description="Overrides of the plugin's learner settings; `preset: seed` replaces them."
     )

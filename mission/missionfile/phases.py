@@ -31,6 +31,20 @@ class PhaseConfiguration(StrictModel):
     restart: dict[str, JsonValue]
     bank: dict[str, JsonValue]
     evaluation: dict[str, JsonValue]
+    training_params: dict[str, JsonValue] | None = None
+    training_share: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class WideDays:
+    """What a share of the training vehicles starts from: `start`, `redraw` and `enter` of an environment of its own.
+
+    Everything else is the phase's own, because what these three draw is in the state.
+    """
+
+    params: BaseModel
+    environment: Environment
+    share: float
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -94,7 +108,16 @@ class Phase:
             restart=json_of(entry.restart),
             bank=json_of(entry.bank),
             evaluation=json_of(entry.evaluation),
+            **self._training(),
         )
+
+    def _training(self) -> dict[str, Any]:
+        """Return the part of the configuration that only a trained phase has."""
+        return {}
+
+    def starts(self, wide: bool = False) -> Environment:
+        """Return the environment whose `start`, `redraw` and `enter` a training vehicle uses."""
+        return self.environment
 
     def guided(self) -> Phase:
         """Return the same phase, flown by its guide."""
@@ -109,15 +132,29 @@ class TrainedPhase(Phase):
 
     Attributes:
       guide_environment: the environment with all that its guide needs; `environment` may do without it.
+      wide: what a share of its training vehicles starts from; None: all of them start from `environment`.
     """
 
     reward: Reward
     learner: LearnerConfig
     guide_environment: Environment = dataclasses.field(kw_only=True)
+    wide: WideDays | None = None
 
     def guided(self) -> Phase:
         """Return the same phase, flown by its guide."""
         return dataclasses.replace(super().guided(), environment=self.guide_environment)
+
+    def starts(self, wide: bool = False) -> Environment:
+        """Return the environment whose `start`, `redraw` and `enter` a training vehicle uses."""
+        if not wide or self.wide is None:
+            return self.environment
+        environment = self.wide.environment
+        return environment if self.environment is self.guide_environment else environment.unguided()
+
+    def _training(self) -> dict[str, Any]:
+        if self.wide is None:
+            return {}
+        return {"training_params": json_of(self.wide.params), "training_share": self.wide.share}
 
     def build_learner(self) -> Learner:
         """Return the learning algorithm, with its settings, for this phase."""

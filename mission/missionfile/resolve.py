@@ -14,11 +14,12 @@ from pydantic_core import to_jsonable_python
 
 from mission.errors import InputError, MissionError, PluginError, exception_text, run_plugin_code
 from mission.learner import LEARNERS, LearnerConfig, learner_name
-from mission.machine.kept import file_hash, remembered
 from mission.machine.stages import tell
 from mission.missionfile.contract import Shapes, check_contract, check_links
+from mission.missionfile.held_out import check_gate_starts
 from mission.missionfile.hooks import PhaseHooks
 from mission.missionfile.models import Location, MissionFile, PhaseEntry
+from mission.missionfile.once import once
 from mission.missionfile.phases import Phase, PhaseConfiguration, TrainedPhase
 from mission.missionfile.plugins import (
     Listing,
@@ -32,7 +33,8 @@ from mission.missionfile.plugins import (
     local_sources,
 )
 from mission.missionfile.reading import explain, unknown_key
-from mission.missionfile.sources import UNKNOWN_SOURCE, Sources, files_read, note_files
+from mission.missionfile.sources import Sources
+from mission.missionfile.wide import check_wide, merge_params, wide_days
 from mission.phase import LOCAL_FILE, Environment, PhaseSpec, PluginOrigin
 
 
@@ -52,6 +54,7 @@ def resolve_mission(mission: MissionFile, *, allow_local_plugins: bool = False) 
                 where = mission.source.where(("phases", i, "gate", "channels", channel))
                 raise unknown_key(where, channel, list(phase.channels))
     check_links(phases)
+    check_gate_starts(mission, phases)
     return phases
 
 
@@ -143,32 +146,52 @@ def _resolve_phase(mission: MissionFile, index: int, plugin: LoadedPlugin) -> Ph
         params = _validate(mission, spec.params, shared | entry.params, (*at, "params"), str(origin), shared)
         learner = _learner(mission, index, spec)
         where, where_policy = mission.source.where((*at, "plugin")), mission.source.where((*at, "policy"))
-        return build_phase(
-            entry, _hashed(origin, sources), spec, params, learner, where, where_policy, partial(_check_once, params)
-        )
+        check = partial(_check_once, params)
+        phase = build_phase(entry, _hashed(origin, sources), spec, params, learner, where, where_policy, check)
+        return _with_wide_days(mission, index, phase, spec, shared | entry.params, shared)
 
-    phase = sources.listen(build, json.dumps(given, sort_keys=True))
+    written = [given] if not entry.training_params else [given, to_jsonable_python(entry.training_params, fallback=str)]
+    phase = sources.listen(build, json.dumps(written, sort_keys=True))
     modules = sources.modules()
     files = tuple(str(path) for path in (*modules, *sources.data(modules)))
     return dataclasses.replace(phase, origin=_hashed(origin, sources), given=given, folder=mission.folder, files=files)
 
 
 def _check_once(params: BaseModel, where: str, origin: PluginOrigin, *contract: Any) -> Shapes:
-    """Check a contract, unless the same plugin passed with the same parameters before; files that it reads count."""
-    local = origin.distribution == LOCAL_FILE  # whose classes have another name in each process
-    known = not local and origin.source_sha256 != UNKNOWN_SOURCE
+    """Check a contract, unless the same plugin passed with the same parameters before."""
     identity = ["contract", str(origin), origin.source_sha256, params.model_dump_json(), contract[-1]]
+    return once(identity, origin, lambda: check_contract(where, origin, *contract))
 
-    def valid(kept: tuple[Shapes, dict[str, str]]) -> bool:
-        return all(file_hash(path) == found for path, found in kept[1].items())
 
-    shapes, files = remembered(
-        json.dumps(identity, default=lambda model: model.model_dump_json()) if known else None,
-        lambda: files_read(lambda: check_contract(where, origin, *contract)),
-        valid,
-    )
-    note_files(files)
-    return shapes
+def _with_wide_days(
+    mission: MissionFile, index: int, phase: Phase, spec: PhaseSpec, given: dict[str, Any], shared: Collection[str]
+) -> Phase:
+    """Return a phase with what a share of its training vehicles starts from, if its entry says so.
+
+    Args:
+      mission, index: its entry.
+      phase, spec: what it was resolved to, and the plugin's record.
+      given: its parameters as the mission file states them.
+      shared: those of them that are the mission's own.
+    """
+    entry, at = mission.phases[index], ("phases", index, "training_params")
+    if not entry.training_params:
+        return phase
+    where = mission.source.where(at)
+    if spec.sac is None:
+        raise InputError(
+            where, expected="no training_params: this phase is never trained", found="some", remedy="remove them"
+        )
+    data = merge_params(phase.params, given, entry.training_params)
+    own = [name for name in shared if name not in entry.training_params]
+    params = _validate(mission, spec.params, data, at, str(phase.origin), own)
+    if not isinstance(phase, TrainedPhase):
+        return phase
+    wide = wide_days(where, phase.origin, spec, params, entry.training_share)
+    texts = [one.model_dump_json() for one in (phase.params, params)]
+    identity = ["wide", str(phase.origin), phase.origin.source_sha256, *texts]
+    once(identity, phase.origin, lambda: check_wide(where, phase, wide, spec))
+    return dataclasses.replace(phase, wide=wide)
 
 
 def build_phase(

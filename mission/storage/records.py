@@ -35,15 +35,20 @@ class PluginRecord(StrictModel):
 
 
 class EvaluationRecord(StrictModel):
-    """The evaluation of the best policy so far."""
+    """An evaluation of a policy; `passed` says whether it met the bounds of the gate, if there is one."""
 
     success: Fraction01
     returns: float
     flights: Count
+    passed: bool = False
 
 
 class RunProgress(StrictModel):
-    """The host's part of the state of a training run; it changes while the phase trains."""
+    """The host's part of the state of a training run; it changes while the phase trains.
+
+    `evaluation` is that of the best policy so far, and `most_success` the largest success rate of an evaluation with the
+    same `passed`.
+    """
 
     model_config = ConfigDict(frozen=False)
 
@@ -51,7 +56,7 @@ class RunProgress(StrictModel):
     chunks: Natural = 0
     evaluations: Natural = 0
     looks: Natural = 0  # at the gate
-    best_score: list[float] = Field(default_factory=list, max_length=3)
+    most_success: Fraction01 = 0.0
     best_env_steps: Natural = 0
     finished: Annotated[str, StringConstraints(pattern="^(|gate|budget)$")] = ""  # how training has ended
     gate: GateVerdict | None = None
@@ -151,7 +156,23 @@ def upgrade(data: dict[str, Any], where: str) -> dict[str, Any]:
         verdict = holder.get("gate") if isinstance(holder, dict) else None
         if isinstance(verdict, dict):
             check_format(verdict, f"{where}: gate", 1, FORMAT, engine, remedy)
-    return data if found == FORMAT else _from_format_2(data)
+    return _without_score(data if found == FORMAT else _from_format_2(data))
+
+
+def _without_score(data: dict[str, Any]) -> dict[str, Any]:
+    """Upgrade the score by which earlier versions chose a policy: its first number said whether the gate's bounds were met.
+
+    No number of a format stands for this change, because the score was in all of them.
+    """
+    progress = data.get("progress")
+    if not isinstance(progress, dict) or "best_score" not in progress:
+        return data
+    progress = dict(progress)
+    score, best = progress.pop("best_score"), progress.get("evaluation")
+    if isinstance(best, dict):
+        progress["evaluation"] = best | {"passed": bool(score and score[0])}
+        progress["most_success"] = best.get("success")
+    return data | {"progress": progress}
 
 
 def _from_format_1(data: dict[str, Any]) -> dict[str, Any]:

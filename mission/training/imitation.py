@@ -19,7 +19,11 @@ from mission.flight.fly import guide_controller
 from mission.learner import ImitationConfig, Labels, Learner
 from mission.machine.devices import AXIS, device_share, gather_rows
 from mission.missionfile.phases import TrainedPhase
+from mission.training.restart import wide_vehicles
 from mission.training.step import EnvBatch, start_waiting, step_envs, waiting_envs
+
+
+_GOLDEN = 0.6180339887  # its multiples, modulo 1, are evenly spread
 
 
 class Work(NamedTuple):
@@ -76,13 +80,14 @@ class Imitator:
             []; `finite`, bool [iterations, L + 2].
         """
         vehicles = self.phase.learner.vehicles
-        guided = device_share(jnp.arange(vehicles)) < share * vehicles
-        policy, guide = self.learner.policy(agent), guide_controller(self.guided)
+        # spread evenly over the vehicles, of which the first are those of wide days
+        guided = device_share(jnp.arange(vehicles) * _GOLDEN % 1.0) < share
+        policy, guide, wide = self.learner.policy(agent), guide_controller(self.guided), wide_vehicles(self.guided)
 
         def fly(work: Work, _: None) -> tuple[Work, tuple[Array, Array]]:
             keys = jax.random.split(jax.random.fold_in(key, work.iteration), (2, vehicles))
             start, step = device_share(keys, axis=1)
-            envs = start_waiting(self.guided, bank, work.envs, start)
+            envs = start_waiting(self.guided, bank, work.envs, start, None if wide is None else device_share(wide))
             obs = jax.vmap(self.guided.environment.observe)(envs.state)
             label = jnp.clip(guide(None, envs.state, obs), -1.0, 1.0)
             action = jnp.where(guided[:, None], label, self.learner.mean_action(policy, obs))

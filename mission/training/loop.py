@@ -20,12 +20,13 @@ from mission.flight.batches import fly_rows, name_key
 from mission.flight.fly import PhaseFlight
 from mission.machine.devices import replicate
 from mission.machine.trees import count
-from mission.missionfile.gate import GateVerdict, gate_verdict
+from mission.missionfile.gate import Gate, GateVerdict, gate_verdict
 from mission.missionfile.phases import TrainedPhase
 from mission.statistics import distribution
 from mission.storage.records import EvaluationRecord, RunProgress
 from mission.training.bank import TerminalBank
 from mission.training.checks import check_causes, check_flights, check_metrics, check_networks, check_states
+from mission.training.choice import is_best
 from mission.training.programs import Programs, TrainState, compile_programs
 
 
@@ -141,17 +142,29 @@ def train_chunk(run: Run, emit: Callable[..., None]) -> None:
     emit("chunk", env_steps=progress.env_steps, scalars=scalars, histograms=samples, data=data)
 
 
-def fly_evaluation(run: Run, actor: Any, held_out: bool) -> PhaseFlight:
-    """Fly a policy from stored starts: rows that were trained on, or held-out rows for the gate."""
-    entry, number = run.phase.entry, run.progress.evaluations
-    key = jax.random.fold_in(name_key(run.key, "gate" if held_out else "evaluation"), number)
-    flights = entry.gate.flights if held_out and entry.gate is not None else entry.evaluation.flights
+def fly_evaluation(run: Run, actor: Any) -> PhaseFlight:
+    """Fly a policy from starts that are also trained on; every evaluation of the run flies the same ones, with the same
+    keys, so that differences between policies are not hidden by those between starts.
+    """
+    flights, key = run.phase.entry.evaluation.flights, name_key(run.key, "evaluation")
     if run.bank is None:
         return fly_rows(run.phase, run.programs.flight, actor, None, np.arange(flights), key)
-    rows = run.bank.held_out if held_out else run.bank.rows
-    drawn = jax.random.randint(name_key(key, "rows"), (flights,), 0, count(rows))
-    index = np.arange(flights) % count(rows) if held_out else np.asarray(drawn)
-    return fly_rows(run.phase, run.programs.flight, actor, rows, index, key)
+    drawn = jax.random.randint(name_key(key, "rows"), (flights,), 0, count(run.bank.rows))
+    return fly_rows(run.phase, run.programs.flight, actor, run.bank.rows, np.asarray(drawn), key)
+
+
+def fly_held_out(run: Run, gate: Gate) -> PhaseFlight:
+    """Fly the best policy so far from held-out rows, each of them once before any is repeated; or from new starts.
+
+    The keys belong to this look at the gate, as do the starts if there are more of them than flights.
+    """
+    key, rows = jax.random.fold_in(name_key(run.key, "gate"), run.progress.looks), None
+    flights = gate.number(None if run.bank is None else count(run.bank.held_out))
+    index = np.arange(flights)
+    if run.bank is not None:
+        rows, number = run.bank.held_out, count(run.bank.held_out)
+        index = np.asarray(jax.random.permutation(name_key(key, "rows"), number))[index % number]
+    return fly_rows(run.phase, run.programs.flight, run.best_actor, rows, index, key)
 
 
 def evaluate(run: Run, emit: Callable[..., None]) -> None:
@@ -159,38 +172,44 @@ def evaluate(run: Run, emit: Callable[..., None]) -> None:
     gate, progress = run.phase.entry.gate, run.progress
     progress.evaluations += 1
     policy = run.programs.learner.policy(run.state.agent)
-    result = fly_evaluation(run, policy, held_out=False)
+    result = fly_evaluation(run, policy)
     check_flights(run.phase, result, progress.env_steps)
     verdict = gate_verdict(gate, result.success, result.telemetry, result.returns)
     success, returned = float(result.success.mean()), float(result.returns.mean())
-    # Above the gate, differences in the success rate are mostly sampling noise, so the return ranks policies.
     passed = gate is not None and verdict.passed
-    score = [1.0, returned, success] if passed else [0.0, success, returned]
-    if progress.evaluation is None or score > progress.best_score:
-        progress.best_score, progress.best_env_steps = score, progress.env_steps
-        progress.evaluation = EvaluationRecord(success=success, returns=returned, flights=len(result.success))
+    found = EvaluationRecord(success=success, returns=returned, flights=len(result.success), passed=passed)
+    if is_best(progress, found):
         run.best_actor = jax.tree.map(jnp.copy, policy)
     scalars = {
         "Evaluation/Success": success,
         "Evaluation/Return": returned,
-        "Evaluation/Best": progress.evaluation.success,
+        "Evaluation/Best": (progress.evaluation or found).success,
     }
     channels = {name: distribution(values[result.success]).mean for name, values in result.telemetry.items()}
     data = {"failures": list(verdict.failures), "channels": channels}
     emit("evaluation", env_steps=progress.env_steps, scalars=scalars, data=data)
-    if gate is not None and gate.stop and passed and fly_gate(run, emit).passed:
+    if gate is not None and gate.stop and _worth_a_look(run, gate, result) and fly_gate(run, gate, emit).passed:
         progress.finished = "gate"
 
 
-def fly_gate(run: Run, emit: Callable[..., None]) -> GateVerdict:
+def _worth_a_look(run: Run, gate: Gate, evaluated: PhaseFlight) -> bool:
+    """Return whether an evaluation meets the bounds of the gate's next look; each look makes the ones after it stricter."""
+    look = run.progress.looks + 1
+    rows = None if run.bank is None else count(run.bank.held_out)
+    starts = gate.number(rows) if rows is None else min(gate.number(rows), rows)
+    if gate.out_of_reach(starts, look):
+        return False
+    return gate_verdict(gate, evaluated.success, evaluated.telemetry, evaluated.returns, looks=look).passed
+
+
+def fly_gate(run: Run, gate: Gate, emit: Callable[..., None]) -> GateVerdict:
     """Test the best policy so far against the gate, on held-out starts."""
     progress = run.progress
-    result = fly_evaluation(run, run.best_actor, held_out=True)
     progress.looks += 1
+    result = fly_held_out(run, gate)
     rows = count(run.bank.held_out) if run.bank is not None else len(result.success)
     starts = rows if rows < len(result.success) else None
-    gate, looks = run.phase.entry.gate, progress.looks
-    progress.gate = gate_verdict(gate, result.success, result.telemetry, result.returns, starts, looks)
+    progress.gate = gate_verdict(gate, result.success, result.telemetry, result.returns, starts, progress.looks)
     emit("gate", env_steps=progress.env_steps, data=progress.gate.model_dump(mode="json"))
     return progress.gate
 
@@ -218,7 +237,7 @@ def train_phase(
         fill_and_warm_up(run, emit)
     tested = progress.gate.settings if progress.gate is not None else None
     if progress.finished and entry.gate is not None and tested != entry.gate:  # changed since
-        passed = fly_gate(run, emit).passed
+        passed = fly_gate(run, entry.gate, emit).passed
         progress.finished = "gate" if passed and entry.gate.stop else "budget"
         save(run)
     if progress.finished == "budget" and progress.env_steps < entry.budget.env_steps:
@@ -236,7 +255,7 @@ def train_phase(
         if last and not progress.finished:
             progress.finished = "budget"
             if entry.gate is not None:
-                fly_gate(run, emit)
+                fly_gate(run, entry.gate, emit)
         if progress.finished or time.monotonic() - written >= checkpoint_every_s:
             save(run)
             written = time.monotonic()

@@ -18,8 +18,8 @@ from mission.flight.batches import compile_flight, loss_causes, name_key
 from mission.flight.fly import PhaseFlight
 from mission.machine.devices import describe
 from mission.machine.trees import count
-from mission.missionfile.contract import warn_of_repeated_starts
 from mission.missionfile.gate import GateVerdict
+from mission.missionfile.held_out import warn_of_repeated_starts
 from mission.missionfile.models import MissionFile
 from mission.missionfile.phases import Phase, TrainedPhase
 from mission.missionfile.resolve import digest, first_change

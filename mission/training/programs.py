@@ -26,6 +26,7 @@ from mission.machine.devices import AXIS, REPLICATED, SPLIT, device_share, gathe
 from mission.machine.programs import Program, in_background
 from mission.missionfile.phases import TrainedPhase
 from mission.training.imitation import Imitator, Work
+from mission.training.restart import wide_vehicles
 from mission.training.step import EnvBatch, keep_snapshots, start_waiting, step_envs, waiting_envs
 
 
@@ -157,7 +158,8 @@ class _Builder:
         vehicles = self.phase.learner.vehicles
         iteration_key = jax.random.fold_in(key, state.iteration)
         act, noise, start, step = device_share(jax.random.split(iteration_key, (4, vehicles)), axis=1)
-        envs = start_waiting(self.phase, bank, state.envs, start)
+        wide = wide_vehicles(self.phase)
+        envs = start_waiting(self.phase, bank, state.envs, start, None if wide is None else device_share(wide))
         obs = jax.vmap(self.phase.environment.observe)(envs.state)
         action = lax.cond(filling, self._first_action, self._policy_action, state.agent, envs.state, obs, act[0])
         action = self.learner.explore(action, noise[0])

@@ -5,6 +5,8 @@ Shapes: E training vehicles, O observation, A action, L float leaves of a state.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +18,7 @@ from mission.learner import Transition
 from mission.machine.trees import drop_weak_types, finite_leaves, where_rows
 from mission.missionfile.phases import TrainedPhase
 from mission.training.bank import TerminalBank
-from mission.training.restart import draw_start
+from mission.training.restart import fresh_state
 
 WAITING = -1  # instead of the number of steps: the vehicle's episode has ended, and the next one has not begun
 _AT_ONCE = 16
@@ -73,7 +75,7 @@ class Step(NamedTuple):
 
 def waiting_envs(phase: TrainedPhase, vehicles: int, horizon: int = 0) -> EnvBatch:
     """Return E vehicles that wait for their start; with a horizon, they keep snapshots."""
-    state = jax.eval_shape(lambda key: _fresh_state(phase, None, key), jax.random.key(0))
+    state = jax.eval_shape(lambda key: fresh_state(phase, None, key), jax.random.key(0))
     zeros = jax.tree.map(lambda leaf: jnp.zeros((vehicles, *leaf.shape), leaf.dtype), state)
     nothing = Snapshots(zeros, jnp.zeros(vehicles, jnp.int32), zeros, jnp.zeros(vehicles, bool)) if horizon else ()
     return EnvBatch(zeros, jnp.full(vehicles, WAITING, jnp.int32), jnp.zeros(vehicles), nothing)
@@ -96,37 +98,48 @@ def keep_snapshots(snapshots: Snapshots, before: EnvBatch, ended: Array, horizon
     return Snapshots(kept, age, where_rows(done, kept, snapshots.visited), snapshots.valid | done)
 
 
-def _fresh_state(phase: TrainedPhase, bank: TerminalBank | None, key: Array) -> Any:
-    draw, enter = jax.random.split(key)
-    return drop_weak_types(phase.environment.enter(enter, draw_start(phase, bank, draw)))
-
-
-def start_waiting(phase: TrainedPhase, bank: TerminalBank | None, envs: EnvBatch, keys: Array) -> EnvBatch:
-    """Start the vehicles that wait, at most `_AT_ONCE` in each round of a loop: a phase's `enter` can cost as much as a
-    step, and few vehicles end in one step.
+def start_waiting(
+    phase: TrainedPhase, bank: TerminalBank | None, envs: EnvBatch, keys: Array, wide: Array | None = None
+) -> EnvBatch:
+    """Start the vehicles that wait.
 
     Args:
       phase: the resolved phase.
       bank: end states of the previous phase, or None for the first phase.
       envs: leaves [E, ...].
       keys: [E], one per vehicle; consumed.
+      wide: bool [E], which vehicles start on the phase's wide days; None: none of them.
+    """
+    if wide is None:
+        return _start(partial(fresh_state, phase, bank), envs, keys, None)
+    flown = _start(partial(fresh_state, phase, bank), envs, keys, ~wide)
+    return _start(partial(fresh_state, phase, bank, wide=True), flown, keys, wide)
+
+
+def _start(fresh: Callable[[Array], Any], envs: EnvBatch, keys: Array, among: Array | None) -> EnvBatch:
+    """Start those that wait among some vehicles, bool [E] or None for all, at most `_AT_ONCE` in each round of a loop: a
+    phase's `enter` can cost as much as a step, and few vehicles end in one step.
     """
     size = min(_AT_ONCE, keys.shape[0])
 
-    def some(envs: EnvBatch) -> EnvBatch:
+    def waiting(envs: EnvBatch) -> Array:
         waits = envs.steps == WAITING
+        return waits if among is None else waits & among
+
+    def some(envs: EnvBatch) -> EnvBatch:
+        waits = waiting(envs)
         place = jnp.cumsum(waits) - 1  # of each waiting vehicle among them
         index = jnp.nonzero(waits, size=size, fill_value=0)[0]
-        fresh = jax.vmap(lambda key: _fresh_state(phase, bank, key))(keys[index])
+        states = jax.vmap(fresh)(keys[index])
         starts = waits & (place < size)
-        spread = jax.tree.map(lambda leaf: leaf[jnp.where(starts, place, 0)], fresh)
+        spread = jax.tree.map(lambda leaf: leaf[jnp.where(starts, place, 0)], states)
         return envs._replace(
             state=where_rows(starts, spread, envs.state),
             steps=jnp.where(starts, 0, envs.steps),
             returns=jnp.where(starts, 0.0, envs.returns),
         )
 
-    return lax.while_loop(lambda envs: (envs.steps == WAITING).any(), some, envs)
+    return lax.while_loop(lambda envs: waiting(envs).any(), some, envs)
 
 
 def step_envs(phase: TrainedPhase, envs: EnvBatch, obs: Array, action: Array, keys: Array) -> Step:

@@ -16,13 +16,13 @@ from mission import load_mission, resolve_mission, train_mission
 from mission.errors import GateError
 from mission.flight.batches import compile_flight, loss_causes
 from mission.machine.trees import count
-from mission.missionfile.contract import warn_of_repeated_starts
+from mission.missionfile.held_out import warn_of_repeated_starts
 from mission.missionfile.models import Bank
 from mission.missionfile.phases import Phase
 from mission.storage.steps import PhaseFolder
 from mission.testing import make_phase
 from mission.training.bank import TerminalBank, bank_flights, build_bank, fit_density, load_bank
-from mission.training.restart import add_noise
+from mission.training.restart import draw_noise
 
 COVARIANCE = np.array([[4.0, -1.0, 0.0], [-1.0, 1.0, 0.3], [0.0, 0.3, 0.5]])
 
@@ -46,7 +46,8 @@ def test_noise_has_the_fitted_covariance_and_spares_whole_numbers() -> None:
     _, factor = fit_density(correlated(5000))
     row = {"a": jnp.array([1.0, 2.0]), "b": jnp.int32(7), "c": jnp.float32(3.0), "d": jnp.bool_(True)}
     keys = jax.random.split(jax.random.key(0), 50_000)
-    noisy = jax.jit(jax.vmap(lambda key: add_noise(row, jnp.asarray(factor), 0.5, key)))(keys)
+    noise = jax.jit(jax.vmap(lambda key: draw_noise(row, jnp.asarray(factor), 0.5, key)))(keys)
+    noisy = jax.vmap(probes.DriftEnvironment().perturb, (None, 0))(row, noise)
     assert noisy["b"].dtype == jnp.int32
     assert (noisy["b"] == 7).all()
     assert noisy["d"].all()
@@ -80,8 +81,10 @@ def test_single_row_and_no_floats() -> None:
     np.testing.assert_array_equal([mean[0], factor[0, 0]], [3.0, 0.0])
     mean, factor = fit_density({"n": np.arange(5)})
     assert (mean.shape, factor.shape) == ((0,), (0, 0))
-    row = add_noise({"n": jnp.int32(4)}, jnp.asarray(factor), 1.0, jax.random.key(0))
-    assert int(row["n"]) == 4
+    key = jax.random.key(5)
+    noise = draw_noise({"n": jnp.int32(4), "key": key}, jnp.asarray(factor), 1.0, jax.random.key(0))
+    row = probes.DriftEnvironment().perturb({"n": jnp.int32(4), "key": key}, noise)
+    assert (int(row["n"]), row["key"]) == (4, key)
 
 
 def test_bank_keeps_the_successes() -> None:
@@ -211,9 +214,13 @@ def test_default_settings_never_warn(tmp_path, caplog) -> None:
     path = write_mission(tmp_path, text)
     warn_of_repeated_starts(resolve_mission(load_mission(path), allow_local_plugins=True))
     assert not caplog.records
-    for override in ("phases.b.gate.flights=1025", "phases.a.bank.flights=5000"):
+    warn_of_repeated_starts(
+        resolve_mission(load_mission(path, ["phases.a.bank.flights=5000"]), allow_local_plugins=True)
+    )
+    assert not caplog.records
+    for overrides in (["phases.b.gate.flights=1025"], ["phases.a.bank.flights=5000", "phases.b.gate.flights=1024"]):
         caplog.clear()
-        warn_of_repeated_starts(resolve_mission(load_mission(path, [override]), allow_local_plugins=True))
+        warn_of_repeated_starts(resolve_mission(load_mission(path, overrides), allow_local_plugins=True))
         assert [record.message for record in caplog.records if "held-out rows" in record.message]
     caplog.clear()
     guided = ["phases.b.gate.flights=1025", "phases.b.policy=guide"]

@@ -25,6 +25,7 @@ from mission_rocket.physics.channels import Impact, channels, fall
 from mission_rocket.physics.constants import EARTH_ROTATION_RAD_S
 from mission_rocket.physics.gravity import Site, wgs84
 from mission_rocket.physics.integrate import advance_twice, blow, cross_altitude
+from mission_rocket.physics.perturb import perturb
 from mission_rocket.physics.state import Command, Dispersion, Handover, start_state
 from mission_rocket.physics.vector import Scalar, Vector, norm, quaternion_of_axis
 from mission_rocket.physics.vehicle import Body
@@ -190,6 +191,14 @@ class BoosterPhase(ObservedPhase[Handover, S], Generic[S]):
             x, y = position.x + target_x - impact.x, position.y + target_y - impact.y
             position = Vector(x, y, height - (x * x + y * y) / (2.0 * self.site.radius))
         return position
+
+    def perturb(self, handoff: Handover, noise: Handover) -> Handover:
+        """Move the vehicle by noise; the dispersions of its flight stay."""
+        return handoff._replace(state=perturb(self.body, handoff.state, noise.state))
+
+    def redraw(self, key: Array, handoff: Handover) -> Handover:
+        """Draw the dispersions of a flight again. The vehicle stays as it is, also what its tanks hold. Key consumed."""
+        return handoff._replace(dispersion=self.params.dispersions.draw(key))
 
     def entered(self, flight: Handover) -> dict[str, Any]:
         """Return the shared fields of the state, but for the plan, of a flight that enters the phase."""

@@ -65,8 +65,11 @@ class FillConfig(StrictModel):
     """Transitions that are collected before the first update."""
 
     env_steps: Count = Field(5000, le=10**9, description="Vehicle steps, rounded up to whole update cycles.")
-    policy: Literal["random", "guide"] = Field(
-        "random", description="Uniform actions, or those of the phase's classical guidance law."
+    policy: Literal["random", "guide", "agent"] = Field(
+        "random",
+        description="Uniform actions, those of the phase's classical guidance law, or those of the agent's first policy: "
+        "after --init or imitation the critics then begin with flights of the policy that they judge (WSRL, Zhou et al. "
+        "2024, arXiv:2412.07762).",
     )
 
 
@@ -78,6 +81,8 @@ class LearnerConfig(StrictModel):
 
     # Variants of the settings by name; `sac: {preset: NAME}` in a mission file starts from one.
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
+    # Pairs of settings of which a mission file gives at most one; it then replaces the plugin's value of either.
+    alternatives: ClassVar[tuple[tuple[str, str], ...]] = ()
 
     vehicles: Count = Field(64, le=65536, description="Vehicles flown side by side.")
     fill: FillConfig = Field(default_factory=FillConfig, description="Transitions before the first update.")
@@ -97,6 +102,10 @@ class LearnerConfig(StrictModel):
                 f"updates_per_step must give at least 1 update in {_MOST_ITERATIONS} steps of all vehicles"
             )
         return self
+
+    def warnings(self, actions: int) -> tuple[tuple[str, str], ...]:
+        """Return (key, sentence) for each setting that cannot do what it says, for a phase with A actions."""
+        return ()
 
     @property
     def update_cycle(self) -> tuple[int, int]:

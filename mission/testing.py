@@ -12,7 +12,7 @@ import numpy as np
 
 from mission.errors import PluginError
 from mission.flight.trees import finite_leaves, state_leaf_names, where_rows
-from mission.missionfile.contract import first_difference
+from mission.missionfile.contract import first_difference, warn_of_settings
 from mission.missionfile.models import PhaseEntry
 from mission.missionfile.phases import Phase
 from mission.missionfile.resolve import build_phase, check_record
@@ -44,7 +44,8 @@ def check_phase(
     It checks shapes, dtypes and names; that state, observation, reward and telemetry are finite under random actions
     until each vehicle has ended; that success implies termination and causes are in range; that rewards stay within
     `largest_reward` and the guide's actions within [-1, 1]; that the same keys give the same flight; that `step` is
-    traced once; and that what the phase leaves can be entered again if the trees agree.
+    traced once; and that what the phase leaves can be entered again if the trees agree. It warns of a setting of the
+    learner that cannot do what it says, such as a target entropy that the policy's distribution cannot reach.
 
     Args:
       spec: what `mission_phase()` returns.
@@ -57,6 +58,7 @@ def check_phase(
       PluginError: names what violates the contract.
     """
     check = _Check(make_phase(spec, params), largest_reward)
+    warn_of_settings(check.phase, lambda key: f"{check.where}: {key}")
     program = jax.jit(check.advance)
     frames, handoff, final = _fly(check.phase, program, steps, seed)
     if len(check.traces) != 1:
@@ -143,9 +145,13 @@ class _Check:
         found = "; ".join(changes) or "a shape, dtype or weak type changes after a step"
         return self.error("step to be traced once", f"{len(self.traces)} traces: {found}")
 
+    @property
+    def where(self) -> str:
+        """The place that messages name."""
+        return f"check_phase({type(self.phase.environment).__name__})"
+
     def error(self, expected: str, found: object) -> PluginError:
-        where = f"check_phase({type(self.phase.environment).__name__})"
-        return PluginError(where, expected=expected, found=str(found), remedy="fix the phase")
+        return PluginError(self.where, expected=expected, found=str(found), remedy="fix the phase")
 
     def frame(self, frame: _Frame, when: str) -> None:
         """Check the vehicles of one step that had not ended before it."""

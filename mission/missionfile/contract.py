@@ -263,6 +263,13 @@ def check_links(phases: Sequence[Phase]) -> None:
             )
 
 
+def warn_of_settings(phase: Phase, place: Callable[[str], str]) -> None:
+    """Warn of each setting of a phase's learner that cannot do what it says; `place` names the place of a setting."""
+    if isinstance(phase, TrainedPhase):
+        for key, text in phase.learner.warnings(len(phase.environment.action_names)):
+            log.warning("%s: %s", place(f"sac.{key}"), text)
+
+
 def warn_of_repeated_starts(phases: Sequence[Phase]) -> None:
     """Warn if the gate of a phase flies more often than flights of the bank before it are held out.
 

@@ -7,11 +7,13 @@ arXiv:1607.06450.
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from mission.learner import LearnerConfig
+from mission.sac.entropy import largest_entropy, target_entropy
 from mission.strict import Count, Fraction01, Positive, StrictModel
 
 
@@ -97,6 +99,10 @@ class SacConfig(LearnerConfig):
     """The hyper-parameters of one agent: data only. The plugin sets defaults, and the mission file overrides them."""
 
     presets: ClassVar[dict[str, dict[str, Any]]] = PRESETS
+    alternatives: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("gamma", "discount_time_s"),
+        ("target_entropy", "target_std_fraction"),
+    )
 
     actor: ActorConfig = Field(
         default_factory=ActorConfig,
@@ -108,6 +114,12 @@ class SacConfig(LearnerConfig):
     )
     gamma: Annotated[float, Field(gt=0, le=1)] = Field(
         0.99, description="Discount per control step (1801.01290, eq. 2)."
+    )
+    discount_time_s: Positive | None = Field(
+        None,
+        description="Discount by time: gamma = exp(-control_period_s / discount_time_s), which then replaces gamma, so "
+        "that the discount does not depend on the control period (Doya 2000, Neural Computation 12; Tallec et al. 2019, "
+        "arXiv:1901.09732). None: gamma.",
     )
     tau: Annotated[float, Field(gt=0, le=1)] = Field(
         0.005, description="Soft update of the target critics (1801.01290, algorithm 1)."
@@ -135,7 +147,16 @@ class SacConfig(LearnerConfig):
         description="action_dim: -A (1812.05905, section 5). max_std: entropy of a Gaussian with that std, "
         "A (log max_std + 0.5 log 2 pi e). Or a number.",
     )
-    max_std: Positive = Field(1.0, description="Largest std of the bounded head; also used by target_entropy: max_std.")
+    target_std_fraction: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None,
+        description="Replaces target_entropy by the entropy of a Gaussian with std = target_std_fraction * max_std. The "
+        "bounded head reaches it below 1, where max_std itself is out of reach and the temperature would rise without "
+        "end. None: target_entropy (1812.05905, section 5).",
+    )
+    max_std: Positive = Field(
+        1.0,
+        description="Largest std of the bounded head; also used by target_entropy: max_std and by target_std_fraction.",
+    )
     buffer_size: Count = Field(200_000, le=2**31 - 1, description="Transitions kept, rounded down to whole iterations.")
     batch_size: Count = Field(256, description="Transitions per update.")
     n_step: Count = Field(1, le=1000, description="Steps summed before bootstrapping (Sutton 7.1).")
@@ -151,6 +172,24 @@ class SacConfig(LearnerConfig):
     exploration_noise: Annotated[float, Field(ge=0)] = Field(
         0.0, description="Std of Gaussian noise added to the sampled action while collecting."
     )
+
+    def discount(self, control_period_s: float) -> float:
+        """Return the discount of one control step; everything that discounts takes it from here."""
+        if self.discount_time_s is None:
+            return self.gamma
+        return math.exp(-control_period_s / self.discount_time_s)
+
+    def warnings(self, actions: int) -> tuple[tuple[str, str], ...]:
+        """Return the warning of a target entropy that the head cannot reach, by its key."""
+        target, largest = target_entropy(self, actions), largest_entropy(self, actions)
+        if not self.temperature_learned or target < largest:
+            return ()
+        key = "target_entropy" if self.target_std_fraction is None else "target_std_fraction"
+        text = (
+            f"the {self.actor.head} head cannot reach the target entropy {target:.4g}: with {actions} actions its entropy "
+            f"stays below {largest:.4g}, so that the temperature rises to temperature_max; lower the target"
+        )
+        return ((key, text),)
 
     @model_validator(mode="after")
     def _consistent(self) -> SacConfig:

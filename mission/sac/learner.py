@@ -23,6 +23,7 @@ from mission.sac.losses import (
     all_mean,
     create_agent,
     critic_loss,
+    later_entropies,
     optimisers,
     td_target,
     update_agent,
@@ -33,6 +34,7 @@ from mission.sac.replay import Replay
 
 _TD_BLOCK = 4096  # rows whose TD error is computed at once
 _LOOKED_AT = 512  # priorities in a histogram
+_LATER = 1  # folded into a minibatch's key for the noise of its windows' later steps
 _MEAN_ACTIONS = {"squashed": "tanh(output[:A])", "bounded": "tanh(output[:A])", "softplus": "output[:A]"}
 
 # Weights of shape [B] against errors of shape [B, 1] would silently broadcast to [B, B]. The learner rejects that
@@ -61,6 +63,7 @@ class Sac(Learner):
         self.observations, self.actions = observations, actions = interface.observations, interface.actions
         self.networks_of = make_networks(config, actions)
         self.warm_up_steps = config.warm_up.steps
+        self.discount = config.discount(interface.control_period_s)
         obs, action, zero = jnp.zeros(observations), jnp.zeros(actions), jnp.zeros(())
         self.example = Transition(obs=obs, action=action, reward=zero, next_obs=obs, terminated=zero, ended=zero)
 
@@ -97,7 +100,7 @@ class Sac(Learner):
         """Draw one minibatch and update critics, actor, temperature, targets and priorities."""
         config = self.config
         sample_key, noise_key = jax.random.split(jax.random.fold_in(key, agent.updates))
-        batch, index = self.draw_minibatch(replay, sample_key, config.batch_size, agent.updates)
+        batch, index = self.draw_minibatch(agent, replay, sample_key, config.batch_size, agent.updates)
         noise = device_share(jax.random.normal(noise_key, (2, config.batch_size, self.actions)), axis=1)
         agent, td, metrics = update_agent(config, self.networks_of, agent, batch, noise, AXIS)
         td = td[: config.batch_size]
@@ -115,7 +118,7 @@ class Sac(Learner):
         def step(carry: tuple[Agent, Any], number: Array) -> tuple[tuple[Agent, Any], Array]:
             agent, optimiser_state = carry
             sample_key, noise_key = jax.random.split(jax.random.fold_in(key, number))
-            batch, _ = self.draw_minibatch(replay, sample_key, size, jnp.int32(0))
+            batch, _ = self.draw_minibatch(agent, replay, sample_key, size, jnp.int32(0))
             noise = device_share(jax.random.normal(noise_key, (size, self.actions)))
             target = td_target(config, self.networks_of, agent, batch, noise)
             loss, grads = jax.value_and_grad(lambda p: critic_loss(self.networks_of, p, batch, target)[0])(agent.critic)
@@ -186,20 +189,31 @@ class Sac(Learner):
             return f"{self.config.max_std!r} * sigmoid(output[A:])"
         return "softplus(output[A:]) + 1e-8"
 
-    def draw_minibatch(self, replay: Replay, key: Array, size: int, updates: Array) -> tuple[Minibatch, Array]:
+    def draw_minibatch(
+        self, agent: Agent, replay: Replay, key: Array, size: int, updates: Array
+    ) -> tuple[Minibatch, Array]:
         """Return this device's share of a minibatch of n-step transitions, and all indices [size] of the minibatch."""
         beta = 1.0 - (1.0 - self.config.beta) * self.config.beta_decay ** updates.astype(jnp.float32)
         index, weight = store.sample(replay, key, size, beta)
-        return self._minibatch(replay, device_share(index), device_share(weight)), index
+        noise = device_share(self._later_noise(key, size))
+        return self._minibatch(agent, replay, device_share(index), device_share(weight), noise), index
 
-    def _minibatch(self, replay: Replay, index: Array, weight: Array) -> Minibatch:
-        """Return the n-step transitions that start at rows [B]."""
+    def _later_noise(self, key: Array, size: int) -> Array:
+        """Return standard normal noise [size, n-1, A] for the later steps of windows, from a key of its own."""
+        return jax.random.normal(jax.random.fold_in(key, _LATER), (size, self.config.n_step - 1, self.actions))
+
+    def _minibatch(self, agent: Agent, replay: Replay, index: Array, weight: Array, noise: Array) -> Minibatch:
+        """Return the n-step transitions that start at rows [B], with noise [B, n-1, A] for their later steps."""
         config = self.config
-        window = store.gather_n_step(replay, index, self.example, config.n_step, config.gamma, config.vehicles)
+        window = store.gather_n_step(replay, index, self.example, config.n_step, self.discount, config.vehicles)
+        reward = window.reward
+        if config.n_step > 1:
+            obs = window.later.obs
+            reward += later_entropies(config, self.networks_of, agent, obs, window.later_weight, noise)
         return Minibatch(
             obs=window.first.obs,
             action=window.first.action,
-            reward=window.reward,
+            reward=reward,
             next_obs=window.last.next_obs,
             discount=window.discount * (1.0 - window.last.terminated),
             weight=weight,
@@ -211,8 +225,9 @@ class Sac(Learner):
 
         def block(number: Array) -> Array:
             index = jnp.minimum(number * _TD_BLOCK + jnp.arange(_TD_BLOCK), capacity - 1)
-            batch = self._minibatch(replay, index, jnp.ones(_TD_BLOCK))
-            noise = jax.random.normal(jax.random.fold_in(key, number), (_TD_BLOCK, self.actions))
+            block_key = jax.random.fold_in(key, number)
+            batch = self._minibatch(agent, replay, index, jnp.ones(_TD_BLOCK), self._later_noise(block_key, _TD_BLOCK))
+            noise = jax.random.normal(block_key, (_TD_BLOCK, self.actions))
             target = td_target(self.config, self.networks_of, agent, batch, noise)
             return critic_loss(self.networks_of, agent.critic, batch, target)[1][0]
 

@@ -17,6 +17,7 @@ from jax import Array, lax
 from jax.flatten_util import ravel_pytree
 
 from mission.sac.config import SacConfig
+from mission.sac.entropy import target_entropy
 from mission.sac.networks import Networks, sample_action
 
 # On the CPU, one all-reduce of more floats than this is several times slower than two of half the size.
@@ -41,19 +42,10 @@ class Minibatch(NamedTuple):
 
     obs: Array  # [B, O]
     action: Array  # [B, A]
-    reward: Array  # [B], discounted sum over the window
+    reward: Array  # [B], discounted sum over the window, with the entropies of its later steps
     next_obs: Array  # [B, O], after the window
     discount: Array  # [B], gamma^steps, 0 where the window ended in a terminal state
     weight: Array  # [B], importance weights
-
-
-def target_entropy(config: SacConfig, actions: int) -> float:
-    """Return the target entropy: -A ([2], section 5), that of a Gaussian, or a number."""
-    if config.target_entropy == "action_dim":
-        return -float(actions)
-    if config.target_entropy == "max_std":
-        return actions * (math.log(config.max_std) + 0.5 * math.log(2 * math.pi * math.e))
-    return float(config.target_entropy)
 
 
 def _optimiser(learning_rate: float, max_norm: float | None) -> optax.GradientTransformation:
@@ -96,6 +88,26 @@ def td_target(config: SacConfig, networks: Networks, agent: Agent, batch: Miniba
     q = networks.q(agent.target_critic, batch.next_obs, action).min(axis=0)
     value = q - jnp.exp(agent.log_temperature) * log_density
     return lax.stop_gradient(batch.reward + batch.discount * value)
+
+
+def later_entropies(
+    config: SacConfig, networks: Networks, agent: Agent, obs: Array, weight: Array, noise: Array
+) -> Array:
+    """Return sum_{k=1}^{n-1} gamma^k alpha H(pi(. | s_k)) of n-step windows, [B].
+
+    The soft return of n steps holds these terms (Schulman et al. 2017, arXiv:1704.06440); the entropy of
+    the first step is not part of Q. Each entropy is estimated as -log pi(a | s_k), with an action of the current policy
+    instead of the stored one: a stored action that the current policy would not choose has an unbounded -log pi.
+
+    Args:
+      config, networks, agent: of the policy.
+      obs: [B, n-1, O], at steps 1 to n-1.
+      weight: [B, n-1], gamma^k, or 0 after the window's end.
+      noise: standard normal [B, n-1, A].
+    """
+    normal = networks.normal(agent.actor, obs.reshape(-1, obs.shape[-1]))
+    log_density = sample_action(config.actor.head, normal, noise.reshape(-1, noise.shape[-1]))[1]
+    return -jnp.exp(agent.log_temperature) * (weight * log_density.reshape(weight.shape)).sum(axis=1)
 
 
 def critic_loss(networks: Networks, params: Any, batch: Minibatch, target: Array) -> tuple[Array, tuple[Array, Array]]:

@@ -204,6 +204,8 @@ class NStep(NamedTuple):
     last: Any  # transition at its end
     reward: Array  # [B], discounted sum over the window
     discount: Array  # [B], gamma^(steps in the window)
+    later: Any = None  # transitions 1..n-1 of the window, leaves [B, n-1, ...]; None with n = 1
+    later_weight: Any = None  # [B, n-1], gamma^k, or 0 after the window's end
 
 
 def gather_n_step(replay: Replay, index: Array, example: Any, n: int, gamma: float, stride: int) -> NStep:
@@ -223,10 +225,12 @@ def gather_n_step(replay: Replay, index: Array, example: Any, n: int, gamma: flo
     inside = jnp.concatenate([jnp.ones((index.shape[0], 1)), open_before[:, :-1]], axis=1) * (
         step[None, :] <= age[:, None]
     )
-    reward = (window.reward * inside * gamma ** step[None, :]).sum(axis=1)
+    weight = inside * gamma ** step[None, :]
+    reward = (window.reward * weight).sum(axis=1)
     length = inside.sum(axis=1).astype(jnp.int32)
     last = jax.tree.map(
         lambda leaf: jnp.take_along_axis(leaf, (length - 1).reshape((-1,) + (1,) * (leaf.ndim - 1)), axis=1)[:, 0],
         window,
     )
-    return NStep(first, last, reward, gamma ** length.astype(jnp.float32))
+    later = jax.tree.map(lambda leaf: leaf[:, 1:], window)
+    return NStep(first, last, reward, gamma ** length.astype(jnp.float32), later, weight[:, 1:])

@@ -136,7 +136,10 @@ class _Builder:
         envs = start_waiting(self.phase, bank, state.envs, start)
         obs = jax.vmap(self.phase.environment.observe)(envs.state)
         action = lax.cond(
-            filling, self._first_action, partial(self._policy_action, state.agent), envs.state, obs, act[0]
+            filling,
+            partial(self._first_action, state.agent),
+            partial(self._policy_action, state.agent),
+            *(envs.state, obs, act[0]),
         )
         action = self.learner.explore(action, noise[0])
         envs, transition, end, terms, finite = step_envs(self.phase, envs, obs, action, step)
@@ -166,7 +169,9 @@ class _Builder:
     def _policy_action(self, agent: Any, states: Any, obs: Array, key: Array) -> Array:
         return self.learner.act(agent, obs, key)
 
-    def _first_action(self, states: Any, obs: Array, key: Array) -> Array:
+    def _first_action(self, agent: Any, states: Any, obs: Array, key: Array) -> Array:
+        if self.phase.learner.fill.policy == "agent":
+            return self.learner.act(agent, obs, key)
         if self.phase.learner.fill.policy == "guide":
             return guide_controller(self.phase)(None, states, obs)
         actions = len(self.phase.environment.action_names)

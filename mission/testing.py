@@ -41,11 +41,11 @@ def check_phase(
 ) -> None:
     """Check a phase against the contract; raise an error with the reason if it violates the contract.
 
-    It checks shapes, dtypes and names; that state, observation, reward and telemetry are finite under random actions
+    It checks shapes, dtypes and names; that state, observation, privileged values, reward and telemetry are finite under random actions
     until each vehicle has ended; that success implies termination and causes are in range; that rewards stay within
     `largest_reward` and the guide's actions within [-1, 1]; that the same keys give the same flight; that `step` is
     traced once; and that what the phase leaves can be entered again if the trees agree. It warns of a setting of the
-    learner that cannot do what it says, such as a target entropy that the policy's distribution cannot reach.
+    learner that cannot do what it says, such as a target that it cannot reach.
 
     Args:
       spec: what `mission_phase()` returns.
@@ -77,6 +77,7 @@ class _Frame(NamedTuple):
 
     finite: Any  # bool [VEHICLES, L]
     obs: Any  # [VEHICLES, O]
+    privileged: Any  # [VEHICLES, P]
     outcome: Outcome  # [VEHICLES]
     reward: Any  # [VEHICLES]
     telemetry: Any  # [VEHICLES, C]
@@ -126,6 +127,7 @@ class _Check:
         frame = _Frame(
             finite=finite_leaves(after, 1),
             obs=jax.vmap(env.observe)(after),
+            privileged=jax.vmap(env.privileged)(after) if env.privileged is not None else jnp.zeros((VEHICLES, 0)),
             outcome=outcome,
             reward=jnp.zeros(VEHICLES)
             if reward is None
@@ -159,7 +161,13 @@ class _Check:
         names = [*state_leaf_names(env), "state"]
         for leaf in np.flatnonzero(~frame.finite[live].all(axis=0)):
             raise self.error("a finite state", f"{names[leaf]} at {when}")
-        parts = {"observation": frame.obs, "reward": frame.reward, "guide": frame.guided, "telemetry": frame.telemetry}
+        parts = {
+            "observation": frame.obs,
+            "privileged value": frame.privileged,
+            "reward": frame.reward,
+            "guide": frame.guided,
+            "telemetry": frame.telemetry,
+        }
         for name, values in parts.items():
             if not np.isfinite(values[live]).all():
                 raise self.error(f"a finite {name}", f"a non-finite one at {when}")

@@ -131,6 +131,7 @@ def check_contract(
         raise check.error("a guide, since sac.fill.policy is guide", "none", "set sac.fill.policy: random")
     if env.guide is not None:
         check.array("guide", check.evaluate("guide", env.guide, state), action.shape, jnp.float32)
+    _check_privileged(check, env, state, learner)
     if reward is not None:
         check.scalars("reward", check.evaluate("reward", reward, state, action, after, outcome))
     return Shapes(handoff, leave, channels)
@@ -142,6 +143,7 @@ def _check_attributes(check: _Checker, env: Environment) -> None:
         ("observation_names", _MOST_ENTRIES),
         ("action_names", _MOST_ENTRIES),
         ("causes", _MOST_CAUSES),
+        ("privileged_names", _MOST_ENTRIES),
     ):
         names = getattr(env, attribute, None)
         if (
@@ -167,6 +169,20 @@ def _check_attributes(check: _Checker, env: Environment) -> None:
         raise check.error(f"control_period_s above 0, from {_SHORTEST_S:g} to {_LONGEST_S:g} s", repr(period))
     if not (_is_number(steps) and isinstance(steps, int) and 1 <= steps <= _MOST_STEPS):
         raise check.error(f"max_steps to be a whole number above 0, at most {_MOST_STEPS:,}", repr(steps))
+
+
+def _check_privileged(check: _Checker, env: Environment, state: Any, learner: LearnerConfig | None) -> None:
+    """Check that privileged values have names and the names have values, and that a learner that sees them has some."""
+    names = env.privileged_names
+    if bool(names) != (env.privileged is not None):
+        found = f"{len(names)} names, and " + ("no method" if env.privileged is None else "a method")
+        raise check.error("privileged_names and privileged together, or neither", found)
+    if names:
+        values = check.evaluate("privileged", env.privileged, state)
+        check.array("privileged", values, (len(names),), jnp.float32)
+    elif learner is not None and learner.sees_privileged:
+        remedy = "set sac.privileged_critic: false"
+        raise check.error("privileged values, since sac.privileged_critic is set", "none", remedy)
 
 
 def _check_sizes(check: _Checker, env: Environment) -> None:
@@ -266,7 +282,7 @@ def check_links(phases: Sequence[Phase]) -> None:
 def warn_of_settings(phase: Phase, place: Callable[[str], str]) -> None:
     """Warn of each setting of a phase's learner that cannot do what it says; `place` names the place of a setting."""
     if isinstance(phase, TrainedPhase):
-        for key, text in phase.learner.warnings(len(phase.environment.action_names)):
+        for key, text in phase.build_learner().warnings():
             log.warning("%s: %s", place(f"sac.{key}"), text)
 
 

@@ -13,7 +13,6 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from mission.learner import LearnerConfig
-from mission.sac.entropy import largest_entropy, target_entropy
 from mission.strict import Count, Fraction01, Positive, StrictModel
 
 
@@ -168,28 +167,31 @@ class SacConfig(LearnerConfig):
         description="1 - beta shrinks by this factor per update, so beta is annealed to 1 (PER anneals linearly).",
     )
     priority_epsilon: Positive = Field(1e-3, description="Added to |TD error| (PER, section 3.3).")
+    actor_uniform_share: Fraction01 = Field(
+        0.0,
+        description="Share of the actor's minibatch that is drawn uniformly instead of by priority: transitions with "
+        "large TD errors mislead the actor (LA3P, Saglam et al. 2023, JAIR 78, arXiv:2209.00532). 0: the critics' minibatch.",
+    )
+    privileged_critic: bool = Field(
+        False,
+        description="Give the critics, and never the actor, the phase's privileged values too (asymmetric actor-critic, "
+        "Pinto et al. 2017, arXiv:1710.06542).",
+    )
     warm_up: WarmUpConfig = Field(default_factory=WarmUpConfig, description="Critic warm-up.")
     exploration_noise: Annotated[float, Field(ge=0)] = Field(
         0.0, description="Std of Gaussian noise added to the sampled action while collecting."
     )
+
+    @property
+    def sees_privileged(self) -> bool:
+        """Whether transitions hold the phase's privileged values."""
+        return self.privileged_critic
 
     def discount(self, control_period_s: float) -> float:
         """Return the discount of one control step; everything that discounts takes it from here."""
         if self.discount_time_s is None:
             return self.gamma
         return math.exp(-control_period_s / self.discount_time_s)
-
-    def warnings(self, actions: int) -> tuple[tuple[str, str], ...]:
-        """Return the warning of a target entropy that the head cannot reach, by its key."""
-        target, largest = target_entropy(self, actions), largest_entropy(self, actions)
-        if not self.temperature_learned or target < largest:
-            return ()
-        key = "target_entropy" if self.target_std_fraction is None else "target_std_fraction"
-        text = (
-            f"the {self.actor.head} head cannot reach the target entropy {target:.4g}: with {actions} actions its entropy "
-            f"stays below {largest:.4g}, so that the temperature rises to temperature_max; lower the target"
-        )
-        return ((key, text),)
 
     @model_validator(mode="after")
     def _consistent(self) -> SacConfig:

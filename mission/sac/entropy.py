@@ -6,12 +6,10 @@ SAC: Haarnoja et al. 2018, arXiv:1812.05905.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from mission.sac.config import SacConfig
+from mission.sac.config import SacConfig
 
 _GRID = 400  # standard deviations that are tried
 _NOISE = np.linspace(-8.0, 8.0, 2001)  # standard normal, as a grid

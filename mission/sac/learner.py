@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array, lax
 
@@ -17,6 +18,7 @@ from mission.learner import Learner, PhaseInterface, PolicyNetwork, Transition
 from mission.machine.devices import AXIS, device_share
 from mission.sac import replay as store
 from mission.sac.config import SacConfig
+from mission.sac.entropy import largest_entropy, target_entropy
 from mission.sac.losses import (
     Agent,
     Minibatch,
@@ -35,6 +37,7 @@ from mission.sac.replay import Replay
 _TD_BLOCK = 4096  # rows whose TD error is computed at once
 _LOOKED_AT = 512  # priorities in a histogram
 _LATER = 1  # folded into a minibatch's key for the noise of its windows' later steps
+_ACTOR = 2  # the same for the rows that its actor sees
 _MEAN_ACTIONS = {"squashed": "tanh(output[:A])", "bounded": "tanh(output[:A])", "softplus": "output[:A]"}
 
 # Weights of shape [B] against errors of shape [B, 1] would silently broadcast to [B, B]. The learner rejects that
@@ -66,10 +69,27 @@ class Sac(Learner):
         self.discount = config.discount(interface.control_period_s)
         obs, action, zero = jnp.zeros(observations), jnp.zeros(actions), jnp.zeros(())
         self.example = Transition(obs=obs, action=action, reward=zero, next_obs=obs, terminated=zero, ended=zero)
+        self.privileged = interface.privileged if config.privileged_critic else 0
+        if self.privileged:
+            seen = jnp.zeros(self.privileged)
+            self.example = self.example._replace(privileged=seen, next_privileged=seen)
+
+    def warnings(self) -> tuple[tuple[str, str], ...]:
+        """Return the warning of a target entropy that the head cannot reach."""
+        config, actions = self.config, self.actions
+        target, largest = target_entropy(config, actions), largest_entropy(config, actions)
+        if not config.temperature_learned or target < largest:
+            return ()
+        key = "target_entropy" if config.target_std_fraction is None else "target_std_fraction"
+        text = (
+            f"the {config.actor.head} head cannot reach the target entropy {target:.4g}: its entropy stays "
+            f"below {largest:.4g} for A = {actions}, so that the temperature rises to temperature_max; lower the target"
+        )
+        return ((key, text),)
 
     def init(self, key: Array) -> Agent:
         """Return fresh networks, optimisers and temperature."""
-        return create_agent(self.config, self.networks_of, key, self.observations)
+        return create_agent(self.config, self.networks_of, key, self.observations, self.privileged)
 
     def empty_replay(self) -> Replay:
         """Return a replay of `buffer_size` rows, rounded down to whole iterations."""
@@ -101,6 +121,7 @@ class Sac(Learner):
         config = self.config
         sample_key, noise_key = jax.random.split(jax.random.fold_in(key, agent.updates))
         batch, index = self.draw_minibatch(agent, replay, sample_key, config.batch_size, agent.updates)
+        batch = self.with_actor_rows(batch, replay, index, sample_key)
         noise = device_share(jax.random.normal(noise_key, (2, config.batch_size, self.actions)), axis=1)
         agent, td, metrics = update_agent(config, self.networks_of, agent, batch, noise, AXIS)
         td = td[: config.batch_size]
@@ -198,6 +219,21 @@ class Sac(Learner):
         noise = device_share(self._later_noise(key, size))
         return self._minibatch(agent, replay, device_share(index), device_share(weight), noise), index
 
+    def with_actor_rows(self, batch: Minibatch, replay: Replay, index: Array, key: Array) -> Minibatch:
+        """Return a minibatch whose actor sees other rows than the critics: a share of them is drawn uniformly.
+
+        Strata follow the order of the rows, so the places that are replaced are spread evenly, from a random first one.
+        """
+        size = index.size
+        share = round(self.config.actor_uniform_share * size)
+        if share == 0 or not self.config.prioritised:
+            return batch
+        turn_key, row_key = jax.random.split(jax.random.fold_in(key, _ACTOR))
+        replaced = jnp.roll((np.arange(size) * share) % size < share, jax.random.randint(turn_key, (), 0, size))
+        rows = jnp.where(replaced, store.sample_uniform(replay, row_key, size), index)
+        seen = store.unpack(replay.rows[device_share(rows)], self.example)
+        return batch._replace(actor_obs=seen.obs, actor_privileged=seen.privileged)
+
     def _later_noise(self, key: Array, size: int) -> Array:
         """Return standard normal noise [size, n-1, A] for the later steps of windows, from a key of its own."""
         return jax.random.normal(jax.random.fold_in(key, _LATER), (size, self.config.n_step - 1, self.actions))
@@ -217,6 +253,8 @@ class Sac(Learner):
             next_obs=window.last.next_obs,
             discount=window.discount * (1.0 - window.last.terminated),
             weight=weight,
+            privileged=window.first.privileged,
+            next_privileged=window.last.next_privileged,
         )
 
     def _all_td_errors(self, agent: Agent, replay: Replay, key: Array) -> Array:

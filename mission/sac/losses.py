@@ -46,6 +46,10 @@ class Minibatch(NamedTuple):
     next_obs: Array  # [B, O], after the window
     discount: Array  # [B], gamma^steps, 0 where the window ended in a terminal state
     weight: Array  # [B], importance weights
+    privileged: Array | None = None  # [B, P], what only the critics see; None without privileged_critic
+    next_privileged: Array | None = None  # [B, P], after the window
+    actor_obs: Array | None = None  # [B, O] of the rows that the actor trains on; None: those above
+    actor_privileged: Array | None = None  # [B, P] of the same rows
 
 
 def _optimiser(learning_rate: float, max_norm: float | None) -> optax.GradientTransformation:
@@ -62,12 +66,12 @@ def optimisers(config: SacConfig) -> tuple[optax.GradientTransformation, ...]:
     )
 
 
-def create_agent(config: SacConfig, networks: Networks, key: Array, observations: int) -> Agent:
-    """Return fresh parameters; the targets are copies of the critics. Key consumed."""
+def create_agent(config: SacConfig, networks: Networks, key: Array, observations: int, privileged: int = 0) -> Agent:
+    """Return fresh parameters; the targets are copies of the critics, which see P privileged values. Key consumed."""
     actor_key, critic_key = jax.random.split(key)
     obs, action = jnp.zeros((1, observations)), jnp.zeros((1, networks.actor.actions))
     actor = networks.actor.init(actor_key, obs)
-    critic = networks.critic.init(critic_key, obs, action)
+    critic = networks.critic.init(critic_key, jnp.zeros((1, observations + privileged)), action)
     log_temperature = jnp.log(jnp.float32(config.temperature_initial))
     of_actor, of_critic, of_temperature = optimisers(config)
     return Agent(
@@ -82,10 +86,16 @@ def create_agent(config: SacConfig, networks: Networks, key: Array, observations
     )
 
 
+def critic_view(obs: Array, privileged: Array | None) -> Array:
+    """Return what the critics see, [B, O + P]: also the privileged values (Pinto et al. 2017, arXiv:1710.06542)."""
+    return obs if privileged is None else jnp.concatenate([obs, privileged], axis=-1)
+
+
 def td_target(config: SacConfig, networks: Networks, agent: Agent, batch: Minibatch, noise: Array) -> Array:
     """Return y = r + gamma^n (min_i Q'_i(s', a') - alpha log pi(a' | s')), [B] ([2], eq. 5 and 6)."""
     action, log_density = sample_action(config.actor.head, networks.normal(agent.actor, batch.next_obs), noise)
-    q = networks.q(agent.target_critic, batch.next_obs, action).min(axis=0)
+    view = critic_view(batch.next_obs, batch.next_privileged)
+    q = networks.q(agent.target_critic, view, action).min(axis=0)
     value = q - jnp.exp(agent.log_temperature) * log_density
     return lax.stop_gradient(batch.reward + batch.discount * value)
 
@@ -112,19 +122,29 @@ def later_entropies(
 
 def critic_loss(networks: Networks, params: Any, batch: Minibatch, target: Array) -> tuple[Array, tuple[Array, Array]]:
     """Return J_Q = mean of w 1/2 sum_i (Q_i(s, a) - y)^2 ([2], eq. 5), |td| [B] (mean of both critics) and mean Q."""
-    q = networks.q(params, batch.obs, batch.action)
+    q = networks.q(params, critic_view(batch.obs, batch.privileged), batch.action)
     error = q - target[None, :]
     loss = (batch.weight * 0.5 * (error**2).sum(axis=0)).mean()
     return loss, (jnp.abs(error).mean(axis=0), q.mean())
 
 
 def actor_loss(
-    config: SacConfig, networks: Networks, params: Any, critic: Any, log_temperature: Array, obs: Array, noise: Array
+    config: SacConfig,
+    networks: Networks,
+    params: Any,
+    critic: Any,
+    log_temperature: Array,
+    obs: Array,
+    noise: Array,
+    privileged: Array | None = None,
 ) -> tuple[Array, tuple[Array, Array]]:
-    """Return J_pi = mean of alpha log pi(a | s) - min_i Q_i(s, a) ([2], eq. 9), mean log pi and mean std."""
+    """Return J_pi = mean of alpha log pi(a | s) - min_i Q_i(s, a) ([2], eq. 9), mean log pi and mean std.
+
+    The privileged values [B, P] enter Q alone.
+    """
     normal = networks.normal(params, obs)
     action, log_density = sample_action(config.actor.head, normal, noise)
-    q = networks.q(critic, obs, action).min(axis=0)
+    q = networks.q(critic, critic_view(obs, privileged), action).min(axis=0)
     loss = (jnp.exp(lax.stop_gradient(log_temperature)) * log_density - q).mean()
     return loss, (log_density.mean(), jnp.exp(normal.log_std).mean())
 
@@ -185,8 +205,11 @@ def update_agent(
     of_actor, of_critic, of_temperature = optimisers(config)
     agent, loss_q, td, q = update_critic(config, networks, agent, batch, noise[0], axis, of_critic)
 
+    obs, privileged = (
+        (batch.obs, batch.privileged) if batch.actor_obs is None else (batch.actor_obs, batch.actor_privileged)
+    )
     (loss_pi, (log_density, std)), grads = jax.value_and_grad(
-        lambda p: actor_loss(config, networks, p, agent.critic, agent.log_temperature, batch.obs, noise[1]),
+        lambda p: actor_loss(config, networks, p, agent.critic, agent.log_temperature, obs, noise[1], privileged),
         has_aux=True,
     )(agent.actor)
     # The TD errors share the all-reduce of the actor's gradient, because a separate one would cost as much again.

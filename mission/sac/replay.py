@@ -150,6 +150,11 @@ def _search_row(rows: Array, index: Array, u: Array) -> tuple[Array, Array, Arra
     return child, u - below, rows.reshape(-1)[here + child]
 
 
+def sample_uniform(replay: Replay, key: Array, batch: int) -> Array:
+    """Return row indices int32 [B], drawn uniformly from the filled rows. Key consumed."""
+    return jax.random.randint(key, (batch,), 0, replay.size)
+
+
 def sample(replay: Replay, key: Array, batch: int, beta: Array | float) -> tuple[Array, Array]:
     """Return row indices int32 [B] and importance weights float32 [B].
 
@@ -157,7 +162,7 @@ def sample(replay: Replay, key: Array, batch: int, beta: Array | float) -> tuple
     the minibatch (PER, section 3.4). Without priorities: uniform, with weights of 1. Key consumed.
     """
     if not replay.tree:
-        return jax.random.randint(key, (batch,), 0, replay.size), jnp.ones(batch)
+        return sample_uniform(replay, key, batch), jnp.ones(batch)
     # The search starts at the lowest level that has no more entries than there are strata.
     first = max((k for k, level in enumerate(replay.tree) if level.size <= batch), default=0)
     top = replay.tree[first].reshape(-1)

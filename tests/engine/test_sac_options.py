@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 from collections.abc import Callable
@@ -15,19 +16,21 @@ import probes
 import pytest
 from factory import MISSION, write_mission
 from jax import Array
+from jax.sharding import PartitionSpec
 from typer.testing import CliRunner
 
-from mission import ActorConfig, NetworkConfig, SacConfig, load_mission
+from mission import ActorConfig, NetworkConfig, PhaseSpec, SacConfig, load_mission
 from mission.cli import app
-from mission.errors import InputError
+from mission.errors import InputError, PluginError
 from mission.learner import PhaseInterface, Transition
 from mission.machine.devices import AXIS, REPLICATED, SPLIT, mesh
 from mission.missionfile.resolve import resolve_mission
+from mission.sac import replay as store
 from mission.sac.entropy import gaussian_entropy, largest_entropy, target_entropy
 from mission.sac.learner import Sac
 from mission.sac.losses import td_target
 from mission.testing import check_phase, make_phase
-from mission.training.loop import begin, fill_and_warm_up
+from mission.training.loop import begin, fill_and_warm_up, fly_evaluation, train_chunk
 
 GAMMA = 0.9
 TINY = NetworkConfig(width=4, depth=1)
@@ -176,7 +179,7 @@ REACHED: list[tuple[dict[str, Any], bool]] = [
 @pytest.mark.parametrize(("settings", "reached"), REACHED)
 def test_a_target_that_the_head_cannot_reach_is_named(settings: dict[str, Any], reached: bool) -> None:
     actor = {"width": 4, "depth": 1} | settings.get("actor", {})
-    found = small(**settings | {"actor": actor}).warnings(1)
+    found = Sac(small(**settings | {"actor": actor}), PhaseInterface(2, 1)).warnings()
     assert bool(found) is not reached
     key = "target_std_fraction" if "target_std_fraction" in settings else "target_entropy"
     assert all(at == key and "cannot reach" in text for at, text in found)
@@ -221,3 +224,121 @@ def test_the_agent_flies_the_fill() -> None:
     action = np.asarray(run.state.replay.rows[: int(run.state.replay.size), 2])
     assert action.size == 64
     assert 0.0 < np.abs(action - math.tanh(1.0)).max() < 0.02
+
+
+# The actor's share of uniform rows
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_the_actor_sees_its_share_of_uniform_rows(share: float) -> None:
+    """One row of 120 has almost all of the priority, so the critics see it alone, and the actor sees the others too."""
+    sac = Sac(small(actor_uniform_share=share), PhaseInterface(1, 1))
+    replay = remembered(sac, 30, obs=lambda step: (4.0 * step + np.arange(4.0, dtype=np.float32))[:, None])
+    errors = jnp.full(4096, 1e-6).at[17].set(1e12)
+    replay = store.rebuild_priorities(replay, errors, 1.0, 1e-6)
+
+    def draw(key: Array) -> tuple[Array, Array]:
+        agent = sac.init(key)
+        batch, index = sac.draw_minibatch(agent, replay, key, 64, jnp.int32(0))
+        batch = sac.with_actor_rows(batch, replay, index, key)
+        return batch.obs, batch.obs if batch.actor_obs is None else batch.actor_obs
+
+    rows = on_devices(lambda keys: jax.lax.map(draw, keys), PartitionSpec(None, AXIS))(
+        jax.random.split(jax.random.key(0), 300)
+    )
+    critics, actors = (np.asarray(part)[..., 0] for part in rows)
+    assert (critics == 17).all()
+    counts = np.bincount(actors.astype(int).ravel(), minlength=120)
+    uniform = round(share * 64) * 300 / 120
+    assert abs(counts[17] - (64 * 300 - uniform * 119)) < 4.5 * math.sqrt(uniform) + 1e-6
+    assert np.abs(np.delete(counts, 17) - uniform).max() <= 4.5 * math.sqrt(uniform)
+    if share == 0.5:  # each place of the minibatch, whatever its stratum
+        assert np.abs((actors != 17).mean(axis=0) - 0.5 * 119 / 120).max() < 4.5 * 0.5 / math.sqrt(300)
+
+
+# Privileged critics
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Hidden(probes.Probe):
+    """The sign is hidden from the actor; `privileged` notes each time that it is traced."""
+
+    privileged_names = ("sign",)
+    seen: list[str] = dataclasses.field(default_factory=list)
+
+    def observe(self, state: probes.Point) -> Array:
+        return jnp.zeros(2)
+
+    def privileged(self, state: probes.Point) -> Array:
+        self.seen.append("privileged")
+        return state.sign[None]
+
+
+def hidden(environment: Callable[..., Any] = Hidden, **sac: Any) -> PhaseSpec:
+    """One step, reward = the hidden sign."""
+
+    def terms(params: Any) -> Any:
+        return lambda state, action, after, outcome: {"reward": state.sign}
+
+    settings = probes.probe_sac(**{"privileged_critic": True} | sac)
+    return PhaseSpec(probes.Nothing, lambda params: environment(), terms, sac=settings)
+
+
+def test_privileged_critics_learn_what_the_observation_hides() -> None:
+    """And the policy has no input for it, nor does the program that flies ever compute it."""
+    check_phase(hidden(), steps=2)
+    phase = make_phase(hidden(critic_learning_rate=1e-2, tau=0.1, chunk_env_steps=512))
+    run = begin(phase, None, jax.random.key(5))
+    fill_and_warm_up(run, lambda *arguments, **parts: None)
+    for _ in range(4):
+        train_chunk(run, lambda *arguments, **parts: None)
+    agent, networks = run.state.agent, run.programs.learner.networks_of  # type: ignore[attr-defined]
+    view = jnp.array([[0.0, 0.0, 1.0], [0.0, 0.0, -1.0]])
+    np.testing.assert_allclose(networks.q(agent.critic, view, jnp.zeros((2, 1))), [[1.0, -1.0]] * 2, atol=0.05)
+    assert agent.actor["params"]["body"]["Dense_0"]["kernel"].shape[0] == 2
+    assert agent.critic["params"]["q1"]["Dense_0"]["kernel"].shape[0] == 2 + 1 + 1
+    traced = len(phase.environment.seen)
+    assert traced > 0
+    fly_evaluation(run, run.best_actor, False)
+    assert len(phase.environment.seen) == traced
+    assert Sac(probes.probe_sac(), PhaseInterface(2, 1, privileged=1)).example.privileged is None
+
+
+class Nameless(Hidden):
+    privileged_names = ()
+
+
+class Empty(probes.Probe):
+    privileged_names = ("sign",)
+
+
+class TooMany(Hidden):
+    privileged_names = ("sign", "wind")
+
+
+class Twice(Hidden):
+    privileged_names = ("sign", "sign")
+
+
+@pytest.mark.parametrize(
+    ("environment", "privileged_critic", "reason"),
+    [
+        (Nameless, False, "privileged_names and privileged together"),
+        (Empty, False, "privileged_names and privileged together"),
+        (TooMany, False, r"privileged to be float32\[2\]"),
+        (Twice, False, "privileged_names to be a tuple of different words"),
+        (probes.Probe, True, "privileged values, since sac.privileged_critic is set"),
+    ],
+)
+def test_privileged_values_keep_the_contract(environment: Any, privileged_critic: bool, reason: str) -> None:
+    with pytest.raises(PluginError, match=reason):
+        make_phase(hidden(environment, privileged_critic=privileged_critic))
+
+
+def test_check_phase_finds_privileged_values_that_are_not_finite() -> None:
+    class Broken(Hidden):
+        def privileged(self, state: probes.Point) -> Array:
+            return jnp.log(-state.steps)[None]
+
+    with pytest.raises(PluginError, match="a finite privileged value"):
+        check_phase(hidden(Broken), steps=2)

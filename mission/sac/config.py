@@ -58,6 +58,21 @@ class ActorConfig(NetworkConfig):
     )
 
 
+class PriorConfig(StrictModel):
+    """The first transitions of the fill, kept for good (RLPD, Ball et al. 2023, arXiv:2302.02948)."""
+
+    env_steps: int = Field(
+        0,
+        ge=0,
+        le=10**9,
+        description="First transitions of the fill that are never overwritten, rounded up to whole iterations; they are "
+        "kept beside buffer_size (RLPD, Ball et al. 2023, arXiv:2302.02948). 0: none.",
+    )
+    share: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.5, description="Share of each minibatch that is drawn from them (RLPD: half)."
+    )
+
+
 class WarmUpConfig(StrictModel):
     """Critic-only updates between the fill and the first joint update."""
 
@@ -167,6 +182,7 @@ class SacConfig(LearnerConfig):
         description="1 - beta shrinks by this factor per update, so beta is annealed to 1 (PER anneals linearly).",
     )
     priority_epsilon: Positive = Field(1e-3, description="Added to |TD error| (PER, section 3.3).")
+    prior: PriorConfig = Field(default_factory=PriorConfig, description="Transitions that are never overwritten.")
     actor_uniform_share: Fraction01 = Field(
         0.0,
         description="Share of the actor's minibatch that is drawn uniformly instead of by priority: transitions with "
@@ -181,6 +197,11 @@ class SacConfig(LearnerConfig):
     exploration_noise: Annotated[float, Field(ge=0)] = Field(
         0.0, description="Std of Gaussian noise added to the sampled action while collecting."
     )
+
+    @property
+    def prior_rows(self) -> int:
+        """Number of transitions that are kept for good, whole iterations."""
+        return math.ceil(self.prior.env_steps / self.vehicles) * self.vehicles
 
     @property
     def sees_privileged(self) -> bool:
@@ -203,6 +224,9 @@ class SacConfig(LearnerConfig):
             raise ValueError("actor.log_std_min must be below actor.log_std_max")
         if self.buffer_size < self.vehicles:
             raise ValueError("buffer_size must hold at least one transition per vehicle")
-        if self.fill_cycles * self.cycle_steps < self.batch_size:
-            raise ValueError("fill.env_steps must give at least batch_size transitions")
+        if self.fill_cycles * self.cycle_steps < self.batch_size + self.prior_rows:
+            more = " beyond those of prior.env_steps" if self.prior_rows else ""
+            raise ValueError(f"fill.env_steps must give at least batch_size transitions{more}")
+        if self.prior_rows and min(self.batch_size, self.warm_up.batch_size or self.batch_size) < 2:
+            raise ValueError("batch_size must be at least 2 with prior.env_steps, one transition of each part")
         return self

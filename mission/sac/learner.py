@@ -16,7 +16,7 @@ from jax import Array, lax
 
 from mission.learner import Learner, PhaseInterface, PolicyNetwork, Transition
 from mission.machine.devices import AXIS, device_share
-from mission.sac import replay as store
+from mission.sac import memory as store
 from mission.sac.config import SacConfig
 from mission.sac.entropy import largest_entropy, target_entropy
 from mission.sac.losses import (
@@ -31,8 +31,9 @@ from mission.sac.losses import (
     update_agent,
     update_targets,
 )
+from mission.sac.memory import Memory
 from mission.sac.networks import LAYER_NORM_EPSILON, make_networks, mean_action, sample_action
-from mission.sac.replay import Replay
+from mission.sac.replay import row_width
 
 _TD_BLOCK = 4096  # rows whose TD error is computed at once
 _LOOKED_AT = 512  # priorities in a histogram
@@ -91,11 +92,9 @@ class Sac(Learner):
         """Return fresh networks, optimisers and temperature."""
         return create_agent(self.config, self.networks_of, key, self.observations, self.privileged)
 
-    def empty_replay(self) -> Replay:
-        """Return a replay of `buffer_size` rows, rounded down to whole iterations."""
-        config = self.config
-        capacity = config.buffer_size // config.vehicles * config.vehicles
-        return store.create(capacity, store.row_width(self.example), config.prioritised)
+    def empty_replay(self) -> Memory:
+        """Return a memory of `buffer_size` rows, rounded down to whole iterations, and of the rows that are kept."""
+        return store.create(self.config, row_width(self.example))
 
     def act(self, agent: Agent, obs: Array, key: Array) -> Array:
         """Sample actions from the policy."""
@@ -109,14 +108,14 @@ class Sac(Learner):
             action = action + self.config.exploration_noise * jax.random.normal(key, action.shape)
         return jnp.clip(action, -1.0, 1.0) if self.config.actor.head == "squashed" else action
 
-    def remember(self, replay: Replay, transition: Transition) -> Replay:
+    def remember(self, replay: Memory, transition: Transition) -> Memory:
         """Append E rows."""
         return store.append(replay, transition)
 
     @_strict
     def update(
-        self, agent: Agent, replay: Replay, key: Array
-    ) -> tuple[Agent, Replay, dict[str, Array], dict[str, Array]]:
+        self, agent: Agent, replay: Memory, key: Array
+    ) -> tuple[Agent, Memory, dict[str, Array], dict[str, Array]]:
         """Draw one minibatch and update critics, actor, temperature, targets and priorities."""
         config = self.config
         sample_key, noise_key = jax.random.split(jax.random.fold_in(key, agent.updates))
@@ -125,11 +124,12 @@ class Sac(Learner):
         noise = device_share(jax.random.normal(noise_key, (2, config.batch_size, self.actions)), axis=1)
         agent, td, metrics = update_agent(config, self.networks_of, agent, batch, noise, AXIS)
         td = td[: config.batch_size]
-        replay = store.update_priorities(replay, index, td, config.alpha, config.priority_epsilon)
+        share = config.prior.share
+        replay = store.update_priorities(replay, index, td, share, config.alpha, config.priority_epsilon)
         return agent, replay, metrics, {"Critic/TDError": td}
 
     @_strict
-    def warm_up(self, agent: Agent, replay: Replay, key: Array) -> tuple[Agent, Replay, Array]:
+    def warm_up(self, agent: Agent, replay: Memory, key: Array) -> tuple[Agent, Memory, Array]:
         """Update only the critics, at their own rate and minibatch; then set the priority of every row."""
         config, settings = self.config, self.config.warm_up
         size = settings.batch_size or config.batch_size
@@ -169,12 +169,13 @@ class Sac(Learner):
         """Return the parameters of actor and critics."""
         return {"Actor": agent.actor, "Critic": agent.critic}
 
-    def replay_samples(self, replay: Replay, key: Array) -> dict[str, Array]:
-        """Return a random sample of the priorities."""
-        if not replay.tree:
+    def replay_samples(self, replay: Memory, key: Array) -> dict[str, Array]:
+        """Return a random sample of the priorities, those of the recent rows."""
+        recent = store.parts(replay)[-1]
+        if not recent.tree:
             return {}
-        rows = jax.random.randint(key, (_LOOKED_AT,), 0, replay.size)
-        return {"Replay/Priority": replay.tree[-1].reshape(-1)[rows]}
+        rows = jax.random.randint(key, (_LOOKED_AT,), 0, recent.size)
+        return {"Replay/Priority": recent.tree[-1].reshape(-1)[rows]}
 
     def describe_policy(self) -> PolicyNetwork:
         """Return the actor's architecture and the meaning of its outputs."""
@@ -211,15 +212,15 @@ class Sac(Learner):
         return "softplus(output[A:]) + 1e-8"
 
     def draw_minibatch(
-        self, agent: Agent, replay: Replay, key: Array, size: int, updates: Array
+        self, agent: Agent, replay: Memory, key: Array, size: int, updates: Array
     ) -> tuple[Minibatch, Array]:
         """Return this device's share of a minibatch of n-step transitions, and all indices [size] of the minibatch."""
         beta = 1.0 - (1.0 - self.config.beta) * self.config.beta_decay ** updates.astype(jnp.float32)
-        index, weight = store.sample(replay, key, size, beta)
+        index, weight = store.sample(replay, key, size, beta, self.config.prior.share)
         noise = device_share(self._later_noise(key, size))
         return self._minibatch(agent, replay, device_share(index), device_share(weight), noise), index
 
-    def with_actor_rows(self, batch: Minibatch, replay: Replay, index: Array, key: Array) -> Minibatch:
+    def with_actor_rows(self, batch: Minibatch, replay: Memory, index: Array, key: Array) -> Minibatch:
         """Return a minibatch whose actor sees other rows than the critics: a share of them is drawn uniformly.
 
         Strata follow the order of the rows, so the places that are replaced are spread evenly, from a random first one.
@@ -230,15 +231,15 @@ class Sac(Learner):
             return batch
         turn_key, row_key = jax.random.split(jax.random.fold_in(key, _ACTOR))
         replaced = jnp.roll((np.arange(size) * share) % size < share, jax.random.randint(turn_key, (), 0, size))
-        rows = jnp.where(replaced, store.sample_uniform(replay, row_key, size), index)
-        seen = store.unpack(replay.rows[device_share(rows)], self.example)
+        rows = jnp.where(replaced, store.sample_uniform(replay, row_key, size, self.config.prior.share), index)
+        seen = store.rows_at(replay, device_share(rows), self.example)
         return batch._replace(actor_obs=seen.obs, actor_privileged=seen.privileged)
 
     def _later_noise(self, key: Array, size: int) -> Array:
         """Return standard normal noise [size, n-1, A] for the later steps of windows, from a key of its own."""
         return jax.random.normal(jax.random.fold_in(key, _LATER), (size, self.config.n_step - 1, self.actions))
 
-    def _minibatch(self, agent: Agent, replay: Replay, index: Array, weight: Array, noise: Array) -> Minibatch:
+    def _minibatch(self, agent: Agent, replay: Memory, index: Array, weight: Array, noise: Array) -> Minibatch:
         """Return the n-step transitions that start at rows [B], with noise [B, n-1, A] for their later steps."""
         config = self.config
         window = store.gather_n_step(replay, index, self.example, config.n_step, self.discount, config.vehicles)
@@ -257,9 +258,9 @@ class Sac(Learner):
             next_privileged=window.last.next_privileged,
         )
 
-    def _all_td_errors(self, agent: Agent, replay: Replay, key: Array) -> Array:
+    def _all_td_errors(self, agent: Agent, replay: Memory, key: Array) -> Array:
         """Return |TD error| [C] of every row, in blocks."""
-        capacity = replay.rows.shape[0]
+        capacity = store.capacity(replay)
 
         def block(number: Array) -> Array:
             index = jnp.minimum(number * _TD_BLOCK + jnp.arange(_TD_BLOCK), capacity - 1)

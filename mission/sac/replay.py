@@ -68,17 +68,29 @@ def create(capacity: int, width: int, prioritised: bool = True) -> Replay:
     return Replay(jnp.zeros((capacity, width)), tuple(levels), jnp.ones(()), jnp.int32(0), jnp.int32(0))
 
 
-def append(replay: Replay, batch: Any) -> Replay:
-    """Write E rows at the cursor, over the oldest; new rows get the largest priority so far."""
+def append(replay: Replay, batch: Any, write: Array | None = None) -> Replay:
+    """Write E rows at the cursor, over the oldest; new rows get the largest priority so far.
+
+    With `write`, bool [], nothing changes where it is False; the rows that are there are then written again, because
+    XLA would copy the buffer for a branch.
+    """
     rows = pack(batch)
     capacity, e = replay.rows.shape[0], rows.shape[0]
     if capacity % e:
         raise ValueError(f"capacity {capacity} is not a multiple of the {e} rows appended at once")
-    stored = lax.dynamic_update_slice(replay.rows, rows, (replay.cursor, 0))
     index = replay.cursor + jnp.arange(e, dtype=jnp.int32)
-    tree = _set_leaves(replay.tree, index, jnp.full((e,), replay.largest)) if replay.tree else ()
-    cursor = (replay.cursor + e) % capacity
-    return Replay(stored, tree, replay.largest, cursor, jnp.minimum(replay.size + e, capacity))
+    if write is not None:
+        rows = jnp.where(write, rows, lax.dynamic_slice_in_dim(replay.rows, replay.cursor, e))
+    stored = lax.dynamic_update_slice(replay.rows, rows, (replay.cursor, 0))
+    tree = replay.tree
+    if tree:
+        value = jnp.full((e,), replay.largest)
+        if write is not None:
+            value = jnp.where(write, value, tree[-1].reshape(-1)[index])
+        tree = _set_leaves(tree, index, value)
+    steps = e if write is None else jnp.where(write, e, 0)
+    cursor = (replay.cursor + steps) % capacity
+    return Replay(stored, tree, replay.largest, cursor, jnp.minimum(replay.size + steps, capacity))
 
 
 def _set_leaves(tree: tuple[Array, ...], index: Array, value: Array) -> tuple[Array, ...]:
@@ -156,10 +168,16 @@ def sample_uniform(replay: Replay, key: Array, batch: int) -> Array:
 
 
 def sample(replay: Replay, key: Array, batch: int, beta: Array | float) -> tuple[Array, Array]:
-    """Return row indices int32 [B] and importance weights float32 [B].
+    """Return row indices int32 [B], and importance weights float32 [B] over their maximum in the minibatch."""
+    index, weight = draw(replay, key, batch, beta)
+    return index, weight / weight.max()
 
-    Prioritised: stratified over the total (PER, appendix B.2.1), with weights (size * P(i))^-beta over their maximum in
-    the minibatch (PER, section 3.4). Without priorities: uniform, with weights of 1. Key consumed.
+
+def draw(replay: Replay, key: Array, batch: int, beta: Array | float) -> tuple[Array, Array]:
+    """Return row indices int32 [B] and importance weights float32 [B], not divided by their maximum.
+
+    Prioritised: stratified over the total (PER, appendix B.2.1), with weights (size * P(i))^-beta (PER, section 3.4).
+    Without priorities: uniform, with weights of 1. Key consumed.
     """
     if not replay.tree:
         return sample_uniform(replay, key, batch), jnp.ones(batch)
@@ -176,8 +194,7 @@ def sample(replay: Replay, key: Array, batch: int, beta: Array | float) -> tuple
         index, u, leaf = _search_row(level[index], index, u)
     index = jnp.minimum(index, replay.size - 1)
     probability = jnp.maximum(leaf / total, 1e-12)
-    weight = (replay.size.astype(jnp.float32) * probability) ** -beta
-    return index, weight / weight.max()
+    return index, (replay.size.astype(jnp.float32) * probability) ** -beta
 
 
 def update_priorities(replay: Replay, index: Array, td_error: Array, alpha: float, epsilon: float) -> Replay:

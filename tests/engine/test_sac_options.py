@@ -25,6 +25,7 @@ from mission.errors import InputError, PluginError
 from mission.learner import PhaseInterface, Transition
 from mission.machine.devices import AXIS, REPLICATED, SPLIT, mesh
 from mission.missionfile.resolve import resolve_mission
+from mission.sac import memory
 from mission.sac import replay as store
 from mission.sac.entropy import gaussian_entropy, largest_entropy, target_entropy
 from mission.sac.learner import Sac
@@ -342,3 +343,104 @@ def test_check_phase_finds_privileged_values_that_are_not_finite() -> None:
 
     with pytest.raises(PluginError, match="a finite privileged value"):
         check_phase(hidden(Broken), steps=2)
+
+
+# Prior data
+
+
+def numbered(sac: Sac, steps: int) -> Any:
+    """A replay whose observations are 4 step + vehicle, and whose rewards are the step."""
+    number = lambda step: 4.0 * step + np.arange(4.0, dtype=np.float32)  # noqa: E731
+    return remembered(
+        sac,
+        steps,
+        obs=lambda step: number(step)[:, None],
+        next_obs=lambda step: number(step + 1)[:, None],
+        reward=lambda step: np.full(4, step, np.float32),
+    )
+
+
+@pytest.mark.parametrize("prioritised", [True, False])
+@pytest.mark.parametrize("share", [0.25, 0.5])
+def test_prior_transitions_stay_and_are_their_share_of_each_minibatch(prioritised: bool, share: float) -> None:
+    """The first 5 steps of 4 vehicles, beside a ring of 10; windows of 3 steps end at the border, weights are exact."""
+    prior = {"env_steps": 18, "share": share}
+    sac = Sac(
+        small(prior=prior, buffer_size=40, fill={"env_steps": 84}, n_step=3, prioritised=prioritised, beta=0.7),
+        PhaseInterface(1, 1),
+    )
+    agent, replay = sac.init(jax.random.key(0)), numbered(sac, 30)
+    agent = agent._replace(log_temperature=jnp.float32(-1e9))  # no entropy in the rewards
+    np.testing.assert_array_equal(replay.prior.rows[:, 0], np.arange(20))
+    np.testing.assert_array_equal(np.sort(replay.recent.rows[:, 0]), np.arange(80, 120))
+    errors = np.random.default_rng(1).exponential(size=60).astype(np.float32)
+    replay = memory.rebuild_priorities(replay, jnp.asarray(errors), 1.0, 0.0)
+
+    def draw(key: Array) -> Any:
+        batch, index = sac.draw_minibatch(agent, replay, key, 64, jnp.int32(0))
+        return batch, index[None]
+
+    batch, index = jax.tree.map(np.asarray, on_devices(draw)(jax.random.key(3)))
+    index, step, kept = index[0], batch.obs[:, 0] // 4, batch.obs[:, 0] < 20
+    assert kept.sum() == round(share * 64)
+    np.testing.assert_array_equal(kept, index < 20)
+    length = np.minimum(3, np.where(kept, 5, 30) - step)
+    np.testing.assert_array_equal(batch.next_obs[:, 0], batch.obs[:, 0] + 4 * length)
+    np.testing.assert_allclose(batch.discount, GAMMA**length, rtol=1e-5)
+    reward = sum(np.where(k < length, GAMMA**k * (step + k), 0.0) for k in range(3))
+    np.testing.assert_allclose(batch.reward, reward, rtol=1e-5)
+    mass = np.concatenate([errors[:20] / errors[:20].mean(), errors[20:] / errors[20:].mean()])
+    weight = mass[index] ** -0.7 if prioritised else np.ones(64)
+    np.testing.assert_allclose(batch.weight, weight / weight.max(), rtol=1e-4)
+
+
+def test_priorities_of_prior_transitions_are_their_own() -> None:
+    sac = Sac(small(prior={"env_steps": 20}, buffer_size=40, fill={"env_steps": 84}), PhaseInterface(1, 1))
+    replay = numbered(sac, 12)
+    before = np.asarray(replay.recent.tree[-1]).reshape(-1)
+    assert (int(replay.prior.size), int(replay.recent.size)) == (20, 28)
+    index = jnp.array([3, 19, 20, 47])
+    after = memory.update_priorities(replay, index, jnp.array([4.0, 5.0, 6.0, 7.0]), 0.5, 1.0, 0.0)
+    prior, recent = (np.asarray(part.tree[-1]).reshape(-1) for part in after)
+    np.testing.assert_array_equal(np.delete(prior, [3, 19])[:18], 1.0)
+    np.testing.assert_array_equal(prior[[3, 19]], [4.0, 5.0])
+    np.testing.assert_array_equal(recent[[0, 27]], [6.0, 7.0])
+    np.testing.assert_array_equal(np.delete(recent, [0, 27]), np.delete(before, [0, 27]))
+    for part in after:
+        np.testing.assert_allclose(part.tree[0].sum(), part.tree[-1].sum(), rtol=1e-6)
+
+
+def test_prior_transitions_train() -> None:
+    """A chunk with everything at once: warm-up, uniform rows, kept rows; the reward is learned from both parts."""
+    spec = probes.observed(
+        prior={"env_steps": 128, "share": 0.3},
+        actor_uniform_share=0.5,
+        buffer_size=256,
+        batch_size=63,
+        n_step=2,
+        warm_up={"steps": 200, "learning_rate": 1e-2},
+        chunk_env_steps=512,
+    )
+    run = begin(make_phase(spec), None, jax.random.key(0))
+    fill_and_warm_up(run, lambda *arguments, **parts: None)
+    kept = np.array(run.state.replay.prior.rows)
+    train_chunk(run, lambda *arguments, **parts: None)
+    np.testing.assert_array_equal(run.state.replay.prior.rows, kept)
+    assert len(np.unique(kept[:, 2])) == 128
+    q = run.programs.learner.networks_of.q(  # type: ignore[attr-defined]
+        run.state.agent.critic, jnp.array([[1.0, 0.0], [-1.0, 0.0]]), jnp.zeros((2, 1))
+    )
+    np.testing.assert_allclose(q, [[1.0, -1.0]] * 2, atol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"prior": {"env_steps": 4}}, "beyond those of prior.env_steps"),
+        ({"prior": {"env_steps": 4}, "batch_size": 1}, "batch_size must be at least 2"),
+        ({"prior": {"share": 1.0}}, "less than 1"),
+    ],
+)
+def test_prior_transitions_that_leave_nothing_else_are_refused(settings: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        small(**settings)

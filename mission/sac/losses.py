@@ -51,6 +51,11 @@ class Minibatch(NamedTuple):
     actor_obs: Array | None = None  # [B, O] of the rows that the actor trains on; None: those above
     actor_privileged: Array | None = None  # [B, P] of the same rows
 
+    @property
+    def of_actor(self) -> tuple[Array, Array | None]:
+        """The observations on which the actor trains, and their privileged values."""
+        return (self.obs, self.privileged) if self.actor_obs is None else (self.actor_obs, self.actor_privileged)
+
 
 def _optimiser(learning_rate: float, max_norm: float | None) -> optax.GradientTransformation:
     clip = optax.clip_by_global_norm(max_norm) if max_norm is not None else optax.identity()
@@ -205,9 +210,7 @@ def update_agent(
     of_actor, of_critic, of_temperature = optimisers(config)
     agent, loss_q, td, q = update_critic(config, networks, agent, batch, noise[0], axis, of_critic)
 
-    obs, privileged = (
-        (batch.obs, batch.privileged) if batch.actor_obs is None else (batch.actor_obs, batch.actor_privileged)
-    )
+    obs, privileged = batch.of_actor
     (loss_pi, (log_density, std)), grads = jax.value_and_grad(
         lambda p: actor_loss(config, networks, p, agent.critic, agent.log_temperature, obs, noise[1], privileged),
         has_aux=True,

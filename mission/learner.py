@@ -3,7 +3,7 @@
 A learner is a subclass of `LearnerConfig` and an implementation of `Learner`. It lives in its own folder and is
 registered in `LEARNERS`; nothing else in the engine names it.
 
-Shapes: E training vehicles, V those of one device, O observation, A action. Everything that takes arrays is traced: pure
+Shapes: E training vehicles, V those of one device, O observation, A action, P privileged values. Everything that takes arrays is traced: pure
 functions of JAX, run on every device of the mesh at once (`mission.machine.devices.AXIS`). `act` and `explore` get the vehicles
 of their device and a key of its own; all others get equal arguments.
 """
@@ -46,6 +46,8 @@ class Transition(NamedTuple):
     next_obs: Array  # [E, O] before any restart
     terminated: Array  # float32 [E], time-outs excluded
     ended: Array  # float32 [E], terminated or timed out
+    privileged: Array | None = None  # [E, P], only with `LearnerConfig.sees_privileged`
+    next_privileged: Array | None = None  # [E, P] before any restart
 
 
 class PhaseInterface(NamedTuple):
@@ -59,6 +61,7 @@ class PhaseInterface(NamedTuple):
     control_period_s: float = 1.0
     environment: Any = None  # mission.Environment
     reward: Callable[[Any, Array, Any, Any], dict[str, Array]] | None = None
+    privileged: int = 0  # values P that only training sees
 
 
 class Labels(NamedTuple):
@@ -76,7 +79,9 @@ class FillConfig(StrictModel):
     env_steps: Count = Field(5000, le=10**9, description="Vehicle steps, rounded up to whole update cycles.")
     policy: Literal["random", "guide", "agent"] = Field(
         "random",
-        description="Uniform actions, those of the phase's classical guidance law, or those of the agent's first policy.",
+        description="Uniform actions, those of the phase's classical guidance law, or those of the agent's first policy: "
+        "after --init or imitation, learning then begins with flights of the policy that it improves (WSRL, Zhou et al. "
+        "2024, arXiv:2412.07762).",
     )
 
 
@@ -117,6 +122,8 @@ class LearnerConfig(StrictModel):
 
     # Variants of the settings by name; `sac: {preset: NAME}` in a mission file starts from one.
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
+    # Pairs of settings of which a mission file gives at most one; it then replaces the plugin's value of either.
+    alternatives: ClassVar[tuple[tuple[str, str], ...]] = ()
 
     vehicles: Count = Field(64, le=65536, description="Vehicles flown side by side.")
     imitation: ImitationConfig | None = Field(
@@ -139,6 +146,11 @@ class LearnerConfig(StrictModel):
                 f"updates_per_step must give at least 1 update in {_MOST_ITERATIONS} steps of all vehicles"
             )
         return self
+
+    @property
+    def sees_privileged(self) -> bool:
+        """Whether transitions hold what `Environment.privileged` returns."""
+        return False
 
     @property
     def update_cycle(self) -> tuple[int, int]:
@@ -223,6 +235,10 @@ class Learner(abc.ABC):
     replay_setting: ClassVar[str] = "buffer_size"
     horizon: int = 0
     prepares: bool = False
+
+    def warnings(self) -> tuple[tuple[str, str], ...]:
+        """Return (key, sentence) for each setting that cannot do what it says for this phase."""
+        return ()
 
     @abc.abstractmethod
     def init(self, key: Array) -> Any:

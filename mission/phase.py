@@ -3,7 +3,7 @@
 `H` is the state that is handed from one phase to the next, `S` the state of a phase: pytrees that the plugin
 chooses, opaque to the engine. Everything is written for ONE vehicle; the engine vectorises it.
 
-Shapes: O observation, A action. A `key` argument is consumed: the callee may split it, the caller does not use it
+Shapes: O observation, A action, P privileged values. A `key` argument is consumed: the callee may split it, the caller does not use it
 again.
 """
 
@@ -54,8 +54,12 @@ class Environment(abc.ABC, Generic[H, S]):
       time_out_cause: name of the time-out where surviving `max_steps` is the goal, `causes[0]` or another word. A
         time-out is then a success; in training it bootstraps as before. None: a time-out is a failure.
 
-    An environment with a classical guidance law overrides `guide(state) -> action`. `perturb` and `redraw` are overridden
-    where a hand-over is more than a list of independent numbers.
+      privileged_names: P names of values that only the training of an agent sees, such as the dispersions of a flight;
+        empty by default.
+
+    An environment with a classical guidance law overrides `guide(state) -> action`. One with `privileged_names` overrides
+    `privileged(state) -> Array`, float32 [P], each entry of order one. `perturb` and `redraw` are overridden where a
+    hand-over is more than a list of independent numbers.
     """
 
     if TYPE_CHECKING:  # properties, because class attributes, fields, properties and methods may override them
@@ -95,8 +99,19 @@ class Environment(abc.ABC, Generic[H, S]):
             """Return the guidance law, or None."""
             ...
 
+        @property
+        def privileged_names(self) -> tuple[str, ...]:
+            """Return P names, none by default."""
+            ...
+
+        @property
+        def privileged(self) -> Any:
+            """Return the function of a state that gives the privileged values, or None."""
+            ...
+
     else:
-        time_out_cause = guide = None
+        time_out_cause = guide = privileged = None
+        privileged_names = ()
 
     def unguided(self) -> Environment[H, Any]:
         """Return the phase without what only its guide needs, for flights by an agent; its state may be smaller.

@@ -12,7 +12,7 @@ import numpy as np
 
 from mission.errors import PluginError
 from mission.machine.trees import finite_leaves, is_float, state_leaf_names, where_rows
-from mission.missionfile.contract import first_difference
+from mission.missionfile.contract import first_difference, warn_of_settings
 from mission.missionfile.models import PhaseEntry
 from mission.missionfile.phases import Phase
 from mission.missionfile.resolve import build_phase, check_record
@@ -43,11 +43,12 @@ def check_phase(
 ) -> None:
     """Check a phase against the contract; raise an error with the reason if it violates the contract.
 
-    It checks shapes, dtypes and names; that state, observation, reward and telemetry are finite under random actions
+    It checks shapes, dtypes and names; that state, observation, privileged values, reward and telemetry are finite under random actions
     until each vehicle has ended; that success implies termination and causes are in range; that rewards stay within
     `largest_reward` and the guide's actions within [-1, 1]; that the same keys give the same flight; that `step` is
     traced once; that what the phase leaves can be entered again if the trees agree; and that `enter` accepts starts with
-    the noise of the restart mixture (`perturb`) or with new dispersions (`redraw`).
+    the noise of the restart mixture (`perturb`) or with new dispersions (`redraw`). It warns of a setting of the learner
+    that cannot do what it says, such as a target that it cannot reach.
 
     Args:
       spec: what `mission_phase()` returns.
@@ -60,6 +61,7 @@ def check_phase(
       PluginError: names what violates the contract.
     """
     check = _Check(make_phase(spec, params), largest_reward)
+    warn_of_settings(check.phase, lambda key: f"{check.where}: {key}")
     program = jax.jit(check.advance)
     frames, handoff, final = _fly(check.phase, program, steps, seed)
     if len(check.traces) != 1:
@@ -79,6 +81,7 @@ class _Frame(NamedTuple):
 
     finite: Any  # bool [VEHICLES, L]
     obs: Any  # [VEHICLES, O]
+    privileged: Any  # [VEHICLES, P]
     outcome: Outcome  # [VEHICLES]
     reward: Any  # [VEHICLES]
     telemetry: Any  # [VEHICLES, C]
@@ -128,6 +131,7 @@ class _Check:
         frame = _Frame(
             finite=finite_leaves(after, 1),
             obs=jax.vmap(env.observe)(after),
+            privileged=jax.vmap(env.privileged)(after) if env.privileged is not None else jnp.zeros((VEHICLES, 0)),
             outcome=outcome,
             reward=jnp.zeros(VEHICLES)
             if reward is None
@@ -147,9 +151,13 @@ class _Check:
         found = "; ".join(changes) or "a shape, dtype or weak type changes after a step"
         return self.error("step to be traced once", f"{len(self.traces)} traces: {found}")
 
+    @property
+    def where(self) -> str:
+        """The place that messages name."""
+        return f"check_phase({type(self.phase.environment).__name__})"
+
     def error(self, expected: str, found: object) -> PluginError:
-        where = f"check_phase({type(self.phase.environment).__name__})"
-        return PluginError(where, expected=expected, found=str(found), remedy="fix the phase")
+        return PluginError(self.where, expected=expected, found=str(found), remedy="fix the phase")
 
     def frame(self, frame: _Frame, when: str) -> None:
         """Check the vehicles of one step that had not ended before it."""
@@ -157,7 +165,13 @@ class _Check:
         names = [*state_leaf_names(env), "state"]
         for leaf in np.flatnonzero(~frame.finite[live].all(axis=0)):
             raise self.error("a finite state", f"{names[leaf]} at {when}")
-        parts = {"observation": frame.obs, "reward": frame.reward, "guide": frame.guided, "telemetry": frame.telemetry}
+        parts = {
+            "observation": frame.obs,
+            "privileged value": frame.privileged,
+            "reward": frame.reward,
+            "guide": frame.guided,
+            "telemetry": frame.telemetry,
+        }
         for name, values in parts.items():
             if not np.isfinite(values[live]).all():
                 raise self.error(f"a finite {name}", f"a non-finite one at {when}")

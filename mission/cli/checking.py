@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,8 +59,14 @@ def _valid(last: Checked) -> bool:
     return last.quiet and all(file_hash(path) == found for path, found in last.files.items())
 
 
+def _place(mission: MissionFile, index: int, key: str) -> str:
+    """Return the place of a dotted key of a phase, or of the nearest one above it that the file gives."""
+    return mission.source.where(("phases", index, *key.split(".")))
+
+
 def _check(mission: MissionFile, allow_local_plugins: bool) -> Checked:
     from mission.machine.devices import configure
+    from mission.missionfile.contract import warn_of_settings
     from mission.missionfile.phases import TrainedPhase
     from mission.missionfile.resolve import digest, resolve_mission
     from mission.observers import Observers
@@ -69,6 +76,8 @@ def _check(mission: MissionFile, allow_local_plugins: bool) -> Checked:
     try:
         configure()
         phases = resolve_mission(mission, allow_local_plugins=allow_local_plugins)
+        for index, phase in enumerate(phases):
+            warn_of_settings(phase, partial(_place, mission, index))
         Observers(mission, Path())  # loads each of them
     finally:
         logging.getLogger("mission").removeHandler(warnings)

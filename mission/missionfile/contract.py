@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import logging
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -14,9 +15,10 @@ import jax.numpy as jnp
 
 from mission.errors import LinkError, PluginError, run_plugin_code
 from mission.learner import LearnerConfig
-from mission.missionfile.phases import Phase
+from mission.missionfile.phases import Phase, TrainedPhase
 from mission.phase import NON_FINITE, TIME_OUT, Environment, Limit, Outcome, PluginOrigin, Reward
 
+log = logging.getLogger("mission")
 _MOST_ENTRIES = 4096  # of an observation, an action, and the floats of a hand-over
 _MOST_CAUSES = 254  # with the two of the engine, a baseline stores them in one byte
 _MOST_STEPS = 10**9  # step counters are int32
@@ -131,8 +133,11 @@ def check_contract(
     _check_limits(check, limits, channels)
     if learner is not None and learner.fill.policy == "guide" and env.guide is None:
         raise check.error("a guide, since sac.fill.policy is guide", "none", "set sac.fill.policy: random")
+    if learner is not None and learner.imitation is not None and env.guide is None:
+        raise check.error("a guide, since sac.imitation is set", "none", "set sac.imitation: null")
     if env.guide is not None:
         check.array("guide", check.evaluate("guide", env.guide, state), action.shape, jnp.float32)
+    _check_privileged(check, env, state, learner)
     if reward is not None:
         check.scalars("reward", check.evaluate("reward", reward, state, action, after, outcome))
     return Shapes(handoff, leave, channels)
@@ -144,6 +149,7 @@ def _check_attributes(check: _Checker, env: Environment) -> None:
         ("observation_names", _MOST_ENTRIES),
         ("action_names", _MOST_ENTRIES),
         ("causes", _MOST_CAUSES),
+        ("privileged_names", _MOST_ENTRIES),
     ):
         names = getattr(env, attribute, None)
         if (
@@ -169,6 +175,20 @@ def _check_attributes(check: _Checker, env: Environment) -> None:
         raise check.error(f"control_period_s above 0, from {_SHORTEST_S:g} to {_LONGEST_S:g} s", repr(period))
     if not (_is_number(steps) and isinstance(steps, int) and 1 <= steps <= _MOST_STEPS):
         raise check.error(f"max_steps to be a whole number above 0, at most {_MOST_STEPS:,}", repr(steps))
+
+
+def _check_privileged(check: _Checker, env: Environment, state: Any, learner: LearnerConfig | None) -> None:
+    """Check that privileged values have names and the names have values, and that a learner that sees them has some."""
+    names = env.privileged_names
+    if bool(names) != (env.privileged is not None):
+        found = f"{len(names)} names, and " + ("no method" if env.privileged is None else "a method")
+        raise check.error("privileged_names and privileged together, or neither", found)
+    if names:
+        values = check.evaluate("privileged", env.privileged, state)
+        check.array("privileged", values, (len(names),), jnp.float32)
+    elif learner is not None and learner.sees_privileged:
+        remedy = "set sac.privileged_critic: false"
+        raise check.error("privileged values, since sac.privileged_critic is set", "none", remedy)
 
 
 def _check_sizes(check: _Checker, env: Environment) -> None:
@@ -263,3 +283,10 @@ def check_links(phases: Sequence[Phase]) -> None:
                 found=difference,
                 remedy="put a phase between them that converts, or correct one of the two",
             )
+
+
+def warn_of_settings(phase: Phase, place: Callable[[str], str]) -> None:
+    """Warn of each setting of a phase's learner that cannot do what it says; `place` names the place of a setting."""
+    if isinstance(phase, TrainedPhase):
+        for key, text in phase.build_learner().warnings():
+            log.warning("%s: %s", place(f"sac.{key}"), text)

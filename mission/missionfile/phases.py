@@ -159,8 +159,8 @@ class TrainedPhase(Phase):
     def build_learner(self) -> Learner:
         """Return the learning algorithm, with its settings, for this phase."""
         env = self.environment
-        sizes = len(env.observation_names), len(env.action_names)
-        return build_learner(self.learner, PhaseInterface(*sizes, env.control_period_s, env, self.reward))
+        sizes, privileged = (len(env.observation_names), len(env.action_names)), len(env.privileged_names)
+        return build_learner(self.learner, PhaseInterface(*sizes, env.control_period_s, env, self.reward, privileged))
 
 
 def json_of(model: BaseModel) -> dict[str, JsonValue]:

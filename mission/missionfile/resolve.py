@@ -274,7 +274,18 @@ def _learner(mission: MissionFile, index: int, spec: PhaseSpec) -> LearnerConfig
             found=repr(preset),
             remedy="name a preset",
         )
-    base = presets[preset] if preset is not None else spec.sac.model_dump()
+    base = dict(presets[preset] if preset is not None else spec.sac.model_dump())
+    for pair in spec.sac.alternatives:
+        given = [key for key in pair if overrides.get(key) is not None]
+        if len(given) > 1:
+            raise InputError(
+                mission.source.where((*at, given[1])),
+                expected=f"{given[1]} or {given[0]}, which mean the same in two ways",
+                found="both",
+                remedy="remove one of them",
+            )
+        if given:  # whichever of the two the plugin sets
+            base = {key: value for key, value in base.items() if key not in pair}
     return _validate(mission, type(spec.sac), _merge(base, overrides), at, "the engine")
 
 

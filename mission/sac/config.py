@@ -7,6 +7,7 @@ arXiv:1607.06450.
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -57,6 +58,21 @@ class ActorConfig(NetworkConfig):
     )
 
 
+class PriorConfig(StrictModel):
+    """The first transitions of the fill, kept for good (RLPD, Ball et al. 2023, arXiv:2302.02948)."""
+
+    env_steps: int = Field(
+        0,
+        ge=0,
+        le=10**9,
+        description="First transitions of the fill that are never overwritten, rounded up to whole iterations; they are "
+        "kept beside buffer_size (RLPD, Ball et al. 2023, arXiv:2302.02948). 0: none.",
+    )
+    share: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.5, description="Share of each minibatch that is drawn from them (RLPD: half)."
+    )
+
+
 class WarmUpConfig(StrictModel):
     """Critic-only updates between the fill and the first joint update."""
 
@@ -97,6 +113,10 @@ class SacConfig(LearnerConfig):
     """The hyper-parameters of one agent: data only. The plugin sets defaults, and the mission file overrides them."""
 
     presets: ClassVar[dict[str, dict[str, Any]]] = PRESETS
+    alternatives: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("gamma", "discount_time_s"),
+        ("target_entropy", "target_std_fraction"),
+    )
 
     actor: ActorConfig = Field(
         default_factory=ActorConfig,
@@ -108,6 +128,12 @@ class SacConfig(LearnerConfig):
     )
     gamma: Annotated[float, Field(gt=0, le=1)] = Field(
         0.99, description="Discount per control step (1801.01290, eq. 2)."
+    )
+    discount_time_s: Positive | None = Field(
+        None,
+        description="Discount by time: gamma = exp(-control_period_s / discount_time_s), which then replaces gamma, so "
+        "that the discount does not depend on the control period (Doya 2000, Neural Computation 12; Tallec et al. 2019, "
+        "arXiv:1901.09732). None: gamma.",
     )
     tau: Annotated[float, Field(gt=0, le=1)] = Field(
         0.005, description="Soft update of the target critics (1801.01290, algorithm 1)."
@@ -135,7 +161,16 @@ class SacConfig(LearnerConfig):
         description="action_dim: -A (1812.05905, section 5). max_std: entropy of a Gaussian with that std, "
         "A (log max_std + 0.5 log 2 pi e). Or a number.",
     )
-    max_std: Positive = Field(1.0, description="Largest std of the bounded head; also used by target_entropy: max_std.")
+    target_std_fraction: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None,
+        description="Replaces target_entropy by the entropy of a Gaussian with std = target_std_fraction * max_std. The "
+        "bounded head reaches it below 1, where max_std itself is out of reach and the temperature would rise without "
+        "end. None: target_entropy (1812.05905, section 5).",
+    )
+    max_std: Positive = Field(
+        1.0,
+        description="Largest std of the bounded head; also used by target_entropy: max_std and by target_std_fraction.",
+    )
     buffer_size: Count = Field(200_000, le=2**31 - 1, description="Transitions kept, rounded down to whole iterations.")
     batch_size: Count = Field(256, description="Transitions per update.")
     n_step: Count = Field(1, le=1000, description="Steps summed before bootstrapping (Sutton 7.1).")
@@ -147,6 +182,17 @@ class SacConfig(LearnerConfig):
         description="1 - beta shrinks by this factor per update, so beta is annealed to 1 (PER anneals linearly).",
     )
     priority_epsilon: Positive = Field(1e-3, description="Added to |TD error| (PER, section 3.3).")
+    prior: PriorConfig = Field(default_factory=PriorConfig, description="Transitions that are never overwritten.")
+    actor_uniform_share: Fraction01 = Field(
+        0.0,
+        description="Share of the actor's minibatch that is drawn uniformly instead of by priority: transitions with "
+        "large TD errors mislead the actor (LA3P, Saglam et al. 2023, JAIR 78, arXiv:2209.00532). 0: the critics' minibatch.",
+    )
+    privileged_critic: bool = Field(
+        False,
+        description="Give the critics, and never the actor, the phase's privileged values too (asymmetric actor-critic, "
+        "Pinto et al. 2017, arXiv:1710.06542).",
+    )
     warm_up: WarmUpConfig = Field(default_factory=WarmUpConfig, description="Critic warm-up.")
     standardise: bool = Field(
         False,
@@ -175,6 +221,22 @@ class SacConfig(LearnerConfig):
         0.0, description="Std of Gaussian noise added to the sampled action while collecting."
     )
 
+    @property
+    def prior_rows(self) -> int:
+        """Number of transitions that are kept for good, whole iterations."""
+        return math.ceil(self.prior.env_steps / self.vehicles) * self.vehicles
+
+    @property
+    def sees_privileged(self) -> bool:
+        """Whether transitions hold the phase's privileged values."""
+        return self.privileged_critic
+
+    def discount(self, control_period_s: float) -> float:
+        """Return the discount of one control step; everything that discounts takes it from here."""
+        if self.discount_time_s is None:
+            return self.gamma
+        return math.exp(-control_period_s / self.discount_time_s)
+
     @model_validator(mode="after")
     def _consistent(self) -> SacConfig:
         if self.temperature_min > self.temperature_max:
@@ -185,6 +247,9 @@ class SacConfig(LearnerConfig):
             raise ValueError("actor.log_std_min must be below actor.log_std_max")
         if self.buffer_size < self.vehicles:
             raise ValueError("buffer_size must hold at least one transition per vehicle")
-        if self.fill_cycles * self.cycle_steps < self.batch_size:
-            raise ValueError("fill.env_steps must give at least batch_size transitions")
+        if self.fill_cycles * self.cycle_steps < self.batch_size + self.prior_rows:
+            more = " beyond those of prior.env_steps" if self.prior_rows else ""
+            raise ValueError(f"fill.env_steps must give at least batch_size transitions{more}")
+        if self.prior_rows and min(self.batch_size, self.warm_up.batch_size or self.batch_size) < 2:
+            raise ValueError("batch_size must be at least 2 with prior.env_steps, one transition of each part")
         return self

@@ -78,4 +78,10 @@ def standardised(agent: Agent, obs: Array, size: Array) -> Agent:
     std = jnp.sqrt(weight @ (obs - mean[None, :]) ** 2) + _LEAST_STD
     networks = agent._asdict()
     names = [name for name in ("actor", "critic", "target_critic", "average", "imitator") if networks[name] != ()]
-    return agent._replace(**{name: with_statistics(networks[name], mean, std) for name in names})
+
+    def changed(params: Any) -> Any:
+        # critics may also see privileged values, which are of order one as they are
+        more = params["statistics"]["standardise"]["mean"].size - mean.size
+        return with_statistics(params, jnp.pad(mean, (0, more)), jnp.pad(std, (0, more), constant_values=1.0))
+
+    return agent._replace(**{name: changed(networks[name]) for name in names})

@@ -10,13 +10,15 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array, lax
 
 from mission.learner import Labels, Learner, PhaseInterface, PolicyNetwork, Transition
 from mission.machine.devices import AXIS, device_share
-from mission.sac import replay as store
+from mission.sac import memory as store
 from mission.sac.config import SacConfig
+from mission.sac.entropy import largest_entropy, target_entropy
 from mission.sac.imitate import fit, standardised
 from mission.sac.losses import (
     Agent,
@@ -26,11 +28,13 @@ from mission.sac.losses import (
     averages,
     create_agent,
     critic_loss,
+    later_entropies,
     optimisers,
     td_target,
     update_agent,
     update_targets,
 )
+from mission.sac.memory import Memory
 from mission.sac.networks import (
     LAYER_NORM_EPSILON,
     MOST_DEVIATIONS,
@@ -38,11 +42,14 @@ from mission.sac.networks import (
     mean_action,
     sample_action,
 )
-from mission.sac.replay import Replay
+from mission.sac.replay import row_width, unpack
 from mission.sac.value_gradient import ValueGradient
 
 _TD_BLOCK = 4096  # rows whose TD error is computed at once
 _LOOKED_AT = 512  # priorities in a histogram
+_LATER = 1  # folded into a minibatch's key for the noise of its windows' later steps
+_ACTOR = 2  # the same for the rows that its actor sees
+_THROUGH = 1  # folded into an update's key for the exact gradient
 _STATISTICS = "statistics/standardise"
 _STANDARDISED = (
     f"clip((observation - mean) / std, -{MOST_DEVIATIONS:g}, {MOST_DEVIATIONS:g}), of {_STATISTICS}/mean and /std"
@@ -77,19 +84,35 @@ class Sac(Learner):
         self.warm_up_steps = config.warm_up.steps
         self.horizon = config.actor_horizon
         self.prepares = config.standardise and config.imitation is None
-        self.through = ValueGradient(config, self.networks_of, interface)
+        self.discount = config.discount(interface.control_period_s)
+        self.through = ValueGradient(config, self.networks_of, interface, self.discount)
         obs, action, zero = jnp.zeros(observations), jnp.zeros(actions), jnp.zeros(())
         self.example = Transition(obs=obs, action=action, reward=zero, next_obs=obs, terminated=zero, ended=zero)
+        self.privileged = interface.privileged if config.privileged_critic else 0
+        if self.privileged:
+            seen = jnp.zeros(self.privileged)
+            self.example = self.example._replace(privileged=seen, next_privileged=seen)
+
+    def warnings(self) -> tuple[tuple[str, str], ...]:
+        """Return the warning of a target entropy that the head cannot reach."""
+        config, actions = self.config, self.actions
+        target, largest = target_entropy(config, actions), largest_entropy(config, actions)
+        if not config.temperature_learned or target < largest:
+            return ()
+        key = "target_entropy" if config.target_std_fraction is None else "target_std_fraction"
+        text = (
+            f"the {config.actor.head} head cannot reach the target entropy {target:.4g}: its entropy stays "
+            f"below {largest:.4g} for A = {actions}, so that the temperature rises to temperature_max; lower the target"
+        )
+        return ((key, text),)
 
     def init(self, key: Array) -> Agent:
         """Return fresh networks, optimisers and temperature."""
-        return create_agent(self.config, self.networks_of, key, self.observations)
+        return create_agent(self.config, self.networks_of, key, self.observations, self.privileged)
 
-    def empty_replay(self) -> Replay:
-        """Return a replay of `buffer_size` rows, rounded down to whole iterations."""
-        config = self.config
-        capacity = config.buffer_size // config.vehicles * config.vehicles
-        return store.create(capacity, store.row_width(self.example), config.prioritised)
+    def empty_replay(self) -> Memory:
+        """Return a memory of `buffer_size` rows, rounded down to whole iterations, and of the rows that are kept."""
+        return store.create(self.config, row_width(self.example))
 
     def act(self, agent: Agent, obs: Array, key: Array) -> Array:
         """Sample actions from the policy."""
@@ -103,24 +126,26 @@ class Sac(Learner):
             action = action + self.config.exploration_noise * jax.random.normal(key, action.shape)
         return jnp.clip(action, -1.0, 1.0) if self.config.actor.head == "squashed" else action
 
-    def remember(self, replay: Replay, transition: Transition) -> Replay:
+    def remember(self, replay: Memory, transition: Transition) -> Memory:
         """Append E rows."""
         return store.append(replay, transition)
 
     @_strict
     def update(
-        self, agent: Agent, replay: Replay, visited: Any, key: Array
-    ) -> tuple[Agent, Replay, dict[str, Array], dict[str, Array]]:
+        self, agent: Agent, replay: Memory, visited: Any, key: Array
+    ) -> tuple[Agent, Memory, dict[str, Array], dict[str, Array]]:
         """Draw one minibatch and update critics, actor, temperature, targets and priorities."""
         config = self.config
         update_key = jax.random.fold_in(key, agent.updates)
         sample_key, noise_key = jax.random.split(update_key)
-        batch, index = self.draw_minibatch(replay, sample_key, config.batch_size, agent.updates)
+        batch, index = self.draw_minibatch(agent, replay, sample_key, config.batch_size, agent.updates)
+        batch = self.with_actor_rows(batch, replay, index, sample_key)
         noise = device_share(jax.random.normal(noise_key, (2, config.batch_size, self.actions)), axis=1)
-        through = self._through(visited, jax.random.fold_in(update_key, 1)) if config.actor_horizon else None
+        through = self._through(visited, jax.random.fold_in(update_key, _THROUGH)) if config.actor_horizon else None
         agent, td, metrics = update_agent(config, self.networks_of, agent, batch, noise, AXIS, through)
         td = td[: config.batch_size]
-        replay = store.update_priorities(replay, index, td, config.alpha, config.priority_epsilon)
+        share = config.prior.share
+        replay = store.update_priorities(replay, index, td, share, config.alpha, config.priority_epsilon)
         return agent, replay, metrics, {"Critic/TDError": td}
 
     def _through(self, visited: tuple[Any, Array], key: Array) -> Through:
@@ -142,11 +167,12 @@ class Sac(Learner):
         return fit(self.config, settings, self.networks_of, agent, labels, first, key)
 
     @_strict
-    def warm_up(self, agent: Agent, replay: Replay, key: Array) -> tuple[Agent, Replay, Array]:
+    def warm_up(self, agent: Agent, replay: Memory, key: Array) -> tuple[Agent, Memory, Array]:
         """Update only the critics, at their own rate and minibatch; then set the priority of every row."""
         config, settings = self.config, self.config.warm_up
         if self.prepares:
-            agent = standardised(agent, store.unpack(replay.rows, self.example).obs, replay.size)
+            first = store.parts(replay)[0]
+            agent = standardised(agent, unpack(first.rows, self.example).obs, first.size)
         if not settings.steps:
             return agent, replay, jnp.zeros(0)
         size = settings.batch_size or config.batch_size
@@ -156,7 +182,7 @@ class Sac(Learner):
         def step(carry: tuple[Agent, Any], number: Array) -> tuple[tuple[Agent, Any], Array]:
             agent, optimiser_state = carry
             sample_key, noise_key = jax.random.split(jax.random.fold_in(key, number))
-            batch, _ = self.draw_minibatch(replay, sample_key, size, jnp.int32(0))
+            batch, _ = self.draw_minibatch(agent, replay, sample_key, size, jnp.int32(0))
             noise = device_share(jax.random.normal(noise_key, (size, self.actions)))
             target = td_target(config, self.networks_of, agent, batch, noise)
             loss, grads = jax.value_and_grad(lambda p: critic_loss(self.networks_of, p, batch, target)[0])(agent.critic)
@@ -187,12 +213,13 @@ class Sac(Learner):
         """Return the parameters of actor and critics."""
         return {"Actor": agent.actor, "Critic": agent.critic}
 
-    def replay_samples(self, replay: Replay, key: Array) -> dict[str, Array]:
-        """Return a random sample of the priorities."""
-        if not replay.tree:
+    def replay_samples(self, replay: Memory, key: Array) -> dict[str, Array]:
+        """Return a random sample of the priorities, those of the recent rows."""
+        recent = store.parts(replay)[-1]
+        if not recent.tree:
             return {}
-        rows = jax.random.randint(key, (_LOOKED_AT,), 0, replay.size)
-        return {"Replay/Priority": replay.tree[-1].reshape(-1)[rows]}
+        rows = jax.random.randint(key, (_LOOKED_AT,), 0, recent.size)
+        return {"Replay/Priority": recent.tree[-1].reshape(-1)[rows]}
 
     def describe_policy(self) -> PolicyNetwork:
         """Return the actor's architecture and the meaning of its outputs."""
@@ -230,33 +257,62 @@ class Sac(Learner):
             return f"{self.config.max_std!r} * sigmoid(output[A:])"
         return "softplus(output[A:]) + 1e-8"
 
-    def draw_minibatch(self, replay: Replay, key: Array, size: int, updates: Array) -> tuple[Minibatch, Array]:
+    def draw_minibatch(
+        self, agent: Agent, replay: Memory, key: Array, size: int, updates: Array
+    ) -> tuple[Minibatch, Array]:
         """Return this device's share of a minibatch of n-step transitions, and all indices [size] of the minibatch."""
         beta = 1.0 - (1.0 - self.config.beta) * self.config.beta_decay ** updates.astype(jnp.float32)
-        index, weight = store.sample(replay, key, size, beta)
-        return self._minibatch(replay, device_share(index), device_share(weight)), index
+        index, weight = store.sample(replay, key, size, beta, self.config.prior.share)
+        noise = device_share(self._later_noise(key, size))
+        return self._minibatch(agent, replay, device_share(index), device_share(weight), noise), index
 
-    def _minibatch(self, replay: Replay, index: Array, weight: Array) -> Minibatch:
-        """Return the n-step transitions that start at rows [B]."""
+    def with_actor_rows(self, batch: Minibatch, replay: Memory, index: Array, key: Array) -> Minibatch:
+        """Return a minibatch whose actor sees other rows than the critics: a share of them is drawn uniformly.
+
+        Strata follow the order of the rows, so the places that are replaced are spread evenly, from a random first one.
+        """
+        size = index.size
+        share = round(self.config.actor_uniform_share * size)
+        if share == 0 or not self.config.prioritised:
+            return batch
+        turn_key, row_key = jax.random.split(jax.random.fold_in(key, _ACTOR))
+        replaced = jnp.roll((np.arange(size) * share) % size < share, jax.random.randint(turn_key, (), 0, size))
+        rows = jnp.where(replaced, store.sample_uniform(replay, row_key, size, self.config.prior.share), index)
+        seen = store.rows_at(replay, device_share(rows), self.example)
+        return batch._replace(actor_obs=seen.obs, actor_privileged=seen.privileged)
+
+    def _later_noise(self, key: Array, size: int) -> Array:
+        """Return standard normal noise [size, n-1, A] for the later steps of windows, from a key of its own."""
+        return jax.random.normal(jax.random.fold_in(key, _LATER), (size, self.config.n_step - 1, self.actions))
+
+    def _minibatch(self, agent: Agent, replay: Memory, index: Array, weight: Array, noise: Array) -> Minibatch:
+        """Return the n-step transitions that start at rows [B], with noise [B, n-1, A] for their later steps."""
         config = self.config
-        window = store.gather_n_step(replay, index, self.example, config.n_step, config.gamma, config.vehicles)
+        window = store.gather_n_step(replay, index, self.example, config.n_step, self.discount, config.vehicles)
+        reward = window.reward
+        if config.n_step > 1:
+            obs = window.later.obs
+            reward += later_entropies(config, self.networks_of, agent, obs, window.later_weight, noise)
         return Minibatch(
             obs=window.first.obs,
             action=window.first.action,
-            reward=window.reward,
+            reward=reward,
             next_obs=window.last.next_obs,
             discount=window.discount * (1.0 - window.last.terminated),
             weight=weight,
+            privileged=window.first.privileged,
+            next_privileged=window.last.next_privileged,
         )
 
-    def _all_td_errors(self, agent: Agent, replay: Replay, key: Array) -> Array:
+    def _all_td_errors(self, agent: Agent, replay: Memory, key: Array) -> Array:
         """Return |TD error| [C] of every row, in blocks."""
-        capacity = replay.rows.shape[0]
+        capacity = store.capacity(replay)
 
         def block(number: Array) -> Array:
             index = jnp.minimum(number * _TD_BLOCK + jnp.arange(_TD_BLOCK), capacity - 1)
-            batch = self._minibatch(replay, index, jnp.ones(_TD_BLOCK))
-            noise = jax.random.normal(jax.random.fold_in(key, number), (_TD_BLOCK, self.actions))
+            block_key = jax.random.fold_in(key, number)
+            batch = self._minibatch(agent, replay, index, jnp.ones(_TD_BLOCK), self._later_noise(block_key, _TD_BLOCK))
+            noise = jax.random.normal(block_key, (_TD_BLOCK, self.actions))
             target = td_target(self.config, self.networks_of, agent, batch, noise)
             return critic_loss(self.networks_of, agent.critic, batch, target)[1][0]
 

@@ -18,6 +18,7 @@ from jax import Array, lax
 from jax.flatten_util import ravel_pytree
 
 from mission.sac.config import SacConfig
+from mission.sac.entropy import target_entropy
 from mission.sac.networks import Networks, averaged, mean_action, sample_action
 
 # On the CPU, one all-reduce of more floats than this is several times slower than two of half the size.
@@ -48,19 +49,19 @@ class Minibatch(NamedTuple):
 
     obs: Array  # [B, O]
     action: Array  # [B, A]
-    reward: Array  # [B], discounted sum over the window
+    reward: Array  # [B], discounted sum over the window, with the entropies of its later steps
     next_obs: Array  # [B, O], after the window
     discount: Array  # [B], gamma^steps, 0 where the window ended in a terminal state
     weight: Array  # [B], importance weights
+    privileged: Array | None = None  # [B, P], what only the critics see; None without privileged_critic
+    next_privileged: Array | None = None  # [B, P], after the window
+    actor_obs: Array | None = None  # [B, O] of the rows that the actor trains on; None: those above
+    actor_privileged: Array | None = None  # [B, P] of the same rows
 
-
-def target_entropy(config: SacConfig, actions: int) -> float:
-    """Return the target entropy: -A ([2], section 5), that of a Gaussian, or a number."""
-    if config.target_entropy == "action_dim":
-        return -float(actions)
-    if config.target_entropy == "max_std":
-        return actions * (math.log(config.max_std) + 0.5 * math.log(2 * math.pi * math.e))
-    return float(config.target_entropy)
+    @property
+    def of_actor(self) -> tuple[Array, Array | None]:
+        """The observations on which the actor trains, and their privileged values."""
+        return (self.obs, self.privileged) if self.actor_obs is None else (self.actor_obs, self.actor_privileged)
 
 
 def _optimiser(learning_rate: float | Array, max_norm: float | None) -> optax.GradientTransformation:
@@ -88,12 +89,12 @@ def cosine(rate: float, final: float, updates: int, done: Array) -> Array:
     return rate * (final + (1.0 - final) * 0.5 * (1.0 + jnp.cos(jnp.pi * share)))
 
 
-def create_agent(config: SacConfig, networks: Networks, key: Array, observations: int) -> Agent:
-    """Return fresh parameters; the targets are copies of the critics. Key consumed."""
+def create_agent(config: SacConfig, networks: Networks, key: Array, observations: int, privileged: int = 0) -> Agent:
+    """Return fresh parameters; the targets are copies of the critics, which see P privileged values. Key consumed."""
     actor_key, critic_key = jax.random.split(key)
     obs, action = jnp.zeros((1, observations)), jnp.zeros((1, networks.actor.actions))
     actor = networks.actor.init(actor_key, obs)
-    critic = networks.critic.init(critic_key, obs, action)
+    critic = networks.critic.init(critic_key, jnp.zeros((1, observations + privileged)), action)
     log_temperature = jnp.log(jnp.float32(config.temperature_initial))
     of_actor, of_critic, of_temperature = optimisers(config)
     return Agent(
@@ -115,29 +116,65 @@ def averages(config: SacConfig) -> bool:
     return config.actor_average > 0.0 or config.imitation is not None
 
 
+def critic_view(obs: Array, privileged: Array | None) -> Array:
+    """Return what the critics see, [B, O + P]: also the privileged values (Pinto et al. 2017, arXiv:1710.06542)."""
+    return obs if privileged is None else jnp.concatenate([obs, privileged], axis=-1)
+
+
 def td_target(config: SacConfig, networks: Networks, agent: Agent, batch: Minibatch, noise: Array) -> Array:
     """Return y = r + gamma^n (min_i Q'_i(s', a') - alpha log pi(a' | s')), [B] ([2], eq. 5 and 6)."""
     action, log_density = sample_action(config.actor.head, networks.normal(agent.actor, batch.next_obs), noise)
-    q = networks.q(agent.target_critic, batch.next_obs, action).min(axis=0)
+    view = critic_view(batch.next_obs, batch.next_privileged)
+    q = networks.q(agent.target_critic, view, action).min(axis=0)
     value = q - jnp.exp(agent.log_temperature) * log_density
     return lax.stop_gradient(batch.reward + batch.discount * value)
 
 
+def later_entropies(
+    config: SacConfig, networks: Networks, agent: Agent, obs: Array, weight: Array, noise: Array
+) -> Array:
+    """Return sum_{k=1}^{n-1} gamma^k alpha H(pi(. | s_k)) of n-step windows, [B].
+
+    The soft return of n steps holds these terms (Schulman et al. 2017, arXiv:1704.06440); the entropy of
+    the first step is not part of Q. Each entropy is estimated as -log pi(a | s_k), with an action of the current policy
+    instead of the stored one: a stored action that the current policy would not choose has an unbounded -log pi.
+
+    Args:
+      config, networks, agent: of the policy.
+      obs: [B, n-1, O], at steps 1 to n-1.
+      weight: [B, n-1], gamma^k, or 0 after the window's end.
+      noise: standard normal [B, n-1, A].
+    """
+    normal = networks.normal(agent.actor, obs.reshape(-1, obs.shape[-1]))
+    log_density = sample_action(config.actor.head, normal, noise.reshape(-1, noise.shape[-1]))[1]
+    return -jnp.exp(agent.log_temperature) * (weight * log_density.reshape(weight.shape)).sum(axis=1)
+
+
 def critic_loss(networks: Networks, params: Any, batch: Minibatch, target: Array) -> tuple[Array, tuple[Array, Array]]:
     """Return J_Q = mean of w 1/2 sum_i (Q_i(s, a) - y)^2 ([2], eq. 5), |td| [B] (mean of both critics) and mean Q."""
-    q = networks.q(params, batch.obs, batch.action)
+    q = networks.q(params, critic_view(batch.obs, batch.privileged), batch.action)
     error = q - target[None, :]
     loss = (batch.weight * 0.5 * (error**2).sum(axis=0)).mean()
     return loss, (jnp.abs(error).mean(axis=0), q.mean())
 
 
 def actor_loss(
-    config: SacConfig, networks: Networks, params: Any, critic: Any, log_temperature: Array, obs: Array, noise: Array
+    config: SacConfig,
+    networks: Networks,
+    params: Any,
+    critic: Any,
+    log_temperature: Array,
+    obs: Array,
+    noise: Array,
+    privileged: Array | None = None,
 ) -> tuple[Array, tuple[Array, Array]]:
-    """Return J_pi = mean of alpha log pi(a | s) - min_i Q_i(s, a) ([2], eq. 9), mean log pi and mean std."""
+    """Return J_pi = mean of alpha log pi(a | s) - min_i Q_i(s, a) ([2], eq. 9), mean log pi and mean std.
+
+    The privileged values [B, P] enter Q alone.
+    """
     normal = networks.normal(params, obs)
     action, log_density = sample_action(config.actor.head, normal, noise)
-    q = networks.q(critic, obs, action).min(axis=0)
+    q = networks.q(critic, critic_view(obs, privileged), action).min(axis=0)
     loss = (jnp.exp(lax.stop_gradient(log_temperature)) * log_density - q).mean()
     return loss, (log_density.mean(), jnp.exp(normal.log_std).mean())
 
@@ -185,16 +222,17 @@ def actor_gradient(
 
     Without `through` the gradient is that of the critics ([2], eq. 9), else the exact one.
     """
+    obs, privileged = batch.of_actor
     if through is not None:
         grads, loss, log_density, std = through(agent.actor, agent.critic, jnp.exp(agent.log_temperature))
     else:
         (loss, (log_density, std)), grads = jax.value_and_grad(
-            lambda p: actor_loss(config, networks, p, agent.critic, agent.log_temperature, batch.obs, noise),
+            lambda p: actor_loss(config, networks, p, agent.critic, agent.log_temperature, obs, noise, privileged),
             has_aux=True,
         )(agent.actor)
     weight = config.imitation.weight if config.imitation is not None else 0.0
     if weight > 0.0:
-        near = jax.grad(lambda p: imitation_distance(config, networks, p, agent.imitator, batch.obs))(agent.actor)
+        near = jax.grad(lambda p: imitation_distance(config, networks, p, agent.imitator, obs))(agent.actor)
         grads = jax.tree.map(lambda a, b: a + weight * b, grads, near)
     return grads, loss, log_density, std
 

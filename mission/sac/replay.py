@@ -68,17 +68,29 @@ def create(capacity: int, width: int, prioritised: bool = True) -> Replay:
     return Replay(jnp.zeros((capacity, width)), tuple(levels), jnp.ones(()), jnp.int32(0), jnp.int32(0))
 
 
-def append(replay: Replay, batch: Any) -> Replay:
-    """Write E rows at the cursor, over the oldest; new rows get the largest priority so far."""
+def append(replay: Replay, batch: Any, write: Array | None = None) -> Replay:
+    """Write E rows at the cursor, over the oldest; new rows get the largest priority so far.
+
+    With `write`, bool [], nothing changes where it is False; the rows that are there are then written again, because
+    XLA would copy the buffer for a branch.
+    """
     rows = pack(batch)
     capacity, e = replay.rows.shape[0], rows.shape[0]
     if capacity % e:
         raise ValueError(f"capacity {capacity} is not a multiple of the {e} rows appended at once")
-    stored = lax.dynamic_update_slice(replay.rows, rows, (replay.cursor, 0))
     index = replay.cursor + jnp.arange(e, dtype=jnp.int32)
-    tree = _set_leaves(replay.tree, index, jnp.full((e,), replay.largest)) if replay.tree else ()
-    cursor = (replay.cursor + e) % capacity
-    return Replay(stored, tree, replay.largest, cursor, jnp.minimum(replay.size + e, capacity))
+    if write is not None:
+        rows = jnp.where(write, rows, lax.dynamic_slice_in_dim(replay.rows, replay.cursor, e))
+    stored = lax.dynamic_update_slice(replay.rows, rows, (replay.cursor, 0))
+    tree = replay.tree
+    if tree:
+        value = jnp.full((e,), replay.largest)
+        if write is not None:
+            value = jnp.where(write, value, tree[-1].reshape(-1)[index])
+        tree = _set_leaves(tree, index, value)
+    steps = e if write is None else jnp.where(write, e, 0)
+    cursor = (replay.cursor + steps) % capacity
+    return Replay(stored, tree, replay.largest, cursor, jnp.minimum(replay.size + steps, capacity))
 
 
 def _set_leaves(tree: tuple[Array, ...], index: Array, value: Array) -> tuple[Array, ...]:
@@ -150,14 +162,25 @@ def _search_row(rows: Array, index: Array, u: Array) -> tuple[Array, Array, Arra
     return child, u - below, rows.reshape(-1)[here + child]
 
 
-def sample(replay: Replay, key: Array, batch: int, beta: Array | float) -> tuple[Array, Array]:
-    """Return row indices int32 [B] and importance weights float32 [B].
+def sample_uniform(replay: Replay, key: Array, batch: int) -> Array:
+    """Return row indices int32 [B], drawn uniformly from the filled rows. Key consumed."""
+    return jax.random.randint(key, (batch,), 0, replay.size)
 
-    Prioritised: stratified over the total (PER, appendix B.2.1), with weights (size * P(i))^-beta over their maximum in
-    the minibatch (PER, section 3.4). Without priorities: uniform, with weights of 1. Key consumed.
+
+def sample(replay: Replay, key: Array, batch: int, beta: Array | float) -> tuple[Array, Array]:
+    """Return row indices int32 [B], and importance weights float32 [B] over their maximum in the minibatch."""
+    index, weight = draw(replay, key, batch, beta)
+    return index, weight / weight.max()
+
+
+def draw(replay: Replay, key: Array, batch: int, beta: Array | float) -> tuple[Array, Array]:
+    """Return row indices int32 [B] and importance weights float32 [B], not divided by their maximum.
+
+    Prioritised: stratified over the total (PER, appendix B.2.1), with weights (size * P(i))^-beta (PER, section 3.4).
+    Without priorities: uniform, with weights of 1. Key consumed.
     """
     if not replay.tree:
-        return jax.random.randint(key, (batch,), 0, replay.size), jnp.ones(batch)
+        return sample_uniform(replay, key, batch), jnp.ones(batch)
     # The search starts at the lowest level that has no more entries than there are strata.
     first = max((k for k, level in enumerate(replay.tree) if level.size <= batch), default=0)
     top = replay.tree[first].reshape(-1)
@@ -171,8 +194,7 @@ def sample(replay: Replay, key: Array, batch: int, beta: Array | float) -> tuple
         index, u, leaf = _search_row(level[index], index, u)
     index = jnp.minimum(index, replay.size - 1)
     probability = jnp.maximum(leaf / total, 1e-12)
-    weight = (replay.size.astype(jnp.float32) * probability) ** -beta
-    return index, weight / weight.max()
+    return index, (replay.size.astype(jnp.float32) * probability) ** -beta
 
 
 def update_priorities(replay: Replay, index: Array, td_error: Array, alpha: float, epsilon: float) -> Replay:
@@ -204,6 +226,8 @@ class NStep(NamedTuple):
     last: Any  # transition at its end
     reward: Array  # [B], discounted sum over the window
     discount: Array  # [B], gamma^(steps in the window)
+    later: Any = None  # transitions 1..n-1 of the window, leaves [B, n-1, ...]; None with n = 1
+    later_weight: Any = None  # [B, n-1], gamma^k, or 0 after the window's end
 
 
 def gather_n_step(replay: Replay, index: Array, example: Any, n: int, gamma: float, stride: int) -> NStep:
@@ -223,10 +247,12 @@ def gather_n_step(replay: Replay, index: Array, example: Any, n: int, gamma: flo
     inside = jnp.concatenate([jnp.ones((index.shape[0], 1)), open_before[:, :-1]], axis=1) * (
         step[None, :] <= age[:, None]
     )
-    reward = (window.reward * inside * gamma ** step[None, :]).sum(axis=1)
+    weight = inside * gamma ** step[None, :]
+    reward = (window.reward * weight).sum(axis=1)
     length = inside.sum(axis=1).astype(jnp.int32)
     last = jax.tree.map(
         lambda leaf: jnp.take_along_axis(leaf, (length - 1).reshape((-1,) + (1,) * (leaf.ndim - 1)), axis=1)[:, 0],
         window,
     )
-    return NStep(first, last, reward, gamma ** length.astype(jnp.float32))
+    later = jax.tree.map(lambda leaf: leaf[:, 1:], window)
+    return NStep(first, last, reward, gamma ** length.astype(jnp.float32), later, weight[:, 1:])

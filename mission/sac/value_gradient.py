@@ -23,6 +23,7 @@ from jax import Array, lax
 from mission.learner import PhaseInterface
 from mission.machine.trees import drop_weak_types, is_float, is_key, where_rows
 from mission.sac.config import SacConfig
+from mission.sac.losses import critic_view
 from mission.sac.networks import Networks, sample_action
 
 
@@ -56,6 +57,7 @@ class ValueGradient:
     config: SacConfig
     networks: Networks
     interface: PhaseInterface
+    gamma: float
 
     def __call__(
         self, actor: Any, critic: Any, temperature: Array, visited: tuple[Any, Array], key: Array
@@ -106,6 +108,12 @@ class _Flight(NamedTuple):
     def observe(self, state: Any) -> Array:
         return jax.vmap(self.parts.interface.environment.observe)(state)
 
+    def privileged(self, state: Any) -> Array | None:
+        """Return what only the critics see, [B, P]."""
+        if not self.parts.config.privileged_critic:
+            return None
+        return _finite(jax.vmap(self.parts.interface.environment.privileged)(state))
+
     def advance(self, flown: Flown, t: Array, nudge: Array) -> tuple[Flown, Array, Array]:
         """Fly one control step with `nudge` [B, A] added to the action; also return gains and observations."""
         env, reward = self.parts.interface.environment, self.parts.interface.reward
@@ -145,14 +153,15 @@ class _Flight(NamedTuple):
 
     def discount(self, t: Array) -> Array:
         """Return gamma^t."""
-        return jnp.asarray(self.parts.config.gamma, jnp.float32) ** t.astype(jnp.float32)
+        return jnp.asarray(self.parts.gamma, jnp.float32) ** t.astype(jnp.float32)
 
     def last(self, actor: Any, floats: list[Array], end: Flown, steps: Array) -> Array:
         """Return the discounted mean value of the flights that are not over."""
         obs = self.observe(_with_keys(_merge(end.state, floats), self.like))
         over, obs = end.over | _broken(obs), _finite(obs)
         action, log_density, _ = self.policy(actor, obs, self.noise(steps, over.size))
-        value = self.parts.networks.q(self.critic, obs, action).min(axis=0) - self.temperature * log_density
+        view = critic_view(obs, self.privileged(_with_keys(_merge(end.state, floats), self.like)))
+        value = self.parts.networks.q(self.critic, view, action).min(axis=0) - self.temperature * log_density
         return self.discount(steps) * self.share * jnp.where(over, 0.0, value).sum()
 
     def back(self, forward: Forward, t: Array, pulled: list[Array], sums: Any) -> tuple[list[Array], Any]:

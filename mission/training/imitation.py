@@ -22,7 +22,6 @@ from mission.missionfile.phases import TrainedPhase
 from mission.training.restart import wide_vehicles
 from mission.training.step import EnvBatch, start_waiting, step_envs, waiting_envs
 
-
 _GOLDEN = 0.6180339887  # its multiples, modulo 1, are evenly spread
 
 

@@ -18,6 +18,7 @@ from mission.flight.batches import compile_flight, loss_causes, name_key
 from mission.flight.fly import PhaseFlight
 from mission.machine.devices import describe
 from mission.machine.trees import count
+from mission.missionfile.contract import warn_of_settings
 from mission.missionfile.gate import GateVerdict
 from mission.missionfile.held_out import warn_of_repeated_starts
 from mission.missionfile.models import MissionFile
@@ -130,6 +131,7 @@ class Trainer:
             )
         if self.observers.stopped_by is not None:
             return self._stopped(phase, 0, began)
+        warn_of_settings(phase, lambda key: f'phase "{phase.name}": {key}')
         if upstream is not None:
             warn_of_repeated_starts(self.phases[index - 1 : index + 1])
         ending = _Ending(self, index, folder, upstream, name_key(jax.random.key(self.seed), phase.name))

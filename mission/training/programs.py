@@ -196,7 +196,7 @@ class _Builder:
 
     def _first_action(self, agent: Any, states: Any, obs: Array, key: Array) -> Array:
         if self.phase.learner.fill.policy == "agent":
-            return self._policy_action(agent, states, obs, key)
+            return self.learner.act(agent, obs, key)
         if self.phase.learner.fill.policy == "guide":
             return guide_controller(self.phase)(None, states, obs)
         actions = len(self.phase.environment.action_names)

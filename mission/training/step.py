@@ -174,5 +174,8 @@ def step_envs(phase: TrainedPhase, envs: EnvBatch, obs: Array, action: Array, ke
         terminated=outcome.terminated.astype(jnp.float32),
         ended=ended.astype(jnp.float32),
     )
+    if phase.learner.sees_privileged:
+        privileged = jax.vmap(env.privileged)
+        transition = transition._replace(privileged=privileged(envs.state), next_privileged=privileged(state))
     cause = jnp.where(outcome.terminated, marked_causes(env, outcome), 0)
     return Step(after, transition, EpisodeEnd(ended, ended & succeeded, returns, steps, cause), terms, finite)

@@ -20,6 +20,7 @@ from mission.learner import PhaseInterface, Transition
 from mission.machine.devices import AXIS, REPLICATED, SPLIT, mesh
 from mission.sac import replay as store
 from mission.sac.config import PRESETS
+from mission.sac.entropy import target_entropy
 from mission.sac.learner import Sac
 from mission.sac.losses import (
     Agent,
@@ -28,7 +29,6 @@ from mission.sac.losses import (
     create_agent,
     critic_loss,
     optimisers,
-    target_entropy,
     td_target,
     temperature_loss,
     update_agent,
@@ -353,9 +353,10 @@ def test_beta_is_annealed_to_one(updates: int, beta: float) -> None:
     replay = store.append(store.create(64, store.row_width(example)), rows)
     errors = jnp.linspace(0.1, 4.0, 64)
     replay = store.rebuild_priorities(replay, errors, 1.0, 1e-3)
+    agent = sac.init(jax.random.key(1))
 
     def draw(key: Array) -> tuple[Array, Array]:
-        batch, index = sac.draw_minibatch(replay, key, 32, jnp.int32(updates))
+        batch, index = sac.draw_minibatch(agent, replay, key, 32, jnp.int32(updates))
         return batch.weight, index[None]
 
     mapped = jax.shard_map(draw, mesh=mesh(), in_specs=REPLICATED, out_specs=SPLIT, check_vma=False)

@@ -49,7 +49,9 @@ def test_the_gradient_is_that_of_the_unrolled_flights(wall, standardise):
     assert (wall < 1.0) == bool(over[valid].any())
     assert not over[valid].all()
     interface = PhaseInterface(1, 1, 1.0, env, phase.reward)
-    found = jax.jit(ValueGradient(config, networks, interface))(agent.actor, agent.critic, alpha, (states, valid), key)
+    found = jax.jit(ValueGradient(config, networks, interface, GAMMA))(
+        agent.actor, agent.critic, alpha, (states, valid), key
+    )
     np.testing.assert_allclose(found.loss, loss, rtol=1e-5)
     for a, b in zip(jax.tree.leaves(found.grads), jax.tree.leaves(grads), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6)
@@ -61,7 +63,7 @@ def test_a_flight_that_breaks_does_not_spoil_the_others():
     agent = create_agent(phase.learner, networks, jax.random.key(1), 1)
     states = jax.vmap(phase.environment.start)(jax.random.split(jax.random.key(3), 4))
     broken = states._replace(x=states.x.at[2].set(jnp.nan))
-    gradient = ValueGradient(phase.learner, networks, PhaseInterface(1, 1, 1.0, phase.environment, phase.reward))
+    gradient = ValueGradient(phase.learner, networks, PhaseInterface(1, 1, 1.0, phase.environment, phase.reward), GAMMA)
     every, three = jnp.ones(4, bool), jnp.arange(4) != 2
     with_it = gradient(agent.actor, agent.critic, 0.1, (broken, every), jax.random.key(2))
     without = gradient(agent.actor, agent.critic, 0.1, (states, three), jax.random.key(2))

@@ -11,6 +11,7 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 import tomllib
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -408,6 +409,23 @@ def test_the_written_hand_over_may_change_its_type(written: Path) -> None:
     spec = descent.mission_phase()
     landing = type("Landing", (descent.Descent,), {"leave": lambda self, state: descent.touch_down(state.capsule)})
     check_phase(dataclasses.replace(spec, environment=landing), descent.Params(floor_m=0.0))
+
+
+def test_the_written_restarts_keep_the_contract(written: Path) -> None:
+    """A scale outside of the motor's range comes from noise alone, and `redraw` draws within it."""
+    (block,) = blocks(read("writing-a-phase.md"), "python", "restarts.py")
+    descent = load_file(written / "descent.py")
+    exec(compile("class Restarts:\n" + textwrap.indent(block, "    "), "restarts.py", "exec"), vars(descent))
+    stored = type("Stored", (descent.Restarts, descent.Descent), {})
+    check_phase(dataclasses.replace(descent.mission_phase(), environment=stored), steps=2)
+    one = jax.tree.map(jnp.ones_like, stored(descent.Params()).start(jax.random.key(0)))
+    moved = stored(descent.Params()).perturb(one, one)
+    assert (moved.height_m, moved.velocity_m_s, moved.delta_v_m_s, moved.motor_scale) == (2.0, 2.0, 1.0, 1.0)
+    scales = jax.vmap(lambda key: stored(descent.Params()).redraw(key, one).motor_scale)(
+        jax.random.split(jax.random.key(1), 100)
+    )
+    assert 0.94 < scales.min() < 0.96
+    assert 1.04 < scales.max() < 1.06
 
 
 FOREIGN = """

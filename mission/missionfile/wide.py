@@ -85,7 +85,7 @@ def check_wide(where: str, phase: TrainedPhase, wide: WideDays, spec: PhaseSpec)
 
 def _changed(where: str, phase: TrainedPhase, wide: WideDays, spec: PhaseSpec) -> Iterator[str]:
     """Yield what the parameters change beside the draws."""
-    own, other = phase.environment, wide.environment
+    own, other = phase.guide_environment, wide.environment
     yield from (name for name in _ATTRIBUTES if getattr(own, name) != getattr(other, name))
     if tuple(spec.limits(wide.params)) != phase.limits:
         yield "limits"

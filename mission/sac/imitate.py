@@ -72,10 +72,20 @@ def fit(
 
 
 def standardised(agent: Agent, obs: Array, size: Array) -> Agent:
-    """Return the agent with the mean and deviation of the first `size` of observations [C, O]."""
+    """Return the agent with the mean and deviation of the first `size` of observations [C, O].
+
+    An agent that has statistics keeps them: an initial policy brings its own.
+    """
+    own = agent.actor["statistics"]["standardise"]
+    new = (own["mean"] == 0.0).all() & (own["std"] == 1.0).all()
     weight = (jnp.arange(obs.shape[0]) < size).astype(jnp.float32) / size
     mean = weight @ obs
     std = jnp.sqrt(weight @ (obs - mean[None, :]) ** 2) + _LEAST_STD
+    return with_all_statistics(agent, jnp.where(new, mean, own["mean"]), jnp.where(new, std, own["std"]))
+
+
+def with_all_statistics(agent: Agent, mean: Array, std: Array) -> Agent:
+    """Return the agent with these statistics of the observation, [O] each, in all of its networks."""
     networks = agent._asdict()
     names = [name for name in ("actor", "critic", "target_critic", "average", "imitator") if networks[name] != ()]
 

@@ -19,7 +19,7 @@ from mission.machine.devices import AXIS, device_share
 from mission.sac import memory as store
 from mission.sac.config import SacConfig
 from mission.sac.entropy import largest_entropy, target_entropy
-from mission.sac.imitate import fit, standardised
+from mission.sac.imitate import fit, standardised, with_all_statistics
 from mission.sac.losses import (
     Agent,
     Minibatch,
@@ -203,7 +203,10 @@ class Sac(Learner):
     def with_policy(self, agent: Agent, policy: Any) -> Agent:
         """Return the agent with the actor's parameters replaced."""
         copies = {name: policy for name in ("average", "imitator") if getattr(agent, name) != ()}
-        return agent._replace(actor=policy, **copies)
+        agent = agent._replace(actor=policy, **copies)
+        if self.config.standardise:
+            agent = with_all_statistics(agent, **policy["statistics"]["standardise"])
+        return agent
 
     def mean_action(self, policy: Any, obs: Array) -> Array:
         """Return the mean of the policy's distribution, squashed if the head is."""

@@ -1,9 +1,11 @@
 """Landing burn: from 7 km, unlit, to touchdown; the agent chooses the time of ignition.
 
-Actions (7): `throttle` (40 to 100 %), `time_to_ignition` (0 to 10 s; the engine lights inside the step when the time
-is within the control period), `gimbal_yaw`, `gimbal_pitch`, `fin_yaw`, `fin_pitch`, `fin_roll` (shares of the limits
-of the actuators). With `residual` r > 0 the vehicle receives guide + r x action, clipped (0.5 r for the throttle,
-0.1 r for the time, 0.05 r for gimbal and fins); with 0 it receives the action itself. Once lit the engine stays lit.
+Actions (7): `throttle` (40 to 100 %), `time_to_ignition` (0 to 10 s, coded by its logarithm above 0.5 s; the engine
+lights inside the step when the time is within the control period), `gimbal_yaw`, `gimbal_pitch`, `fin_yaw`,
+`fin_pitch`, `fin_roll` (shares of the limits of the actuators). By default (`residual: 0`) the vehicle receives the
+action itself, and the observation holds nothing that the guidance law computes. With `residual` r > 0 the vehicle
+receives guide + r x action, clipped (0.5 r for the throttle, 0.1 r for the time, 0.05 r for gimbal and fins). Once lit
+the engine stays lit.
 
 Success `landed`: at altitude 0 within `miss_m`, `vertical_speed_m_s`, `lateral_speed_m_s`, `tilt_deg`, `rate_deg_s`,
 with propellant left. Failures, in order of precedence: `overstressed` (a limit exceeded), `out_of_propellant`,

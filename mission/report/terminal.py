@@ -42,12 +42,21 @@ class Printer:
 def print_summary(report: MissionSummary, stream: TextIO) -> None:
     """Print success by phase with intervals, mean returns, failures by cause, and the worst value of each limit."""
     printer = Printer(stream)
-    columns = ["phase", "entered", "succeeded", "rate given alive", "95 % interval", "failed by", "duration p50"]
+    columns = [
+        "phase",
+        "flown by",
+        "entered",
+        "succeeded",
+        "rate given alive",
+        "95 % interval",
+        "failed by",
+        "duration p50",
+    ]
     rewarded = report.returns.mean is not None
     printer.table(
         f"{report.mission}: {report.flights:,} flights by {report.policy}, seed {report.seed}",
         columns + ["mean return"] * rewarded,
-        ("phase", "failed by"),
+        ("phase", "flown by", "failed by"),
         [_phase_cells(phase) + [_number(phase.returns.mean)] * rewarded for phase in report.phases],
     )
     for phase in report.phases:
@@ -77,6 +86,7 @@ def _phase_cells(phase: PhaseSummary) -> list[str]:
     seconds = phase.duration_s.p50
     return [
         phase.name,
+        phase.flown_by,
         str(phase.entered),
         str(phase.succeeded),
         "-" if phase.rate is None else f"{100 * phase.rate:.2f} %",

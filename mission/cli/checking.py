@@ -7,10 +7,13 @@ import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from mission.machine.kept import engine_hash, file_hash, remembered
 from mission.missionfile.models import MissionFile
+
+if TYPE_CHECKING:
+    from mission.missionfile.phases import Phase
 
 _OWN = {"progress", "tensorboard"}  # observers that are part of the engine
 _VARIABLES = ("JAX_", "XLA_", "CUDA_", "ROCR_", "HIP_", "PYTHONPATH")  # prefixes of those that a check depends on
@@ -64,6 +67,20 @@ def _place(mission: MissionFile, index: int, key: str) -> str:
     return mission.source.where(("phases", index, *key.split(".")))
 
 
+def _borrowed(mission: MissionFile, phases: Sequence[Phase]) -> set[str]:
+    """Check the policies of other folders that fly phases; return the files on which that depends."""
+    from mission.missionfile.phases import PolicyPhase, policy_folders
+
+    folders, files = policy_folders(mission, phases), set()
+    for k, phase in enumerate(phases):
+        if isinstance(phase, PolicyPhase) and phase.name in folders:
+            from mission.storage.borrowed import borrowed_record
+
+            borrowed_record(folders[phase.name], phase, mission.source.where(("phases", k, "policy")))
+            files |= {str(path) for path in (folders[phase.name] / "policy").rglob("*") if path.is_file()}
+    return files
+
+
 def _check(mission: MissionFile, allow_local_plugins: bool) -> Checked:
     from mission.machine.devices import configure
     from mission.missionfile.contract import warn_of_settings
@@ -79,17 +96,19 @@ def _check(mission: MissionFile, allow_local_plugins: bool) -> Checked:
         for index, phase in enumerate(phases):
             warn_of_settings(phase, partial(_place, mission, index))
         Observers(mission, Path())  # loads each of them
+        borrowed = _borrowed(mission, phases)
     finally:
         logging.getLogger("mission").removeHandler(warnings)
     found = digest([phase.configuration() for phase in phases])[:16]
     lines = [f"{mission.name}: {len(phases)} phases, seed {mission.seed}, digest {found}"]
     for phase in phases:
         env, entry = phase.environment, phase.entry
-        who = f"agent, {entry.budget.env_steps:,} vehicle steps" if isinstance(phase, TrainedPhase) else "guide"
-        if isinstance(phase, TrainedPhase) and phase.wide is not None:
+        trained = isinstance(phase, TrainedPhase)
+        who = phase.pilot + (f", {entry.budget.env_steps:,} vehicle steps" if trained else "")
+        if trained and phase.wide is not None:
             who += f", {phase.wide.share:.0%} of the training vehicles on wide days"
-        gate = f"gate: {entry.gate}" if entry.gate and isinstance(phase, TrainedPhase) else "no gate"
+        gate = f"gate: {entry.gate}" if entry.gate and trained else "no gate"
         sizes = f"{len(env.observation_names)} observations, {len(env.action_names)} actions"
         lines += [f"  {phase.name}: {phase.origin}", f"    {who}; {gate}; {sizes}, {env.control_period_s} s steps"]
-    files = sorted({path for phase in phases for path in phase.files})
+    files = sorted({path for phase in phases for path in phase.files} | borrowed)
     return Checked(tuple(lines), {path: file_hash(path) for path in files}, not warnings.heard)

@@ -25,9 +25,9 @@ from mission.cli.options import (
     Until,
     apply_only,
     apply_only_with_mission,
-    input_error,
     json_path,
     phase_folders,
+    pilots,
 )
 from mission.cli.output import Command, results, say, write_json, write_text
 
@@ -180,7 +180,7 @@ def fly(
     flights: Annotated[int, typer.Option("--flights", metavar="N", min=1, help="Largest number of vehicles.")] = 1000,
     until: Until = None,
     seed: Seed = None,
-    policy: Policy = "agent",
+    policies: Policy = None,
     allow_stale: Stale = False,
     json_file: JsonFile = None,
     report_dir: ReportDir = None,
@@ -194,8 +194,7 @@ def fly(
     from mission.missionfile.reading import load_mission
     from mission.observers.progress import flight_bar
 
-    if policy not in ("agent", "guide"):
-        raise input_error("--policy", "agent or guide", policy, "name one of the two")
+    policy, by_phase = pilots(policies or [])
     apply_only(policy == "agent", "with --policy agent; a guide needs no policy", {"--allow-stale": allow_stale})
     reads = policy == "agent" or report_dir is not None
     apply_only(reads, "with --policy agent or --report; a guide needs no policy", {"--checkpoints": checkpoints})
@@ -211,6 +210,7 @@ def fly(
             until=until,
             seed=seed,
             policy=policy,
+            policies=by_phase,
             report=report_dir,
             allow_stale=allow_stale,
             allow_local_plugins=local,

@@ -72,7 +72,13 @@ Until = Annotated[
     ),
 ]
 Policy = Annotated[
-    str, typer.Option("--policy", metavar="agent|guide", help="guide: fly every phase by its guidance law.")
+    list[str] | None,
+    typer.Option(
+        "--policy",
+        metavar="guide|NAME=PILOT",
+        help="guide: fly every phase by its guidance law. NAME=agent|imitator|guide|DIR: who flies one phase; DIR is the "
+        "folder of a trained phase. Repeatable. [default: agent, as the mission file says]",
+    ),
 ]
 JsonFile = Annotated[
     str | None,
@@ -88,17 +94,34 @@ ReportDir = Annotated[
 ]
 
 
+def pilots(values: list[str]) -> tuple[str, dict[str, str | Path]]:
+    """Return who flies every phase, agent or guide, and phase -> pilot, for the values of --policy."""
+    every, named = [text for text in values if "=" not in text], [text for text in values if "=" in text]
+    for text in every:
+        if text not in ("agent", "guide"):
+            remedy = f"name one of them; for one phase write --policy NAME={text or 'guide'}"
+            raise input_error(f"--policy {text}", "agent or guide for all phases, or NAME=PILOT", text, remedy)
+    if len(set(every)) > 1:
+        raise input_error("--policy", "agent or guide for all phases", "both", "remove one")
+    return (every or ["agent"])[0], _by_phase("--policy", "NAME=PILOT", named, "landing=guide")
+
+
 def phase_folders(init: list[str]) -> dict[str, str | Path]:
     """Return phase -> folder for the values of --init."""
-    folders: dict[str, str | Path] = {}
-    for text in init:
-        name, separator, folder = text.partition("=")
-        if not separator or not name or not folder:
-            raise input_error(f"--init {text}", "NAME=DIR", text, "write --init burn=checkpoints/vertical/burn")
-        if name in folders:
-            raise input_error(f"--init {text}", "a phase once", f"{name} twice", "remove one")
-        folders[name] = folder
-    return folders
+    return _by_phase("--init", "NAME=DIR", init, "burn=checkpoints/vertical/burn")
+
+
+def _by_phase(option: str, form: str, values: list[str], example: str) -> dict[str, str | Path]:
+    """Return phase -> value for the values of an option, each of the form NAME=..., as in the example."""
+    by_phase: dict[str, str | Path] = {}
+    for text in values:
+        name, separator, value = text.partition("=")
+        if not separator or not name or not value:
+            raise input_error(f"{option} {text}", form, text, f"write {option} {example}")
+        if name in by_phase:
+            raise input_error(f"{option} {text}", "a phase once", f"{name} twice", "remove one")
+        by_phase[name] = value
+    return by_phase
 
 
 def apply_only(applies: bool, when: str, options: Mapping[str, object]) -> None:

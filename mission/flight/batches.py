@@ -21,11 +21,11 @@ import numpy as np
 from jax import Array
 
 from mission.flight.causes import check_flight_causes
-from mission.flight.fly import PhaseFlight, agent_controller, fly_phase, guide_controller
+from mission.flight.fly import PhaseFlight, controller_of, fly_phase
 from mission.machine.devices import workers
 from mission.machine.programs import Program
 from mission.machine.trees import is_key
-from mission.missionfile.phases import Phase, TrainedPhase
+from mission.missionfile.phases import Phase, PolicyPhase
 from mission.missionfile.sources import UNKNOWN_SOURCE
 from mission.statistics import wilson
 
@@ -46,10 +46,9 @@ def flight_keys(key: Array, numbers: np.ndarray) -> Array:
 
 
 def compile_flight(phase: Phase) -> Program:
-    """Return `fly_phase` for one block: by the agent of a TrainedPhase, else by the guide."""
-    control = agent_controller(phase) if isinstance(phase, TrainedPhase) else guide_controller(phase)
+    """Return `fly_phase` for one block: by the policy of a PolicyPhase, else by the guide."""
     identity = program_identity(phase, "flight")
-    return Program(partial(fly_phase, phase, control), identity, partial(_flight_like, phase), phase.name)
+    return Program(partial(fly_phase, phase, controller_of(phase)), identity, partial(_flight_like, phase), phase.name)
 
 
 def prepare_flight(flight: Program, phase: Phase, params: Any) -> None:
@@ -63,8 +62,10 @@ def program_identity(phase: Phase, purpose: str) -> str | None:
     """Return what decides a program that flies or trains a phase; None if the files of its plugin are not known."""
     if phase.origin.source_sha256 == UNKNOWN_SOURCE:
         return None
-    decides = {"policy", "params", "sac", "restart", "training_params", "training_share"}
+    decides = {"params", "sac", "restart", "training_params", "training_share"}
     configuration = phase.configuration().model_dump(include=decides, mode="json")
+    # The parameters of a policy are no part of its program: agent, imitator and folder share one.
+    configuration["policy"] = "agent" if isinstance(phase, PolicyPhase) else "guide"
     return json.dumps([purpose, phase.origin.source_sha256, phase.entry.plugin, configuration], sort_keys=True)
 
 

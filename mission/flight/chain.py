@@ -6,7 +6,7 @@ Shapes: N flights of a batch, at most 1,000.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,9 @@ from mission.machine.devices import configure
 from mission.machine.programs import Program, in_background
 from mission.machine.stages import tell
 from mission.missionfile.models import MissionFile
-from mission.missionfile.phases import Phase, TrainedPhase
+from mission.missionfile.phases import Phase, PolicyPhase, TrainedPhase, policy_folders
 from mission.missionfile.resolve import digest, resolve_mission
+from mission.storage.borrowed import borrowed_policy
 from mission.storage.policies import find_policies, stored_actor
 from mission.storage.steps import PhaseFolder, content_hash
 
@@ -48,7 +49,10 @@ FlyOne = Callable[[int, Any, Any, np.ndarray], PhaseFlight]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Chain:
-    """The phases of a mission in the order of flight, each with its actor (None: its guide flies it)."""
+    """The phases of a mission in the order of flight, each with the policy that flies it (None: its guide does).
+
+    `root` is the folder of the mission's own policies; `folders` has those of other folders, by phase.
+    """
 
     mission: MissionFile
     phases: tuple[Phase, ...]
@@ -58,6 +62,12 @@ class Chain:
     policy: str
     root: Path
     devices: int | None = None  # the most cores or accelerators that fly; None: all
+    folders: Mapping[str, Path] = dataclasses.field(default_factory=dict)
+
+    def folder(self, index: int) -> Path:
+        """Return the folder of the policy that flies phase `index`, or where its own would be."""
+        name = self.phases[index].name
+        return self.folders.get(name, self.root / name)
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -70,7 +80,7 @@ class Chain:
         return digest([phase.configuration() for phase in self.phases])
 
     def policy_hashes(self) -> tuple[str | None, ...]:
-        """Return the SHA-256 of each actor's numbers; None for a guide."""
+        """Return the SHA-256 of the numbers of each policy that flies; None for a guide."""
         return tuple(None if actor is None else content_hash(actor) for actor in self.actors)
 
     def fly(self, numbers: np.ndarray, fly_one: FlyOne | None = None) -> list[PhaseFlight]:
@@ -124,9 +134,9 @@ class Chain:
         in_background([partial(prepare_flight, *part) for part in parts])
 
     def has_agents_and_guides(self) -> bool:
-        """Return whether an agent flies some phase although every phase could be flown without one."""
+        """Return whether a policy flies some phase although every phase could be flown without one."""
         guided = all(p.environment.guide is not None or not p.environment.action_names for p in self.phases)
-        return guided and any(isinstance(phase, TrainedPhase) for phase in self.phases)
+        return guided and any(isinstance(phase, PolicyPhase) for phase in self.phases)
 
     def guided(self) -> Chain:
         """Return the same mission on the same seeds, every phase flown by its guide."""
@@ -138,6 +148,7 @@ class Chain:
             actors=(None,) * len(phases),
             flights=tuple(compile_flight(phase) for phase in phases),
             policy="guide",
+            folders={},
         )
 
 
@@ -147,6 +158,7 @@ def prepare_chain(
     checkpoints: str | Path | None = None,
     seed: int | None = None,
     policy: str = "agent",
+    policies: Mapping[str, str | Path] | None = None,
     allow_stale: bool = False,
     allow_local_plugins: bool = False,
     devices: int | None = None,
@@ -154,24 +166,41 @@ def prepare_chain(
     """Resolve a mission and read its policies; nothing is compiled yet. For the arguments see `fly_mission`."""
     configure()
     if policy == "guide":
+        _refuse_both(policies)
         mission = mission.all_guides()
+    mission = mission.flown_by(policies or {})
     phases = resolve_mission(mission, allow_local_plugins=allow_local_plugins)
-    root = find_policies(mission, phases, checkpoints)
+    root, folders = find_policies(mission, phases, checkpoints), policy_folders(mission, phases, policies or ())
+
+    def policy_of(k: int, phase: Phase) -> Any:
+        if isinstance(phase, TrainedPhase):
+            return to_host(stored_actor(PhaseFolder(root / phase.name), phases, k, allow_stale))
+        if isinstance(phase, PolicyPhase):
+            where = mission.source.where(("phases", k, "policy"))
+            return to_host(borrowed_policy(folders[phase.name], phase, where))
+        return None
+
     return Chain(
         mission=mission,
         phases=phases,
-        actors=tuple(
-            to_host(stored_actor(PhaseFolder(root / phase.name), phases, k, allow_stale))
-            if isinstance(phase, TrainedPhase)
-            else None
-            for k, phase in enumerate(phases)
-        ),
+        actors=tuple(policy_of(k, phase) for k, phase in enumerate(phases)),
         flights=tuple(compile_flight(phase) for phase in phases),
         seed=mission.seed if seed is None else seed,
         policy=policy,
         root=root,
         devices=devices,
+        folders=folders,
     )
+
+
+def _refuse_both(policies: Mapping[str, str | Path] | None) -> None:
+    for name, pilot in (policies or {}).items():
+        raise InputError(
+            f"--policy {name}={pilot}",
+            expected="pilots of single phases without --policy guide, which flies every phase by its guide",
+            found="both",
+            remedy=f"remove one; --policy {name}=guide flies this phase by its guide",
+        )
 
 
 def check_flights(flights: int, until: float | None, first: int = 0) -> None:

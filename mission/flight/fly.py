@@ -15,7 +15,7 @@ from jax import Array, lax
 
 from mission.flight.causes import marked_causes
 from mission.machine.trees import all_finite, drop_weak_types, where_rows
-from mission.missionfile.phases import Phase, TrainedPhase
+from mission.missionfile.phases import Phase, PolicyPhase
 from mission.phase import Outcome
 
 # (policy parameters, states [N, ...], observations [N, O]) -> actions [N, A]
@@ -62,10 +62,15 @@ def guide_controller(phase: Phase) -> Controller:
     return control
 
 
-def agent_controller(phase: TrainedPhase) -> Controller:
+def policy_controller(phase: PolicyPhase) -> Controller:
     """Return the mean action of the phase's policy as a controller."""
     learner = phase.build_learner()
     return lambda params, state, obs: learner.mean_action(params, obs)
+
+
+def controller_of(phase: Phase) -> Controller:
+    """Return what flies a phase: a policy, of which the parameters are given later, or the guide."""
+    return policy_controller(phase) if isinstance(phase, PolicyPhase) else guide_controller(phase)
 
 
 def flight_status(phase: Phase, state: Any, steps: Array) -> tuple[Array, Array, Array]:

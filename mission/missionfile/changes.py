@@ -9,14 +9,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, JsonValue, ValidationError
 
 from mission.errors import exception_text
-from mission.missionfile.phases import Phase, PhaseConfiguration, TrainedPhase, json_of
+from mission.missionfile.phases import Phase, PhaseConfiguration, json_of
 from mission.missionfile.resolve import first_change
 from mission.strict import changes_results
+
+M = TypeVar("M", bound=BaseModel)
 
 
 def configuration_change(stored: Sequence[PhaseConfiguration], phases: Sequence[Phase]) -> str:
@@ -30,14 +32,14 @@ def configuration_change(stored: Sequence[PhaseConfiguration], phases: Sequence[
     if len(stored) != len(current):
         return first_change([{"name": one.name} for one in stored], [{"name": one.name} for one in current])
     for before, now, phase in zip(stored, current, phases, strict=True):
-        at, labels = f"phases.{before.name}", {"name", "plugin", "policy"}
+        at, labels = f"phases.{before.name}", {"name", "plugin"}
         change = first_change(before.model_dump(include=labels), now.model_dump(include=labels), at)
         models = {"params": phase.params, "sac": phase.learner} | {
             part: getattr(phase.entry, part) for part in ("restart", "bank", "evaluation")
         }
         for part, model in models.items():
             change = change or model_change(getattr(before, part), model, f"{at}.{part}", phase.folder)
-        wide = phase.wide.params if isinstance(phase, TrainedPhase) and phase.wide is not None else None
+        wide = phase.wide.params if phase.wide is not None else None
         change = change or model_change(before.training_params, wide, f"{at}.training_params", phase.folder)
         change = change or first_change(before.training_share, now.training_share, f"{at}.training_share")
         if change:
@@ -76,11 +78,8 @@ def model_change(stored: dict[str, JsonValue] | None, model: BaseModel | None, a
     change = next(_new_or_gone(model, stored, at), "")
     if change or stored == current:
         return change
-    known = {key: value for key, value in stored.items() if key not in type(model).model_computed_fields}
     try:
-        read = type(model).model_validate_json(
-            json.dumps(known), context={"folder": folder}, by_alias=True, by_name=True
-        )
+        read = read_settings(type(model), stored, folder)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in (at, *first["loc"]))
@@ -90,6 +89,16 @@ def model_change(stored: dict[str, JsonValue] | None, model: BaseModel | None, a
     except Exception as error:  # of a plugin's validator
         return f"{at} is not accepted any more: {exception_text(error)}"
     return first_change(json_of(read), current, at)
+
+
+def read_settings(model: type[M], stored: Mapping[str, JsonValue], folder: Path) -> M:
+    """Return stored settings, read through their current model; relative paths in them are relative to `folder`.
+
+    Raises:
+      ValidationError: the current model does not accept them.
+    """
+    known = {key: value for key, value in stored.items() if key not in model.model_computed_fields}
+    return model.model_validate_json(json.dumps(known), context={"folder": folder}, by_alias=True, by_name=True)
 
 
 def _new_or_gone(model: BaseModel, stored: Mapping[str, Any], at: str) -> Iterator[str]:

@@ -107,7 +107,7 @@ class GateVerdict(StrictModel):
     It is stored inside other records and has the same format number as they have (`mission.storage.records`).
     """
 
-    format: Literal[3] = 3
+    format: Literal[4] = 4
     passed: bool
     flights: Count
     count: Natural

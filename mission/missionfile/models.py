@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, PrivateAttr, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, StringConstraints, WithJsonSchema, model_validator
 
+from mission.errors import InputError
 from mission.missionfile.gate import Gate
 from mission.strict import Count, Fraction01, StrictModel
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
 Location = tuple[str | int, ...]  # a place in the document, such as ("phases", 0, "plugin")
+
+
+def _folder(text: str) -> str:
+    if "/" not in text:
+        raise ValueError("the folder of a trained phase, with a slash: ./landing")
+    return text
+
+
+NamedPilot = Literal["agent", "imitator", "guide"]
+# Who flies a phase: one of its own pilots, or the policy in the folder of a trained phase.
+Pilot = NamedPilot | Annotated[str, AfterValidator(_folder), WithJsonSchema({"type": "string", "pattern": "/"})]
+NAMED_PILOTS: tuple[str, ...] = get_args(NamedPilot)
 
 
 class Budget(StrictModel):
@@ -92,7 +106,11 @@ class PhaseEntry(StrictModel):
         default_factory=dict, description="Overrides of the plugin's learner settings; `preset: seed` replaces them."
     )
     budget: Budget = Field(default_factory=Budget, description="How long the phase may train.")
-    policy: Literal["agent", "guide"] = Field("agent", description="The pilot of this phase: its agent or its guide.")
+    policy: Pilot = Field(
+        "agent",
+        description="Who flies the phase: its agent, its imitator, its guide, or the policy in the folder of a trained "
+        "phase, relative to the mission file. It is no part of the trained configuration.",
+    )
     gate: Gate | None = Field(None, description="Without a gate the phase trains its whole budget and always passes.")
     restart: Restart = Field(default_factory=Restart, description="Where training vehicles start.")
     bank: Bank = Field(default_factory=Bank, description="End states that are stored for the next phase.")
@@ -163,6 +181,46 @@ class MissionFile(StrictModel):
         """Return the mission with every phase flown by its classical guidance law."""
         entries = tuple(entry.model_copy(update={"policy": "guide"}) for entry in self.phases)
         return self.model_copy(update={"phases": entries})
+
+    def flown_by(self, policies: Mapping[str, str | Path]) -> MissionFile:
+        """Return the mission with other pilots for some of its phases.
+
+        Args:
+          policies: name of a phase -> "agent", "imitator", "guide", or the folder of a trained phase.
+
+        Raises:
+          InputError: there is no such phase or no such pilot.
+        """
+        entries, positions = list(self.phases), dict(self.source.positions)
+        names = [entry.name for entry in entries]
+        for name, pilot in policies.items():
+            where = f"--policy {name}={pilot}"
+            if name not in names:
+                remedy = "name a phase of the mission"
+                raise InputError(where, expected=f"one of {', '.join(names)}", found=name, remedy=remedy)
+            at = names.index(name)
+            entries[at] = entries[at].model_copy(update={"policy": _pilot(pilot, where)})
+            positions["phases", at, "policy"] = where
+        changed = self.model_copy(update={"phases": tuple(entries)})
+        return changed.read_from(dataclasses.replace(self.source, positions=positions))
+
+
+def pilot_in_words(pilot: str) -> str:
+    """Return who flies one phase: its agent, its imitator, its guide, or the policy in a folder."""
+    return f"its {pilot}" if pilot in NAMED_PILOTS else f"the policy in {pilot}"
+
+
+def _pilot(pilot: str | Path, where: str) -> str:
+    """Return a pilot as `PhaseEntry.policy` has it; a folder always with a slash."""
+    text = str(pilot)
+    if text in NAMED_PILOTS and not isinstance(pilot, Path):
+        return text
+    if "/" in text:
+        return text
+    if not Path(text).is_dir():
+        expected = f"{', '.join(NAMED_PILOTS)}, or the folder of a trained phase"
+        raise InputError(where, expected=expected, found=text or "nothing", remedy="name one of them")
+    return f"./{text}"
 
 
 def dotted(location: Location) -> str:

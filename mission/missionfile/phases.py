@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, JsonValue
 
 from mission.learner import Learner, LearnerConfig, PhaseInterface, build_learner
-from mission.missionfile.models import Name, PhaseEntry
+from mission.missionfile.models import NAMED_PILOTS, MissionFile, Name, PhaseEntry
 from mission.phase import NON_FINITE, TIME_OUT, Environment, Limit, PluginOrigin, Reward
 from mission.strict import StrictModel
 
 
 class PhaseConfiguration(StrictModel):
-    """The settings that decide the trained result of a phase, as records store them; budget, gate and seed do not.
+    """The settings that decide the trained result of a phase, as records store them; budget, gate, seed and pilot do not.
 
     They are JSON in the shape that their models had at that time. `mission.missionfile.changes` reads them through the
     current models.
@@ -25,7 +25,6 @@ class PhaseConfiguration(StrictModel):
 
     name: Name
     plugin: str
-    policy: Literal["agent", "guide"]
     params: dict[str, JsonValue]
     sac: dict[str, JsonValue] | None
     restart: dict[str, JsonValue]
@@ -55,7 +54,8 @@ class Phase:
       name: label in the mission file.
       origin: where the plugin comes from.
       params: validated parameters of the plugin.
-      environment: the phase itself.
+      environment: the phase itself, as its pilot needs it.
+      guide_environment: the same with all that its guide needs.
       reward: the reward function; None if the plugin provides none.
       limits: bounds on telemetry channels.
       learner: settings that an agent of this phase would have; None if the plugin provides none.
@@ -66,12 +66,14 @@ class Phase:
       given: its parameters as written in the mission file, including those of the whole mission.
       folder: that of the mission file, the base of relative paths in parameters.
       files: the sources and the data files that decide its plugin.
+      wide: what a share of its training vehicles starts from; None: all of them start from `environment`.
     """
 
     name: str
     origin: PluginOrigin
     params: BaseModel
     environment: Environment
+    guide_environment: Environment
     reward: Reward | None
     limits: tuple[Limit, ...]
     learner: LearnerConfig | None
@@ -83,6 +85,7 @@ class Phase:
     given: dict[str, JsonValue] = dataclasses.field(default_factory=dict)
     folder: Path = Path()
     files: tuple[str, ...] = ()
+    wide: WideDays | None = None
 
     @property
     def causes(self) -> tuple[str, ...]:
@@ -102,7 +105,6 @@ class Phase:
         return PhaseConfiguration(
             name=self.name,
             plugin=entry.plugin.rpartition(":")[2],  # the distribution is part of the origin
-            policy="agent" if isinstance(self, TrainedPhase) else "guide",
             params=json_of(self.params),
             sac=json_of(self.learner) if self.learner is not None else None,
             restart=json_of(entry.restart),
@@ -112,37 +114,10 @@ class Phase:
         )
 
     def _training(self) -> dict[str, Any]:
-        """Return the part of the configuration that only a trained phase has."""
-        return {}
-
-    def starts(self, wide: bool = False) -> Environment:
-        """Return the environment whose `start`, `redraw` and `enter` a training vehicle uses."""
-        return self.environment
-
-    def guided(self) -> Phase:
-        """Return the same phase, flown by its guide."""
-        fields: dict[str, Any] = {field.name: getattr(self, field.name) for field in dataclasses.fields(Phase)}
-        fields["entry"] = self.entry.model_copy(update={"policy": "guide"})
-        return Phase(**fields)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class TrainedPhase(Phase):
-    """A phase that an agent is trained for and flies; it always has a reward and a learner.
-
-    Attributes:
-      guide_environment: the environment with all that its guide needs; `environment` may do without it.
-      wide: what a share of its training vehicles starts from; None: all of them start from `environment`.
-    """
-
-    reward: Reward
-    learner: LearnerConfig
-    guide_environment: Environment = dataclasses.field(kw_only=True)
-    wide: WideDays | None = None
-
-    def guided(self) -> Phase:
-        """Return the same phase, flown by its guide."""
-        return dataclasses.replace(super().guided(), environment=self.guide_environment)
+        """Return what a share of the training vehicles starts from, as a part of the configuration."""
+        if self.wide is None:
+            return {}
+        return {"training_params": json_of(self.wide.params), "training_share": self.wide.share}
 
     def starts(self, wide: bool = False) -> Environment:
         """Return the environment whose `start`, `redraw` and `enter` a training vehicle uses."""
@@ -151,16 +126,74 @@ class TrainedPhase(Phase):
         environment = self.wide.environment
         return environment if self.environment is self.guide_environment else environment.unguided()
 
-    def _training(self) -> dict[str, Any]:
-        if self.wide is None:
-            return {}
-        return {"training_params": json_of(self.wide.params), "training_share": self.wide.share}
+    @property
+    def pilot(self) -> str:
+        """Who flies it: "guide"; if networks do "agent", "imitator", or a folder as it was written."""
+        return "guide"
+
+    def flown_by(self, pilot: str) -> Phase:
+        """Return the same phase with another pilot, as `PhaseEntry.policy` names them."""
+        fields: dict[str, Any] = {field.name: getattr(self, field.name) for field in dataclasses.fields(Phase)}
+        fields["entry"] = self.entry.model_copy(update={"policy": pilot})
+        kind = phase_class(pilot, self.learner, self.reward)
+        fields["environment"] = flown_environment(kind, self.guide_environment, self.learner)
+        return kind(**fields)
+
+    def guided(self) -> Phase:
+        """Return the same phase, flown by its guide."""
+        return self.flown_by("guide")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PolicyPhase(Phase):
+    """A phase that a policy flies; it always has a reward and a learner.
+
+    The policy is not trained here but read from the folder that the mission names, except in a `TrainedPhase`.
+    """
+
+    reward: Reward
+    learner: LearnerConfig
+
+    @property
+    def pilot(self) -> str:
+        """Who flies it."""
+        return self.entry.policy
 
     def build_learner(self) -> Learner:
         """Return the learning algorithm, with its settings, for this phase."""
         env = self.environment
         sizes, privileged = (len(env.observation_names), len(env.action_names)), len(env.privileged_names)
         return build_learner(self.learner, PhaseInterface(*sizes, env.control_period_s, env, self.reward, privileged))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainedPhase(PolicyPhase):
+    """A phase that an agent is trained for; the agent flies it, or its imitator."""
+
+
+def phase_class(pilot: str, learner: LearnerConfig | None, reward: Reward | None) -> type[Phase]:
+    """Return the class of a phase with this pilot; without a learner its guide flies it."""
+    if pilot == "guide" or learner is None or reward is None:
+        return Phase
+    return TrainedPhase if pilot in NAMED_PILOTS else PolicyPhase
+
+
+def flown_environment(kind: type[Phase], environment: Environment, learner: LearnerConfig | None) -> Environment:
+    """Return an environment as a phase of this class flies it: networks do without what only the guide needs."""
+    needs_guide = learner is None or learner.fill.policy == "guide"
+    return environment if kind is Phase or needs_guide else environment.unguided()
+
+
+def policy_folders(mission: MissionFile, phases: Sequence[Phase], here: Collection[str] = ()) -> dict[str, Path]:
+    """Return name of a phase -> folder, for the phases that are flown by the policy in another folder.
+
+    Folders are relative to the mission file; those of the phases in `here`, to the working directory.
+    """
+    return {
+        phase.name: Path(phase.pilot) if phase.name in here else mission.folder / phase.pilot
+        for phase in phases
+        if isinstance(phase, PolicyPhase) and not isinstance(phase, TrainedPhase)
+    }
 
 
 def json_of(model: BaseModel) -> dict[str, JsonValue]:

@@ -20,7 +20,7 @@ from mission.missionfile.held_out import check_gate_starts
 from mission.missionfile.hooks import PhaseHooks
 from mission.missionfile.models import Location, MissionFile, PhaseEntry
 from mission.missionfile.once import once
-from mission.missionfile.phases import Phase, PhaseConfiguration, TrainedPhase
+from mission.missionfile.phases import Phase, PhaseConfiguration, flown_environment, phase_class
 from mission.missionfile.plugins import (
     Listing,
     find_plugin,
@@ -185,8 +185,6 @@ def _with_wide_days(
     data = merge_params(phase.params, given, entry.training_params)
     own = [name for name in shared if name not in entry.training_params]
     params = _validate(mission, spec.params, data, at, str(phase.origin), own)
-    if not isinstance(phase, TrainedPhase):
-        return phase
     wide = wide_days(where, phase.origin, spec, params, entry.training_share)
     texts = [one.model_dump_json() for one in (phase.params, params)]
     identity = ["wide", str(phase.origin), phase.origin.source_sha256, *texts]
@@ -228,14 +226,7 @@ def build_phase(
     reward = run_plugin_code(where, f"{origin}: reward to work", partial(spec.reward, params)) if spec.reward else None
     limits = run_plugin_code(where, f"{origin}: limits to work", lambda: tuple(spec.limits(params)))
     run_plugin_code(where, f"{origin}: parameters that can be kept as JSON", params.model_dump_json)
-    trained = entry.policy == "agent" and learner is not None
-    if not trained and environment.guide is None and len(environment.action_names) > 0:
-        raise PluginError(
-            where_policy,
-            expected=f"{origin} to offer a guide",
-            found="no guide(state) on its environment",
-            remedy="set policy: agent",
-        )
+    _check_pilot(entry.policy, origin, environment, learner, where_policy)
     shapes = check(where, origin, environment, reward, limits, learner)
     common: dict[str, Any] = {
         "name": entry.name,
@@ -249,10 +240,31 @@ def build_phase(
         "accepts": shapes.start,
         "leaves": shapes.leave,
     }
-    if trained and reward is not None:
-        common["environment"] = environment if learner.fill.policy == "guide" else environment.unguided()
-        return TrainedPhase(reward=reward, learner=learner, guide_environment=environment, **common)
-    return Phase(reward=reward, learner=learner, **common)
+    kind = phase_class(entry.policy, learner, reward)
+    common["environment"] = flown_environment(kind, environment, learner)
+    return kind(reward=reward, learner=learner, guide_environment=environment, **common)
+
+
+def _check_pilot(
+    pilot: str, origin: PluginOrigin, environment: Environment, learner: LearnerConfig | None, where: str
+) -> None:
+    """Reject a pilot that the plugin cannot have; a phase without a learner and without actions needs none."""
+    if learner is None and pilot not in ("agent", "guide"):
+        raise InputError(
+            where,
+            expected=f"policy: guide, since {origin} has no learner and so no networks",
+            found=pilot,
+            remedy="remove policy:, or set policy: guide",
+        )
+    if learner is not None and pilot != "guide":
+        return
+    if environment.guide is None and len(environment.action_names) > 0:
+        raise PluginError(
+            where,
+            expected=f"{origin} to offer a guide",
+            found="no guide(state) on its environment",
+            remedy="set policy: agent",
+        )
 
 
 def _learner(mission: MissionFile, index: int, spec: PhaseSpec) -> LearnerConfig | None:

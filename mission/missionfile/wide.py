@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from mission.errors import InputError, PluginError, run_plugin_code
 from mission.missionfile.contract import first_difference
-from mission.missionfile.phases import TrainedPhase, WideDays
+from mission.missionfile.phases import Phase, WideDays
 from mission.phase import Environment, PhaseSpec, PluginOrigin
 
 _ATTRIBUTES = ("observation_names", "action_names", "causes", "control_period_s", "max_steps", "time_out_cause")
@@ -60,7 +60,7 @@ def wide_days(where: str, origin: PluginOrigin, spec: PhaseSpec, params: BaseMod
     return WideDays(params, environment, share)
 
 
-def check_wide(where: str, phase: TrainedPhase, wide: WideDays, spec: PhaseSpec) -> None:
+def check_wide(where: str, phase: Phase, wide: WideDays, spec: PhaseSpec) -> None:
     """Check that two environments of a plugin differ in nothing but what `start`, `redraw` and `enter` draw.
 
     Args:
@@ -83,7 +83,7 @@ def check_wide(where: str, phase: TrainedPhase, wide: WideDays, spec: PhaseSpec)
         )
 
 
-def _changed(where: str, phase: TrainedPhase, wide: WideDays, spec: PhaseSpec) -> Iterator[str]:
+def _changed(where: str, phase: Phase, wide: WideDays, spec: PhaseSpec) -> Iterator[str]:
     """Yield what the parameters change beside the draws."""
     own, other = phase.guide_environment, wide.environment
     yield from (name for name in _ATTRIBUTES if getattr(own, name) != getattr(other, name))

@@ -8,7 +8,7 @@ import numpy as np
 
 from mission.flight.chain import Chain
 from mission.flight.fly import PhaseFlight
-from mission.missionfile.phases import Phase, TrainedPhase, json_of
+from mission.missionfile.phases import Phase, PolicyPhase, json_of
 from mission.report.arrays import Arrays, flights_from, pack_bands, pack_flight, pack_tracks
 from mission.report.bands import bands_of, tracks_of
 from mission.report.benchmark import read_benchmark
@@ -23,7 +23,7 @@ class BatchRecorder:
     def __init__(self, chain: Chain, telemetry: TelemetryRecorder | None, first: int = 0) -> None:
         """Prepare for a report whose first flight has the number `first`; its batch holds the bands."""
         self.chain, self.telemetry, self.first = chain, telemetry, first
-        self.headers = tuple(phase_header(phase, chain.root) for phase in chain.phases)
+        self.headers = tuple(phase_header(phase, chain.folder(k)) for k, phase in enumerate(chain.phases))
 
     def fly(self, numbers: np.ndarray) -> Arrays:
         """Fly one batch."""
@@ -47,20 +47,19 @@ class BatchRecorder:
         return arrays
 
 
-def phase_header(phase: Phase, root: Path) -> PhaseHeader:
-    """Return what the header of a report says of a phase whose policy is in a folder of `root`."""
-    trained = isinstance(phase, TrainedPhase)
+def phase_header(phase: Phase, folder: Path) -> PhaseHeader:
+    """Return what the header of a report says of a phase; `folder` is that of the policy that flies it."""
     return PhaseHeader(
         name=phase.name,
         plugin=phase.origin.name,
         distribution=phase.origin.distribution,
         version=phase.origin.version,
         source_sha256=phase.origin.source_sha256,
-        flown_by="agent" if trained else "guide",
+        flown_by=phase.pilot,
         params=json_of(phase.params),
         causes=phase.causes,
         channels=phase.channels,
         limits=phase.limits,
-        benchmark=read_benchmark(root / phase.name) if trained else None,
+        benchmark=read_benchmark(folder) if isinstance(phase, PolicyPhase) else None,
         control_period_s=phase.environment.control_period_s,
     )

@@ -31,6 +31,8 @@ _P_VALUE_MAX = 0.001
 def training_starts(chain: Chain, index: int, recorder: TelemetryRecorder) -> TrainingStarts:
     """Return the starts from which phase `index` was trained: the bank before it, else the phase's own starts.
 
+    The bank of a phase that another folder's policy flies is that of the mission in which this policy was trained.
+
     Args:
       chain: the mission that flies.
       index: index of the phase; not the first.
@@ -38,9 +40,9 @@ def training_starts(chain: Chain, index: int, recorder: TelemetryRecorder) -> Tr
     """
     phase, before = chain.phases[index], chain.phases[index - 1]
     key = name_key(jax.random.key(chain.seed), f"starts of {phase.name}")
-    folder = PhaseFolder(chain.root / before.name)
     rows, source = None, f"own starts of {phase.name}, since no bank of {before.name} is stored"
     try:
+        folder = _folder_before(chain, index)
         record = folder.policy_record()
         bank = load_bank(folder, before, record) if record is not None else None
         if bank is not None:
@@ -51,6 +53,16 @@ def training_starts(chain: Chain, index: int, recorder: TelemetryRecorder) -> Tr
     if rows is None:
         rows = nominal_starts(phase, flight_keys(key, np.arange(BATCH)))
     return TrainingStarts(source, recorder.entering(index, rows, flight_keys(key, np.arange(count(rows)))))
+
+
+def _folder_before(chain: Chain, index: int) -> PhaseFolder:
+    """Return the folder of the phase from whose bank the policy that flies phase `index` was trained."""
+    folder = chain.folder(index)
+    if folder.parent == chain.root:
+        return PhaseFolder(chain.root / chain.phases[index - 1].name)
+    record = PhaseFolder(folder).policy_record()
+    names = [phase.name for phase in record.configuration] if record is not None else []
+    return PhaseFolder(folder.parent / (names[-2] if len(names) > 1 else "start"))
 
 
 def compare_handovers(flights: Flights, starts: Mapping[str, TrainingStarts]) -> tuple[ChannelShift, ...]:

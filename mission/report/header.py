@@ -18,7 +18,7 @@ from mission.statistics import Distribution
 from mission.storage.stored import check_format, seal
 from mission.strict import Fraction01, Natural, StrictModel
 
-OLDEST, FORMAT = 2, 4  # of the header and of the arrays
+OLDEST, FORMAT = 2, 5  # of the header and of the arrays
 KEY_FORMAT = 3  # of the batches of an unfinished report
 KIND = "mission report"
 Role = Literal["nominal", "median", "worst", "lost"]
@@ -27,7 +27,7 @@ Role = Literal["nominal", "median", "worst", "lost"]
 class PhaseHeader(StrictModel):
     """One phase of a flown mission: its plugin, who flew it, and the names of what its arrays hold.
 
-    `params` are the plugin's validated parameters as JSON; `causes[0]` names the success; `benchmark` is the
+    `flown_by` is as in `PhaseSummary`. `params` are the plugin's validated parameters as JSON; `causes[0]` names the success; `benchmark` is the
     measurement that a script stored beside the phase's policy; `control_period_s` is unknown before format 4.
     """
 
@@ -36,7 +36,7 @@ class PhaseHeader(StrictModel):
     distribution: str
     version: str
     source_sha256: str
-    flown_by: Literal["agent", "guide"]
+    flown_by: str
     params: dict[str, JsonValue]
     causes: tuple[str, ...]
     channels: tuple[str, ...]
@@ -48,7 +48,7 @@ class PhaseHeader(StrictModel):
 class Provenance(Machine):
     """Where the numbers of a report come from: commands, versions, policies, and the machine that flew.
 
-    `policies_sha256` holds one hash per phase, None where the guide flew.
+    `policies_sha256` holds the hash of the policy that flew each phase, None where the guide did.
     """
 
     commands: tuple[str, ...]
@@ -96,7 +96,7 @@ class ReportHeader(StrictModel):
     """
 
     kind: Literal["mission report"] = KIND
-    format: Literal[4] = FORMAT
+    format: Literal[5] = FORMAT
     mission: str
     report: MissionSummary
     guide: MissionSummary | None
@@ -119,7 +119,7 @@ class ReportHeader(StrictModel):
 class UnfinishedKey(StrictModel):
     """The key of an unfinished report: everything that decides the numbers of its flights.
 
-    `actors` holds the hash of each phase's policy (None: the guide flies), `plugins` that of each phase's source.
+    `actors` holds the hash of the policy that flies each phase (None: the guide does), `plugins` that of each phase's source.
     """
 
     format: Literal[3] = KEY_FORMAT
@@ -136,7 +136,7 @@ def upgrade(data: dict[str, Any], where: str) -> dict[str, Any]:
     """Return the data of a header or of a key in the current format.
 
     Format 2 is that of mission 0.1; there is no older one. Its summaries lack returns. Reports of format 3 begin with
-    flight 0.
+    flight 0. Summaries of format 4 do not say who flew a phase.
 
     Raises:
       FormatError: the format is unknown.
@@ -150,15 +150,30 @@ def upgrade(data: dict[str, Any], where: str) -> dict[str, Any]:
         raise ValueError("sha256: Field required")
     if found == newest:
         return data
-    if found == 3:  # only headers
-        if data["sha256"] != seal({name: value for name, value in data.items() if name != "sha256"}):
-            raise ValueError("the hash of the summary: does not fit")
-        return data | {"format": FORMAT, "first_flight": 0, "sha256": ""}
-    upgraded = {
-        name: _with_returns(value) if name in ("report", "guide") and isinstance(value, dict) else value
-        for name, value in data.items()
-    }
-    return upgraded | ({"format": FORMAT, "first_flight": 0} if header else {"format": KEY_FORMAT})
+    if not header:
+        return data | {"format": KEY_FORMAT}
+    if found == 2:
+        for side in ("report", "guide"):
+            data = data | {side: _with_returns(data[side]) if isinstance(data.get(side), dict) else data.get(side)}
+    elif data["sha256"] != seal({name: value for name, value in data.items() if name != "sha256"}):
+        raise ValueError("the hash of the summary: does not fit")
+    data = data if found == 4 else data | {"first_flight": 0}
+    return _with_pilots(data) | {"format": FORMAT, "sha256": ""}
+
+
+def _with_pilots(data: dict[str, Any]) -> dict[str, Any]:
+    """Return the data of a header whose summaries say who flew each phase, as its list of phases does."""
+    phases = data.get("phases")
+    pilots = [one.get("flown_by") if isinstance(one, dict) else None for one in phases or ()]
+    for side, flown_by in (("report", pilots), ("guide", ["guide"] * len(pilots))):
+        summary = data.get(side)
+        if isinstance(summary, dict) and isinstance(summary.get("phases"), list):
+            described = [
+                one | {"flown_by": pilot} if isinstance(one, dict) else one
+                for one, pilot in zip(summary["phases"], flown_by, strict=False)
+            ]
+            data = data | {side: summary | {"phases": described}}
+    return data
 
 
 def _with_returns(summary: dict[str, Any]) -> dict[str, Any]:

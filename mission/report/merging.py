@@ -105,7 +105,8 @@ def _conditions(part: Part) -> dict[str, Any]:
         "seed": header.report.seed,
         "policy": header.report.policy,
         "flown by guides, too": header.guide is not None,
-        "phases": [phase.model_dump(mode="json") for phase in header.phases],
+        # one policy may be in a folder of another name on another machine; `policies_sha256` tells whether it is one
+        "phases": [phase.model_dump(mode="json", exclude={"flown_by"}) for phase in header.phases],
         "digest": header.report.digest,
         "provenance": header.provenance.model_dump(mode="json", include=set(_MACHINE)),
         "starts": header.starts,
@@ -151,7 +152,7 @@ def _summary(of_part: MissionSummary, header: ReportHeader, arrays: Arrays) -> M
     for phase, one, flown in zip(header.phases, of_part.phases, flights.phases, strict=True):
         result = unpack_flight(phase, arrays, of_part.policy)
         seconds = timed(result, phase.control_period_s or 0.0)
-        phases.append(summarise(phase, one.plugin, result, flown.entered, seconds, result.returns))
+        phases.append(summarise(phase, one.plugin, one.flown_by, result, flown.entered, seconds, result.returns))
     return of_part.model_copy(
         update={
             "flights": flights.count,

@@ -50,11 +50,12 @@ class Described(Protocol):
 class PhaseSummary(StrictModel):
     """One phase of a flown mission; the fields are those of `mission fly --json`.
 
-    `returns` are the sums of rewards of the flights that entered; undefined if the phase has no reward.
+    `flown_by` is "agent", "imitator", "guide", or the folder of a policy as it was named. `returns` are the sums of rewards of the flights that entered; undefined if the phase has no reward.
     """
 
     name: str
     plugin: str
+    flown_by: str
     entered: int
     succeeded: int
     rate: float | None
@@ -130,12 +131,13 @@ def mission_summary(chain: Chain, results: list[PhaseFlight], until: float | Non
 def phase_summary(phase: Phase, result: PhaseFlight, entered: np.ndarray) -> PhaseSummary:
     """Summarise one phase over the flights that entered it (bool [N])."""
     seconds, returns = durations(phase, result), phase_returns(phase, result)
-    return summarise(phase, phase.entry.plugin, result, entered, seconds, returns)
+    return summarise(phase, phase.entry.plugin, phase.pilot, result, entered, seconds, returns)
 
 
 def summarise(
     phase: Described,
     plugin: str,
+    flown_by: str,
     result: PhaseFlight,
     entered: np.ndarray,
     seconds: np.ndarray,
@@ -144,7 +146,7 @@ def summarise(
     """Summarise one phase from its flights.
 
     Args:
-      phase, plugin: the phase, and its plugin as the mission file names it.
+      phase, plugin, flown_by: the phase, its plugin as the mission file names it, and its pilot.
       result: the flights.
       entered: bool [N], the flights that entered it.
       seconds, returns: [N], as `durations` and `phase_returns` give them.
@@ -154,6 +156,7 @@ def summarise(
     return PhaseSummary(
         name=phase.name,
         plugin=plugin,
+        flown_by=flown_by,
         entered=int(entered.sum()),
         succeeded=proportion.count,
         rate=proportion.rate,

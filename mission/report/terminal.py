@@ -14,9 +14,12 @@ from rich.table import Table
 from rich.text import Text
 
 from mission.errors import printable
+from mission.missionfile.models import NAMED_PILOTS, pilot_in_words
 from mission.report.compare import Comparison
 from mission.report.summary import MissionSummary, PhaseSummary
 from mission.statistics import PairedMean
+
+_LONGEST_WORD = 24  # characters of a name that a narrow table does not cut
 
 
 class Printer:
@@ -28,8 +31,14 @@ class Printer:
     def table(self, title: str, columns: Sequence[str], left: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Print a table; the columns `left` are aligned to the left."""
         table = Table(box=SIMPLE_HEAD, title=Text(printable(title)))
-        for column in columns:
-            table.add_column(column, justify="left" if column in left else "right", no_wrap="interval" in column)
+        for at, column in enumerate(columns):
+            words = [word for row in rows for word in row[at].split()] if column in left else []
+            table.add_column(
+                column,
+                justify="left" if column in left else "right",
+                no_wrap="interval" in column,
+                min_width=min(max(map(len, words), default=0), _LONGEST_WORD),
+            )
         for row in rows:
             table.add_row(*(Text(printable(cell)) for cell in row))
         self.console.print(table)
@@ -40,16 +49,28 @@ class Printer:
 
 
 def print_summary(report: MissionSummary, stream: TextIO) -> None:
-    """Print success by phase with intervals, mean returns, failures by cause, and the worst value of each limit."""
+    """Print who flew each phase, success with intervals, mean returns, failures by cause, and the worst value of each limit."""
     printer = Printer(stream)
-    columns = ["phase", "entered", "succeeded", "rate given alive", "95 % interval", "failed by", "duration p50"]
+    columns = [
+        "phase",
+        "flown by",
+        "entered",
+        "succeeded",
+        "rate given alive",
+        "95 % interval",
+        "failed by",
+        "duration p50",
+    ]
     rewarded = report.returns.mean is not None
     printer.table(
-        f"{report.mission}: {report.flights:,} flights by {report.policy}, seed {report.seed}",
+        f"{report.mission}: {report.flights:,} flights by {_pilots(report)}, seed {report.seed}",
         columns + ["mean return"] * rewarded,
-        ("phase", "failed by"),
+        ("phase", "flown by", "failed by"),
         [_phase_cells(phase) + [_number(phase.returns.mean)] * rewarded for phase in report.phases],
     )
+    for phase in report.phases:
+        if phase.flown_by not in NAMED_PILOTS:
+            printer.line(f"{phase.name}: flown by {pilot_in_words(phase.flown_by)}")
     for phase in report.phases:
         for name, limit in phase.limits.items():
             bounds = " and ".join(
@@ -72,11 +93,22 @@ def print_summary(report: MissionSummary, stream: TextIO) -> None:
         printer.line(f"note: {report.interval_note()}")
 
 
+def _pilots(report: MissionSummary) -> str:
+    """Return who flew a mission, each pilot once, in the order of flight."""
+    return " and ".join(dict.fromkeys(map(_pilot, report.phases)))
+
+
+def _pilot(phase: PhaseSummary) -> str:
+    """Return who flew a phase, short enough for a table."""
+    return phase.flown_by if phase.flown_by in NAMED_PILOTS else "folder"
+
+
 def _phase_cells(phase: PhaseSummary) -> list[str]:
     failures = ", ".join(f"{printable(cause)} {n}" for cause, n in phase.causes.items() if n) or "-"
     seconds = phase.duration_s.p50
     return [
         phase.name,
+        _pilot(phase),
         str(phase.entered),
         str(phase.succeeded),
         "-" if phase.rate is None else f"{100 * phase.rate:.2f} %",

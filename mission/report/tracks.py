@@ -34,13 +34,12 @@ from mission.flight.fly import (
     Flying,
     PhaseFlight,
     advance_flights,
-    agent_controller,
     begin_flights,
-    guide_controller,
+    controller_of,
     telemetry_table,
 )
 from mission.machine.programs import Program
-from mission.missionfile.phases import Phase, TrainedPhase
+from mission.missionfile.phases import Phase
 
 SPAN = 64  # control steps between two checks of a batch by the host
 SAMPLES = 2000  # of one flight through the whole mission, besides the start and the end of each phase
@@ -192,7 +191,7 @@ def _limit_samples(tables: Sequence[StepTables]) -> None:
 
 def _programs(phase: Phase) -> tuple[Program, Program]:
     """Return the programs (begin, advance) of one block of vehicles."""
-    control = agent_controller(phase) if isinstance(phase, TrainedPhase) else guide_controller(phase)
+    control = controller_of(phase)
 
     def advance(params: Any, keys: Array, now: Flying, last: Array) -> tuple[Flying, Array, Array, Any]:
         """Advance by SPAN steps, or fewer if all vehicles end earlier.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from mission.flight.batches import fly_batches
@@ -24,6 +24,7 @@ def fly_mission(
     until: float | None = None,
     seed: int | None = None,
     policy: str = "agent",
+    policies: Mapping[str, str | Path] | None = None,
     report: str | Path | None = None,
     allow_stale: bool = False,
     allow_local_plugins: bool = False,
@@ -41,6 +42,8 @@ def fly_mission(
       until: stop before N once the half-width of the success interval is at most this.
       seed: seed of the flights; replaces that of the mission file. Training is not affected.
       policy: "agent" to fly as the mission file says, or "guide" to fly every phase by its guide.
+      policies: other pilots than those of the mission file: name of a phase -> "agent", "imitator", "guide", or the
+        folder of a trained phase, `<checkpoints>/<mission>/<phase>`, whose policy flies it.
       report: folder for records and page (docs/reports.md); an unfinished report is resumed.
       allow_stale: fly policies that were trained under another configuration, with a warning.
       allow_local_plugins: permit `plugin: ./file.py`.
@@ -61,6 +64,7 @@ def fly_mission(
         checkpoints=checkpoints,
         seed=seed,
         policy=policy,
+        policies=policies,
         allow_stale=allow_stale,
         allow_local_plugins=allow_local_plugins,
         devices=devices,

@@ -10,7 +10,7 @@ from pydantic import JsonValue
 
 from mission.errors import InputError
 from mission.machine.devices import configure
-from mission.missionfile.models import MissionFile
+from mission.missionfile.models import MissionFile, pilot_in_words
 from mission.missionfile.named import mission_path
 from mission.missionfile.phases import Phase, TrainedPhase
 from mission.missionfile.reading import load_mission, unknown_key
@@ -165,7 +165,7 @@ def _objective_phase(phases: Sequence[Phase], name: str | None) -> TrainedPhase:
         raise InputError(
             f"--phase {chosen.name}",
             expected=f"a phase that an agent is trained for: {', '.join(agents) or '(none)'}",
-            found=f'"{chosen.name}" is flown by its guide',
+            found=f'"{chosen.name}" is flown by {pilot_in_words(chosen.pilot)}',
             remedy="name one of them with --phase",
         )
     return chosen

@@ -12,9 +12,9 @@ import jax
 
 from mission.errors import FormatError, MachineError, StaleError
 from mission.missionfile.changes import configuration_change
-from mission.missionfile.models import MissionFile
+from mission.missionfile.models import MissionFile, pilot_in_words
 from mission.missionfile.named import shipped_policies
-from mission.missionfile.phases import Phase, TrainedPhase
+from mission.missionfile.phases import Phase, PolicyPhase, TrainedPhase
 from mission.missionfile.resolve import first_change
 from mission.storage.records import PolicyRecord, StepRecord, StoredRecord, plugin_records, read_record
 from mission.storage.steps import PhaseFolder
@@ -90,11 +90,20 @@ def finished_record(folder: PhaseFolder, trained: bool) -> PolicyRecord | None:
         return None
 
 
-def load_actor(folder: PhaseFolder, phase: TrainedPhase) -> Any:
-    """Return the stored policy of a phase."""
+def load_actor(folder: PhaseFolder, phase: PolicyPhase, part: str = "actor") -> Any:
+    """Return the stored policy of a phase, or that of its imitator."""
+    return folder.load_policy({part: policy_shapes(phase)})[part]
+
+
+def part_of(phase: PolicyPhase) -> str:
+    """Return the part of a stored policy that flies the phase: its actor or its imitator."""
+    return "imitator" if phase.pilot == "imitator" else "actor"
+
+
+def policy_shapes(phase: PolicyPhase) -> Any:
+    """Return the shapes of a policy that the learner of a phase flies."""
     learner = phase.build_learner()
-    shapes = jax.eval_shape(lambda key: learner.policy(learner.init(key)), jax.random.key(0))
-    return folder.load_policy({"actor": shapes})["actor"]
+    return jax.eval_shape(lambda key: learner.policy(learner.init(key)), jax.random.key(0))
 
 
 def find_policies(mission: MissionFile, phases: Sequence[Phase], checkpoints: str | Path | None) -> Path:
@@ -118,7 +127,7 @@ def find_policies(mission: MissionFile, phases: Sequence[Phase], checkpoints: st
             str(chosen / mission.name),
             expected=f"a trained policy for each of {', '.join(needed)}",
             found=f"none for {', '.join(missing)}",
-            remedy=f"run `mission train {mission.source.path}`, or fly with --policy guide",
+            remedy=f"run `mission train {mission.source.path}`, or fly with --policy guide or --policy {missing[0]}=DIR",
         )
     return chosen / mission.name
 
@@ -128,17 +137,22 @@ def _missing(folder: Path, needed: Sequence[str]) -> list[str]:
 
 
 def stored_actor(folder: PhaseFolder, phases: Sequence[Phase], index: int, allow_stale: bool) -> Any:
-    """Return the stored policy of phase `index`, after checking its configuration and plugins.
+    """Return the stored policy of the agent or imitator that flies phase `index`.
+
+    Its configuration and plugins are checked.
 
     Raises:
       StaleError: it was made under another configuration, and that is not allowed.
-      MachineError: it cannot be read.
+      MachineError: there is none, or it cannot be read.
     """
     phase, record = phases[index], folder.policy_record()
     if record is None or not isinstance(phase, TrainedPhase):
         raise MachineError(
             str(folder.path), expected="a trained policy", found="none", remedy="train the phase, or fly with its guide"
         )
+    part = part_of(phase)
+    if not folder.holds(part):
+        raise _without(folder, phase, part)
     change = configuration_change(record.configuration, phases[: index + 1])
     if change and not allow_stale:
         raise StaleError(
@@ -157,6 +171,38 @@ def stored_actor(folder: PhaseFolder, phases: Sequence[Phase], index: int, allow
             change,
             folder.path.parent,
         )
+    warn_of_missed_gate(f'phase "{phase.name}"', record)
+    return load_actor(folder, phase, part)
+
+
+def warn_of_another_pilot(folder: PhaseFolder, before: Phase, phase: Phase) -> None:
+    """Warn if the bank from which a phase is trained was flown by another pilot than flies the phase before it now."""
+    stored = folder.policy_record()
+    if stored is not None and stored.flown_by != before.pilot:
+        log.warning(
+            'phase "%s" is trained from the bank that %s flew in "%s"; %s flies there now (--fresh --phase %s flies the '
+            "bank again)",
+            phase.name,
+            pilot_in_words(stored.flown_by),
+            before.name,
+            pilot_in_words(before.pilot),
+            before.name,
+        )
+
+
+def warn_of_missed_gate(what: str, record: PolicyRecord) -> None:
+    """Warn if the gate of a stored policy was missed."""
     if record.gate is not None and not record.gate.passed:
-        log.warning('phase "%s" did not pass its gate: %s', phase.name, "; ".join(record.gate.failures))
-    return load_actor(folder, phase)
+        log.warning("%s did not pass its gate: %s", what, "; ".join(record.gate.failures))
+
+
+def _without(folder: PhaseFolder, phase: TrainedPhase, part: str) -> MachineError:
+    """Return the error for a policy that does not have the networks that are to fly."""
+    others = " or ".join(pilot for pilot, has in (("agent", folder.holds("actor")), ("guide", True)) if has)
+    train = "train it with sac.imitation" if part == "imitator" else "train the phase"
+    return MachineError(
+        str(folder.path),
+        expected=f"a policy with {'an imitator' if part == 'imitator' else 'an agent'}",
+        found="none in it",
+        remedy=f"{train}, or fly with --policy {phase.name}={others}",
+    )

@@ -20,7 +20,7 @@ from mission.missionfile.phases import Phase, PhaseConfiguration
 from mission.storage.stored import check_format, read_stored
 from mission.strict import Count, Fraction01, Natural, Seed, StrictModel
 
-FORMAT = 3
+FORMAT = 4
 Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
 R = TypeVar("R", bound="Record")
 
@@ -73,7 +73,7 @@ class BankSize(StrictModel):
 class Record(StrictModel):
     """A record that is a separate file on disk."""
 
-    format: Literal[3] = FORMAT
+    format: Literal[4] = FORMAT
 
 
 class StoredRecord(Record):
@@ -114,7 +114,8 @@ class StepRecord(StoredRecord):
 class PolicyRecord(StoredRecord):
     """A stored policy with its bank; `causes` counts the failures of the bank's flights.
 
-    `returns` is the mean return of these flights; None without a reward, and in records of older formats.
+    `returns` is the mean return of these flights; None without a reward, and in records of older formats. `flown_by` is
+    who flew them: "agent", "guide", or the folder of a policy as the mission file names it.
     """
 
     gate: GateVerdict | None
@@ -125,6 +126,7 @@ class PolicyRecord(StoredRecord):
     causes: dict[str, Natural]
     content_sha256: Sha256
     bank: BankSize | None
+    flown_by: str = "agent"
 
 
 def plugin_records(phases: Sequence[Phase]) -> tuple[PluginRecord, ...]:
@@ -156,7 +158,9 @@ def upgrade(data: dict[str, Any], where: str) -> dict[str, Any]:
         verdict = holder.get("gate") if isinstance(holder, dict) else None
         if isinstance(verdict, dict):
             check_format(verdict, f"{where}: gate", 1, FORMAT, engine, remedy)
-    return _without_score(data if found == FORMAT else _from_format_2(data))
+    if found <= 2:
+        data = _from_format_2(data)
+    return _without_score(data if found == FORMAT else _from_format_3(data))
 
 
 def _without_score(data: dict[str, Any]) -> dict[str, Any]:
@@ -201,12 +205,23 @@ def _gate_from_format_1(verdict: dict[str, Any]) -> dict[str, Any]:
 
 def _from_format_2(data: dict[str, Any]) -> dict[str, Any]:
     """Upgrade from format 2: it knew neither returns nor how often a gate was looked at."""
+    progress = data.get("progress")
+    if isinstance(progress, dict) and isinstance(progress.get("gate"), dict):
+        return data | {"progress": progress | {"looks": 1}}
+    return data
+
+
+def _from_format_3(data: dict[str, Any]) -> dict[str, Any]:
+    """Upgrade from format 3: it counted who flies a phase as part of the configuration."""
     data = data | {"format": FORMAT}
+    phases = data.get("configuration")
+    if isinstance(phases, list) and all(isinstance(phase, dict) for phase in phases):
+        if "bank" in data and phases:  # the record of a policy
+            data["flown_by"] = phases[-1].get("policy")
+        data["configuration"] = [{k: v for k, v in phase.items() if k != "policy"} for phase in phases]
     if isinstance(data.get("gate"), dict):
         data["gate"] = data["gate"] | {"format": FORMAT}
-    if isinstance(data.get("progress"), dict):
-        progress = dict(data["progress"])
-        if isinstance(progress.get("gate"), dict):
-            progress |= {"gate": progress["gate"] | {"format": FORMAT}, "looks": 1}
-        data["progress"] = progress
+    progress = data.get("progress")
+    if isinstance(progress, dict) and isinstance(progress.get("gate"), dict):
+        data["progress"] = progress | {"gate": progress["gate"] | {"format": FORMAT}}
     return data

@@ -236,6 +236,11 @@ class PhaseFolder:
         with machine_errors(self.path, "to write the marker", "free disk space"):
             (self.path / "done").write_text("policy and bank are complete\n")
 
+    def mark_undone(self) -> None:
+        """Remove the marker, before policy and bank are made again."""
+        with machine_errors(self.path, "to remove the marker", "correct the permissions"):
+            (self.path / "done").unlink(missing_ok=True)
+
     def clear(self) -> None:
         """Remove everything that training stores for this phase, and the folder if it is empty then.
 
@@ -329,8 +334,12 @@ class PhaseFolder:
                 remedy="`mission train` rebuilds it from the phase's last training step; without one, pass --fresh",
             ) from None
 
+    def holds(self, part: str) -> bool:
+        """Return whether the stored policy has a part: "actor", "imitator" or "bank"."""
+        return (self.policy / part).is_dir()
+
     def load_policy(self, target: dict[str, Any]) -> dict[str, Any]:
-        """Return the actor, the bank, or both, in the structure of a target tree.
+        """Return parts of the policy, such as the actor or the bank, in the structure of a target tree.
 
         Raises:
           MachineError: the policy cannot be read.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from mission.flight.chain import Chain
 from mission.flight.fly import PhaseFlight
 from mission.missionfile.changes import configuration_change
 from mission.missionfile.models import MissionFile
-from mission.missionfile.phases import Phase, TrainedPhase
+from mission.missionfile.phases import Phase, PolicyPhase, TrainedPhase, policy_folders
 from mission.observers import Observers
 from mission.storage.baseline import (
     BASELINE,
@@ -26,7 +27,8 @@ from mission.storage.baseline import (
     read_baseline,
     write_baseline,
 )
-from mission.storage.policies import load_actor, plugin_change
+from mission.storage.borrowed import borrowed_policy
+from mission.storage.policies import load_actor, part_of, plugin_change
 from mission.storage.records import PolicyRecord
 from mission.storage.steps import PhaseFolder
 
@@ -75,7 +77,7 @@ def record_baseline(
                 remedy="the policies are complete; the same command records the baseline",
             )
 
-    chain = load_chain(mission, phases, root, seed)
+    chain = load_chain(mission, phases, records, root, seed)
     observers.emit("baseline", data={"flights": flights, "done": 0})
     outcomes = outcomes_of(phases, fly_batches(flights, None, chain.fly, progress))
     record = BaselineRecord(
@@ -91,19 +93,32 @@ def record_baseline(
     write_baseline(root, Baseline(record, outcomes))
 
 
-def load_chain(mission: MissionFile, phases: Sequence[Phase], root: Path, seed: int) -> Chain:
-    """Return the mission with the policies of a folder, ready to fly."""
+def load_chain(
+    mission: MissionFile, phases: Sequence[Phase], records: Sequence[PolicyRecord], root: Path, seed: int
+) -> Chain:
+    """Return the mission with the policies of a folder, ready to fly.
+
+    Each phase is flown by who flew its bank, so that the flights do not depend on the pilots that the mission file names.
+    """
+    stored = [phase.flown_by(record.flown_by) for phase, record in zip(phases, records, strict=True)]
+    folders = policy_folders(mission, stored)
+
+    def policy_of(k: int, phase: Phase) -> Any:
+        if isinstance(phase, TrainedPhase):
+            return load_actor(PhaseFolder(root / phase.name), phase, part_of(phase))
+        if isinstance(phase, PolicyPhase):
+            return borrowed_policy(folders[phase.name], phase, mission.source.where(("phases", k, "policy")))
+        return None
+
     return Chain(
         mission=mission,
-        phases=tuple(phases),
-        actors=tuple(
-            load_actor(PhaseFolder(root / phase.name), phase) if isinstance(phase, TrainedPhase) else None
-            for phase in phases
-        ),
-        flights=tuple(compile_flight(phase) for phase in phases),
+        phases=tuple(stored),
+        actors=tuple(policy_of(k, phase) for k, phase in enumerate(stored)),
+        flights=tuple(compile_flight(phase) for phase in stored),
         seed=seed,
         policy="agent",
         root=root,
+        folders=folders,
     )
 
 

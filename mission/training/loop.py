@@ -54,9 +54,10 @@ def begin(phase: TrainedPhase, bank: TerminalBank | None, key: Array, initial: A
     return Run(phase=phase, bank=bank, key=key, programs=programs, state=state, best_actor=best, progress=RunProgress())
 
 
-def fill_and_warm_up(run: Run, emit: Callable[..., None]) -> None:
+def fill_and_warm_up(run: Run, emit: Callable[..., None], interrupted: Callable[[], bool] = lambda: False) -> bool:
     """Imitate the guide, collect the first transitions and warm the learner up; nothing is saved in between."""
-    imitate(run, emit)
+    if not imitate(run, emit, interrupted):
+        return False
     config, learner = run.phase.learner, run.programs.learner
     for first in range(0, config.fill_cycles, config.chunk_cycles):
         run_chunk(run, "fill", min(config.chunk_cycles, config.fill_cycles - first), True)
@@ -66,15 +67,21 @@ def fill_and_warm_up(run: Run, emit: Callable[..., None]) -> None:
         series = {learner.warm_up_metric: np.asarray(losses)}
         check_metrics(run.phase, learner, series, run.progress.env_steps)
         emit("warm_up", env_steps=run.progress.env_steps, series=series)
+    return True
 
 
-def imitate(run: Run, emit: Callable[..., None]) -> None:
-    """Let the learner imitate the phase's guide, if its settings say so; one event per round."""
+def imitate(run: Run, emit: Callable[..., None], interrupted: Callable[[], bool] = lambda: False) -> bool:
+    """Let the learner imitate the phase's guide, if its settings say so; one event per round.
+
+    Returns False if it was interrupted, which discards its rounds.
+    """
     settings, programs = run.phase.learner.imitation, run.programs
     if settings is None or programs.imitate is None or programs.no_labels is None:
-        return
+        return True
     agent, work = run.state.agent, programs.no_labels()
     for number in range(settings.rounds):
+        if interrupted():
+            return False
         share = np.float32(settings.guide_shares[number] if number < len(settings.guide_shares) else 0.0)
         arguments = (run.bank, name_key(run.key, "imitate"), share, np.int32(number))
         agent, work, losses, flown = programs.imitate(agent, work, *arguments)
@@ -89,6 +96,7 @@ def imitate(run: Run, emit: Callable[..., None]) -> None:
             scalars["Imitation/Success"] = float(flown["success"] / flown["ended"])
         emit("imitation", env_steps=0, scalars=scalars, data={"round": number + 1, "rounds": settings.rounds})
     run.state = run.state._replace(agent=agent)
+    return True
 
 
 def run_chunk(run: Run, name: str, cycles: int, filling: bool) -> tuple[Any, Any, Any]:
@@ -227,14 +235,14 @@ def train_phase(
       run: new from `begin`, or restored.
       emit: kind, env_steps, scalars, histograms, series, data -> observers.
       save: writes a checkpoint of the run.
-      interrupted: called after each chunk.
+      interrupted: called after each chunk and each round of the imitation.
       checkpoint_every_s: seconds between checkpoints. It decides when a checkpoint is written, never its content.
     """
     entry, progress, config = run.phase.entry, run.progress, run.phase.learner
     if not progress.finished:
         run.programs.prepare(run.state, run.bank, run.key)
-    if progress.env_steps == 0:
-        fill_and_warm_up(run, emit)
+    if progress.env_steps == 0 and not fill_and_warm_up(run, emit, interrupted):
+        return  # nothing to save: the imitation begins again
     tested = progress.gate.settings if progress.gate is not None else None
     if progress.finished and entry.gate is not None and tested != entry.gate:  # changed since
         passed = fly_gate(run, entry.gate, emit).passed

@@ -21,14 +21,15 @@ from mission.machine.trees import count
 from mission.missionfile.contract import warn_of_settings
 from mission.missionfile.gate import GateVerdict
 from mission.missionfile.held_out import warn_of_repeated_starts
-from mission.missionfile.models import MissionFile
-from mission.missionfile.phases import Phase, TrainedPhase
+from mission.missionfile.models import MissionFile, pilot_in_words
+from mission.missionfile.phases import Phase, PolicyPhase, TrainedPhase, policy_folders
 from mission.missionfile.resolve import digest, first_change
 from mission.observers import Observers
 from mission.observers.metrics import cut_metrics
 from mission.statistics import distribution
+from mission.storage.borrowed import borrowed_policy
 from mission.storage.export import policy_files
-from mission.storage.policies import finished_record, load_actor, refuse_other
+from mission.storage.policies import finished_record, load_actor, refuse_other, warn_of_another_pilot
 from mission.storage.protection import check_removable, refuse_links
 from mission.storage.records import BankSize, PolicyRecord, RunProgress, StepRecord, StoredRecord, plugin_records
 from mission.storage.steps import PhaseFolder, content_hash, read_tree
@@ -47,7 +48,7 @@ class TrainingSummary(StrictModel):
     """
 
     name: str
-    status: str  # "trained", "already trained", "flown by its guide", 'stopped by observer "NAME"'
+    status: str  # "trained", "already trained", "flown by its guide" or a folder, 'stopped by observer "NAME"'
     env_steps: int
     success: float | None
     returns: float | None
@@ -71,10 +72,11 @@ class Trainer:
     def train_all(self, chosen: list[int], fresh: bool) -> list[TrainingSummary]:
         """Complete the chosen phases (int, in order of flight); `fresh` removes their stored results first."""
         for k in chosen:
-            if isinstance(phase := self.phases[k], TrainedPhase) and (fresh or not self._folder(k).done):
+            done = self._folder(k).done and self._folder(k).holds("actor")
+            if isinstance(phase := self.phases[k], TrainedPhase) and (fresh or not done):
                 check_memory(self.mission, k, phase)
         # Everything is read and checked before anything is removed or renamed, so that a mistake destroys nothing.
-        initial = {k: self._initial(self.phases[k], fresh) for k in chosen}
+        initial = {k: self._initial(k, fresh) for k in chosen}
         banks = {k: self._upstream(k) for k in chosen if k - 1 not in chosen}
         finished = {k: self._check(k, fresh) for k in chosen}
         for k in chosen if fresh else ():
@@ -94,11 +96,20 @@ class Trainer:
             check_removable(folder.path)
             return None
         folder.check_formats()
-        finished = finished_record(folder, isinstance(self.phases[index], TrainedPhase))
+        trained = isinstance(self.phases[index], TrainedPhase)
+        finished = finished_record(folder, trained)
         newest = folder.newest_training() if finished is None else None
         stored = newest[1] if newest is not None else finished
         if stored is not None:  # whether its bank is still the same is known once the phases before are finished
             refuse_other(folder.path, stored, self._made_under(index, stored.upstream), self.phases)
+        if finished is not None and trained and not folder.holds("actor"):
+            log.warning(
+                "%s has no agent, since the phase was flown by %s: it is trained now, and its bank flown again, so that "
+                "phases that were trained from it must be trained again",
+                folder.path,
+                pilot_in_words(finished.flown_by),
+            )
+            finished = None
         if finished is None:
             refuse_links(folder.path)
         return finished
@@ -134,7 +145,9 @@ class Trainer:
         warn_of_settings(phase, lambda key: f'phase "{phase.name}": {key}')
         if upstream is not None:
             warn_of_repeated_starts(self.phases[index - 1 : index + 1])
-        ending = _Ending(self, index, folder, upstream, name_key(jax.random.key(self.seed), phase.name))
+            warn_of_another_pilot(self._folder(index - 1), self.phases[index - 1], phase)
+        folder.mark_undone()
+        ending = _Ending(self, index, folder, upstream, name_key(jax.random.key(self.seed), phase.name), initial)
         run = None
         if isinstance(phase, TrainedPhase):
             run, made = self._resume(folder, begin(phase, upstream, ending.key, initial), made)
@@ -145,7 +158,11 @@ class Trainer:
             emit = lambda kind, env_steps, **more: self.observers.emit(kind, phase.name, env_steps, **more)  # noqa: E731
             train_phase(run, emit, lambda r: self.save(folder, r, made), self._must_stop, self.checkpoint_every_s)
         if self.stop():
-            at = f" at vehicle step {run.progress.env_steps}; state saved in {folder.training}" if run else ""
+            at = (
+                f" at vehicle step {run.progress.env_steps}; state saved in {folder.training}"
+                if run and run.progress.env_steps
+                else ""
+            )
             raise Interrupted(
                 f'phase "{phase.name}"', expected="to run to its end", found=f"a signal{at}", remedy=remedy
             )
@@ -241,9 +258,15 @@ class Trainer:
             log.warning('phase "%s" resumes from vehicle step %d', run.phase.name, run.progress.env_steps)
             return run, made.model_copy(update={"init": stored.init})
 
-    def _initial(self, phase: Phase, fresh: bool) -> Any | None:
-        """Return the policy with which --init starts a phase; a phase that has already started needs none."""
-        source, own = self.init.get(phase.name), PhaseFolder(self.root / phase.name)
+    def _initial(self, index: int, fresh: bool) -> Any | None:
+        """Return the policy with which --init starts a phase, or that of the folder that flies it.
+
+        A phase that has already started needs none.
+        """
+        phase, own = self.phases[index], self._folder(index)
+        source, flying = self.init.get(phase.name), policy_folders(self.mission, [phase]).get(phase.name)
+        if flying is not None and isinstance(phase, PolicyPhase) and (fresh or not own.done):
+            return borrowed_policy(flying, phase, self.mission.source.where(("phases", index, "policy")))
         if source is None or not isinstance(phase, TrainedPhase) or (not fresh and (own.done or own.steps())):
             return None
         folder = PhaseFolder(Path(source))
@@ -273,6 +296,7 @@ class _Ending:
     folder: PhaseFolder
     upstream: TerminalBank | None
     key: Any
+    initial: Any | None = None  # the policy that flies the phase, if it is that of another folder
 
     def finish(self, run: Run | None, made: StoredRecord, began: float) -> TrainingSummary:
         """Fly the bank, write policy, bank and marker.
@@ -283,7 +307,8 @@ class _Ending:
         phase = self.trainer.phases[self.index]
         actor = run.best_actor if run is not None else None
         flight = run.programs.flight if run is not None else compile_flight(phase)
-        result, held_out = bank_flights(phase, flight, actor, self.upstream, name_key(self.key, "bank"))
+        policy = actor if run is not None else self.initial
+        result, held_out = bank_flights(phase, flight, policy, self.upstream, name_key(self.key, "bank"))
         losses = loss_causes(phase.causes, result, np.ones(len(result.success), bool))
         progress = run.progress if run is not None else RunProgress()
         gate = progress.gate if phase.entry.gate is not None else None
@@ -310,6 +335,7 @@ class _Ending:
             causes=losses,
             content_sha256=content_hash(tree),
             bank=None if bank is None else BankSize(rows=count(bank.rows), held_out=count(bank.held_out)),
+            flown_by="agent" if run is not None else phase.pilot,
         )
         files = policy_files(phase, actor) if isinstance(phase, TrainedPhase) else {}
         self.folder.save_policy(tree, record, files)
@@ -324,7 +350,7 @@ class _Ending:
         self.folder.mark_done()
         return TrainingSummary(
             name=phase.name,
-            status="trained" if run is not None else "flown by its guide",
+            status="trained" if run is not None else f"flown by {pilot_in_words(phase.pilot)}",
             env_steps=progress.env_steps,
             success=record.success,
             returns=record.returns,

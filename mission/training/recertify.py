@@ -20,13 +20,14 @@ from mission.flight.batches import fly_batches
 from mission.flight.chain import Chain
 from mission.machine.devices import configure
 from mission.missionfile.changes import configuration_change
-from mission.missionfile.models import MissionFile, PhaseEntry
+from mission.missionfile.models import NAMED_PILOTS, MissionFile, PhaseEntry
 from mission.missionfile.phases import Phase, TrainedPhase
 from mission.missionfile.resolve import resolve_mission
 from mission.phase import LOCAL_FILE
 from mission.storage.baseline import BASELINE, Baseline, read_baseline
 from mission.storage.export import policy_files
 from mission.storage.lock import folder_lock
+from mission.storage.policies import load_actor
 from mission.storage.records import PluginRecord, PolicyRecord, Record, plugin_records
 from mission.storage.steps import PhaseFolder, rewrite_record
 from mission.strict import StrictModel
@@ -105,7 +106,7 @@ def recertify_mission(
     baseline = _read_baseline(folder, records, equivalent)
     phases, mission = _resolve(folder, records, mission, allow_local_plugins)
     with folder_lock(folder, "FOLDER"):
-        chain = load_chain(mission, phases, folder, baseline.record.seed)
+        chain = load_chain(mission, phases, records, folder, baseline.record.seed)
         flights = EQUIVALENT_FLIGHTS if equivalent else baseline.record.flights
         now = outcomes_of(phases, fly_batches(flights, None, chain.fly, progress))
         outcomes = compare_outcomes([phase.name for phase in phases], baseline.outcomes, now)
@@ -233,13 +234,14 @@ def mission_of(folder: Path, records: Sequence[PolicyRecord]) -> MissionFile:
     """Return the mission that stored records describe.
 
     Raises:
-      InputError: they do not suffice: a local plugin, or records of version 0.1.
+      InputError: they do not suffice: a local plugin, a policy of another folder, or records of version 0.1.
       StaleError: a setting is not accepted any more.
     """
     last = records[-1]
     local = [plugin.name for plugin in last.plugins if plugin.distribution == LOCAL_FILE]
-    if local or last.given is None:
-        found = "records of version 0.1, without the parameters as the file gives them"
+    folders = [f"{one.phase} is flown by {one.flown_by}" for one in records if one.flown_by not in NAMED_PILOTS]
+    if local or folders or last.given is None:
+        found = ", ".join(folders) or "records of version 0.1, without the parameters as the file gives them"
         raise InputError(
             str(folder),
             expected="the mission file",
@@ -252,8 +254,9 @@ def mission_of(folder: Path, records: Sequence[PolicyRecord]) -> MissionFile:
             "plugin": f"{plugin.distribution}:{stored.plugin}",
             "params": given,
             "sac": stored.sac or {},
+            "policy": record.flown_by,
         }
-        for stored, plugin, given in zip(last.configuration, last.plugins, last.given, strict=True)
+        for stored, plugin, given, record in zip(last.configuration, last.plugins, last.given, records, strict=True)
     ]
     try:
         phases = tuple(PhaseEntry.model_validate_json(json.dumps(entry)) for entry in entries)
@@ -275,10 +278,11 @@ def _verdict(
 def _renew(folder: Path, records: Sequence[PolicyRecord], chain: Chain) -> None:
     """Write the current plugins into the records, in the current format, with the files of `mission.storage.export`."""
     plugins, given = plugin_records(chain.phases), tuple(phase.given for phase in chain.phases)
-    for k, (record, phase, actor) in enumerate(zip(records, chain.phases, chain.actors, strict=True)):
-        files = policy_files(phase, actor) if isinstance(phase, TrainedPhase) else {}
+    for k, (record, phase) in enumerate(zip(records, chain.phases, strict=True)):
+        stored = PhaseFolder(folder / phase.name)
+        files = policy_files(phase, load_actor(stored, phase)) if isinstance(phase, TrainedPhase) else {}
         renewed = record.model_copy(update={"plugins": plugins[: k + 1], "given": record.given or given[: k + 1]})
-        rewrite_record(PhaseFolder(folder / phase.name).policy, renewed, files)
+        rewrite_record(stored.policy, renewed, files)
 
 
 def _write_equivalence(folder: Path, result: Recertification, records: Sequence[PolicyRecord]) -> None:

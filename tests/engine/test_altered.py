@@ -83,7 +83,7 @@ def rewrite(path: Path, change, manifest: bool = True) -> None:
         ("content_sha256", "0"),
         ("bank", {"rows": 10**12, "held_out": 3}),
         ("bank", {"rows": -2, "held_out": 3}),
-        ("gate", {"format": 3}),
+        ("gate", {"format": 4}),
     ],
 )
 def test_a_crafted_record_of_a_policy_is_refused(copy, key, value):

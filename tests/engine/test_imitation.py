@@ -90,3 +90,11 @@ def test_the_imitation_is_the_same_again(imitated):
         jax.tree.leaves(again.state.agent.imitator), jax.tree.leaves(run.state.agent.imitator), strict=True
     ):
         assert np.array_equal(a, b)
+
+
+def test_a_signal_ends_it_between_two_rounds(imitated):
+    run, events = begin(imitated[0].phase, None, jax.random.key(0)), []
+    emit = lambda kind, **event: events.append(kind)  # noqa: E731
+    assert not fill_and_warm_up(run, emit, lambda: len(events) == 2)
+    assert events == ["imitation", "imitation"]
+    assert run.progress.env_steps == 0

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mission.missionfile.models import NAMED_PILOTS, pilot_in_words
 from mission.report.charts import histogram, number, time_chart
 from mission.report.flight_records import FlightRecords, Flights, FlownPhase
 from mission.report.header import ChannelShift
@@ -23,13 +24,17 @@ def percent(value: float | None) -> str:
 
 def headline(records: FlightRecords) -> str:
     """Return the success of the flights and of the guides, with intervals, and their paired difference."""
-    pilots = sorted({phase.flown_by for phase in records.headers})
-    who = "flown by " + " and ".join(f"{pilot}s" for pilot in pilots)
-    cards = [_card(records.flights, who, records.interval_note)]
+    pilots = sorted({_several(phase.flown_by) for phase in records.headers})
+    cards = [_card(records.flights, f"flown by {' and '.join(pilots)}", records.interval_note)]
     if records.guide is not None:
         cards.append(_card(records.guide, "flown by the guides, same seeds"))
         cards.append(_paired(records.flights, records.guide))
     return f'<div class="headline">{"".join(cards)}</div>'
+
+
+def _several(pilot: str) -> str:
+    """Return the pilots of a kind: agents, imitators, guides; or the policy in a folder."""
+    return f"{pilot}s" if pilot in NAMED_PILOTS else pilot_in_words(pilot)
 
 
 def _card(flights: Flights, who: str, note: str = "") -> str:
@@ -60,19 +65,19 @@ def _paired(flights: Flights, guide: Flights) -> str:
         interval = f"{number(mean.low)} to {number(mean.high)}"
         returns = f'<p class="soft">return {number(mean.mean)} higher in the mean, 95 % interval {interval}</p>'
     return (
-        f'<div class="card"><p class="soft">agents compared with guides, flight by flight</p>'
+        f'<div class="card"><p class="soft">policies compared with guides, flight by flight</p>'
         f'<p class="big">{100 * (pair.difference or 0.0):+.2f} points</p>'
-        f"<p>{pair.only_second:,} succeeded with the agents only, {pair.only_first:,} with the guides only</p>"
+        f"<p>{pair.only_second:,} succeeded with the policies only, {pair.only_first:,} with the guides only</p>"
         f'<p class="soft">95 % interval {100 * pair.low:+.2f} to {100 * pair.high:+.2f} points, '
         f"McNemar's p {pair.p_value:.2g}</p>{returns}</div>"
     )
 
 
 def losses(records: FlightRecords) -> str:
-    """Return a waterfall: how many flights succeed in each phase, and by which causes the others fail."""
+    """Return a waterfall: who flew each phase, how many flights succeed in it, and by which causes the others fail."""
     flights = records.flights
     rows, total = [], flights.count
-    for phase in flights.phases:
+    for phase, header in zip(flights.phases, records.headers, strict=True):
         entered, succeeded = int(phase.entered.sum()), int((phase.entered & phase.success).sum())
         failures = {cause: n for cause, n in phase.losses().items() if n}
         parts = "".join(
@@ -85,7 +90,7 @@ def losses(records: FlightRecords) -> str:
             f"<div><span>{escape(phase.name)}</span>"
             f'<span class="bar"><i style="width:{100 * succeeded / total:.3f}%"></i>{parts}</span>'
             f"<span>{succeeded:,} of {entered:,}{share}</span>"
-            + (f"<small>failed by {words}</small>" if words else "")
+            + f"<small>flown by {escape(pilot_in_words(header.flown_by))}{'; failed by ' if words else ''}{words}</small>"
             + "</div>"
         )
     return f'<div class="card fall">{"".join(rows)}</div>'
@@ -191,7 +196,7 @@ def provenance(records: FlightRecords) -> str:
     }
     rows = "".join(f"<dt>{name}</dt><dd>{escape(str(value)) or '-'}</dd>" for name, value in facts.items())
     table = "".join(
-        f'<tr><td>{escape(phase.name)}</td><td class="left">{phase.flown_by}</td>'
+        f'<tr><td>{escape(phase.name)}</td><td class="left">{escape(phase.flown_by)}</td>'
         f'<td class="left">{escape(phase.plugin)}</td>'
         f'<td class="left">{escape(phase.distribution)} {escape(phase.version)}</td>'
         f'<td class="left">{escape(phase.source_sha256[:12])}</td><td class="left">{escape((policy or "-")[:12])}</td></tr>'

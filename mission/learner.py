@@ -301,6 +301,10 @@ class Learner(abc.ABC):
     def policy(self, agent: Any) -> Any:
         """Return the part of the agent that flies: what a policy stores and `mean_action` takes."""
 
+    def imitator(self, agent: Any) -> Any:
+        """Return the policy at the end of the imitation, which is stored beside the trained one; None without one."""
+        return None
+
     @abc.abstractmethod
     def with_policy(self, agent: Any, policy: Any) -> Any:
         """Return the agent with its policy replaced, for example by that of `--init`."""

@@ -200,6 +200,10 @@ class Sac(Learner):
         """Return the parameters that fly: those of the actor, or their average."""
         return agent.average if averages(self.config) else agent.actor
 
+    def imitator(self, agent: Agent) -> Any:
+        """Return the parameters of the imitator."""
+        return agent.imitator if self.config.imitation is not None else None
+
     def with_policy(self, agent: Agent, policy: Any) -> Agent:
         """Return the agent with the actor's parameters replaced."""
         copies = {name: policy for name in ("average", "imitator") if getattr(agent, name) != ()}

@@ -241,8 +241,11 @@ def train_phase(
     entry, progress, config = run.phase.entry, run.progress, run.phase.learner
     if not progress.finished:
         run.programs.prepare(run.state, run.bank, run.key)
-    if progress.env_steps == 0 and not fill_and_warm_up(run, emit, interrupted):
-        return  # nothing to save: the imitation begins again
+    if progress.env_steps == 0:
+        if not fill_and_warm_up(run, emit, interrupted):
+            return  # nothing to save: the imitation begins again
+        if config.imitation is not None:
+            evaluate(run, emit)  # of the imitator
     tested = progress.gate.settings if progress.gate is not None else None
     if progress.finished and entry.gate is not None and tested != entry.gate:  # changed since
         passed = fly_gate(run, entry.gate, emit).passed

@@ -324,7 +324,7 @@ class _Ending:
                     progress.finished = "budget"  # a passed gate is not enough: training resumes within the budget
                     self.trainer.save(self.folder, run, made)
                 raise
-        tree = {"actor": actor, "bank": bank}
+        tree = {"actor": actor, "bank": bank} | _imitator(run)
         record = PolicyRecord(
             **made.model_dump(),
             gate=gate,
@@ -357,6 +357,12 @@ class _Ending:
             gate=gate,
             seconds=time.monotonic() - began,
         )
+
+
+def _imitator(run: Run | None) -> dict[str, Any]:
+    """Return the imitator of a run as a part of its policy; nothing if it has none."""
+    policy = run.programs.learner.imitator(run.state.agent) if run is not None else None
+    return {} if policy is None else {"imitator": policy}
 
 
 def _mean_return(phase: Phase, result: PhaseFlight) -> float | None:

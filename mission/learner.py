@@ -99,6 +99,11 @@ class LearnerConfig(StrictModel):
         return self
 
     @property
+    def needs_gradients(self) -> bool:
+        """Whether the learner differentiates through the control step of its phase."""
+        return False
+
+    @property
     def update_cycle(self) -> tuple[int, int]:
         """(iterations, updates) in lowest terms: so many iterations are followed by so many updates."""
         ratio = Fraction(self.updates_per_step * self.vehicles).limit_denominator(_MOST_ITERATIONS)

@@ -152,6 +152,11 @@ class SacConfig(LearnerConfig):
         0.0, description="Std of Gaussian noise added to the sampled action while collecting."
     )
 
+    @property
+    def needs_gradients(self) -> bool:
+        """Whether the actor is trained with value gradients through the simulator."""
+        return getattr(self, "actor_horizon", 0) > 0
+
     @model_validator(mode="after")
     def _consistent(self) -> SacConfig:
         if self.temperature_min > self.temperature_max:

@@ -33,6 +33,7 @@ from mission.storage.records import BankSize, PolicyRecord, RunProgress, StepRec
 from mission.storage.steps import PhaseFolder, content_hash, read_tree
 from mission.strict import StrictModel
 from mission.training.bank import TerminalBank, bank_flights, build_bank, load_bank
+from mission.training.checks import check_gradients
 from mission.training.loop import Run, begin, train_phase
 from mission.training.memory import check_memory
 
@@ -72,6 +73,7 @@ class Trainer:
         for k in chosen:
             if isinstance(phase := self.phases[k], TrainedPhase) and (fresh or not self._folder(k).done):
                 check_memory(self.mission, k, phase)
+                check_gradients(phase, self.mission.source.where(("phases", k, "plugin")))
         # Everything is read and checked before anything is removed or renamed, so that a mistake destroys nothing.
         initial = {k: self._initial(self.phases[k], fresh) for k in chosen}
         banks = {k: self._upstream(k) for k in chosen if k - 1 not in chosen}

@@ -53,6 +53,9 @@ class Environment(abc.ABC, Generic[H, S]):
       max_steps: time limit in control steps. A time-out fails the flight; in training it bootstraps.
       time_out_cause: name of the time-out where surviving `max_steps` is the goal, `causes[0]` or another word. A
         time-out is then a success; in training it bootstraps as before. None: a time-out is a failure.
+      mirror: signs of the observation (O) and of the action (A), each 1 or -1: a flight whose observations and actions
+        are multiplied by them is as likely, and as good, as the flight itself. None: no such symmetry is known.
+      event_actions: the actions that are times to an event, such as an ignition.
 
     An environment with a classical guidance law overrides `guide(state) -> action`.
     """
@@ -90,12 +93,23 @@ class Environment(abc.ABC, Generic[H, S]):
             ...
 
         @property
+        def mirror(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+            """Return the signs of observation and action in a mirrored flight, or None."""
+            ...
+
+        @property
+        def event_actions(self) -> tuple[str, ...]:
+            """Return the names of the actions that are times to an event."""
+            ...
+
+        @property
         def guide(self) -> Any:
             """Return the guidance law, or None."""
             ...
 
     else:
-        time_out_cause = guide = None
+        time_out_cause = mirror = guide = None
+        event_actions = ()
 
     @abc.abstractmethod
     def start(self, key: Array) -> H:

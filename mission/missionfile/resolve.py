@@ -17,6 +17,7 @@ from mission.learner import LEARNERS, LearnerConfig, learner_name
 from mission.machine.kept import file_hash, remembered
 from mission.machine.stages import tell
 from mission.missionfile.contract import Shapes, check_contract, check_links
+from mission.missionfile.history import with_history
 from mission.missionfile.hooks import PhaseHooks
 from mission.missionfile.models import Location, MissionFile, PhaseEntry
 from mission.missionfile.phases import Phase, PhaseConfiguration, TrainedPhase
@@ -227,6 +228,7 @@ def build_phase(
         "leaves": shapes.leave,
     }
     if trained and reward is not None:
+        common["environment"], reward = with_history(environment, reward, learner.history)
         return TrainedPhase(reward=reward, learner=learner, **common)
     return Phase(reward=reward, learner=learner, **common)
 

@@ -7,12 +7,15 @@ arXiv:1607.06450.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from mission.learner import LearnerConfig
 from mission.strict import Count, Fraction01, Positive, StrictModel
+
+if TYPE_CHECKING:
+    from mission.phase import Environment
 
 
 class NetworkConfig(StrictModel):
@@ -151,6 +154,18 @@ class SacConfig(LearnerConfig):
     exploration_noise: Annotated[float, Field(ge=0)] = Field(
         0.0, description="Std of Gaussian noise added to the sampled action while collecting."
     )
+
+    mirror: bool = Field(
+        False,
+        description="Mirror half of each minibatch, where the phase declares its symmetry (Environment.mirror); the critics and "
+        "the actor then learn from both sides.",
+    )
+
+    def lacks(self, environment: Environment) -> tuple[str, str] | None:
+        """Return what these settings require of a phase that it does not have; see `LearnerConfig.lacks`."""
+        if self.mirror and environment.mirror is None:
+            return "a mirror, since sac.mirror is true", "set sac.mirror: false"
+        return super().lacks(environment)
 
     @property
     def needs_gradients(self) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array, lax
 
@@ -190,7 +191,15 @@ class Sac(Learner):
         """Return this device's share of a minibatch of n-step transitions, and all indices [size] of the minibatch."""
         beta = 1.0 - (1.0 - self.config.beta) * self.config.beta_decay ** updates.astype(jnp.float32)
         index, weight = store.sample(replay, key, size, beta)
-        return self._minibatch(replay, device_share(index), device_share(weight)), index
+        batch = self._minibatch(replay, device_share(index), device_share(weight))
+        return self._mirror_half(batch) if self.config.mirror else batch, index
+
+    def _mirror_half(self, batch: Minibatch) -> Minibatch:
+        """Return a minibatch in which every second transition is that of the mirrored flight."""
+        obs_signs, action_signs = (np.array(signs, np.float32) for signs in self.interface.environment.mirror)
+        second = (np.arange(batch.obs.shape[0]) % 2 == 1)[:, None]
+        seen, flown = (jnp.where(second, signs[None], 1.0) for signs in (obs_signs, action_signs))
+        return batch._replace(obs=batch.obs * seen, action=batch.action * flown, next_obs=batch.next_obs * seen)
 
     def _minibatch(self, replay: Replay, index: Array, weight: Array) -> Minibatch:
         """Return the n-step transitions that start at rows [B]."""

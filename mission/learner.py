@@ -24,6 +24,8 @@ from mission.strict import Count, Fraction01, Positive, StrictModel
 if TYPE_CHECKING:
     from jax import Array
 
+    from mission.phase import Environment
+
 
 class Entry(NamedTuple):
     """The import paths of a learner, as "module:class": its configuration, and its implementation."""
@@ -139,6 +141,17 @@ class LearnerConfig(StrictModel):
         16_384, le=10**9, description="Vehicle steps of one compiled chunk, rounded up to whole iterations."
     )
 
+    history: Count = Field(
+        1,
+        le=64,
+        description="Observations that the agent sees at once: the newest, then those of the control steps before it; at the "
+        "start of a flight the first one stands for them.",
+    )
+    episode_noise: bool = Field(
+        False,
+        description="Draw the exploration of the phase's `event_actions` once per episode instead of once per control step.",
+    )
+
     @model_validator(mode="after")
     def _updates_often_enough(self) -> LearnerConfig:
         if self.updates_per_step * self.vehicles < 1.0 / _MOST_ITERATIONS:
@@ -151,6 +164,17 @@ class LearnerConfig(StrictModel):
     def sees_privileged(self) -> bool:
         """Whether transitions hold what `Environment.privileged` returns."""
         return False
+
+    @property
+    def needs_gradients(self) -> bool:
+        """Whether the learner differentiates through the control step of its phase."""
+        return False
+
+    def lacks(self, environment: Environment) -> tuple[str, str] | None:
+        """Return what these settings require of a phase that it does not have, and how to do without; None if nothing."""
+        if self.episode_noise and not environment.event_actions:
+            return "event_actions, since sac.episode_noise is true", "set sac.episode_noise: false"
+        return None
 
     @property
     def update_cycle(self) -> tuple[int, int]:

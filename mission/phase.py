@@ -53,6 +53,9 @@ class Environment(abc.ABC, Generic[H, S]):
       max_steps: time limit in control steps. A time-out fails the flight; in training it bootstraps.
       time_out_cause: name of the time-out where surviving `max_steps` is the goal, `causes[0]` or another word. A
         time-out is then a success; in training it bootstraps as before. None: a time-out is a failure.
+      mirror: signs of the observation (O) and of the action (A), each 1 or -1: a flight whose observations and actions
+        are multiplied by them is as likely, and as good, as the flight itself. None: no such symmetry is known.
+      event_actions: the actions that are times to an event, such as an ignition.
 
       privileged_names: P names of values that only the training of an agent sees, such as the dispersions of a flight;
         empty by default.
@@ -95,6 +98,16 @@ class Environment(abc.ABC, Generic[H, S]):
             ...
 
         @property
+        def mirror(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+            """Return the signs of observation and action in a mirrored flight, or None."""
+            ...
+
+        @property
+        def event_actions(self) -> tuple[str, ...]:
+            """Return the names of the actions that are times to an event."""
+            ...
+
+        @property
         def guide(self) -> Any:
             """Return the guidance law, or None."""
             ...
@@ -110,8 +123,8 @@ class Environment(abc.ABC, Generic[H, S]):
             ...
 
     else:
-        time_out_cause = guide = privileged = None
-        privileged_names = ()
+        time_out_cause = mirror = guide = privileged = None
+        event_actions = privileged_names = ()
 
     def unguided(self) -> Environment[H, Any]:
         """Return the phase without what only its guide needs, for flights by an agent; its state may be smaller.

@@ -1,4 +1,4 @@
-"""The conformance check for authors of phases: `check_phase(mission_phase())` in a test is enough."""
+"""The checks for authors of phases: `check_phase(mission_phase())` in a test is enough."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mission.errors import PluginError
+from mission.flight.gradients import check_step_gradients
 from mission.machine.trees import finite_leaves, is_float, state_leaf_names, where_rows
 from mission.missionfile.contract import first_difference, warn_of_settings
 from mission.missionfile.models import PhaseEntry
@@ -48,7 +49,8 @@ def check_phase(
     `largest_reward` and the guide's actions within [-1, 1]; that the same keys give the same flight; that `step` is
     traced once; that what the phase leaves can be entered again if the trees agree; and that `enter` accepts starts with
     the noise of the restart mixture (`perturb`) or with new dispersions (`redraw`). It warns of a setting of the learner
-    that cannot do what it says, such as a target that it cannot reach.
+    that cannot do what it says, such as a target that it cannot reach. With `sac.actor_horizon` above 0 it also checks the
+    gradients of the control step, as `check_gradients` does.
 
     Args:
       spec: what `mission_phase()` returns.
@@ -74,6 +76,28 @@ def check_phase(
     for first, second in zip(jax.tree.leaves(frames[-1]), jax.tree.leaves(again[-1]), strict=True):
         if not np.array_equal(np.asarray(first), np.asarray(second), equal_nan=True):
             raise check.error("the same flight from the same keys", "another one: is there hidden state?")
+    if spec.sac is not None and spec.sac.needs_gradients:
+        check_gradients(spec, params, seed=seed)
+
+
+def check_gradients(spec: PhaseSpec, params: Any = None, *, vehicles: int = 64, seed: int = 0) -> None:
+    """Check that `jax.grad` of a control step is finite and agrees with finite differences.
+
+    Vehicles fly under random actions and near the guide. Along their flights, in steps that end the phase, and in steps
+    in which a flag of the state changes, the change of the state, the reward and the observation are differentiated with
+    respect to the state and the action.
+
+    Args:
+      spec: what `mission_phase()` returns.
+      params: an instance of `spec.params`; None uses its defaults.
+      vehicles: number of vehicles to fly.
+      seed: seed of keys and actions.
+
+    Raises:
+      PluginError: names an output and an input between which the gradient is missing, wrong or not finite.
+    """
+    phase = make_phase(spec, params)
+    check_step_gradients(phase, f"check_gradients({type(phase.environment).__name__})", vehicles, seed)
 
 
 class _Frame(NamedTuple):

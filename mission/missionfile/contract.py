@@ -15,11 +15,11 @@ import jax.numpy as jnp
 
 from mission.errors import LinkError, PluginError, run_plugin_code
 from mission.learner import LearnerConfig
+from mission.missionfile.declarations import MOST_ENTRIES, check_learner, check_signs_and_events
 from mission.missionfile.phases import Phase, TrainedPhase
 from mission.phase import NON_FINITE, TIME_OUT, Environment, Limit, Outcome, PluginOrigin, Reward
 
 log = logging.getLogger("mission")
-_MOST_ENTRIES = 4096  # of an observation, an action, and the floats of a hand-over
 _MOST_CAUSES = 254  # with the two of the engine, a baseline stores them in one byte
 _MOST_STEPS = 10**9  # step counters are int32
 _REAL = (jnp.floating, jnp.integer, jnp.bool_)
@@ -79,8 +79,8 @@ class _Checker:
                     f"{method} to return arrays that are not empty", f"leaf {_label(path)}: {_describe(leaf)}"
                 )
         floats = sum(leaf.size for leaf in jax.tree.leaves(tree) if _is_a(leaf, jnp.floating))
-        if floats > _MOST_ENTRIES:
-            expected = f"{method} to return at most {_MOST_ENTRIES:,} floats, whose covariance the bank holds"
+        if floats > MOST_ENTRIES:
+            expected = f"{method} to return at most {MOST_ENTRIES:,} floats, whose covariance the bank holds"
             raise self.error(expected, f"{floats:,}")
 
 
@@ -106,6 +106,7 @@ def check_contract(
     _check_attributes(check, env)
     if learner is not None:
         _check_sizes(check, env)
+        check_learner(check.error, env, learner)
     key = jax.eval_shape(lambda: jax.random.key(0))
     handoff = check.evaluate("start", env.start, key)
     check.handoff("start", handoff)
@@ -146,10 +147,10 @@ def check_contract(
 def _check_attributes(check: _Checker, env: Environment) -> None:
     """Check the names, the period and the time limit of an environment."""
     for attribute, most in (
-        ("observation_names", _MOST_ENTRIES),
-        ("action_names", _MOST_ENTRIES),
+        ("observation_names", MOST_ENTRIES),
+        ("action_names", MOST_ENTRIES),
         ("causes", _MOST_CAUSES),
-        ("privileged_names", _MOST_ENTRIES),
+        ("privileged_names", MOST_ENTRIES),
     ):
         names = getattr(env, attribute, None)
         if (
@@ -170,6 +171,7 @@ def _check_attributes(check: _Checker, env: Environment) -> None:
     survived = env.time_out_cause
     if survived is not None and (not isinstance(survived, str) or survived in (*env.causes[1:], NON_FINITE, "")):
         raise check.error("time_out_cause to be None or the name of a success", repr(survived))
+    check_signs_and_events(check.error, env)
     period, steps = getattr(env, "control_period_s", None), getattr(env, "max_steps", None)
     if not (_is_number(period) and _SHORTEST_S <= period <= _LONGEST_S):
         raise check.error(f"control_period_s above 0, from {_SHORTEST_S:g} to {_LONGEST_S:g} s", repr(period))

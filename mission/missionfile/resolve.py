@@ -17,6 +17,7 @@ from mission.learner import LEARNERS, LearnerConfig, learner_name
 from mission.machine.stages import tell
 from mission.missionfile.contract import Shapes, check_contract, check_links
 from mission.missionfile.held_out import check_gate_starts
+from mission.missionfile.history import with_history
 from mission.missionfile.hooks import PhaseHooks
 from mission.missionfile.models import Location, MissionFile, PhaseEntry
 from mission.missionfile.once import once
@@ -185,7 +186,7 @@ def _with_wide_days(
     data = merge_params(phase.params, given, entry.training_params)
     own = [name for name in shared if name not in entry.training_params]
     params = _validate(mission, spec.params, data, at, str(phase.origin), own)
-    wide = wide_days(where, phase.origin, spec, params, entry.training_share)
+    wide = wide_days(where, phase, spec, params, entry.training_share)
     texts = [one.model_dump_json() for one in (phase.params, params)]
     identity = ["wide", str(phase.origin), phase.origin.source_sha256, *texts]
     once(identity, phase.origin, lambda: check_wide(where, phase, wide, spec))
@@ -240,6 +241,8 @@ def build_phase(
         "accepts": shapes.start,
         "leaves": shapes.leave,
     }
+    if learner is not None and reward is not None:
+        environment, reward = with_history(environment, reward, learner.history)
     kind = phase_class(entry.policy, learner, reward)
     common["environment"] = flown_environment(kind, environment, learner)
     return kind(reward=reward, learner=learner, guide_environment=environment, **common)

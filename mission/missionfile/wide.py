@@ -15,8 +15,9 @@ from pydantic import BaseModel
 
 from mission.errors import InputError, PluginError, run_plugin_code
 from mission.missionfile.contract import first_difference
+from mission.missionfile.history import with_history
 from mission.missionfile.phases import Phase, WideDays
-from mission.phase import Environment, PhaseSpec, PluginOrigin
+from mission.phase import Environment, PhaseSpec, Reward
 
 _ATTRIBUTES = ("observation_names", "action_names", "causes", "control_period_s", "max_steps", "time_out_cause")
 
@@ -43,12 +44,13 @@ def merge_params(params: BaseModel, given: Mapping[str, Any], changes: Mapping[s
     return merged
 
 
-def wide_days(where: str, origin: PluginOrigin, spec: PhaseSpec, params: BaseModel, share: float) -> WideDays:
-    """Return the wide days of validated parameters.
+def wide_days(where: str, phase: Phase, spec: PhaseSpec, params: BaseModel, share: float) -> WideDays:
+    """Return the wide days of a phase for validated parameters.
 
     Raises:
       PluginError: the plugin cannot build an environment from them.
     """
+    origin = phase.origin
     environment = run_plugin_code(where, f"{origin}: environment to work", lambda: spec.environment(params))
     if not isinstance(environment, Environment):
         raise PluginError(
@@ -57,7 +59,12 @@ def wide_days(where: str, origin: PluginOrigin, spec: PhaseSpec, params: BaseMod
             found=type(environment).__name__,
             remedy="derive it from mission.Environment",
         )
-    return WideDays(params, environment, share)
+    return WideDays(params, _stacked(phase, environment, phase.reward)[0], share)
+
+
+def _stacked(phase: Phase, environment: Environment, reward: Reward | None) -> tuple[Environment, Reward | None]:
+    """Return an environment and a reward with as many observations at once as the agent of the phase sees."""
+    return with_history(environment, reward, phase.learner.history if phase.learner is not None else 1)
 
 
 def check_wide(where: str, phase: Phase, wide: WideDays, spec: PhaseSpec) -> None:
@@ -89,7 +96,7 @@ def _changed(where: str, phase: Phase, wide: WideDays, spec: PhaseSpec) -> Itera
     yield from (name for name in _ATTRIBUTES if getattr(own, name) != getattr(other, name))
     if tuple(spec.limits(wide.params)) != phase.limits:
         yield "limits"
-    reward = spec.reward(wide.params) if spec.reward is not None else None
+    reward = _stacked(phase, other, spec.reward(wide.params) if spec.reward is not None else None)[1]
     key = jax.eval_shape(lambda: jax.random.key(0))
     handoff = phase.accepts
     state = jax.eval_shape(own.enter, key, handoff)

@@ -8,12 +8,15 @@ arXiv:1607.06450.
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from mission.learner import LearnerConfig
 from mission.strict import Count, Fraction01, Positive, StrictModel
+
+if TYPE_CHECKING:
+    from mission.phase import Environment
 
 
 class NetworkConfig(StrictModel):
@@ -221,6 +224,12 @@ class SacConfig(LearnerConfig):
         0.0, description="Std of Gaussian noise added to the sampled action while collecting."
     )
 
+    mirror: bool = Field(
+        False,
+        description="Mirror half of each minibatch, where the phase declares its symmetry (Environment.mirror); the critics and "
+        "the actor then learn from both sides.",
+    )
+
     @property
     def prior_rows(self) -> int:
         """Number of transitions that are kept for good, whole iterations."""
@@ -236,6 +245,17 @@ class SacConfig(LearnerConfig):
         if self.discount_time_s is None:
             return self.gamma
         return math.exp(-control_period_s / self.discount_time_s)
+
+    def lacks(self, environment: Environment) -> tuple[str, str] | None:
+        """Return what these settings require of a phase that it does not have; see `LearnerConfig.lacks`."""
+        if self.mirror and environment.mirror is None:
+            return "a mirror, since sac.mirror is true", "set sac.mirror: false"
+        return super().lacks(environment)
+
+    @property
+    def needs_gradients(self) -> bool:
+        """Whether the actor is trained with value gradients through the simulator."""
+        return self.actor_horizon > 0
 
     @model_validator(mode="after")
     def _consistent(self) -> SacConfig:

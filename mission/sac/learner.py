@@ -271,7 +271,15 @@ class Sac(Learner):
         beta = 1.0 - (1.0 - self.config.beta) * self.config.beta_decay ** updates.astype(jnp.float32)
         index, weight = store.sample(replay, key, size, beta, self.config.prior.share)
         noise = device_share(self._later_noise(key, size))
-        return self._minibatch(agent, replay, device_share(index), device_share(weight), noise), index
+        batch = self._minibatch(agent, replay, device_share(index), device_share(weight), noise)
+        return self._mirror_half(batch) if self.config.mirror else batch, index
+
+    def _mirror_half(self, batch: Minibatch) -> Minibatch:
+        """Return a minibatch in which every second transition is that of the mirrored flight."""
+        obs_signs, action_signs = (np.array(signs, np.float32) for signs in self.interface.environment.mirror)
+        second = (np.arange(batch.obs.shape[0]) % 2 == 1)[:, None]
+        seen, flown = (jnp.where(second, signs[None], 1.0) for signs in (obs_signs, action_signs))
+        return batch._replace(obs=batch.obs * seen, action=batch.action * flown, next_obs=batch.next_obs * seen)
 
     def with_actor_rows(self, batch: Minibatch, replay: Memory, index: Array, key: Array) -> Minibatch:
         """Return a minibatch whose actor sees other rows than the critics: a share of them is drawn uniformly.

@@ -1,4 +1,7 @@
-"""Checks in training: finite values and causes of the contract; the first violation stops the phase with its name."""
+"""Checks in training: gradients before it begins, then finite values and causes of the contract.
+
+The first violation stops the phase with its name.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,40 @@ import jax
 import numpy as np
 
 from mission.errors import NonFiniteError
+from mission.flight.batches import program_identity
 from mission.flight.causes import cause_error
 from mission.flight.fly import PhaseFlight
+from mission.flight.gradients import check_step_gradients
 from mission.learner import Learner
+from mission.machine.kept import remembered
+from mission.machine.stages import tell
 from mission.machine.trees import finite_leaves, state_leaf_names
 from mission.missionfile.phases import TrainedPhase
 
 _REMEDY_NETWORK = "lower its learning rate, or clip its gradient (*_grad_max_norm); the last checkpoint is kept"
+
+_VEHICLES = 16  # whose steps are differentiated before a training run
+
+
+def check_gradients(phase: TrainedPhase, where: str) -> None:
+    """Check the gradients of the control step if the learner needs them, unless the same phase passed before.
+
+    Args:
+      phase: the phase to be trained.
+      where: its place in the mission file, for the message.
+
+    Raises:
+      PluginError: a gradient is missing, wrong or not finite.
+    """
+    if not phase.learner.needs_gradients:
+        return
+
+    def check() -> bool:
+        tell(phase.name, "checking its gradients")
+        check_step_gradients(phase, where, _VEHICLES)
+        return True
+
+    remembered(program_identity(phase, "gradients"), check, bool)
 
 
 def check_states(phase: TrainedPhase, finite: np.ndarray, env_steps: int) -> None:

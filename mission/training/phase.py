@@ -35,6 +35,7 @@ from mission.storage.records import BankSize, PolicyRecord, RunProgress, StepRec
 from mission.storage.steps import PhaseFolder, content_hash, read_tree
 from mission.strict import StrictModel
 from mission.training.bank import TerminalBank, bank_flights, build_bank, load_bank
+from mission.training.checks import check_gradients
 from mission.training.loop import Run, begin, train_phase
 from mission.training.memory import check_memory
 
@@ -75,6 +76,7 @@ class Trainer:
             done = self._folder(k).done and self._folder(k).holds("actor")
             if isinstance(phase := self.phases[k], TrainedPhase) and (fresh or not done):
                 check_memory(self.mission, k, phase)
+                check_gradients(phase, self.mission.source.where(("phases", k, "plugin")))
         # Everything is read and checked before anything is removed or renamed, so that a mistake destroys nothing.
         initial = {k: self._initial(k, fresh) for k in chosen}
         banks = {k: self._upstream(k) for k in chosen if k - 1 not in chosen}

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from mission.flight.batches import compile_flight, prepare_flight, program_identity
+from mission.flight.batches import compile_flight, name_key, prepare_flight, program_identity
 from mission.flight.fly import guide_controller
 from mission.learner import Learner
 from mission.machine.devices import AXIS, REPLICATED, SPLIT, device_share, gather_rows, mesh
@@ -163,6 +163,8 @@ class _Builder:
         obs = jax.vmap(self.phase.environment.observe)(envs.state)
         action = lax.cond(filling, self._first_action, self._policy_action, state.agent, envs.state, obs, act[0])
         action = self.learner.explore(action, noise[0])
+        if self.phase.learner.episode_noise:
+            action = self._hold_events(state, filling, envs, obs, action, key)
         before = envs
         envs, transition, end, terms, finite = step_envs(self.phase, before, obs, action, step)
         if before.snapshots:
@@ -181,6 +183,26 @@ class _Builder:
         replay = self.learner.remember(state.replay, everything)
         after = TrainState(state.agent, replay, envs, state.iteration + 1)
         return after, (stats, everything.action, everything.reward)
+
+    def _hold_events(
+        self, state: TrainState, filling: Array, envs: EnvBatch, obs: Array, action: Array, key: Array
+    ) -> Array:
+        """Return actions [V, A] in which those that are times to an event explore with the key of their episode.
+
+        The key is folded from the vehicle and the iteration in which its episode began, so nothing has to be stored.
+        """
+        names = self.phase.environment.action_names
+        held = np.array([name in self.phase.environment.event_actions for name in names])
+        numbers = device_share(jnp.arange(self.phase.learner.vehicles))
+        begun, key = state.iteration - envs.steps, name_key(key, "episodes")
+
+        def one(number: Array, begun: Array, states: Any, obs: Array) -> Array:
+            act, noise = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, begun), number))
+            alone = jax.tree.map(lambda leaf: leaf[None], (states, obs))
+            choose = partial(self._policy_action, state.agent)
+            return self.learner.explore(lax.cond(filling, self._first_action, choose, *alone, act), noise)[0]
+
+        return jnp.where(held[None], jax.vmap(one)(numbers, begun, envs.state, obs), action)
 
     def _over_devices(self, stats: dict[str, Any]) -> dict[str, Any]:
         """Return the statistics of all vehicles from those of this device's."""

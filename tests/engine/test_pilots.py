@@ -20,7 +20,7 @@ from mission.flight.batches import program_identity
 from mission.flight.chain import Chain, prepare_chain
 from mission.missionfile.phases import Phase, PolicyPhase, TrainedPhase
 from mission.missionfile.resolve import digest
-from mission.report import header
+from mission.report import header, recording
 from mission.report.folder import read_header
 from mission.report.handovers import training_starts
 from mission.report.recording import StoredBatches
@@ -87,7 +87,10 @@ def stored_hashes(folder: Path) -> list[str]:
 
 def give_an_imitator(folder: Path, phase: str, factor: float = 0.0) -> None:
     """Store an imitator beside the actor of a phase: its networks times a factor."""
-    own, (resolved,) = PhaseFolder(folder / "ck" / "trial" / phase), [one for one in chain(folder).phases if one.name == phase]
+    own, (resolved,) = (
+        PhaseFolder(folder / "ck" / "trial" / phase),
+        [one for one in chain(folder).phases if one.name == phase],
+    )
     record, actor = own.policy_record(), load_actor(own, resolved)
     imitator = jax.tree.map(lambda leaf: leaf * factor, actor)
     tree = {"actor": actor, "imitator": imitator, "bank": load_bank(own, resolved, record)}
@@ -161,7 +164,10 @@ def test_a_guided_phase_becomes_trained_and_its_new_bank_is_noticed(trained, tmp
 def test_a_bank_of_another_pilot_is_named_before_training_from_it(copy, caplog):
     shutil.rmtree(copy / "ck" / "trial" / "second")
     train(copy, GUIDED)
-    assert 'phase "second" is trained from the bank that its agent flew in "first"; its guide flies there now' in caplog.text
+    assert (
+        'phase "second" is trained from the bank that its agent flew in "first"; its guide flies there now'
+        in caplog.text
+    )
 
 
 # Imitator and folder
@@ -326,18 +332,17 @@ def test_the_schema_and_the_file_take_the_same_pilots():
 def test_each_pilot_has_its_own_unfinished_report(copy, tmp_path, monkeypatch):
     """An interrupted report resumes for the same pilots only."""
     give_an_imitator(copy, "second")
-    from mission.report import recording
-
-    names = ("agent", "imitator", "guide")
-    keys = {pilot: recording._key(chain(copy, second=pilot)) for pilot in names}
-    assert len({key.model_dump_json() for key in keys.values()}) == 3
+    chains = [chain(copy, second=pilot) for pilot in ("agent", "imitator", "guide")]
+    assert len({one.digest for one in chains}) == 1
+    assert len({one.policy_hashes() for one in chains}) == 3
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         patched.setattr(recording, "write_report", stop)
-        fly(copy, report=tmp_path / "out")
+        with pytest.raises(KeyboardInterrupt):
+            fly(copy, report=tmp_path / "out")
     flown: list[str] = []
     kept = StoredBatches.fly
     monkeypatch.setattr(StoredBatches, "fly", lambda self, n: flown.append(self.recorder.chain.policy) or kept(self, n))

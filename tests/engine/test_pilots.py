@@ -26,6 +26,7 @@ from mission.report.handovers import training_starts
 from mission.report.recording import StoredBatches
 from mission.report.redraw import read_records
 from mission.report.tracks import TelemetryRecorder
+from mission.scale.best_file import write_mission_file
 from mission.scale.flying import Job, Prepared
 from mission.scale.shipping import pack_mission
 from mission.storage.policies import load_actor
@@ -438,6 +439,14 @@ def test_a_folder_flies_a_phase_of_a_training_run(trained, tmp_path):
     assert result.verdict == "equal", "the pilot that the file names now does not matter"
     with pytest.raises(InputError, match=r"first is flown by \./borrowed|local plugins"):
         mission_of(tmp_path, read_policies(tmp_path / "ck" / "trial"))
+
+
+def test_the_file_of_the_best_trial_names_the_same_folder(trained, tmp_path):
+    overrides = ["phases.second.policy=ck/trial/second"]
+    write_mission_file(tmp_path / "best.yaml", trained / "mission.yaml", overrides, "best", allow_local_plugins=True)
+    best = load_mission(tmp_path / "best.yaml")
+    assert [entry.policy for entry in best.phases][0] == "agent"
+    assert (best.folder / best.phases[1].policy).samefile(trained / "ck" / "trial" / "second")
 
 
 def test_a_wrong_folder_stops_a_training_run_before_it_begins(tmp_path):

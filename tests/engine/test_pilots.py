@@ -445,7 +445,7 @@ def test_the_file_of_the_best_trial_names_the_same_folder(trained, tmp_path):
     overrides = ["phases.second.policy=ck/trial/second"]
     write_mission_file(tmp_path / "best.yaml", trained / "mission.yaml", overrides, "best", allow_local_plugins=True)
     best = load_mission(tmp_path / "best.yaml")
-    assert [entry.policy for entry in best.phases][0] == "agent"
+    assert best.phases[0].policy == "agent"
     assert (best.folder / best.phases[1].policy).samefile(trained / "ck" / "trial" / "second")
 
 

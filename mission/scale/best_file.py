@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mission.errors import machine_errors
+from mission.missionfile.models import NAMED_PILOTS
 from mission.missionfile.plugins import local_path
 from mission.missionfile.reading import apply_override, load_mission, read_text
 from mission.missionfile.resolve import resolve_mission
@@ -20,7 +21,7 @@ def write_mission_file(
 ) -> None:
     """Write a copy of a mission file with other values, and check it.
 
-    Relative paths to local plugins, and to files in the parameters, are rewritten for the new folder.
+    Relative paths to local plugins, to policies that fly, and to files in the parameters are rewritten for the new folder.
 
     Args:
       target: the file to write.
@@ -44,6 +45,8 @@ def write_mission_file(
     for entry in document["phases"]:
         if local_path(str(entry["plugin"]), here, True, "") is not None:
             entry["plugin"] = _moved(str(entry["plugin"]), here, there)
+        if str(entry.get("policy", "agent")) not in NAMED_PILOTS:
+            entry["policy"] = _moved(str(entry["policy"]), here, there)
         _move_files(entry.get("params"), here, there)
     _move_files(document.get("params"), here, there)
     stream = io.StringIO()

@@ -20,12 +20,13 @@ from mission.flight.batches import program_identity
 from mission.flight.chain import Chain, prepare_chain
 from mission.missionfile.phases import Phase, PolicyPhase, TrainedPhase
 from mission.missionfile.resolve import digest
-from mission.report import header
+from mission.report import header, recording
 from mission.report.folder import read_header
 from mission.report.handovers import training_starts
 from mission.report.recording import StoredBatches
 from mission.report.redraw import read_records
 from mission.report.tracks import TelemetryRecorder
+from mission.scale.best_file import write_mission_file
 from mission.scale.flying import Job, Prepared
 from mission.scale.shipping import pack_mission
 from mission.storage.policies import load_actor
@@ -332,11 +333,9 @@ def test_the_schema_and_the_file_take_the_same_pilots():
 def test_each_pilot_has_its_own_unfinished_report(copy, tmp_path, monkeypatch):
     """An interrupted report resumes for the same pilots only."""
     give_an_imitator(copy, "second")
-    from mission.report import recording
-
-    names = ("agent", "imitator", "guide")
-    keys = {pilot: recording._key(chain(copy, second=pilot)) for pilot in names}
-    assert len({key.model_dump_json() for key in keys.values()}) == 3
+    chains = [chain(copy, second=pilot) for pilot in ("agent", "imitator", "guide")]
+    assert len({one.digest for one in chains}) == 1
+    assert len({one.policy_hashes() for one in chains}) == 3
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
@@ -440,6 +439,14 @@ def test_a_folder_flies_a_phase_of_a_training_run(trained, tmp_path):
     assert result.verdict == "equal", "the pilot that the file names now does not matter"
     with pytest.raises(InputError, match=r"first is flown by \./borrowed|local plugins"):
         mission_of(tmp_path, read_policies(tmp_path / "ck" / "trial"))
+
+
+def test_the_file_of_the_best_trial_names_the_same_folder(trained, tmp_path):
+    overrides = ["phases.second.policy=ck/trial/second"]
+    write_mission_file(tmp_path / "best.yaml", trained / "mission.yaml", overrides, "best", allow_local_plugins=True)
+    best = load_mission(tmp_path / "best.yaml")
+    assert best.phases[0].policy == "agent"
+    assert (best.folder / best.phases[1].policy).samefile(trained / "ck" / "trial" / "second")
 
 
 def test_a_wrong_folder_stops_a_training_run_before_it_begins(tmp_path):

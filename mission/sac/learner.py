@@ -48,6 +48,7 @@ from mission.sac.value_gradient import ValueGradient
 _TD_BLOCK = 4096  # rows whose TD error is computed at once
 _LOOKED_AT = 512  # priorities in a histogram
 _LATER = 1  # folded into a minibatch's key for the noise of its windows' later steps
+_MOST_LATER = 4  # steps of a window whose entropy is estimated
 _ACTOR = 2  # the same for the rows that its actor sees
 _THROUGH = 1  # folded into an update's key for the exact gradient
 _STATISTICS = "statistics/standardise"
@@ -270,8 +271,8 @@ class Sac(Learner):
         """Return this device's share of a minibatch of n-step transitions, and all indices [size] of the minibatch."""
         beta = 1.0 - (1.0 - self.config.beta) * self.config.beta_decay ** updates.astype(jnp.float32)
         index, weight = store.sample(replay, key, size, beta, self.config.prior.share)
-        noise = device_share(self._later_noise(key, size))
-        batch = self._minibatch(agent, replay, device_share(index), device_share(weight), noise)
+        later = device_share(self._later(key, size))
+        batch = self._minibatch(agent, replay, device_share(index), device_share(weight), later)
         return self._mirror_half(batch) if self.config.mirror else batch, index
 
     def _mirror_half(self, batch: Minibatch) -> Minibatch:
@@ -296,18 +297,33 @@ class Sac(Learner):
         seen = store.rows_at(replay, device_share(rows), self.example)
         return batch._replace(actor_obs=seen.obs, actor_privileged=seen.privileged)
 
-    def _later_noise(self, key: Array, size: int) -> Array:
-        """Return standard normal noise [size, n-1, A] for the later steps of windows, from a key of its own."""
-        return jax.random.normal(jax.random.fold_in(key, _LATER), (size, self.config.n_step - 1, self.actions))
+    def _later(self, key: Array, size: int) -> tuple[Array, Array]:
+        """Return the later steps of windows whose entropy is estimated, [size, M] from 0 to n-2, and noise [size, M, A].
 
-    def _minibatch(self, agent: Agent, replay: Memory, index: Array, weight: Array, noise: Array) -> Minibatch:
-        """Return the n-step transitions that start at rows [B], with noise [B, n-1, A] for their later steps."""
+        Of more than `_MOST_LATER` steps, one is drawn from each of as many equal strata: the actor would otherwise be
+        evaluated n times for each row.
+        """
+        later = self.config.n_step - 1
+        most = min(later, _MOST_LATER)
+        step_key, noise_key = jax.random.split(jax.random.fold_in(key, _LATER))
+        steps = jnp.broadcast_to(jnp.arange(most), (size, most))
+        if later > most:
+            drawn = (steps + jax.random.uniform(step_key, (size, most))) * (later / most)
+            steps = jnp.minimum(drawn.astype(jnp.int32), later - 1)
+        return steps, jax.random.normal(noise_key, (size, most, self.actions))
+
+    def _minibatch(
+        self, agent: Agent, replay: Memory, index: Array, weight: Array, later: tuple[Array, Array]
+    ) -> Minibatch:
+        """Return the n-step transitions that start at rows [B], with the entropies of M later steps (`_later`)."""
         config = self.config
         window = store.gather_n_step(replay, index, self.example, config.n_step, self.discount, config.vehicles)
         reward = window.reward
         if config.n_step > 1:
-            obs = window.later.obs
-            reward += later_entropies(config, self.networks_of, agent, obs, window.later_weight, noise)
+            steps, noise = later
+            obs = jnp.take_along_axis(window.later.obs, steps[:, :, None], axis=1)
+            of_step = jnp.take_along_axis(window.later_weight, steps, axis=1) * ((config.n_step - 1) / steps.shape[1])
+            reward += later_entropies(config, self.networks_of, agent, obs, of_step, noise)
         return Minibatch(
             obs=window.first.obs,
             action=window.first.action,
@@ -326,7 +342,7 @@ class Sac(Learner):
         def block(number: Array) -> Array:
             index = jnp.minimum(number * _TD_BLOCK + jnp.arange(_TD_BLOCK), capacity - 1)
             block_key = jax.random.fold_in(key, number)
-            batch = self._minibatch(agent, replay, index, jnp.ones(_TD_BLOCK), self._later_noise(block_key, _TD_BLOCK))
+            batch = self._minibatch(agent, replay, index, jnp.ones(_TD_BLOCK), self._later(block_key, _TD_BLOCK))
             noise = jax.random.normal(block_key, (_TD_BLOCK, self.actions))
             target = td_target(self.config, self.networks_of, agent, batch, noise)
             return critic_loss(self.networks_of, agent.critic, batch, target)[1][0]

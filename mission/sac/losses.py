@@ -141,9 +141,9 @@ def later_entropies(
 
     Args:
       config, networks, agent: of the policy.
-      obs: [B, n-1, O], at steps 1 to n-1.
-      weight: [B, n-1], gamma^k, or 0 after the window's end.
-      noise: standard normal [B, n-1, A].
+      obs: [B, M, O], at steps 1 to n-1, or at M that stand for them.
+      weight: [B, M], gamma^k, or 0 after the window's end; times (n-1) / M.
+      noise: standard normal [B, M, A].
     """
     normal = networks.normal(agent.actor, obs.reshape(-1, obs.shape[-1]))
     log_density = sample_action(config.actor.head, normal, noise.reshape(-1, noise.shape[-1]))[1]

@@ -349,7 +349,7 @@ def test_beta_is_annealed_to_one(updates: int, beta: float) -> None:
     """1 - beta shrinks by beta_decay an update: half of it is gone after ln 2 / 0.001 of them."""
     sac = Sac(config(beta=0.4, beta_decay=0.999, vehicles=1, buffer_size=64), PhaseInterface(OBS, ACT))
     example = Transition(*(jnp.zeros(n) if n else jnp.zeros(()) for n in (OBS, ACT, 0, OBS, 0, 0)))
-    rows = Transition(*(jnp.zeros((64, *leaf.shape)) for leaf in example))
+    rows = jax.tree.map(lambda leaf: jnp.zeros((64, *leaf.shape)), example)
     replay = store.append(store.create(64, store.row_width(example)), rows)
     errors = jnp.linspace(0.1, 4.0, 64)
     replay = store.rebuild_priorities(replay, errors, 1.0, 1e-3)

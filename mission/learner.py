@@ -24,8 +24,6 @@ from mission.strict import Count, Fraction01, Positive, StrictModel
 if TYPE_CHECKING:
     from jax import Array
 
-    from mission.phase import Environment
-
 
 class Entry(NamedTuple):
     """The import paths of a learner, as "module:class": its configuration, and its implementation."""
@@ -170,8 +168,11 @@ class LearnerConfig(StrictModel):
         """Whether the learner differentiates through the control step of its phase."""
         return False
 
-    def lacks(self, environment: Environment) -> tuple[str, str] | None:
-        """Return what these settings require of a phase that it does not have, and how to do without; None if nothing."""
+    def lacks(self, environment: Any) -> tuple[str, str] | None:
+        """Return what these settings require of a `mission.Environment` that it does not have, and how to do without.
+
+        None if it has everything.
+        """
         if self.episode_noise and not environment.event_actions:
             return "event_actions, since sac.episode_noise is true", "set sac.episode_noise: false"
         return None

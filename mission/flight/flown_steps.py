@@ -18,6 +18,7 @@ from mission.machine.trees import drop_weak_types, is_float, is_key, where_rows
 from mission.missionfile.phases import Phase
 
 MOST_STEPS = 1000  # of a flight
+ALONG = "along its flights"  # the steps in which nothing happens
 _MOST_VALUES = 4  # of a leaf that holds a flag
 _RARE = 0.25  # largest share of the control steps in which the flag of an event changes
 _INSIDE = 0.95  # actions stay away from the ends of [-1, 1], where a vehicle may clip them
@@ -61,14 +62,14 @@ def flown_steps(phase: Phase, vehicles: int, seed: int) -> FlownSteps:
     events |= {f"in a step that changes {names[i]}": changes[i] & flights.live for i in flags}
     quiet = flights.live & ~np.any(list(events.values()), axis=0)
     first = _choose(rng, quiet[:1], max(1, 2 * vehicles // _AT_START))
-    chosen = {"along its flights": np.concatenate([first, _choose(rng, quiet, 2 * vehicles)])}
+    chosen = {ALONG: np.concatenate([first, _choose(rng, quiet, 2 * vehicles)])}
     chosen |= {where: _choose(rng, steps, vehicles // 4) for where, steps in events.items()}
     places = np.concatenate(list(chosen.values()))
     bounds = np.cumsum([0, *map(len, chosen.values())])
     groups = {where: np.arange(*bounds[k : k + 2]) for k, where in enumerate(chosen) if len(chosen[where])}
     leaves = [_gather([state[i] for state in flights.states], places) for i in range(len(names))]
     actions = np.stack([flights.actions[t][n] for t, n in places])
-    free = groups.get("along its flights", np.zeros(0, int))  # any action may follow, and the guide's are much alike
+    free = groups.get(ALONG, np.zeros(0, int))  # any action may follow, and the guide's are much alike
     actions[free] = rng.uniform(-_INSIDE, _INSIDE, actions[free].shape)
     return FlownSteps(leaves, jnp.stack([flights.keys[t][n] for t, n in places]), actions, groups, flags)
 

@@ -24,7 +24,7 @@ import numpy as np
 from jax import Array, lax
 
 from mission.errors import PluginError, run_plugin_code
-from mission.flight.flown_steps import FlownSteps, flown_steps
+from mission.flight.flown_steps import ALONG, FlownSteps, flown_steps
 from mission.flight.step_function import StepFunction
 from mission.missionfile.phases import Phase
 
@@ -33,6 +33,7 @@ _AGREES = 0.05  # relative error up to which both agree
 _SAME = 0.1  # relative difference up to which finite differences of two sizes agree
 _CLEAR = 10.0  # a difference counts if it is so many times the rounding error
 _FEW = 3  # control steps that see a jump before it counts
+_MANY = 8  # control steps of an event that tell an exception from a rule
 _HALF = 0.5  # share of the mean difference below which the gradient counts as missing
 _SLIGHT = 1e-3  # a jump counts if it is so large a share of the standard deviation of the output
 _POINTS = 16
@@ -169,11 +170,21 @@ class _Comparison:
             if wrong.sum() >= max(2, _AGREES * len(rows)):
                 mean, true = np.abs(gradient[wrong]).mean(), np.abs(pair.central[wrong]).max(axis=1).mean()
                 return f"is {mean:.3g}, but finite differences give {true:.3g} (means of {wrong.sum()} steps)"
-        for s in np.flatnonzero(jumps):
+        for s in np.flatnonzero(jumps) if self._is_alone(rows, i, k) else ():
             difference, summed = self._between(rows, i, k, s, pair)
             if summed < _HALF * difference and difference > _SLIGHT * self.outputs[:, k].std():
                 return f"adds up to {summed:.3g}, but the output changes by {difference:.3g}: it jumps"
         return ""
+
+    def _is_alone(self, rows: np.ndarray, i: int, k: int) -> bool:
+        """Return whether these control steps decide alone if a gradient is missing.
+
+        Those of an event do not if they are few, or if it is there along the flights: what jumps then is an exception, such
+        as a change of a guidance law.
+        """
+        along = np.setdiff1d(self.steps.groups.get(ALONG, rows[:0]), rows)
+        gradient = np.einsum("md,md->m", self.slopes[along, k], self.ways[along, i])
+        return bool(len(along) == 0 or (len(rows) >= _MANY and np.count_nonzero(gradient) < _FEW))
 
     def _between(self, rows: np.ndarray, i: int, k: int, s: int, pair: _Pair) -> tuple[float, float]:
         """Return the mean difference of size s, and the mean over P gradients between its ends, both along its sign."""

@@ -8,15 +8,12 @@ arXiv:1607.06450.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from mission.learner import LearnerConfig
 from mission.strict import Count, Fraction01, Positive, StrictModel
-
-if TYPE_CHECKING:
-    from mission.phase import Environment
 
 
 class NetworkConfig(StrictModel):
@@ -246,7 +243,7 @@ class SacConfig(LearnerConfig):
             return self.gamma
         return math.exp(-control_period_s / self.discount_time_s)
 
-    def lacks(self, environment: Environment) -> tuple[str, str] | None:
+    def lacks(self, environment: Any) -> tuple[str, str] | None:
         """Return what these settings require of a phase that it does not have; see `LearnerConfig.lacks`."""
         if self.mirror and environment.mirror is None:
             return "a mirror, since sac.mirror is true", "set sac.mirror: false"

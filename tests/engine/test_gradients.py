@@ -11,11 +11,12 @@ import jax
 import jax.numpy as jnp
 import probes
 import pytest
-from factory import CART, write_mission
+from factory import CART, ROOT, blocks, write_mission
 from jax import Array, lax
 
 from mission import Environment, Outcome, PhaseSpec, SacConfig, load_mission, train_mission
 from mission.errors import PluginError
+from mission.missionfile.plugins import load_local
 from mission.testing import check_gradients, check_phase
 from mission.training import phase as training
 
@@ -115,6 +116,12 @@ def test_a_smooth_phase_passes_with_its_events() -> None:
 
 def test_a_drift_passes() -> None:
     assert check_gradients(probes.drift(probes.probe_sac())) is None
+
+
+def test_the_example_of_the_documentation_passes(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "writing-a-phase.md").read_text()
+    (tmp_path / "descent.py").write_text("\n\n".join(blocks(page, "python", "descent.py")))
+    check_gradients(load_local(tmp_path / "descent.py", "here").mission_phase(), vehicles=32)
 
 
 def endless(value: Array) -> Array:

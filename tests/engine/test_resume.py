@@ -58,9 +58,7 @@ def train(folder: Path, *overrides: str, **options):
 
 
 def step_record(step: int) -> StepRecord:
-    configuration = PhaseConfiguration(
-        name="p", plugin="p", policy="agent", params={}, sac={}, restart={}, bank={}, evaluation={}
-    )
+    configuration = PhaseConfiguration(name="p", plugin="p", params={}, sac={}, restart={}, bank={}, evaluation={})
     return StepRecord(
         mission="m",
         phase="p",

@@ -199,8 +199,8 @@ class _Builder:
         def one(number: Array, begun: Array, states: Any, obs: Array) -> Array:
             act, noise = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, begun), number))
             alone = jax.tree.map(lambda leaf: leaf[None], (states, obs))
-            choose = partial(self._policy_action, state.agent)
-            return self.learner.explore(lax.cond(filling, self._first_action, choose, *alone, act), noise)[0]
+            chosen = lax.cond(filling, self._first_action, self._policy_action, state.agent, *alone, act)
+            return self.learner.explore(chosen, noise)[0]
 
         return jnp.where(held[None], jax.vmap(one)(numbers, begun, envs.state, obs), action)
 

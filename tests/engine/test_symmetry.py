@@ -89,7 +89,7 @@ def test_every_second_transition_is_mirrored() -> None:
     )
     replay = store.append(sac.empty_replay(), rows)
     draw = jax.shard_map(
-        lambda key: sac.draw_minibatch(replay, key, 64, jnp.int32(0))[0],
+        lambda key: sac.draw_minibatch(sac.init(key), replay, key, 64, jnp.int32(0))[0],
         mesh=mesh(), in_specs=REPLICATED, out_specs=SPLIT, check_vma=False,
     )  # fmt: skip
     batch = jax.tree.map(np.asarray, jax.jit(draw)(jax.random.key(0)))

@@ -250,7 +250,7 @@ def mission_of(folder: Path, records: Sequence[PolicyRecord]) -> MissionFile:
         )
     entries = [
         {
-            **stored.model_dump(exclude={"plugin", "params", "sac"}),
+            **stored.model_dump(exclude={"plugin", "params", "sac"}, exclude_none=True),
             "plugin": f"{plugin.distribution}:{stored.plugin}",
             "params": given,
             "sac": stored.sac or {},

@@ -35,7 +35,7 @@ _CLEAR = 10.0  # a difference counts if it is so many times the rounding error
 _FEW = 3  # control steps that see a jump before it counts
 _MANY = 8  # control steps of an event that tell an exception from a rule
 _HALF = 0.5  # share of the mean difference below which the gradient counts as missing
-_SLIGHT = 1e-3  # a jump counts if it is so large a share of the standard deviation of the output
+_SLIGHT = 1e-3  # a change counts if it is so large a share of the standard deviation of the output
 _POINTS = 16
 _SHAKEN = 4  # evaluations beside a step, from which its rounding error is estimated
 _AT_ONCE = 256  # evaluations in one vectorised call
@@ -146,10 +146,13 @@ class _Comparison:
         return ""
 
     def _needed(self) -> np.ndarray:
-        """Return which outputs count, bool [K]: observation, reward, and each leaf that either depends on."""
-        leaves = len(self.function.leaves)
+        """Return which outputs count, bool [K]: observation, reward, and each leaf that either depends on noticeably.
+
+        A leaf that carries the rounding errors of another, for example, does not count.
+        """
+        leaves, slight = len(self.function.leaves), _SLIGHT * self.outputs.std(axis=0)
         with np.errstate(invalid="ignore"):
-            clear = np.abs(self.ahead + self.behind) > 2.0 * _CLEAR * self.noise[:, None]
+            clear = np.abs(self.ahead + self.behind) > 2.0 * np.maximum(_CLEAR * self.noise, slight)[:, None]
         moved = np.asarray(clear.any(axis=(0, 2)))
         needed = np.arange(len(self.function.outputs)) >= leaves
         for _ in range(leaves):

@@ -34,7 +34,8 @@ _SAME = 0.1  # relative difference up to which finite differences of two sizes a
 _CLEAR = 10.0  # a difference counts if it is so many times the rounding error
 _FEW = 3  # control steps that see a jump before it counts
 _MANY = 8  # control steps of an event that tell an exception from a rule
-_HALF = 0.5  # share of the mean difference below which the gradient counts as missing
+_HALF = 0.5  # share of the mean difference below which a gradient is looked at more closely
+_NONE = 0.1  # share of it below which the gradient counts as missing
 _SLIGHT = 1e-3  # a change counts if it is so large a share of the standard deviation of the output
 _POINTS = 16
 _SHAKEN = 4  # evaluations beside a step, from which its rounding error is estimated
@@ -175,7 +176,7 @@ class _Comparison:
                 return f"is {mean:.3g}, but finite differences give {true:.3g} (means of {wrong.sum()} steps)"
         for s in np.flatnonzero(jumps) if self._is_alone(rows, i, k) else ():
             difference, summed = self._between(rows, i, k, s, pair)
-            if summed < _HALF * difference and difference > _SLIGHT * self.outputs[:, k].std():
+            if summed < _NONE * difference and difference > _SLIGHT * self.outputs[:, k].std():
                 return f"adds up to {summed:.3g}, but the output changes by {difference:.3g}: it jumps"
         return ""
 

@@ -118,47 +118,6 @@ def test_a_drift_passes() -> None:
     assert check_gradients(probes.drift(probes.probe_sac())) is None
 
 
-class Sum(NamedTuple):
-    position: Array
-    speed: Array
-    rounding: Array
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Compensated(probes.Probe):
-    """A position of 10,000 whose rounding errors are carried in a leaf of their own, which has no gradient."""
-
-    lives: int = 0
-    observation_names = ("position", "speed")
-
-    def start(self, key: Array) -> Sum:
-        return Sum(1e4 + jax.random.uniform(key), jnp.zeros(()), jnp.zeros(()))
-
-    def enter(self, key: Array, handoff: Sum) -> Sum:
-        return handoff
-
-    def step(self, key: Array, state: Sum, action: Array) -> Sum:
-        speed = state.speed + 0.1 * action[0]
-        move = 0.1 * speed + state.rounding
-        position = state.position + move
-        return Sum(position, speed, lax.stop_gradient(move - (position - state.position)))
-
-    def observe(self, state: Sum) -> Array:
-        return jnp.stack([state.position - 1e4, state.speed])
-
-    def outcome(self, state: Sum) -> Outcome:
-        return Outcome(jnp.bool_(False), jnp.bool_(False), jnp.int32(0))
-
-    def telemetry(self, state: Sum) -> dict[str, Array]:
-        return {"position_m": state.position}
-
-
-def test_rounding_errors_need_no_gradient() -> None:
-    terms = lambda state, action, after, outcome: {"near": -((after.position - 1e4) ** 2)}  # noqa: E731
-    spec = PhaseSpec(probes.Nothing, lambda params: Compensated(), lambda params: terms, sac=probes.probe_sac())
-    check_gradients(spec)
-
-
 def test_the_example_of_the_documentation_passes(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "writing-a-phase.md").read_text()
     (tmp_path / "descent.py").write_text("\n\n".join(blocks(page, "python", "descent.py")))

@@ -34,8 +34,9 @@ _SAME = 0.1  # relative difference up to which finite differences of two sizes a
 _CLEAR = 10.0  # a difference counts if it is so many times the rounding error
 _FEW = 3  # control steps that see a jump before it counts
 _MANY = 8  # control steps of an event that tell an exception from a rule
-_HALF = 0.5  # share of the mean difference below which the gradient counts as missing
-_SLIGHT = 1e-3  # a jump counts if it is so large a share of the standard deviation of the output
+_HALF = 0.5  # share of the mean difference below which a gradient is looked at more closely
+_NONE = 0.1  # share of it below which the gradient counts as missing
+_SLIGHT = 1e-3  # a change counts if it is so large a share of the standard deviation of the output
 _POINTS = 16
 _SHAKEN = 4  # evaluations beside a step, from which its rounding error is estimated
 _AT_ONCE = 256  # evaluations in one vectorised call
@@ -146,10 +147,13 @@ class _Comparison:
         return ""
 
     def _needed(self) -> np.ndarray:
-        """Return which outputs count, bool [K]: observation, reward, and each leaf that either depends on."""
-        leaves = len(self.function.leaves)
+        """Return which outputs count, bool [K]: observation, reward, and each leaf that either depends on noticeably.
+
+        A leaf that carries the rounding errors of another, for example, does not count.
+        """
+        leaves, slight = len(self.function.leaves), _SLIGHT * self.outputs.std(axis=0)
         with np.errstate(invalid="ignore"):
-            clear = np.abs(self.ahead + self.behind) > 2.0 * _CLEAR * self.noise[:, None]
+            clear = np.abs(self.ahead + self.behind) > 2.0 * np.maximum(_CLEAR * self.noise, slight)[:, None]
         moved = np.asarray(clear.any(axis=(0, 2)))
         needed = np.arange(len(self.function.outputs)) >= leaves
         for _ in range(leaves):
@@ -172,7 +176,7 @@ class _Comparison:
                 return f"is {mean:.3g}, but finite differences give {true:.3g} (means of {wrong.sum()} steps)"
         for s in np.flatnonzero(jumps) if self._is_alone(rows, i, k) else ():
             difference, summed = self._between(rows, i, k, s, pair)
-            if summed < _HALF * difference and difference > _SLIGHT * self.outputs[:, k].std():
+            if summed < _NONE * difference and difference > _SLIGHT * self.outputs[:, k].std():
                 return f"adds up to {summed:.3g}, but the output changes by {difference:.3g}: it jumps"
         return ""
 

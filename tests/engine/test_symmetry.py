@@ -130,10 +130,10 @@ def test_a_wrong_declaration_is_refused(environment: Any, sac: dict[str, Any], e
     assert expected in caught.value.expected
 
 
-def stored_actions(episode_noise: bool) -> np.ndarray:
+def stored_actions() -> np.ndarray:
     """Actions [T, E, A] of the fill and of a chunk in which the policy does not move."""
     settings = {"fill": {"env_steps": E * 10 * STEPS, "policy": "random"}, "actor_learning_rate": 1e-12}
-    sac = settings | {"episode_noise": episode_noise, "exploration_noise": 0.1}
+    sac = settings | {"episode_noise": True, "exploration_noise": 0.1}
     run = begin(make_phase(spec(Times(), **sac)), None, jax.random.key(5))
     run_chunk(run, "fill", run.phase.learner.fill_cycles, True)
     run_chunk(run, "chunk", 10 * STEPS, False)
@@ -142,7 +142,7 @@ def stored_actions(episode_noise: bool) -> np.ndarray:
 
 
 def test_the_noise_of_an_event_is_drawn_once_per_episode() -> None:
-    actions = stored_actions(True)
+    actions = stored_actions()
     assert len(actions) == 20 * STEPS
     push, wait = np.moveaxis(actions.reshape(-1, STEPS, E, 2), 3, 0)  # [episodes, STEPS, E] each
     for part in (slice(0, 10), slice(10, 20)):  # random fill, policy
@@ -150,8 +150,3 @@ def test_the_noise_of_an_event_is_drawn_once_per_episode() -> None:
         assert np.std(wait[part, 0]) > 0.1
         assert len(np.unique(np.round(wait[part, 0], 4))) > 150  # of 160: another one for each vehicle and episode
         assert np.ptp(push[part], axis=1).min() > 1e-3
-
-
-def test_without_it_every_step_draws_anew() -> None:
-    actions = stored_actions(False)
-    assert np.ptp(actions.reshape(-1, STEPS, E, 2), axis=1).min() > 1e-3

@@ -20,10 +20,12 @@ from types import CodeType, ModuleType
 from typing import Any
 
 import pluggy
+from pydantic import BaseModel
 
 from mission.errors import InputError, PluginError, run_plugin_code
 from mission.missionfile.hooks import OBSERVER_GROUP, PHASE_GROUP, PROJECT, ObserverHooks
 from mission.missionfile.sources import Sources, may_be_beside, module_file, module_sources
+from mission.phase import Environment, PhaseSpec, PluginOrigin
 
 log = logging.getLogger("mission")
 LOCAL_PREFIX = "mission_local_"  # prefix of the module names of local plugins
@@ -282,3 +284,20 @@ def local_path(reference: str, folder: Path, allowed: bool, where: str) -> Path 
             remedy="pass --allow-local-plugins: it runs that file's code",
         )
     return folder / reference
+
+
+def build_environment(where: str, origin: PluginOrigin, spec: PhaseSpec, params: BaseModel) -> Environment:
+    """Return the environment that a plugin builds from validated parameters.
+
+    Raises:
+      PluginError: the plugin cannot build it.
+    """
+    environment = run_plugin_code(where, f"{origin}: environment to work", lambda: spec.environment(params))
+    if not isinstance(environment, Environment):
+        raise PluginError(
+            where,
+            expected=f"{origin}: environment to return an Environment",
+            found=type(environment).__name__,
+            remedy="derive it from mission.Environment",
+        )
+    return environment

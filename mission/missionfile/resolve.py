@@ -24,6 +24,7 @@ from mission.missionfile.once import once
 from mission.missionfile.phases import Phase, PhaseConfiguration, flown_environment, phase_class
 from mission.missionfile.plugins import (
     Listing,
+    build_environment,
     find_plugin,
     hook_caller,
     installed_sources,
@@ -216,14 +217,7 @@ def build_phase(
     Raises:
       PluginError: the plugin does not work, violates the contract, or has no guide although one is to fly.
     """
-    environment = run_plugin_code(where, f"{origin}: environment to work", lambda: spec.environment(params))
-    if not isinstance(environment, Environment):
-        raise PluginError(
-            where,
-            expected=f"{origin}: environment to return an Environment",
-            found=type(environment).__name__,
-            remedy="derive it from mission.Environment",
-        )
+    environment = build_environment(where, origin, spec, params)
     reward = run_plugin_code(where, f"{origin}: reward to work", partial(spec.reward, params)) if spec.reward else None
     limits = run_plugin_code(where, f"{origin}: limits to work", lambda: tuple(spec.limits(params)))
     run_plugin_code(where, f"{origin}: parameters that can be kept as JSON", params.model_dump_json)

@@ -13,10 +13,11 @@ import jax
 import jax.numpy as jnp
 from pydantic import BaseModel
 
-from mission.errors import InputError, PluginError, run_plugin_code
+from mission.errors import InputError, run_plugin_code
 from mission.missionfile.contract import first_difference
 from mission.missionfile.history import with_history
 from mission.missionfile.phases import Phase, WideDays
+from mission.missionfile.plugins import build_environment
 from mission.phase import Environment, PhaseSpec, Reward
 
 _ATTRIBUTES = ("observation_names", "action_names", "causes", "control_period_s", "max_steps", "time_out_cause")
@@ -50,15 +51,7 @@ def wide_days(where: str, phase: Phase, spec: PhaseSpec, params: BaseModel, shar
     Raises:
       PluginError: the plugin cannot build an environment from them.
     """
-    origin = phase.origin
-    environment = run_plugin_code(where, f"{origin}: environment to work", lambda: spec.environment(params))
-    if not isinstance(environment, Environment):
-        raise PluginError(
-            where,
-            expected=f"{origin}: environment to return an Environment",
-            found=type(environment).__name__,
-            remedy="derive it from mission.Environment",
-        )
+    environment = build_environment(where, phase.origin, spec, params)
     return WideDays(params, _stacked(phase, environment, phase.reward)[0], share)
 
 
@@ -86,7 +79,7 @@ def check_wide(where: str, phase: Phase, wide: WideDays, spec: PhaseSpec) -> Non
             where,
             expected="training_params that change only what start, redraw and enter draw",
             found=f"they change {', '.join(changed)} of {phase.origin}",
-            remedy="leave those parameters out: they belong into params, where they hold for every vehicle and flight",
+            remedy="leave those parameters out: they belong in params, where they hold for all vehicles and flights",
         )
 
 

@@ -33,6 +33,11 @@ def drift_phase(**fields: Any) -> Phase:
     return make_phase(probes.drift(**fields))
 
 
+def trained_phase(**fields: Any) -> Phase:
+    """The same with a learner."""
+    return drift_phase(sac=probes.probe_sac(), **fields)
+
+
 def drifts(count: int, age: int = 0) -> Drift:
     """Handoffs with labels 0, 1, 2, ..."""
     position = jax.random.uniform(jax.random.key(9), (count, 2), minval=-1.0, maxval=1.0)
@@ -54,7 +59,7 @@ def started(phase: Phase, envs: EnvBatch, key: int = 0, bank: TerminalBank | Non
 
 def test_a_step_is_stored_before_the_restart() -> None:
     """Half the vehicles end on this step; the stored observation is the old episode's."""
-    phase = drift_phase(until=5)
+    phase = trained_phase(until=5)
     age = jnp.where(jnp.arange(E) % 2 == 0, 4, 1)
     envs = EnvBatch(drifts(E)._replace(age=age), jnp.full(E, 3, jnp.int32), jnp.arange(E, dtype=jnp.float32))
     action = 3.0 * jax.random.normal(jax.random.key(1), (E, 2))
@@ -86,7 +91,7 @@ def test_a_step_is_stored_before_the_restart() -> None:
 
 
 def test_a_time_out_ends_but_does_not_terminate() -> None:
-    phase = drift_phase(until=50, max_steps=3)
+    phase = trained_phase(until=50, max_steps=3)
     envs = started(phase, waiting_envs(phase, E))
     for step in range(1, 7):
         (envs, stored, end, _, _), _, _ = advance(phase, envs, step)
@@ -98,7 +103,7 @@ def test_a_time_out_ends_but_does_not_terminate() -> None:
 
 
 def test_death_on_the_last_step_is_terminated() -> None:
-    phase = drift_phase(until=3, max_steps=3)
+    phase = trained_phase(until=3, max_steps=3)
     envs = started(phase, waiting_envs(phase, E))
     for step in range(3):
         (envs, stored, _, _, _), _, _ = advance(phase, envs, step)
@@ -107,7 +112,7 @@ def test_death_on_the_last_step_is_terminated() -> None:
 
 
 def test_every_restart_is_a_fresh_start() -> None:
-    phase = drift_phase(until=1)
+    phase = trained_phase(until=1)
     envs = started(phase, waiting_envs(phase, E))
     seen = [np.asarray(envs.state.position)]
     for step in range(5):
@@ -151,7 +156,7 @@ def test_restart_mix(shares: tuple[float, float, float]) -> None:
 
 
 def test_training_restarts_from_the_bank() -> None:
-    phase, bank = drift_phase(until=8), bank_of(50)
+    phase, bank = trained_phase(until=8), bank_of(50)
     envs = started(phase, waiting_envs(phase, 512), 0, bank)
     (after, *_), _, _ = advance(phase, envs, 1, jnp.zeros((512, 2)))
     after = started(phase, after, 2, bank)

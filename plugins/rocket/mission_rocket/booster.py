@@ -16,7 +16,17 @@ import jax.numpy as jnp
 from jax import Array
 from pydantic import Field, model_validator
 
-from mission import ActorConfig, FillConfig, Limit, NetworkConfig, Outcome, PhaseSpec, SacConfig, WarmUpConfig
+from mission import (
+    ActorConfig,
+    FillConfig,
+    ImitationConfig,
+    Limit,
+    NetworkConfig,
+    Outcome,
+    PhaseSpec,
+    SacConfig,
+    WarmUpConfig,
+)
 from mission_rocket.controls import CENTRED, Setting, throttle_of, uncorrected
 from mission_rocket.dispersions import Dispersions
 from mission_rocket.measurement import Measurement, measure
@@ -25,6 +35,7 @@ from mission_rocket.physics.channels import Impact, channels, fall
 from mission_rocket.physics.constants import EARTH_ROTATION_RAD_S
 from mission_rocket.physics.gravity import Site, wgs84
 from mission_rocket.physics.integrate import advance_twice, blow, cross_altitude
+from mission_rocket.physics.perturb import perturb
 from mission_rocket.physics.state import Command, Dispersion, Handover, start_state
 from mission_rocket.physics.vector import Scalar, Vector, norm, quaternion_of_axis
 from mission_rocket.physics.vehicle import Body
@@ -115,6 +126,7 @@ class BoosterPhase(ObservedPhase[Handover, S], Generic[S]):
     params: Any
     body: Body
     site: Site
+    planned: bool = True  # whether each step computes the plan of the guidance law
 
     law_type: ClassVar[Any]  # the class of the guidance law
     controls: ClassVar[Any]  # Controls, or a property where they depend on the parameters
@@ -133,6 +145,10 @@ class BoosterPhase(ObservedPhase[Handover, S], Generic[S]):
     def law(self) -> Any:
         """Return the guidance law."""
         return self.law_type(self.params, self.body, self.site, self.controls, self.control_period_s)
+
+    def unguided(self) -> Any:
+        """Return the phase without the plans of its guidance law, unless the agent corrects them."""
+        return dataclasses.replace(self, planned=self.params.residual > 0.0)
 
     @property
     def action_names(self) -> tuple[str, ...]:  # ty: ignore[incompatible-property-override]
@@ -191,6 +207,14 @@ class BoosterPhase(ObservedPhase[Handover, S], Generic[S]):
             position = Vector(x, y, height - (x * x + y * y) / (2.0 * self.site.radius))
         return position
 
+    def perturb(self, handoff: Handover, noise: Handover) -> Handover:
+        """Move the vehicle by noise; the dispersions of its flight stay."""
+        return handoff._replace(state=perturb(self.body, handoff.state, noise.state))
+
+    def redraw(self, key: Array, handoff: Handover) -> Handover:
+        """Draw the dispersions of a flight again. The vehicle stays as it is, also what its tanks hold. Key consumed."""
+        return handoff._replace(dispersion=self.params.dispersions.draw(key))
+
     def entered(self, flight: Handover) -> dict[str, Any]:
         """Return the shared fields of the state, but for the plan, of a flight that enters the phase."""
         # no step of this phase has loaded the structure so far
@@ -200,7 +224,9 @@ class BoosterPhase(ObservedPhase[Handover, S], Generic[S]):
 
     def received(self, state: Any, action: Array) -> Setting:
         """Return the setting that the vehicle receives for an action of the agent."""
-        return self.controls.decode(self.controls.corrected(state.plan.action, self.params.residual, action))
+        if self.params.residual > 0.0:
+            action = self.controls.corrected(state.plan.action, self.params.residual, action)
+        return self.controls.decode(action)
 
     def switch(self, state: Any, burning: Array, *events: tuple[Array, Scalar]) -> Array:
         """Return where to divide the period [s]: at the first event (whether, seconds) that switches the command.
@@ -342,4 +368,30 @@ def residual_sac(
         buffer_size=400_000,
         fill=FillConfig(env_steps=65_536, policy="guide"),
         warm_up=WarmUpConfig(steps=15_000),
+    )
+
+
+def flown_alone_sac() -> SacConfig:
+    """Return the defaults of an agent that flies alone: it imitates the guide, then follows exact value gradients."""
+    return SacConfig(
+        actor=ActorConfig(width=256, layer_norm=True, activation="silu", log_std_max=-2.5),
+        critic=NetworkConfig(width=256, layer_norm=True),
+        standardise=True,
+        imitation=ImitationConfig(weight=3.0),
+        gamma=0.999,
+        tau=0.01,
+        actor_learning_rate=5e-5,
+        actor_grad_max_norm=1.0,
+        actor_rate_updates=120,
+        actor_average=0.04,
+        actor_horizon=170,
+        actor_batch=256,
+        critic_learning_rate=5e-4,
+        temperature_initial=1e-4,
+        temperature_learned=False,
+        buffer_size=200_000,
+        vehicles=512,
+        updates_per_step=1 / 4096,
+        fill=FillConfig(env_steps=65_536, policy="agent"),
+        warm_up=WarmUpConfig(steps=2000),
     )

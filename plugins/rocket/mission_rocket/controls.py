@@ -7,6 +7,7 @@ and the names of an actuator and an axis (`gimbal_yaw`) are shares of the actuat
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -37,6 +38,7 @@ class Controls:
 
     names: tuple[str, ...]
     longest_s: float = 20.0
+    fine_s: float | None = None  # below it times are coded linearly, above it by their logarithm; None: all linearly
     shares: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @property
@@ -49,7 +51,7 @@ class Controls:
 
         def value(name: str) -> Scalar:
             if name.startswith(EVENT):
-                return 2.0 * setting.seconds[name] / self.longest_s - 1.0
+                return 2.0 * self._share_of(setting.seconds[name]) - 1.0
             if name == "throttle":
                 return 2.0 * setting.throttle - 1.0
             actuator, _, axis = name.partition("_")
@@ -66,11 +68,25 @@ class Controls:
 
         return Setting(
             throttle=0.5 * (named["throttle"] + 1.0) if "throttle" in named else zero,
-            seconds={self.names[at]: 0.5 * self.longest_s * (action[at] + 1.0) for at in self.events},
+            seconds={self.names[at]: self._seconds(action[at]) for at in self.events},
             gimbal=shares("gimbal"),
             fin=shares("fin"),
             rcs=shares("rcs"),
         )
+
+    def _share_of(self, seconds: Scalar) -> Scalar:
+        """Return a time as a share of its range, 0 for now and 1 for `longest_s`; below 0 if it is overdue."""
+        if self.fine_s is None:
+            return seconds / self.longest_s
+        return jnp.sign(seconds) * jnp.log1p(jnp.abs(seconds) / self.fine_s) / math.log1p(self.longest_s / self.fine_s)
+
+    def _seconds(self, action: Scalar) -> Scalar:
+        """Return the time of an action."""
+        if self.fine_s is None:
+            return 0.5 * self.longest_s * (action + 1.0)
+        share = 0.5 * (action + 1.0)
+        size = jnp.expm1(jnp.abs(share) * math.log1p(self.longest_s / self.fine_s))
+        return jnp.sign(share) * self.fine_s * size
 
     def corrected(self, guide: Array, residual: float, action: Array) -> Array:
         """Return the action that the vehicle receives; see the function of this name."""

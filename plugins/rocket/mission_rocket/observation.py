@@ -107,6 +107,16 @@ def guide_rows(controls: Controls, *left_out: str) -> tuple[Row, ...]:
     )
 
 
+def across(path: str) -> Value:
+    """Return a function that computes the horizontal part of a local vector in body axes."""
+
+    def components(phase: Any, state: Any) -> Vector:
+        vector = attrgetter(path)(state)
+        return state.measured.in_body(Vector(vector.x, vector.y, jnp.zeros_like(vector.x)))
+
+    return components
+
+
 def body_force(phase: Any, state: Any) -> Vector:
     """Return the specific force in body axes [m/s2]."""
     return state.measured.in_body(state.measured.specific_force)

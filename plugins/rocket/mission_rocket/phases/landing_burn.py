@@ -1,9 +1,11 @@
 """Landing burn: from 7 km, unlit, to touchdown; the agent chooses the time of ignition.
 
-Actions (7): `throttle` (40 to 100 %), `time_to_ignition` (0 to 10 s; the engine lights inside the step when the time
-is within the control period), `gimbal_yaw`, `gimbal_pitch`, `fin_yaw`, `fin_pitch`, `fin_roll` (shares of the limits
-of the actuators). With `residual` r > 0 the vehicle receives guide + r x action, clipped (0.5 r for the throttle,
-0.1 r for the time, 0.05 r for gimbal and fins); with 0 it receives the action itself. Once lit the engine stays lit.
+Actions (7): `throttle` (40 to 100 %), `time_to_ignition` (0 to 10 s, coded by its logarithm above 0.5 s; the engine
+lights inside the step when the time is within the control period), `gimbal_yaw`, `gimbal_pitch`, `fin_yaw`,
+`fin_pitch`, `fin_roll` (shares of the limits of the actuators). By default (`residual: 0`) the vehicle receives the
+action itself, and the observation holds nothing that the guidance law computes. With `residual` r > 0 the vehicle
+receives guide + r x action, clipped (0.5 r for the throttle, 0.1 r for the time, 0.05 r for gimbal and fins). Once lit
+the engine stays lit.
 
 Success `landed`: at altitude 0 within `miss_m`, `vertical_speed_m_s`, `lateral_speed_m_s`, `tilt_deg`, `rate_deg_s`,
 with propellant left. Failures, in order of precedence: `overstressed` (a limit exceeded), `out_of_propellant`,
@@ -18,6 +20,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from pydantic import Field, field_validator
@@ -27,19 +30,23 @@ from mission_rocket import booster, observation
 from mission_rocket.booster import BoosterPhase, Box, outside
 from mission_rocket.causes import Causes
 from mission_rocket.controls import Controls, throttle_of
-from mission_rocket.guides.landing import Estimate, LandingGuide, LandingGuideParams, Plan
+from mission_rocket.guides.landing import Estimate, LandingGuide, LandingGuideParams
 from mission_rocket.guides.prediction import Falling, carried_wind, predict_touchdown
 from mission_rocket.measurement import Measurement, measure
-from mission_rocket.observation import LOCAL, NO_FRAME, Observation, linear, log, row, rows, tanh
+from mission_rocket.observation import BODY, LOCAL, NO_FRAME, Observation, across, linear, log, row, rows, tanh
 from mission_rocket.physics.constants import DEGREE
 from mission_rocket.physics.state import Handover
 from mission_rocket.physics.vector import Scalar, Vector, norm
 from mission_rocket.physics.wind import steady_wind
 
-PRICE_KG = 200.0  # of propellant, for a reward of 1
+_LOST = 40.0  # reward of a landing, penalty of a vehicle that is lost above the ground, and scale of a touchdown's cost
+_SHARP, _INSIDE = 8.0, 0.8  # of the cost of a side of the box: linear above 0.8 of its limit, flat inside
+_HOVER_M, _LEAST_SINK_M_S = 3.0, 0.35  # below this height a lower sink rate is penalised
+FORCE, TURN = "measured.specific_force", "measured.angular_acceleration"
 CONTROLS = Controls(
     ("throttle", "time_to_ignition", "gimbal_yaw", "gimbal_pitch", "fin_yaw", "fin_pitch", "fin_roll"),
     longest_s=10.0,
+    fine_s=0.5,
     shares={"throttle": 0.5, "time_to_ignition": 0.1}
     | dict.fromkeys(("gimbal_yaw", "gimbal_pitch", "fin_yaw", "fin_pitch", "fin_roll"), 0.05),
 )
@@ -58,7 +65,8 @@ class LandingBox(booster.FlightParams):
 class Params(LandingBox, LandingGuideParams):
     """The landing box, the guidance law, and the ranges of the phase's own start."""
 
-    residual: float = booster.residual_field(0.1)
+    residual: float = booster.residual_field(0.0)
+    propellant_price_kg: float = Field(200.0, gt=0.0, description="Propellant that costs a reward of 1.")
     start_speed_m_s: float = Field(385.0, gt=0.0)
     start_propellant_kg: float = Field(10_000.0, gt=0.0)
     start_propellant_spread_kg: float = Field(3500.0, ge=0.0, description="To either side, uniform.")
@@ -83,36 +91,39 @@ class State(NamedTuple):
     arrived: Array
     measured: Measurement
     worst: Array
-    plan: Plan
+    plan: Any
     lit: Array
     estimate: Estimate
     begun_kg: Array
 
 
+POSITION, VELOCITY = "measured.motion.position", "measured.motion.velocity"
 OBSERVATION = Observation(
     (
-        *rows("x y", "position over the pad", LOCAL, log(10.0, "m", per=4.0), "measured.motion.position"),
-        row("height", "altitude", LOCAL, log(20.0, "m", per=3.0, less=1.0), "measured.altitude"),
-        *rows("velocity_x velocity_y", "velocity", LOCAL, linear(100.0, "m/s"), "measured.motion.velocity"),
-        *rows("velocity_x_fine velocity_y_fine", "velocity", LOCAL, log(1.0, "m/s", 3.0), "measured.motion.velocity"),
-        row("climb", "vertical speed", LOCAL, linear(200.0, "m/s", about=-200.0), "measured.climb"),
+        *rows("position_x position_y", "horizontal position from the pad", BODY, log(10.0, "m"), across(POSITION)),
+        *rows("far_x far_y", "horizontal position from the pad", BODY, log(100.0, "m"), across(POSITION)),
+        row("height", "altitude", LOCAL, log(20.0, "m"), "measured.altitude"),
+        row("height_far", "altitude", LOCAL, log(500.0, "m"), "measured.altitude"),
+        *rows("velocity_x velocity_y", "horizontal velocity", BODY, linear(100.0, "m/s"), across(VELOCITY)),
+        *rows("velocity_x_fine velocity_y_fine", "horizontal velocity", BODY, log(1.0, "m/s"), across(VELOCITY)),
+        row("climb", "vertical speed", LOCAL, linear(200.0, "m/s"), "measured.climb"),
+        row("climb_log", "vertical speed", LOCAL, log(5.0, "m/s"), "measured.climb"),
         row("climb_fine", "vertical speed", LOCAL, tanh(5.0, "m/s"), "measured.climb"),
-        *rows("tilt_x tilt_y", "axis of the body", LOCAL, linear(0.1, "-"), "measured.axis"),
+        *rows("wind_x wind_y", "steady wind", BODY, linear(20.0, "m/s"), across("measured.wind")),
+        *rows("force_x force_y", "horizontal specific force", BODY, linear(10.0, "m/s2"), across(FORCE)),
+        row("force_up", "vertical specific force", LOCAL, linear(20.0, "m/s2"), f"{FORCE}.z"),
+        *rows("tilt_x tilt_y", "horizontal part of the body's axis", BODY, linear(0.1, "-"), across("measured.axis")),
         *observation.rate_rows(0.1),
-        *rows("felt_x felt_y", "specific force", LOCAL, linear(10.0, "m/s2"), "measured.specific_force"),
-        row("felt_up", "specific force", LOCAL, linear(20.0, "m/s2"), "measured.specific_force.z"),
+        *rows("turn_x turn_y turn_z", "angular acceleration", BODY, linear(0.1, "rad/s2"), TURN),
+        *observation.GIMBAL[:2],
+        *observation.FINS,
         observation.LEVEL,
         observation.flag("lit", "whether the engines are lit", "lit"),
         row("mass", "mass", NO_FRAME, linear(5e3, "kg", about=35e3), "measured.mass"),
         row("pressure", "dynamic pressure", NO_FRAME, linear(50e3, "Pa"), "measured.pressure"),
-        *observation.GIMBAL[:2],
-        *observation.FINS[:2],
-        row("stop_height", "altitude where the burn would stop", LOCAL, log(20.0, "m", per=3.0), "plan.stop_height"),
-        row("time_to_touchdown", "time to touchdown", NO_FRAME, linear(20.0, "s", about=20.0), "plan.seconds"),
         observation.LAG,
         row("drag", "estimated over nominal drag", NO_FRAME, linear(0.1, "-", about=1.0), "estimate.drag"),
         row("thrust", "estimated over nominal thrust", NO_FRAME, linear(0.02, "-", about=1.0), "estimate.thrust"),
-        *observation.guide_rows(CONTROLS, "fin_roll"),
     )
 )
 
@@ -157,7 +168,7 @@ class LandingBurn(BoosterPhase[State]):
 
     def enter(self, key: Array, handoff: Handover) -> State:
         shared, no, estimate = self.entered(handoff), jnp.bool_(False), self.law.nominal()
-        plan = self.law.plan(shared["measured"], no, estimate)
+        plan = self.law.plan(shared["measured"], no, estimate) if self.planned else ()
         begun = jnp.asarray(handoff.state.motion.propellant)
         return State(**shared, plan=plan, lit=no, estimate=estimate, begun_kg=begun)
 
@@ -170,16 +181,17 @@ class LandingBurn(BoosterPhase[State]):
         moved = self.fly(key, state, setting, (state.lit, lit), switch, stop_at=0.0)
         throttle = jnp.asarray(throttle_of(self.body.engines[0], setting.throttle))
         estimate = self.law.estimate(state.estimate, state.measured, moved.measured, throttle, state.lit, lit)
-        return moved._replace(lit=lit, estimate=estimate, plan=self.law.plan(moved.measured, lit, estimate))
+        plan = self.law.plan(moved.measured, lit, estimate) if self.planned else ()
+        return moved._replace(lit=lit, estimate=estimate, plan=plan)
 
     def box(self, state: State) -> Box:
         """Return the sides of the landing box."""
         (position, velocity, *_), axis, params = state.measured.motion, state.measured.axis, self.params
         tilt = jnp.arctan2(jnp.sqrt(axis.x**2 + axis.y**2 + 1e-12), axis.z)
         return {
-            "miss": across(position) / params.miss_m,
+            "miss": horizontal(position) / params.miss_m,
             "vertical": jnp.abs(velocity.z) / params.vertical_speed_m_s,
-            "lateral": across(velocity) / params.lateral_speed_m_s,
+            "lateral": horizontal(velocity) / params.lateral_speed_m_s,
             "tilt": tilt / (params.tilt_deg * DEGREE),
             "rate": norm(state.measured.motion.rates, 1e-12) / (params.rate_deg_s * DEGREE),
         }
@@ -198,29 +210,35 @@ class LandingBurn(BoosterPhase[State]):
         )
 
     def reward(self, state: State, action: Array, after: State, outcome: Outcome) -> dict[str, Array]:
-        here = after.measured.motion
-        to_ground = jnp.maximum(here.position.z / jnp.maximum(-here.velocity.z, 20.0), 0.0)
-        ahead = here.position + here.velocity * to_ground
-        miss = jnp.sqrt(ahead.x**2 + ahead.y**2 + 1.0)
-        landed = after.arrived & ~self.causes.among(outcome, "out_of_propellant", "overstressed")
+        before, here = state.measured.motion, after.measured.motion
+        lost = outcome.terminated & ~after.arrived
+        sink = jax.nn.softplus(6.0 * (_LEAST_SINK_M_S + here.velocity.z)) / 6.0
         return {
-            "touchdown": jnp.where(landed, booster.near_miss(self.box(after), 4.0), 0.0),
-            "landed": booster.with_success(outcome, 40.0),
-            "approach": 0.1 * (after.time - state.time) / (1.0 + miss / 20.0),
-            "propellant": jnp.asarray(here.propellant - state.measured.motion.propellant) / PRICE_KG,
+            "touchdown": jnp.where(after.arrived, -_LOST * touchdown_cost(self.box(after)), 0.0),
+            "landed": booster.with_success(outcome, _LOST),
+            "lost": jnp.where(lost, -_LOST, 0.0),
+            "hover": jnp.where(here.position.z < _HOVER_M, -0.3 * _LOST * sink, 0.0),
+            "propellant": jnp.asarray(here.propellant - before.propellant) / self.params.propellant_price_kg,
             "limits": self.limit_penalty(after.measured),
         }
 
     def own_telemetry(self, state: State) -> dict[str, Scalar]:
         motion = state.measured.motion
         return {
-            "miss_m": across(motion.position),
-            "lateral_speed_m_s": across(motion.velocity),
+            "miss_m": horizontal(motion.position),
+            "lateral_speed_m_s": horizontal(motion.velocity),
             "propellant_used_kg": state.begun_kg - motion.propellant,
         }
 
 
-def across(vector: Vector) -> Array:
+def touchdown_cost(box: Box) -> Array:
+    """Return the cost of a touchdown: small and nearly flat inside the box, linear outside of it, at most 5."""
+    sides = jnp.stack(list(box.values()))
+    cost = jax.nn.softplus(_SHARP * (sides - _INSIDE)) / _SHARP + 0.02 * jnp.minimum(sides, 10.0)
+    return jnp.minimum(cost.sum(), 5.0)
+
+
+def horizontal(vector: Vector) -> Array:
     """Return the horizontal length of a local vector."""
     return jnp.sqrt(vector.x**2 + vector.y**2 + 1e-9)
 
@@ -228,5 +246,4 @@ def across(vector: Vector) -> Array:
 @hookimpl
 def mission_phase() -> PhaseSpec:
     """Return the record of the phase."""
-    sac = booster.residual_sac(target_entropy=-10.0, actor_learning_rate=3e-5, exploration_noise=0.3)
-    return booster.booster_spec(LandingBurn, Params, sac)
+    return booster.booster_spec(LandingBurn, Params, booster.flown_alone_sac())

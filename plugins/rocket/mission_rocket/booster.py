@@ -43,6 +43,9 @@ from mission_rocket.report import sections
 from mission_rocket.vehicles import Strict, Vehicle, build_body, flying_parts, misplaced
 from mission_rocket.winds import Winds
 
+GOAL = 40.0  # reward of a success, penalty of a vehicle that is lost before the end, and scale of the cost of a box
+_SHARP, _INSIDE = 8.0, 0.8  # of the cost of a side of a box: linear above 0.8 of its limit, flat inside
+
 S = TypeVar("S")
 Box = dict[str, Array]  # deviations by name as fractions of their limits in a success box: above 1 is outside
 
@@ -100,6 +103,18 @@ def off_centre(value: Scalar, bounds: tuple[float, float], centre: float | None 
 def near_miss(box: Box, most: float) -> Array:
     """Return the reward `most` / (1 + side^2) summed over the sides, so that a near miss beats a far one."""
     return (most / (1.0 + jnp.stack(list(box.values())) ** 2)).sum()
+
+
+def box_cost(box: Box) -> Array:
+    """Return the cost of the sides of a box: small and nearly flat inside it, linear outside of it, at most 5 in all."""
+    sides = jnp.stack(list(box.values()))
+    cost = jax.nn.softplus(_SHARP * (sides - _INSIDE)) / _SHARP + 0.02 * jnp.minimum(sides, 10.0)
+    return jnp.minimum(cost.sum(), 5.0)
+
+
+def shortage(left: Scalar, per: float) -> Array:
+    """Return the cost of what a vehicle has left [kg]: nearly 0 from 3 `per` upwards, linear below 0, 1 per 10 `per`."""
+    return 0.1 * jax.nn.softplus(-jnp.asarray(left) / per)
 
 
 def with_success(outcome: Outcome, reward: Scalar) -> Array:
@@ -371,11 +386,16 @@ def residual_sac(
     )
 
 
-def flown_alone_sac() -> SacConfig:
-    """Return the defaults of an agent that flies alone: it imitates the guide, then follows exact value gradients."""
+def flown_alone_sac(width: int = 256, actor_horizon: int = 170) -> SacConfig:
+    """Return the defaults of an agent that flies alone: it imitates the guide, then follows exact value gradients.
+
+    Args:
+      width: of the hidden layers.
+      actor_horizon: control steps of the value gradients.
+    """
     return SacConfig(
-        actor=ActorConfig(width=256, layer_norm=True, activation="silu", log_std_max=-2.5),
-        critic=NetworkConfig(width=256, layer_norm=True),
+        actor=ActorConfig(width=width, layer_norm=True, activation="silu", log_std_max=-2.5),
+        critic=NetworkConfig(width=width, layer_norm=True),
         standardise=True,
         imitation=ImitationConfig(weight=3.0),
         gamma=0.999,
@@ -384,7 +404,7 @@ def flown_alone_sac() -> SacConfig:
         actor_grad_max_norm=1.0,
         actor_rate_updates=120,
         actor_average=0.04,
-        actor_horizon=170,
+        actor_horizon=actor_horizon,
         actor_batch=256,
         critic_learning_rate=5e-4,
         temperature_initial=1e-4,

@@ -15,7 +15,6 @@ from jax import Array
 
 from mission import Environment
 from mission_rocket.causes import Causes
-from mission_rocket.controls import EVENT, Controls
 from mission_rocket.physics.vector import Scalar, Vector
 
 H = TypeVar("H")
@@ -97,14 +96,9 @@ def rate_rows(size: float) -> tuple[Row, ...]:
     return rows("rate_x rate_y rate_z", "angular velocity", BODY, linear(size, "rad/s"), RATES)
 
 
-def guide_rows(controls: Controls, *left_out: str) -> tuple[Row, ...]:
-    """Return the rows of the guide's action."""
-    named = [(at, name) for at, name in enumerate(controls.names) if name not in left_out]
-    one = row("", "", NO_FRAME, linear(1.0, "-"), "plan.action")
-    return tuple(
-        one._replace(name=f"guide_{name.removeprefix(EVENT)}", quantity=f"{name} of the guide", component=at)
-        for at, name in named
-    )
+def in_body(path: str) -> Value:
+    """Return a function that turns a local vector into body axes."""
+    return lambda phase, state: state.measured.in_body(attrgetter(path)(state))
 
 
 def across(path: str) -> Value:
@@ -117,19 +111,9 @@ def across(path: str) -> Value:
     return components
 
 
-def body_force(phase: Any, state: Any) -> Vector:
-    """Return the specific force in body axes [m/s2]."""
-    return state.measured.in_body(state.measured.specific_force)
-
-
 def reserve(phase: Any, state: Any) -> Scalar:
     """Return the propellant above the reserve of the phase [kg]."""
     return state.measured.motion.propellant - phase.params.reserve_kg
-
-
-def wanted(phase: Any, state: Any) -> Vector:
-    """Return the required direction of the nose in body axes."""
-    return state.measured.in_body(state.plan.wanted)
 
 
 def over_limit(actuator: str) -> Value:
@@ -147,7 +131,9 @@ def excess_lag(phase: Any, state: Any) -> Scalar:
     return state.estimate.lag - phase.body.engines[0].lag
 
 
+POSITION, VELOCITY = "measured.motion.position", "measured.motion.velocity"
 RATES = "measured.motion.rates"
+FORCE, TURN = "measured.specific_force", "measured.angular_acceleration"
 SHARE = linear(1.0, "-")
 LEVEL = rows("level", "thrust level of the centre engine", NO_FRAME, SHARE, "measured.motion.levels")[0]
 LAG = row("lag", "estimated less nominal lag of the engines", NO_FRAME, linear(0.1, "s"), excess_lag)

@@ -18,8 +18,7 @@ from mission_rocket.booster import FlightParams
 from mission_rocket.controls import Setting
 from mission_rocket.guides.guidance import GuidanceLaw, point
 from mission_rocket.measurement import Measurement
-from mission_rocket.physics.channels import Impact, fall
-from mission_rocket.physics.gravity import free_fall
+from mission_rocket.physics.gravity import Site, free_fall
 from mission_rocket.physics.vector import Vector, norm
 
 _SLEW = 0.025  # rad/s
@@ -33,12 +32,19 @@ class ArcGuideParams(FlightParams):
 
 
 class Plan(NamedTuple):
-    """The action of the guidance law, the required axis of the nose, seconds to the end altitude, and the impact."""
+    """The action of the guidance law."""
 
     action: Array
-    wanted: Vector
-    seconds: Array
-    impact: Impact
+
+
+def wanted_axis(site: Site, m: Measurement, end_altitude: float) -> Vector:
+    """Return the axis of a vehicle that flies engines first at the end altitude, from its present ballistic path."""
+    position, velocity = m.motion.position, m.motion.velocity
+    pull = free_fall(site, position, velocity)
+    above = jnp.maximum(m.altitude - end_altitude, 0.0)
+    seconds = (m.climb + jnp.sqrt(m.climb * m.climb - 2.0 * pull.z * above)) / -pull.z
+    through = velocity + pull * seconds - m.wind
+    return through * (-1.0 / norm(through))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,13 +53,8 @@ class ArcGuide(GuidanceLaw[ArcGuideParams]):
 
     def plan(self, m: Measurement) -> Plan:
         """Predict the flow at the end altitude, and command RCS and fins."""
-        position, velocity = m.motion.position, m.motion.velocity
-        pull = free_fall(self.site, position, velocity)
-        above = jnp.maximum(m.altitude - self.params.end_altitude_m, 0.0)
-        seconds = (m.climb + jnp.sqrt(m.climb * m.climb - 2.0 * pull.z * above)) / -pull.z
-        through = velocity + pull * seconds - m.wind
-        wanted = through * (-1.0 / norm(through))
+        wanted = wanted_axis(self.site, m, self.params.end_altitude_m)
         dense = m.pressure > _DENSE_PA
         turn = point(self.body, m, wanted, jnp.where(dense, 0.0, 0.03), 0.25, _SLEW, hold=0.0)
         setting = Setting(fin=turn.fins, rcs=turn.rcs * jnp.where(dense, 0.0, 1.0))
-        return Plan(self.controls.encode(setting), wanted, seconds, fall(self.site, position, velocity))
+        return Plan(self.controls.encode(setting))

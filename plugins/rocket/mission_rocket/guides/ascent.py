@@ -52,11 +52,9 @@ class AscentGuideParams(FlightParams):
 
 
 class Plan(NamedTuple):
-    """The action of the guidance law and its predictions: time to MECO [s], altitude at MECO [m]."""
+    """The action of the guidance law."""
 
     action: Array
-    t_go: Array
-    final_altitude: Array
 
 
 def path_error(measured: Measurement) -> Array:
@@ -71,7 +69,6 @@ class AscentGuide(GuidanceLaw[AscentGuideParams]):
 
     def plan(self, measured: Measurement, cut: Array) -> Plan:
         """Predict the cut-off, and command throttle and gimbal."""
-        t_go, final_altitude = self._cut_off(measured)
         axis = self._axis(measured)
         gimballed = jnp.where(cut, 0.0, 1.0)
         turn = point(self.body, measured, axis, 0.5, 1.1, rate_limit=0.1, gimballed=gimballed)
@@ -80,10 +77,10 @@ class AscentGuide(GuidanceLaw[AscentGuideParams]):
         roll = -inertia * measured.motion.rates.z / ((measured.thrust + 1e5) * arm * self.body.gimbal.limit)
         setting = Setting(
             throttle=throttle_share(self.body.engines[0], self._throttle(measured)),
-            seconds={"time_to_meco": t_go},
+            seconds={"time_to_meco": self._cut_off(measured)},
             gimbal=turn.gimbal._replace(z=jnp.where(cut, 0.0, roll)),
         )
-        return Plan(self.controls.encode(setting), t_go, final_altitude)
+        return Plan(self.controls.encode(setting))
 
     def _throttle(self, m: Measurement) -> Array:
         """Throttle down to the least across a band of dynamic pressure, and cap the axial load."""
@@ -96,8 +93,8 @@ class AscentGuide(GuidanceLaw[AscentGuideParams]):
             by_pressure, self.params.guide_load_m_s2 * jnp.where(level > 0.3, level / axial, m.mass / full)
         )
 
-    def _cut_off(self, m: Measurement) -> tuple[Array, Array]:
-        """Return the time to cut-off and the altitude at that time."""
+    def _cut_off(self, m: Measurement) -> Array:
+        """Return the time to cut-off."""
         params, group = self.params, self.body.engines[0]
         sine = m.climb / m.speed
         push = dot(m.specific_force, m.motion.velocity * (1.0 / m.speed))
@@ -112,9 +109,7 @@ class AscentGuide(GuidanceLaw[AscentGuideParams]):
         least = params.speed_m_s[0] + _SPEED_MARGIN_M_S
         short = jnp.maximum(params.reserve_kg + _RESERVE_MARGIN_KG - left, 0.0)
         aim_speed = jnp.maximum(params.aim_speed_m_s - short * gain / flow, least)
-        t_go = (aim_speed - tail - m.speed) / gain
-        final_climb = aim_speed * jnp.sin(params.aim_flight_path_angle_deg * DEGREE)
-        return t_go, m.altitude + 0.5 * jnp.maximum(t_go, 0.0) * (m.climb + final_climb)
+        return (aim_speed - tail - m.speed) / gain
 
     def _axis(self, m: Measurement) -> Vector:
         """Return the direction of the nose: along the reference, back to the plane y = 0, within q-alpha limits."""

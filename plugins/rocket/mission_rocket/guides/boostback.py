@@ -23,6 +23,7 @@ from mission_rocket.guides.guidance import GuidanceLaw, estimate_lag, point
 from mission_rocket.measurement import Measurement
 from mission_rocket.physics.channels import fall
 from mission_rocket.physics.constants import DEGREE
+from mission_rocket.physics.gravity import Site
 from mission_rocket.physics.vector import Vector, dot, norm
 
 _ENGINES = 3.0
@@ -44,21 +45,32 @@ class BoostbackGuideParams(FlightParams):
 
 
 class Plan(NamedTuple):
-    """The action of the guidance law and its predictions.
-
-    `impact` [m] is the vacuum impact point, reached after `t_fall` [s]; `off` its offset from the target and `miss` the
-    length of that [m]; `rate` the speed of the impact point [m/s]; `t_go` the time to the cut-off [s]; `wanted` the
-    required direction of the nose.
-    """
+    """The action of the guidance law."""
 
     action: Array
+
+
+class Aim(NamedTuple):
+    """The vacuum impact point of navigation, as range safety computes it, and where it is from the target [m].
+
+    `impact` is reached after `t_fall` [s]; `target` is where it should be, `off` the offset and `miss` its length.
+    """
+
     impact: Vector
     t_fall: Array
+    target: Vector
     off: Vector
     miss: Array
-    rate: Array
-    t_go: Array
-    wanted: Vector
+
+
+def aim(params: BoostbackGuideParams, site: Site, m: Measurement) -> Aim:
+    """Return where the vacuum impact point is, and where it should be."""
+    impact, t_fall = fall(site, m.motion.position, m.motion.velocity)
+    target_x = params.target_x_m - m.wind.x * params.target_lead_s
+    target_y = params.target_y_m - m.wind.y * params.target_lead_s
+    off = Vector(impact.x - target_x, impact.y - target_y, impact.z)
+    miss = jnp.sqrt(off.x * off.x + off.y * off.y + 1.0)
+    return Aim(impact, t_fall, Vector(target_x, target_y, 0.0 * miss), off, miss)
 
 
 class Estimate(NamedTuple):
@@ -87,14 +99,9 @@ class BoostbackGuide(GuidanceLaw[BoostbackGuideParams]):
         weight = jnp.where(burns, self.period_s / _TRIM_S, 0.0)
         return Estimate(lag, before.trim + (now.motion.gimbal - before.trim) * weight)
 
-    def plan(self, m: Measurement, lit: Array, cut: Array, estimate: Estimate) -> Plan:
-        """Predict the impact point, its speed and the cut-off, and command engines and attitude."""
-        params, group = self.params, self.body.engines[0]
-        target_x = params.target_x_m - m.wind.x * params.target_lead_s
-        target_y = params.target_y_m - m.wind.y * params.target_lead_s
-        impact, t_fall = fall(self.site, m.motion.position, m.motion.velocity)
-        off = Vector(impact.x - target_x, impact.y - target_y, impact.z)
-        miss = jnp.sqrt(off.x * off.x + off.y * off.y + 1.0)
+    def plan(self, m: Measurement, to: Aim, lit: Array, cut: Array, estimate: Estimate) -> Plan:
+        """Predict the speed of the impact point and the cut-off, and command engines and attitude."""
+        params, group, off, miss, t_fall = self.params, self.body.engines[0], to.off, to.miss, to.t_fall
         towards = Vector(-off.x / miss, -off.y / miss, jnp.zeros_like(miss))
         elevation = params.elevation_deg * DEGREE
         wanted = towards * jnp.cos(elevation) + m.vertical * jnp.sin(elevation)
@@ -107,22 +114,13 @@ class BoostbackGuide(GuidanceLaw[BoostbackGuideParams]):
         along = Vector(*(jnp.where(lit, a, b * push) for a, b in zip(m.specific_force, wanted, strict=True)))
         ahead = 0.1
         later, _ = fall(self.site, m.motion.position, m.motion.velocity + along * ahead)
-        moved = Vector(later.x - target_x - off.x, later.y - target_y - off.y, 0.0)
+        moved = Vector(later.x - to.target.x - off.x, later.y - to.target.y - off.y, 0.0)
         # time to the closest approach of the impact point, minus the contribution of the tail-off
         rate = jnp.maximum(norm(moved, 1.0) / ahead, 100.0)
         t_go = -(moved.x * off.x + moved.y * off.y) / (ahead * rate * rate) - estimate.lag
         away = (miss > 20e3) & (dot(moved, towards) < 0.3 * ahead * rate)  # not yet turned round
         t_go = jnp.where(away, miss / rate, t_go)
-        return Plan(
-            action=self._act(m, wanted, t_go, lit, cut, estimate.trim),
-            impact=impact,
-            t_fall=t_fall,
-            off=off,
-            miss=miss,
-            rate=rate,
-            t_go=t_go,
-            wanted=wanted,
-        )
+        return Plan(self._act(m, wanted, t_go, lit, cut, estimate.trim))
 
     def _act(self, m: Measurement, wanted: Vector, t_go: Array, lit: Array, cut: Array, trim: Vector) -> Array:
         """Return the action that turns to a direction, ignites, and cuts off in time."""

@@ -63,11 +63,17 @@ class Prediction(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """The action and the prediction; `burn` is the time to cut-off [s], `drag` the estimated over nominal drag."""
+    """The action and the prediction; `burn` is the time to cut-off [s]."""
 
     action: Array
     predicted: Prediction
     burn: Array
+
+
+class Estimate(NamedTuple):
+    """The estimated lag of the fins [s], and estimated over nominal drag."""
+
+    lag: Array
     drag: Array
 
 
@@ -75,34 +81,36 @@ class Plan(NamedTuple):
 class EntryGuide(GuidanceLaw[EntryGuideParams]):
     """The guidance law of the entry burn."""
 
-    def nominal_lag(self) -> Array:
-        """Return the initial estimate of the lag of the fins [s]."""
-        return jnp.asarray(self.body.fins.lag if self.body.fins else 1.0, jnp.float32)
+    def nominal(self) -> Estimate:
+        """Return the initial estimate."""
+        return Estimate(
+            jnp.asarray(self.body.fins.lag if self.body.fins else 1.0, jnp.float32), jnp.ones((), jnp.float32)
+        )
 
-    def estimate_lag(self, before: Array, was: Measurement, now: Measurement, command: Vector) -> Array:
-        """Estimate the lag of the fins [s] from a control period under a command, in shares of their limit."""
+    def estimate(self, before: Estimate, was: Measurement, now: Measurement, command: Vector) -> Estimate:
+        """Update the estimate after a control period under a command of the fins, in shares of their limit."""
+        lag = before.lag
         if self.body.fins is not None:
             limit = self.body.fins.limit
             for at in (0, 1):  # yaw and pitch
                 start, end = was.motion.fins[at] / limit, now.motion.fins[at] / limit
-                before = estimate_lag(before, start, end, command[at], jnp.bool_(True), self.period_s)
-        return before
+                lag = estimate_lag(lag, start, end, command[at], jnp.bool_(True), self.period_s)
+        return Estimate(lag, estimate_drag(self.body, now, before.drag))
 
     def first_plan(self, measured: Measurement) -> Plan:
         """Return the plan at the start of the phase."""
-        zero, no, lag = jnp.zeros(()), jnp.bool_(False), self.nominal_lag()
+        zero, no, estimate = jnp.zeros(()), jnp.bool_(False), self.nominal()
         nothing = Prediction(Vector(zero, zero, zero), zero, zero, zero, zero)
-        plan = Plan(jnp.zeros(len(self.controls.names)), nothing, zero + 14.0, zero + 1.0)
+        plan = Plan(jnp.zeros(len(self.controls.names)), nothing, zero + 14.0)
         # the length of the burn is found by iteration
-        return lax.fori_loop(0, 3, lambda _, plan: self.plan(measured, plan, no, no, lag, 0.0), plan)
+        return lax.fori_loop(0, 3, lambda _, plan: self.plan(measured, plan, no, no, estimate, 0.0), plan)
 
-    def plan(self, m: Measurement, before: Plan, lit: Array, cut: Array, lag: Array, elapsed: Scalar) -> Plan:
+    def plan(self, m: Measurement, before: Plan, lit: Array, cut: Array, estimate: Estimate, elapsed: Scalar) -> Plan:
         """Predict with the burn planned `elapsed` seconds before, correct it, and steer."""
-        drag = estimate_drag(self.body, m, before.drag)
         burn = jnp.where(lit, jnp.maximum(before.burn - elapsed, -_OVERDUE_S), before.burn)
-        predicted = self._predict(m, before, lit, cut, burn, drag)
-        burn, throttle = self._burn(m, predicted, lit, cut, burn, drag)
-        turn = self._steer(m, predicted, lit, cut, burn, lag)
+        predicted = self._predict(m, before, lit, cut, burn, estimate.drag)
+        burn, throttle = self._burn(m, predicted, lit, cut, burn, estimate.drag)
+        turn = self._steer(m, predicted, lit, cut, burn, estimate.lag)
         setting = turn._replace(
             throttle=throttle_share(self.body.engines[0], throttle),
             seconds={
@@ -110,7 +118,13 @@ class EntryGuide(GuidanceLaw[EntryGuideParams]):
                 "time_to_cut_off": burn,
             },
         )
-        return Plan(self.controls.encode(setting), predicted, burn, drag)
+        return Plan(self.controls.encode(setting), predicted, burn)
+
+    def rest(self, m: Measurement, drag: Array) -> Vector:
+        """Return where the landing would come to rest if it only braked, for a vehicle at the end of the phase [m]."""
+        wind = carried_wind(self.site, m.wind, m.altitude)
+        here = Falling(m.motion.position, m.motion.velocity, m.altitude, m.mass, wind)
+        return predict_touchdown(with_drag(self.body, drag), self.site, here, *_LANDING)[0]
 
     def _ignition(self, plan: Plan) -> Array:
         """Return the altitude of the guide's ignition: higher if there is more to correct."""

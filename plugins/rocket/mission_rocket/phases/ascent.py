@@ -3,8 +3,9 @@
 Actions (5): `throttle` (of all nine engines, 40 to 100 %), `time_to_meco` (0 to 20 s; the engines stop inside the step
 when the time is within the control period), `gimbal_yaw`, `gimbal_pitch`, `gimbal_roll` (shares of the limit). The
 parameter `fins` adds `fin_yaw`, `fin_pitch`, `fin_roll`; by default the fins are folded during the ascent, and the
-guide leaves them centred. With `residual` r > 0 the vehicle receives guide + r x action, clipped; with 0 it receives
-the action itself. The flight begins with the engines at full thrust, since the hold-downs release only then; MECO is
+guide leaves them centred. The time is coded by its logarithm above 0.5 s. By default (`residual: 0`) the vehicle
+receives the action itself, and the observation holds nothing that the guidance law computes; with `residual` r > 0 it
+receives guide + r x action, clipped. The flight begins with the engines at full thrust, since the hold-downs release only then; MECO is
 final, and the phase ends 1 to 1.5 s later, when the thrust has gone.
 
 Success `meco`, judged at the end: altitude, speed and flight-path angle inside their ranges, the rate within
@@ -18,7 +19,8 @@ The reward and its reasons are in docs/phases/ascent.md, the guidance law in gui
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,25 +29,41 @@ from pydantic import Field
 
 from mission import Outcome, PhaseSpec, hookimpl
 from mission_rocket import booster, observation
-from mission_rocket.booster import BoosterPhase, Box, near_miss, off_centre, with_success
+from mission_rocket.booster import GOAL, BoosterPhase, Box, box_cost, near_miss, off_centre, with_success
 from mission_rocket.causes import Causes
 from mission_rocket.controls import Controls
-from mission_rocket.guides.ascent import TAIL_S, AscentGuide, AscentGuideParams, Plan, path_error
+from mission_rocket.guides.ascent import TAIL_S, AscentGuide, AscentGuideParams, path_error
 from mission_rocket.measurement import Measurement
-from mission_rocket.observation import BODY, LOCAL, NO_FRAME, Observation, linear, log, row, rows
+from mission_rocket.observation import (
+    BODY,
+    FORCE,
+    LOCAL,
+    NO_FRAME,
+    POSITION,
+    SHARE,
+    VELOCITY,
+    Observation,
+    Value,
+    in_body,
+    linear,
+    log,
+    row,
+    rows,
+    tanh,
+)
 from mission_rocket.physics.constants import DEGREE
 from mission_rocket.physics.state import Handover, start_state
 from mission_rocket.physics.vector import Scalar, Vector, dot, norm, quaternion_of_axis
 from mission_rocket.vehicles import Range
 
-CONTROLS = Controls(("throttle", "time_to_meco", "gimbal_yaw", "gimbal_pitch", "gimbal_roll"))
-WITH_FINS = Controls((*CONTROLS.names, "fin_yaw", "fin_pitch", "fin_roll"))
+CONTROLS = Controls(("throttle", "time_to_meco", "gimbal_yaw", "gimbal_pitch", "gimbal_roll"), fine_s=0.5)
+WITH_FINS = Controls((*CONTROLS.names, "fin_yaw", "fin_pitch", "fin_roll"), fine_s=0.5)
 
 
 class Params(AscentGuideParams):
     """The box at MECO and the guidance law."""
 
-    residual: float = booster.residual_field(0.1)
+    residual: float = booster.residual_field(0.0)
     fins: bool = Field(False, description="Whether the fins are unfolded and commanded.")
     altitude_m: Range = (61e3, 74e3)
     flight_path_angle_deg: Range = (42.0, 58.0)
@@ -60,54 +78,63 @@ class State(NamedTuple):
     arrived: Array
     measured: Measurement
     worst: Array
-    plan: Plan
+    plan: Any
     cut: Array
     off_for: Array
+
+
+def _sideways(path: str) -> Value:
+    """Return a function that computes the part of a local vector across the plane of flight in body axes."""
+
+    def components(phase: Any, state: Any) -> Vector:
+        vector = attrgetter(path)(state)
+        return state.measured.in_body(Vector(0.0 * vector.x, vector.y, 0.0 * vector.z))
+
+    return components
+
+
+def _downrange(phase: Any, state: Any) -> Vector:
+    """Return the downrange direction in body axes."""
+    one = jnp.ones(())
+    return state.measured.in_body(Vector(one, 0.0 * one, 0.0 * one))
+
+
+def _flow(phase: Any, state: Any) -> Vector:
+    """Return the direction of flight through the air in body axes; zero below 500 Pa, where it says nothing."""
+    return state.measured.in_body(state.measured.flow) * (state.measured.pressure > 500.0)
+
+
+def _path(phase: Any, state: Any) -> Array:
+    """Return the sine of the flight-path angle."""
+    return state.measured.climb / jnp.maximum(state.measured.speed, 30.0)
 
 
 OBSERVATION = Observation(
     (
         row("altitude", "altitude", LOCAL, linear(65e3, "m"), "measured.altitude"),
+        row("altitude_log", "altitude", LOCAL, log(300.0, "m", per=4.0), "measured.altitude"),
         row("speed", "speed", LOCAL, linear(1650.0, "m/s"), "measured.speed"),
+        row("speed_log", "speed", LOCAL, log(30.0, "m/s", per=3.0), "measured.speed"),
         row("climb", "vertical speed", LOCAL, linear(1200.0, "m/s"), "measured.climb"),
-        row("downrange", "position downrange", LOCAL, linear(40e3, "m"), "measured.motion.position.x"),
-        row("across", "position across", LOCAL, log(100.0, "m"), "measured.motion.position.y"),
-        row("velocity_across", "velocity across", LOCAL, linear(20.0, "m/s"), "measured.motion.velocity.y"),
-        row(
-            "path_error",
-            "flight-path angle above the reference",
-            LOCAL,
-            linear(5.0 * DEGREE, "rad"),
-            lambda phase, state: path_error(state.measured),
-        ),
-        row("nose_x", "axis of the body", LOCAL, linear(1.0, "-"), "measured.axis.x"),
-        row("nose_y", "axis of the body", LOCAL, linear(0.1, "-"), "measured.axis.y"),
-        *rows(
-            "off_flow_x off_flow_y",
-            "direction of the flow, above 500 Pa",
-            BODY,
-            linear(0.1, "-"),
-            lambda phase, state: state.measured.in_body(state.measured.flow) * (state.measured.pressure > 500.0),
-        ),
+        row("path", "sine of the flight-path angle, from 30 m/s", LOCAL, SHARE, _path),
+        row("position", "position downrange", LOCAL, linear(40e3, "m"), "measured.motion.position.x"),
+        *rows("up_x up_y up_z", "vertical", BODY, SHARE, in_body("measured.vertical")),
+        *rows("up_x_fine up_y_fine", "vertical", BODY, tanh(0.05, "-"), in_body("measured.vertical")),
+        *rows("ahead_x ahead_y ahead_z", "downrange direction", BODY, SHARE, _downrange),
+        *rows("across_x across_y", "position across", BODY, log(100.0, "m"), _sideways(POSITION)),
+        *rows("drift_x drift_y", "velocity across", BODY, linear(20.0, "m/s"), _sideways(VELOCITY)),
+        *rows("flow_x flow_y", "direction of flight through the air, above 500 Pa", BODY, linear(0.1, "-"), _flow),
+        *rows("wind_x wind_y", "steady wind", BODY, linear(50.0, "m/s"), in_body("measured.wind")),
         *observation.rate_rows(0.05),
-        row("felt_along", "specific force", BODY, linear(35.0, "m/s2"), observation.body_force)._replace(component=2),
-        *rows("felt_x felt_y", "specific force", BODY, linear(2.0, "m/s2"), observation.body_force),
+        *rows("felt_x felt_y", "specific force", BODY, linear(2.0, "m/s2"), in_body(FORCE)),
+        row("felt_z", "specific force", BODY, linear(35.0, "m/s2"), in_body(FORCE))._replace(component=2),
         observation.LEVEL,
         row("mass", "mass", NO_FRAME, linear(200e3, "kg", about=350e3), "measured.mass"),
         row("propellant", "propellant above the reserve", NO_FRAME, linear(200e3, "kg"), observation.reserve),
         row("pressure", "dynamic pressure", NO_FRAME, linear(25e3, "Pa"), "measured.pressure"),
         row("mach", "Mach number", NO_FRAME, linear(3.0, "-"), "measured.mach"),
         *observation.GIMBAL,
-        row("time_to_meco", "time to the cut-off", NO_FRAME, linear(20.0, "s", most=5.0), "plan.t_go"),
-        row(
-            "meco_altitude",
-            "predicted altitude at MECO above the aim",
-            LOCAL,
-            log(1000.0, "m", per=3.0),
-            lambda phase, state: state.plan.final_altitude - phase.params.aim_altitude_m,
-        ),
         observation.flag("cut", "whether the engines are cut off", "cut"),
-        *observation.guide_rows(CONTROLS),
     )
 )
 
@@ -146,7 +173,8 @@ class Ascent(BoosterPhase[State]):
 
     def enter(self, key: Array, handoff: Handover) -> State:
         shared, no = self.entered(handoff), jnp.bool_(False)
-        return State(**shared, plan=self.law.plan(shared["measured"], no), cut=no, off_for=jnp.zeros(()))
+        plan = self.law.plan(shared["measured"], no) if self.planned else ()
+        return State(**shared, plan=plan, cut=no, off_for=jnp.zeros(()))
 
     def step(self, key: Array, state: State, action: Array) -> State:
         setting, period = self.received(state, action), self.control_period_s
@@ -155,7 +183,7 @@ class Ascent(BoosterPhase[State]):
         cut, switch = state.cut | cuts, self.switch(state, ~state.cut, (cuts, t_go))
         moved = self.fly(key, state, setting, (~state.cut, ~cut), switch, steps_each=2)
         off_for = jnp.where(state.cut, state.off_for + period, jnp.where(cuts, period - switch, 0.0))
-        plan = self.law.plan(moved.measured, cut)
+        plan = self.law.plan(moved.measured, cut) if self.planned else ()
         return moved._replace(cut=cut, off_for=off_for, arrived=off_for >= TAIL_S, plan=plan)
 
     def box(self, state: State) -> Box:
@@ -178,7 +206,7 @@ class Ascent(BoosterPhase[State]):
         return self.causes.judge(state.arrived, self.failures(state) | lost, at_end)
 
     def reward(self, state: State, action: Array, after: State, outcome: Outcome) -> dict[str, Array]:
-        params, here, period = self.params, after.measured, self.control_period_s
+        params, here = self.params, after.measured
         angle = jnp.arcsin(jnp.clip(here.climb / here.speed, -1.0, 1.0)) / DEGREE
         aim = {
             "altitude": off_centre(here.altitude, params.altitude_m, params.aim_altitude_m),
@@ -186,16 +214,14 @@ class Ascent(BoosterPhase[State]):
             "angle": off_centre(angle, params.flight_path_angle_deg, params.aim_flight_path_angle_deg),
             "lateral": off_centre(here.motion.velocity.y, (-20.0, 20.0)),
         }
-        ended = outcome.terminated & self.causes.among(outcome, "meco", "off_target")
-        left = here.motion.propellant - params.reserve_kg
-        gained = jnp.minimum(here.speed, 1650.0) - jnp.minimum(state.measured.speed, 1650.0)
-        off = jnp.minimum(jnp.abs(path_error(here)) / (10.0 * DEGREE), 1.0)
+        short = booster.shortage(here.motion.propellant - params.reserve_kg, 100.0)
+        used = state.measured.motion.propellant - here.motion.propellant
         return {
-            "meco": with_success(outcome, 40.0),
-            "aim": jnp.where(ended, near_miss(aim, 3.0), 0.0),
-            "reserve": with_success(outcome, jnp.clip(left / 2e3, 0.0, 10.0)),
-            "progress": 4.0 * gained / 1650.0,
-            "path": -0.02 * period * off,
+            "meco": with_success(outcome, GOAL),
+            "arrival": jnp.where(after.arrived, -GOAL * (box_cost(self.box(after)) + short), 0.0),
+            "lost": jnp.where(outcome.terminated & ~after.arrived, -GOAL, 0.0),
+            "aim": jnp.where(after.arrived, near_miss(aim, 3.0), 0.0),
+            "propellant": jnp.asarray(-used / 4e3),
             "limits": self.limit_penalty(here),
         }
 
@@ -206,4 +232,4 @@ class Ascent(BoosterPhase[State]):
 @hookimpl
 def mission_phase() -> PhaseSpec:
     """Return the record of the phase."""
-    return booster.booster_spec(Ascent, Params, booster.residual_sac(target_entropy=-10.0))
+    return booster.booster_spec(Ascent, Params, booster.flown_alone_sac())

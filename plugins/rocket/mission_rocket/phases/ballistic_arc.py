@@ -1,8 +1,8 @@
 """Ballistic arc: from the end of the boostback through apogee down to `end_altitude_m`, engines off.
 
 Actions (6): `rcs_yaw`, `rcs_pitch`, `rcs_roll`, `fin_yaw`, `fin_pitch`, `fin_roll` (shares of the limits of the
-actuators). With `residual` r > 0 the vehicle receives guide + r x action, clipped; with 0 it receives the action
-itself.
+actuators). By default (`residual: 0`) the vehicle receives the action itself, and the observation holds nothing that the
+guidance law computes; with `residual` r > 0 it receives guide + r x action, clipped.
 
 Success `oriented`: at `end_altitude_m` descending, engines first with at most `incidence_deg` to the flow and at most
 `rate_deg_s`, with gas left. Failures, in order of precedence: `overstressed` (at once, when a structural limit is
@@ -22,13 +22,25 @@ from pydantic import Field
 
 from mission import Outcome, PhaseSpec, hookimpl
 from mission_rocket import booster, observation
-from mission_rocket.booster import BoosterPhase, Box, between, near_miss, outside, with_success
+from mission_rocket.booster import GOAL, BoosterPhase, Box, between, box_cost, outside, with_success
 from mission_rocket.causes import Causes
 from mission_rocket.controls import Controls
-from mission_rocket.guides.arc import ArcGuide, ArcGuideParams, Plan
+from mission_rocket.guides.arc import ArcGuide, ArcGuideParams, wanted_axis
 from mission_rocket.measurement import Measurement
-from mission_rocket.observation import BODY, LOCAL, NO_FRAME, Observation, linear, log, row, rows, tanh
-from mission_rocket.physics.channels import Impact
+from mission_rocket.observation import (
+    BODY,
+    LOCAL,
+    NO_FRAME,
+    SHARE,
+    VELOCITY,
+    Observation,
+    in_body,
+    linear,
+    log,
+    row,
+    rows,
+    tanh,
+)
 from mission_rocket.physics.constants import DEGREE
 from mission_rocket.physics.state import Handover
 from mission_rocket.physics.vector import Scalar, Vector, norm
@@ -40,7 +52,7 @@ CONTROLS = Controls(("rcs_yaw", "rcs_pitch", "rcs_roll", "fin_yaw", "fin_pitch",
 class Params(ArcGuideParams):
     """The box that the entry accepts, and the ranges of the phase's own start."""
 
-    residual: float = booster.residual_field(0.2)
+    residual: float = booster.residual_field(0.0)
     incidence_deg: float = Field(5.0, gt=0.0)
     rate_deg_s: float = Field(1.0, gt=0.0)
     target_offset_m: float = Field(-2800.0, description="Target x of the boostback's vacuum impact point.")
@@ -58,7 +70,7 @@ class State(NamedTuple):
     arrived: Array
     measured: Measurement
     worst: Array
-    plan: Plan
+    plan: Any
     begun_kg: Array
 
 
@@ -67,46 +79,26 @@ def _angle(a: Vector, b: Vector) -> Array:
     return 2.0 * jnp.arcsin(jnp.clip(0.5 * norm(a - b, 1e-12), 0.0, 1.0))
 
 
-def _off(phase: Any, state: State) -> tuple[Array, Array]:
-    """Return the wanted direction across the body; straight behind, the sine would be as small as straight ahead."""
-    x, y, z = observation.wanted(phase, state)
-    return jnp.where(z < 0.0, jnp.sign(x), x), jnp.where(z < 0.0, jnp.sign(y), y)
-
-
 def _incidence(phase: Any, state: State) -> Array:
     """Return the angle of the nose off the flow, engines first [rad]."""
     return _angle(state.measured.axis, -state.measured.flow)
 
 
-def _impact_error(phase: Any, state: State) -> tuple[Scalar, Scalar]:
-    """Return the offset of the vacuum impact point from the target [m]."""
-    impact, _ = state.plan.impact
-    return impact.x - phase.params.target_offset_m, impact.y
-
-
 OBSERVATION = Observation(
     (
-        row("x", "position downrange", LOCAL, linear(40e3, "m", about=40e3), "measured.motion.position.x"),
-        row("y", "position across", LOCAL, linear(2e3, "m"), "measured.motion.position.y"),
         row("altitude", "altitude", LOCAL, linear(40e3, "m", about=100e3), "measured.altitude"),
-        row("velocity_x", "velocity downrange", LOCAL, linear(300.0, "m/s"), "measured.motion.velocity.x"),
-        row("velocity_y", "velocity across", LOCAL, linear(30.0, "m/s"), "measured.motion.velocity.y"),
         row("climb", "vertical speed", LOCAL, linear(700.0, "m/s"), "measured.climb"),
-        *rows("axis_x axis_y axis_z", "axis of the body", LOCAL, linear(1.0, "-"), "measured.axis"),
+        *rows("up_x up_y up_z", "vertical", BODY, SHARE, in_body("measured.vertical")),
+        *rows("velocity_x velocity_y velocity_z", "velocity", BODY, linear(500.0, "m/s"), in_body(VELOCITY)),
+        *rows("flow_x flow_y flow_z", "direction of flight through the air", BODY, SHARE, in_body("measured.flow")),
+        *rows("flow_x_fine flow_y_fine", "direction of flight", BODY, tanh(0.1, "-"), in_body("measured.flow")),
+        *rows("wind_x wind_y wind_z", "steady wind", BODY, linear(20.0, "m/s"), in_body("measured.wind")),
         *observation.rate_rows(0.05),
         *rows("rate_x_fine rate_y_fine rate_z_fine", "angular velocity", BODY, log(0.005, "rad/s"), observation.RATES),
-        *rows("off_x off_y", "wanted direction of the nose, across", BODY, linear(1.0, "-"), _off),
-        *rows("off_x_fine off_y_fine", "wanted direction of the nose, across", BODY, tanh(0.1, "-"), _off),
-        row("incidence", "angle off the flow, engines first", NO_FRAME, tanh(0.1, "rad"), _incidence),
         row("pressure_log", "dynamic pressure", NO_FRAME, log(100.0, "Pa", per=2.0), "measured.pressure"),
         row("gas", "gas of the RCS", NO_FRAME, linear(200.0, "kg", about=200.0), "measured.motion.rcs_propellant"),
-        row("time_left", "time to the end altitude", NO_FRAME, linear(150.0, "s", about=150.0), "plan.seconds"),
-        *(
-            one._replace(name=f"fin_{axis}")
-            for one, axis in zip(observation.FINS, ("yaw", "pitch", "roll"), strict=True)
-        ),
-        *rows("impact_x impact_y", "impact off the target", LOCAL, log(300.0, "m", per=2.0), _impact_error),
-        *observation.guide_rows(CONTROLS),
+        row("mass", "mass", NO_FRAME, linear(5e3, "kg", about=42e3), "measured.mass"),
+        *observation.FINS,
     )
 )
 
@@ -143,13 +135,13 @@ class BallisticArc(BoosterPhase[State]):
 
     def enter(self, key: Array, handoff: Handover) -> State:
         shared, gas = self.entered(handoff), jnp.asarray(handoff.state.motion.rcs_propellant)
-        return State(**shared, plan=self.law.plan(shared["measured"]), begun_kg=gas)
+        return State(**shared, plan=self.law.plan(shared["measured"]) if self.planned else (), begun_kg=gas)
 
     def step(self, key: Array, state: State, action: Array) -> State:
         setting, no = self.received(state, action), jnp.bool_(False)
         end = self.params.end_altitude_m
         moved = self.fly(key, state, setting, (no, no), self.switch(state, no), steps_each=3, stop_at=end)
-        return moved._replace(plan=self.law.plan(moved.measured))
+        return moved._replace(plan=self.law.plan(moved.measured) if self.planned else ())
 
     def box(self, state: State) -> Box:
         """Return the sides of the box at the end."""
@@ -168,20 +160,17 @@ class BallisticArc(BoosterPhase[State]):
         )
 
     def reward(self, state: State, action: Array, after: State, outcome: Outcome) -> dict[str, Array]:
-        angle, (x, y) = _angle(after.measured.axis, after.plan.wanted), _impact_error(self, after)
-        at_end = after.arrived & ~self.causes.among(outcome, "overstressed", "out_of_gas")
+        wanted = wanted_axis(self.site, after.measured, self.params.end_altitude_m)
+        angle = _angle(after.measured.axis, wanted)
         used = state.measured.motion.rcs_propellant - after.measured.motion.rcs_propellant
         return {
-            "oriented": with_success(outcome, 20.0),
-            "arrival": jnp.where(at_end, near_miss(self.box(after), 3.0), 0.0),
+            "oriented": with_success(outcome, GOAL),
+            "arrival": jnp.where(after.arrived, -GOAL * box_cost(self.box(after)), 0.0),
+            "lost": jnp.where(outcome.terminated & ~after.arrived, -GOAL, 0.0),
             "pointing": 0.02 * (after.time - state.time) / (1.0 + angle / (10.0 * DEGREE)),
-            "aim": jnp.where(at_end, 1.0 / (1.0 + (x**2 + y**2) / 1e6), 0.0),
             "gas": jnp.asarray(-used / 5.0),
             "limits": self.limit_penalty(after.measured),
         }
-
-    def impact(self, state: State) -> Impact:
-        return state.plan.impact
 
     def own_telemetry(self, state: State) -> dict[str, Scalar]:
         return {"gas_used_kg": state.begun_kg - state.measured.motion.rcs_propellant}
@@ -190,5 +179,4 @@ class BallisticArc(BoosterPhase[State]):
 @hookimpl
 def mission_phase() -> PhaseSpec:
     """Return the record of the phase."""
-    sac = booster.residual_sac(target_entropy=-12.0, width=64, gamma=0.997)
-    return booster.booster_spec(BallisticArc, Params, sac)
+    return booster.booster_spec(BallisticArc, Params, booster.flown_alone_sac(width=128))

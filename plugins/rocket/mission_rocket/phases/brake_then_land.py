@@ -7,8 +7,8 @@ one agent flies both, with the actions of the entry burn (11), of which the land
 Success and failures are those of the landing burn; while braking, `overstressed`, `out_of_propellant` and `rose` end
 the phase.
 
-Reward: that of the landing burn after the hand-over; while braking the entry burn's `aim`, and throughout `limits` and
-`propellant`, 1 for each 400 kg: at the landing burn's price, the 17 t that every flight burns would outweigh
+Reward: that of the landing burn after the hand-over; at the hand-over the entry burn's `arrival`, and throughout `limits`
+and `propellant`, 1 for each 400 kg: at the landing burn's price, the 17 t that every flight burns would outweigh
 the landing.
 
 Guidance law: that of the entry burn, which ignites at once and burns at 57 m/s2, then that of the landing burn.
@@ -121,6 +121,14 @@ class BrakeThenLand(ObservedPhase[Handover, State]):
         """Draw a vehicle as an arc leaves it at the altitude of the start."""
         return self.entry.start(key)
 
+    def perturb(self, handoff: Handover, noise: Handover) -> Handover:
+        """Move the vehicle by noise; the dispersions of its flight stay."""
+        return self.entry.perturb(handoff, noise)
+
+    def redraw(self, key: Array, handoff: Handover) -> Handover:
+        """Draw the dispersions of a flight again."""
+        return self.entry.redraw(key, handoff)
+
     def enter(self, key: Array, handoff: Handover) -> State:
         return State(jnp.bool_(True), self.entry.enter(key, handoff), self.landing.enter(key, handoff))
 
@@ -156,12 +164,12 @@ class BrakeThenLand(ObservedPhase[Handover, State]):
     def reward(self, state: State, action: Array, after: State, outcome: Outcome) -> dict[str, Array]:
         """Return the reward terms of a step."""
         brake, entry_outcome = state.braking, self.entry.outcome(after.entry)
-        aim = self.entry.reward(state.entry, action, after.entry, entry_outcome)["aim"]
+        arrival = self.entry.reward(state.entry, action, after.entry, entry_outcome)["arrival"]
         landed = self.landing.reward(state.landing, action[_LANDING], after.landing, outcome)
         braked = self.landing.limit_penalty(after.entry.measured)
         before, here = self.leave(state).state.motion, self.leave(after).state.motion
         return {name: jnp.where(brake, 0.0, term) for name, term in landed.items()} | {
-            "aim": jnp.where(brake, aim, 0.0),
+            "arrival": jnp.where(brake, arrival, 0.0),
             "propellant": jnp.asarray(here.propellant - before.propellant) / _PRICE_KG,
             "limits": jnp.where(brake, braked, landed["limits"]),
         }

@@ -1,9 +1,10 @@
 """Entry burn: from 70 km, unlit, through a braking burn on three engines and the descent to 7 km, unlit.
 
 Actions (11): `throttle` (40 to 100 %), `time_to_ignition` and `time_to_cut_off` (0 to 20 s; an event within the control
-period happens inside the step, and after the cut-off the engines stay off), `gimbal_yaw`, `gimbal_pitch`, `fin_yaw`,
-`fin_pitch`, `fin_roll`, `rcs_yaw`, `rcs_pitch`, `rcs_roll` (shares of the limits of the actuators). With `residual`
-r > 0 the vehicle receives guide + r x action, clipped; with 0 it receives the action itself.
+period happens inside the step, and after the cut-off the engines stay off; coded by the logarithm above 0.5 s),
+`gimbal_yaw`, `gimbal_pitch`, `fin_yaw`, `fin_pitch`, `fin_roll`, `rcs_yaw`, `rcs_pitch`, `rcs_roll` (shares of the limits
+of the actuators). By default (`residual: 0`) the vehicle receives the action itself, and the observation holds nothing
+that the guidance law computes; with `residual` r > 0 it receives guide + r x action, clipped.
 
 Success `delivered`: at `end_altitude_m` descending, unlit, the touchdown that braking alone would reach
 (`predict_touchdown`, where the landing burn begins) within `miss_m` of the pad, speed in `speed_m_s`, `incidence_deg`,
@@ -17,7 +18,7 @@ The reward and its reasons are in docs/phases/entry_burn.md, the guidance law in
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
@@ -25,12 +26,28 @@ from pydantic import Field
 
 from mission import Outcome, PhaseSpec, hookimpl
 from mission_rocket import booster, observation
-from mission_rocket.booster import BoosterPhase, Box, between, near_miss, off_centre, outside, with_success
+from mission_rocket.booster import GOAL, BoosterPhase, Box, between, box_cost, off_centre, outside, with_success
 from mission_rocket.causes import Causes
 from mission_rocket.controls import Controls
-from mission_rocket.guides.entry import EntryGuide, EntryGuideParams, Plan
+from mission_rocket.guides.entry import EntryGuide, EntryGuideParams, Estimate
 from mission_rocket.measurement import Measurement
-from mission_rocket.observation import LOCAL, NO_FRAME, Observation, linear, log, row, rows
+from mission_rocket.observation import (
+    BODY,
+    FORCE,
+    LOCAL,
+    NO_FRAME,
+    POSITION,
+    RATES,
+    TURN,
+    VELOCITY,
+    Observation,
+    across,
+    in_body,
+    linear,
+    log,
+    row,
+    rows,
+)
 from mission_rocket.physics.constants import DEGREE
 from mission_rocket.physics.gravity import resting_gravity
 from mission_rocket.physics.state import Handover
@@ -41,7 +58,8 @@ CONTROLS = Controls(
     (
         "throttle", "time_to_ignition", "time_to_cut_off", "gimbal_yaw", "gimbal_pitch", "fin_yaw", "fin_pitch",
         "fin_roll", "rcs_yaw", "rcs_pitch", "rcs_roll",
-    )
+    ),
+    fine_s=0.5,
 )  # fmt: skip
 _START_M = 70e3  # altitude for which the start speeds are given
 
@@ -49,7 +67,8 @@ _START_M = 70e3  # altitude for which the start speeds are given
 class Params(EntryGuideParams):
     """The box that the landing accepts, the guidance law, and the ranges of the phase's own start."""
 
-    residual: float = booster.residual_field(0.03)
+    residual: float = booster.residual_field(0.0)
+    propellant_price_kg: float = Field(400.0, gt=0.0, description="Propellant that costs a reward of 1.")
     miss_m: float = Field(200.0, gt=0.0, description="Bound on the miss of the touchdown predicted at the end.")
     speed_m_s: Range = (330.0, 440.0)
     incidence_deg: float = Field(6.0, gt=0.0)
@@ -60,59 +79,62 @@ class Params(EntryGuideParams):
 
 
 class State(NamedTuple):
-    """A descending booster; `begun_kg` is the propellant at the start, `lag` [s] the estimated lag of the fins."""
+    """A descending booster; `begun_kg` is the propellant at the start, `rest` [m] the touchdown that braking would reach."""
 
     flight: Handover
     time: Array
     arrived: Array
     measured: Measurement
     worst: Array
-    plan: Plan
+    plan: Any
     lit: Array
     cut: Array
     begun_kg: Array
-    lag: Array
+    estimate: Estimate
+    rest: Vector
+
+
+def _above(phase: Any, state: State) -> Array:
+    """Return the altitude above the end of the phase [m]."""
+    return state.measured.altitude - phase.params.end_altitude_m
+
+
+def _excess_lag(phase: Any, state: State) -> Scalar:
+    """Return the estimated minus the nominal lag of the fins [s]."""
+    return state.estimate.lag - (phase.body.fins.lag if phase.body.fins else 1.0)
 
 
 OBSERVATION = Observation(
     (
-        *rows("x y", "position over the pad", LOCAL, log(100.0, "m", per=4.0), "measured.motion.position"),
+        *rows("position_x position_y", "horizontal position from the pad", BODY, log(100.0, "m"), across(POSITION)),
+        *rows("far_x far_y", "horizontal position from the pad", BODY, linear(10e3, "m"), across(POSITION)),
         row("altitude", "altitude", LOCAL, linear(15e3, "m", about=35e3), "measured.altitude"),
-        *rows("velocity_x velocity_y", "velocity", LOCAL, linear(200.0, "m/s"), "measured.motion.velocity"),
+        row("altitude_log", "altitude above the end", LOCAL, log(1000.0, "m", per=3.0), _above),
+        *rows("velocity_x velocity_y", "horizontal velocity", BODY, linear(200.0, "m/s"), across(VELOCITY)),
+        *rows("velocity_x_fine velocity_y_fine", "horizontal velocity", BODY, log(10.0, "m/s"), across(VELOCITY)),
         row("climb", "vertical speed", LOCAL, linear(300.0, "m/s", about=-700.0), "measured.climb"),
-        *rows("off_flow_x off_flow_y", "axis off the flow", LOCAL, linear(0.1, "rad"), "measured.off_flow"),
+        *rows("tilt_x tilt_y", "horizontal part of the body's axis", BODY, linear(0.3, "-"), across("measured.axis")),
+        *rows("flow_x flow_y", "direction of flight through the air", BODY, linear(0.1, "-"), in_body("measured.flow")),
         *observation.rate_rows(0.1),
-        *rows("felt_x felt_y", "specific force", LOCAL, linear(10.0, "m/s2"), "measured.specific_force"),
+        *rows("rate_x_fine rate_y_fine rate_z_fine", "angular velocity", BODY, log(0.005, "rad/s"), RATES),
+        *rows("turn_x turn_y turn_z", "angular acceleration", BODY, linear(0.1, "rad/s2"), TURN),
+        *rows("felt_x felt_y", "specific force", BODY, linear(10.0, "m/s2"), in_body(FORCE)),
+        row("felt_z", "specific force", BODY, linear(40.0, "m/s2"), in_body(FORCE))._replace(component=2),
         observation.LEVEL,
         observation.flag("lit", "whether the engines are lit", "lit"),
         observation.flag("cut", "whether the engines are cut off", "cut"),
         row("propellant", "propellant", NO_FRAME, linear(4e3, "kg", about=11e3), "measured.motion.propellant"),
+        row("mass", "mass", NO_FRAME, linear(5e3, "kg", about=38e3), "measured.mass"),
         row("gas", "gas of the RCS", NO_FRAME, linear(200.0, "kg"), "measured.motion.rcs_propellant"),
         row("pressure", "dynamic pressure", NO_FRAME, linear(30e3, "Pa"), "measured.pressure"),
         row("pressure_log", "dynamic pressure", NO_FRAME, log(1e3, "Pa", per=4.0), "measured.pressure"),
         row("mach", "Mach number", NO_FRAME, linear(2.0, "-"), "measured.mach"),
         observation.flag("limit_share", "largest share of a structural limit", "measured.limit_share"),
         *observation.GIMBAL[:2],
-        *observation.FINS[:2],
-        *rows("wind_x wind_y", "wind at the vehicle", LOCAL, linear(50.0, "m/s"), "measured.wind"),
-        *rows("miss_x miss_y", "predicted touchdown", LOCAL, log(50.0, "m", per=3.0), "plan.predicted.rest"),
-        row(
-            "peak_pressure",
-            "predicted peak of pressure",
-            NO_FRAME,
-            linear(30e3, "Pa", about=60e3),
-            "plan.predicted.peak",
-        ),
-        row(
-            "end_speed",
-            "predicted speed at the end",
-            NO_FRAME,
-            linear(50.0, "m/s", about=390.0),
-            "plan.predicted.speed",
-        ),
-        row("burn", "time to the cut-off", NO_FRAME, linear(10.0, "s"), "plan.burn"),
-        row("drag", "estimated over nominal drag", NO_FRAME, linear(0.1, "-", about=1.0), "plan.drag"),
-        *observation.guide_rows(CONTROLS),
+        *observation.FINS,
+        *rows("wind_x wind_y", "steady wind", BODY, linear(50.0, "m/s"), across("measured.wind")),
+        row("lag", "estimated less nominal lag of the fins", NO_FRAME, linear(0.1, "s"), _excess_lag),
+        row("drag", "estimated over nominal drag", NO_FRAME, linear(0.1, "-", about=1.0), "estimate.drag"),
     )
 )
 
@@ -161,8 +183,9 @@ class EntryBurn(BoosterPhase[State]):
 
     def enter(self, key: Array, handoff: Handover) -> State:
         shared, no, begun = self.entered(handoff), jnp.bool_(False), jnp.asarray(handoff.state.motion.propellant)
-        plan = self.law.first_plan(shared["measured"])
-        return State(**shared, plan=plan, lit=no, cut=no, begun_kg=begun, lag=self.law.nominal_lag())
+        measured, estimate = shared["measured"], self.law.nominal()
+        plan, rest = self.law.first_plan(measured) if self.planned else (), self.law.rest(measured, estimate.drag)
+        return State(**shared, plan=plan, lit=no, cut=no, begun_kg=begun, estimate=estimate, rest=rest)
 
     def step(self, key: Array, state: State, action: Array) -> State:
         setting, period = self.received(state, action), self.control_period_s
@@ -172,14 +195,16 @@ class EntryBurn(BoosterPhase[State]):
         lit, cut = (state.lit | lights) & ~cuts, state.cut | cuts
         switch = self.switch(state, state.lit, (lights, to_ignition), (cuts, to_cut))
         moved = self.fly(key, state, setting, (state.lit, lit), switch, stop_at=self.params.end_altitude_m)
-        lag = self.law.estimate_lag(state.lag, state.measured, moved.measured, setting.fin)
-        burnt = jnp.where(lights, period - switch, period)
-        plan = self.law.plan(moved.measured, state.plan, lit, cut, lag, burnt)
-        return moved._replace(lit=lit, cut=cut, lag=lag, plan=plan)
+        estimate = self.law.estimate(state.estimate, state.measured, moved.measured, setting.fin)
+        rest, plan = self.law.rest(moved.measured, estimate.drag), ()
+        if self.planned:
+            burnt = jnp.where(lights, period - switch, period)
+            plan = self.law.plan(moved.measured, state.plan, lit, cut, estimate, burnt)
+        return moved._replace(lit=lit, cut=cut, estimate=estimate, rest=rest, plan=plan)
 
     def box(self, state: State) -> Box:
-        """Return the sides of the box at the end, where the predicted touchdown becomes that of the landing."""
-        m, params, rest = state.measured, self.params, state.plan.predicted.rest
+        """Return the sides of the box at the end, where `rest` becomes that of the landing."""
+        m, params, rest = state.measured, self.params, state.rest
         return {
             "miss": jnp.sqrt(rest.x**2 + rest.y**2 + 1e-9) / params.miss_m,
             "speed": off_centre(m.speed, params.speed_m_s),
@@ -201,24 +226,21 @@ class EntryBurn(BoosterPhase[State]):
         )
 
     def reward(self, state: State, action: Array, after: State, outcome: Outcome) -> dict[str, Array]:
-        before, here, rest = state.measured.motion, after.measured.motion, after.plan.predicted.rest
-        left = here.propellant - self.params.least_propellant_kg
-        miss = jnp.sqrt(rest.x**2 + rest.y**2 + 1.0)
-        at_end = after.arrived & ~self.causes.among(outcome, "out_of_propellant", "overstressed")
+        before, here = state.measured.motion, after.measured.motion
+        short = booster.shortage(here.propellant - self.params.least_propellant_kg, 50.0)
         return {
-            "delivered": with_success(outcome, 40.0),
-            "arrival": jnp.where(at_end, near_miss(self.box(after), 2.0), 0.0),
-            "aim": 0.1 * (after.time - state.time) / (1.0 + miss / 100.0),
-            "reserve": with_success(outcome, jnp.clip(left / 500.0, 0.0, 12.0)),
+            "delivered": with_success(outcome, GOAL),
+            "arrival": jnp.where(after.arrived, -GOAL * (box_cost(self.box(after)) + short), 0.0),
+            "lost": jnp.where(outcome.terminated & ~after.arrived, -GOAL, 0.0),
+            "propellant": jnp.asarray(here.propellant - before.propellant) / self.params.propellant_price_kg,
             "gas": jnp.asarray(here.rcs_propellant - before.rcs_propellant) / 200.0,
             "limits": self.limit_penalty(after.measured),
         }
 
     def own_telemetry(self, state: State) -> dict[str, Scalar]:
         return {
-            "predicted_miss_x_m": state.plan.predicted.rest.x,
-            "predicted_miss_y_m": state.plan.predicted.rest.y,
-            "predicted_peak_pa": state.plan.predicted.peak,
+            "predicted_miss_x_m": state.rest.x,
+            "predicted_miss_y_m": state.rest.y,
             "propellant_used_kg": state.begun_kg - state.measured.motion.propellant,
         }
 
@@ -226,5 +248,4 @@ class EntryBurn(BoosterPhase[State]):
 @hookimpl
 def mission_phase() -> PhaseSpec:
     """Return the record of the phase."""
-    sac = booster.residual_sac(target_entropy=-22.0, gamma=0.998, actor_learning_rate=3e-5)
-    return booster.booster_spec(EntryBurn, Params, sac)
+    return booster.booster_spec(EntryBurn, Params, booster.flown_alone_sac())

@@ -2,10 +2,14 @@
 
 Actions (7): `throttle` (40 to 100 % of centre and pair; before the first ignition the engines stay off below an action
 of -0.6), `time_to_cut_off` (0 to 20 s; the engines stop inside the step when the time is within the control period),
-`gimbal_yaw`, `gimbal_pitch`, `rcs_yaw`, `rcs_pitch`, `rcs_roll` (shares of the limits). With `residual` r > 0 the
-vehicle receives guide + r x action, clipped (guide + 0.1 r x action for the time, because the impact point moves by 5
-km per second); with 0 it receives the action itself. Once lit the engines stay lit until the cut-off, which is final
-and has no effect before they are lit.
+`gimbal_yaw`, `gimbal_pitch`, `rcs_yaw`, `rcs_pitch`, `rcs_roll` (shares of the limits). The time is coded by its
+logarithm above 0.5 s. By default (`residual: 0`) the vehicle receives the action itself, and the observation holds
+nothing that the guidance law computes; with `residual` r > 0 it receives guide + r x action, clipped (guide + 0.1 r x
+action for the time, because the impact point moves by 5 km per second). Once lit the engines stay lit until the
+cut-off, which is final and has no effect before they are lit.
+
+The vacuum impact point that the observation holds is navigation: it follows from position and velocity alone, and range
+safety computes it on board in any case (the instantaneous impact point).
 
 Success `on_target`, 6 s after the cut-off: the vacuum impact point at altitude 0 within `miss_m` of (`target_x_m`,
 `target_y_m`), which `target_lead_s` moves upwind, the rate at most `rate_deg_s`, propellant at least
@@ -26,20 +30,36 @@ from pydantic import Field
 
 from mission import Outcome, PhaseSpec, hookimpl
 from mission_rocket import booster, observation
-from mission_rocket.booster import BoosterPhase, Box, between, near_miss, with_success
+from mission_rocket.booster import GOAL, BoosterPhase, Box, between, box_cost, with_success
 from mission_rocket.causes import Causes
 from mission_rocket.controls import Controls, throttle_of
-from mission_rocket.guides.boostback import BoostbackGuide, BoostbackGuideParams, Estimate, Plan
+from mission_rocket.guides.boostback import Aim, BoostbackGuide, BoostbackGuideParams, Estimate, aim
 from mission_rocket.measurement import Measurement
-from mission_rocket.observation import BODY, LOCAL, NO_FRAME, Observation, linear, log, row, rows, tanh
+from mission_rocket.observation import (
+    BODY,
+    FORCE,
+    LOCAL,
+    NO_FRAME,
+    RATES,
+    SHARE,
+    VELOCITY,
+    Observation,
+    in_body,
+    linear,
+    log,
+    row,
+    rows,
+    tanh,
+)
 from mission_rocket.physics.channels import Impact
 from mission_rocket.physics.constants import DEGREE
 from mission_rocket.physics.state import Handover
-from mission_rocket.physics.vector import Scalar, Vector, dot, norm
+from mission_rocket.physics.vector import Scalar, Vector, norm
 from mission_rocket.vehicles import Range
 
 CONTROLS = Controls(
     ("throttle", "time_to_cut_off", "gimbal_yaw", "gimbal_pitch", "rcs_yaw", "rcs_pitch", "rcs_roll"),
+    fine_s=0.5,
     shares={"time_to_cut_off": 0.1},
 )
 _LIGHTS = 0.2  # share of the throttle's range above which the engines light
@@ -50,7 +70,7 @@ _LOWEST_M = 50e3
 class Params(BoostbackGuideParams):
     """The target, the box, the guidance law, and the box at MECO from which the phase's own start is drawn."""
 
-    residual: float = booster.residual_field(0.1)
+    residual: float = booster.residual_field(0.0)
     miss_m: float = Field(1000.0, gt=0.0)
     rate_deg_s: float = Field(2.0, gt=0.0)
     reserve_kg: float = Field(12e3, ge=0.0)
@@ -69,7 +89,8 @@ class State(NamedTuple):
     arrived: Array
     measured: Measurement
     worst: Array
-    plan: Plan
+    plan: Any
+    aim: Aim
     lit: Array
     cut: Array
     off_for: Array
@@ -82,41 +103,33 @@ def _gas(phase: Any, state: State) -> Scalar:
     return state.measured.motion.rcs_propellant / (phase.body.rcs.propellant if phase.body.rcs else 1.0)
 
 
+def _off_body(phase: Any, state: State) -> Vector:
+    """Return the offset of the vacuum impact point from the target in body axes [m]."""
+    return state.measured.in_body(state.aim.off)
+
+
 OBSERVATION = Observation(
     (
-        *rows("miss_x miss_y", "impact off the target", LOCAL, log(300.0, "m", per=3.0), "plan.off"),
-        row("miss_x_far", "impact off the target", LOCAL, linear(300e3, "m"), "plan.off.x"),
-        row("miss_y_far", "impact off the target", LOCAL, linear(10e3, "m"), "plan.off.y"),
-        row("impact_rate", "speed of the impact", LOCAL, linear(10e3, "m/s"), "plan.rate"),
-        row("time_to_cut_off", "time to the cut-off", NO_FRAME, linear(20.0, "s", most=3.0), "plan.t_go"),
-        row("fall_time", "time to the impact", NO_FRAME, linear(400.0, "s"), "plan.t_fall"),
+        *rows("miss_x miss_y miss_z", "vacuum impact off the target", BODY, log(300.0, "m", per=3.0), _off_body),
+        *rows("far_x far_y far_z", "vacuum impact off the target", BODY, linear(300e3, "m"), _off_body),
+        row("miss", "distance of the vacuum impact from the target", NO_FRAME, log(300.0, "m", per=3.0), "aim.miss"),
+        row("fall_time", "time of the fall in vacuum", NO_FRAME, linear(400.0, "s"), "aim.t_fall"),
         row("altitude", "altitude", LOCAL, linear(100e3, "m"), "measured.altitude"),
-        row("downrange", "position downrange", LOCAL, linear(60e3, "m"), "measured.motion.position.x"),
-        row("across", "position across", LOCAL, log(100.0, "m", per=2.0), "measured.motion.position.y"),
-        row("velocity_x", "velocity downrange", LOCAL, linear(1000.0, "m/s"), "measured.motion.velocity.x"),
-        row("velocity_y", "velocity across", LOCAL, log(3.0, "m/s", per=2.0), "measured.motion.velocity.y"),
         row("climb", "vertical speed", LOCAL, linear(1000.0, "m/s"), "measured.climb"),
-        *rows("nose_x nose_y nose_z", "axis of the body", LOCAL, linear(1.0, "-"), "measured.axis"),
-        *rows("wanted_x wanted_y wanted_z", "wanted axis", BODY, linear(1.0, "-"), observation.wanted),
+        *rows("up_x up_y up_z", "vertical", BODY, SHARE, in_body("measured.vertical")),
+        *rows("velocity_x velocity_y velocity_z", "velocity", BODY, linear(1000.0, "m/s"), in_body(VELOCITY)),
         *observation.rate_rows(0.1),
-        *rows("rate_x_fine rate_y_fine", "angular velocity", BODY, tanh(DEGREE, "rad/s"), "measured.motion.rates"),
-        row(
-            "felt",
-            "size of the specific force",
-            NO_FRAME,
-            linear(40.0, "m/s2"),
-            lambda phase, state: norm(state.measured.specific_force),
-        ),
+        *rows("rate_x_fine rate_y_fine rate_z_fine", "angular velocity", BODY, tanh(DEGREE, "rad/s"), RATES),
+        *rows("felt_x felt_y felt_z", "specific force", BODY, linear(40.0, "m/s2"), in_body(FORCE)),
         observation.LEVEL,
         observation.flag("lit", "whether the engines were lit", "lit"),
         observation.flag("cut", "whether the engines are cut off", "cut"),
         row("off_for", "time since the cut-off", NO_FRAME, linear(_SETTLE_S, "s"), "off_for"),
         row("mass", "mass", NO_FRAME, linear(20e3, "kg", about=60e3), "measured.mass"),
-        row("propellant", "propellant above the reserve", NO_FRAME, linear(20e3, "kg"), observation.reserve),
         observation.flag("gas", "gas of the RCS over what the tank holds", _gas),
         *observation.GIMBAL[:2],
+        *rows("trim_x trim_y", "recent mean gimbal angle", BODY, linear(0.02, "rad"), "estimate.trim"),
         observation.LAG,
-        *observation.guide_rows(CONTROLS),
     )
 )
 
@@ -155,8 +168,9 @@ class FlipBoostback(BoosterPhase[State]):
         zero, no, estimate = jnp.zeros(()), jnp.bool_(False), self.law.nominal()
         handoff = handoff._replace(state=handoff.state._replace(lit_for=(zero,) * len(self.body.engines)))
         shared = self.entered(handoff)
-        plan = self.law.plan(shared["measured"], no, no, estimate)
-        return State(**shared, plan=plan, lit=no, cut=no, off_for=zero, estimate=estimate, begun_m=plan.miss)
+        to = aim(self.params, self.site, shared["measured"])
+        plan = self.law.plan(shared["measured"], to, no, no, estimate) if self.planned else ()
+        return State(**shared, plan=plan, aim=to, lit=no, cut=no, off_for=zero, estimate=estimate, begun_m=to.miss)
 
     def step(self, key: Array, state: State, action: Array) -> State:
         setting, period = self.received(state, action), self.control_period_s
@@ -169,14 +183,14 @@ class FlipBoostback(BoosterPhase[State]):
         throttle = jnp.asarray(throttle_of(self.body.engines[0], setting.throttle))
         burnt, burns = state.lit & ~cut, lit & ~cut
         estimate = self.law.estimate(state.estimate, state.measured, moved.measured, throttle, burnt, burns)
-        plan = self.law.plan(moved.measured, lit, cut, estimate)
-        arrived = off_for >= _SETTLE_S
-        return moved._replace(lit=lit, cut=cut, off_for=off_for, arrived=arrived, estimate=estimate, plan=plan)
+        to, arrived = aim(self.params, self.site, moved.measured), off_for >= _SETTLE_S
+        plan = self.law.plan(moved.measured, to, lit, cut, estimate) if self.planned else ()
+        return moved._replace(lit=lit, cut=cut, off_for=off_for, arrived=arrived, estimate=estimate, aim=to, plan=plan)
 
     def box(self, state: State) -> Box:
         """Return the sides of the box at the end."""
         rate = norm(state.measured.motion.rates) / DEGREE
-        return {"miss": state.plan.miss / self.params.miss_m, "rate": rate / self.params.rate_deg_s}
+        return {"miss": state.aim.miss / self.params.miss_m, "rate": rate / self.params.rate_deg_s}
 
     def outcome(self, state: State) -> Outcome:
         m = state.measured
@@ -189,29 +203,28 @@ class FlipBoostback(BoosterPhase[State]):
         return self.causes.judge(state.arrived, self.failures(state) | lost, at_end)
 
     def reward(self, state: State, action: Array, after: State, outcome: Outcome) -> dict[str, Array]:
-        here, plan, seconds, box = after.measured, after.plan, self.control_period_s, self.box(after)
-        ended = outcome.terminated & self.causes.among(outcome, "on_target", "off_target")
-        accuracy = 20.0 / (1.0 + 4.0 * box["miss"]) + near_miss({"rate": box["rate"]}, 2.0)
-        left = here.motion.propellant - self.params.reserve_kg
-        astray = jnp.where(after.cut, 0.0, 0.5 - 0.5 * dot(here.axis, plan.wanted))
+        here, seconds, box = after.measured, self.control_period_s, self.box(after)
+        (off_x, off_y, _), miss = after.aim.off, after.aim.miss
+        astray = jnp.where(after.cut, 0.0, 0.5 + 0.5 * (here.axis.x * off_x + here.axis.y * off_y) / miss)
         return {
-            "on_target": with_success(outcome, 30.0),
-            "closing": 10.0 * (state.plan.miss - plan.miss) / jnp.maximum(after.begun_m, 1e4),
-            "accuracy": jnp.where(ended, accuracy, 0.0),
+            "on_target": with_success(outcome, GOAL),
+            "arrival": jnp.where(after.arrived, -GOAL * box_cost(box), 0.0),
+            "lost": jnp.where(outcome.terminated & ~after.arrived, -GOAL, 0.0),
+            "closing": 10.0 * (state.aim.miss - miss) / jnp.maximum(after.begun_m, 1e4),
             "pointing": -0.05 * seconds * astray,
             "rate": -0.05 * seconds * jnp.minimum(norm(here.motion.rates) / DEGREE / 20.0, 1.0),
-            "reserve": with_success(outcome, jnp.clip(left / 400.0, 0.0, 40.0)),
+            "propellant": jnp.asarray(here.motion.propellant - state.measured.motion.propellant) / 400.0,
             "limits": self.limit_penalty(here),
         }
 
     def impact(self, state: State) -> Impact:
-        return state.plan.impact, state.plan.t_fall
+        return state.aim.impact, state.aim.t_fall
 
     def own_telemetry(self, state: State) -> dict[str, Scalar]:
-        return {"impact_miss_m": state.plan.miss}
+        return {"impact_miss_m": state.aim.miss}
 
 
 @hookimpl
 def mission_phase() -> PhaseSpec:
     """Return the record of the phase."""
-    return booster.booster_spec(FlipBoostback, Params, booster.residual_sac(target_entropy=-14.0, gamma=0.998))
+    return booster.booster_spec(FlipBoostback, Params, booster.flown_alone_sac())

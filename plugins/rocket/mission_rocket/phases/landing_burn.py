@@ -27,22 +27,34 @@ from pydantic import Field, field_validator
 
 from mission import Outcome, PhaseSpec, hookimpl
 from mission_rocket import booster, observation
-from mission_rocket.booster import BoosterPhase, Box, outside
+from mission_rocket.booster import GOAL, BoosterPhase, Box, box_cost, outside
 from mission_rocket.causes import Causes
 from mission_rocket.controls import Controls, throttle_of
 from mission_rocket.guides.landing import Estimate, LandingGuide, LandingGuideParams
 from mission_rocket.guides.prediction import Falling, carried_wind, predict_touchdown
 from mission_rocket.measurement import Measurement, measure
-from mission_rocket.observation import BODY, LOCAL, NO_FRAME, Observation, across, linear, log, row, rows, tanh
+from mission_rocket.observation import (
+    BODY,
+    FORCE,
+    LOCAL,
+    NO_FRAME,
+    POSITION,
+    TURN,
+    VELOCITY,
+    Observation,
+    across,
+    linear,
+    log,
+    row,
+    rows,
+    tanh,
+)
 from mission_rocket.physics.constants import DEGREE
 from mission_rocket.physics.state import Handover
 from mission_rocket.physics.vector import Scalar, Vector, norm
 from mission_rocket.physics.wind import steady_wind
 
-_LOST = 40.0  # reward of a landing, penalty of a vehicle that is lost above the ground, and scale of a touchdown's cost
-_SHARP, _INSIDE = 8.0, 0.8  # of the cost of a side of the box: linear above 0.8 of its limit, flat inside
-_HOVER_M, _LEAST_SINK_M_S = 3.0, 0.35  # below this height a lower sink rate is penalised
-FORCE, TURN = "measured.specific_force", "measured.angular_acceleration"
+_HOVER_M, _LEAST_SINK_M_S = 2.0, 0.35  # below this height a lower sink rate is penalised, and less up to twice of it
 CONTROLS = Controls(
     ("throttle", "time_to_ignition", "gimbal_yaw", "gimbal_pitch", "fin_yaw", "fin_pitch", "fin_roll"),
     longest_s=10.0,
@@ -97,7 +109,6 @@ class State(NamedTuple):
     begun_kg: Array
 
 
-POSITION, VELOCITY = "measured.motion.position", "measured.motion.velocity"
 OBSERVATION = Observation(
     (
         *rows("position_x position_y", "horizontal position from the pad", BODY, log(10.0, "m"), across(POSITION)),
@@ -214,10 +225,10 @@ class LandingBurn(BoosterPhase[State]):
         lost = outcome.terminated & ~after.arrived
         sink = jax.nn.softplus(6.0 * (_LEAST_SINK_M_S + here.velocity.z)) / 6.0
         return {
-            "touchdown": jnp.where(after.arrived, -_LOST * touchdown_cost(self.box(after)), 0.0),
-            "landed": booster.with_success(outcome, _LOST),
-            "lost": jnp.where(lost, -_LOST, 0.0),
-            "hover": jnp.where(here.position.z < _HOVER_M, -0.3 * _LOST * sink, 0.0),
+            "touchdown": jnp.where(after.arrived, -GOAL * box_cost(self.box(after)), 0.0),
+            "landed": booster.with_success(outcome, GOAL),
+            "lost": jnp.where(lost, -GOAL, 0.0),
+            "hover": -0.3 * GOAL * sink * jnp.clip(2.0 - here.position.z / _HOVER_M, 0.0, 1.0),
             "propellant": jnp.asarray(here.propellant - before.propellant) / self.params.propellant_price_kg,
             "limits": self.limit_penalty(after.measured),
         }
@@ -229,13 +240,6 @@ class LandingBurn(BoosterPhase[State]):
             "lateral_speed_m_s": horizontal(motion.velocity),
             "propellant_used_kg": state.begun_kg - motion.propellant,
         }
-
-
-def touchdown_cost(box: Box) -> Array:
-    """Return the cost of a touchdown: small and nearly flat inside the box, linear outside of it, at most 5."""
-    sides = jnp.stack(list(box.values()))
-    cost = jax.nn.softplus(_SHARP * (sides - _INSIDE)) / _SHARP + 0.02 * jnp.minimum(sides, 10.0)
-    return jnp.minimum(cost.sum(), 5.0)
 
 
 def horizontal(vector: Vector) -> Array:

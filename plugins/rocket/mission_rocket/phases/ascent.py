@@ -214,14 +214,14 @@ class Ascent(BoosterPhase[State]):
             "angle": off_centre(angle, params.flight_path_angle_deg, params.aim_flight_path_angle_deg),
             "lateral": off_centre(here.motion.velocity.y, (-20.0, 20.0)),
         }
-        short = booster.shortage(here.motion.propellant - params.reserve_kg, 100.0)
-        used = state.measured.motion.propellant - here.motion.propellant
+        left = here.motion.propellant - params.reserve_kg
+        cost = box_cost(self.box(after)) + booster.shortage(left, 100.0)
         return {
             "meco": with_success(outcome, GOAL),
-            "arrival": jnp.where(after.arrived, -GOAL * (box_cost(self.box(after)) + short), 0.0),
+            "arrival": jnp.where(after.arrived, -GOAL * cost, 0.0),
             "lost": jnp.where(outcome.terminated & ~after.arrived, -GOAL, 0.0),
             "aim": jnp.where(after.arrived, near_miss(aim, 3.0), 0.0),
-            "propellant": jnp.asarray(-used / 4e3),
+            "reserve": jnp.where(after.arrived, jnp.minimum(left, 20e3) / 2e3, 0.0),
             "limits": self.limit_penalty(here),
         }
 

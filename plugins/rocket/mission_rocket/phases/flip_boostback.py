@@ -203,17 +203,19 @@ class FlipBoostback(BoosterPhase[State]):
         return self.causes.judge(state.arrived, self.failures(state) | lost, at_end)
 
     def reward(self, state: State, action: Array, after: State, outcome: Outcome) -> dict[str, Array]:
-        here, seconds, box = after.measured, self.control_period_s, self.box(after)
+        here, seconds = after.measured, self.control_period_s
+        left = here.motion.propellant - self.params.reserve_kg
+        cost = box_cost(self.box(after)) + booster.shortage(left, 100.0)
         (off_x, off_y, _), miss = after.aim.off, after.aim.miss
         astray = jnp.where(after.cut, 0.0, 0.5 + 0.5 * (here.axis.x * off_x + here.axis.y * off_y) / miss)
         return {
             "on_target": with_success(outcome, GOAL),
-            "arrival": jnp.where(after.arrived, -GOAL * box_cost(box), 0.0),
+            "arrival": jnp.where(after.arrived, -GOAL * cost, 0.0),
             "lost": jnp.where(outcome.terminated & ~after.arrived, -GOAL, 0.0),
             "closing": 10.0 * (state.aim.miss - miss) / jnp.maximum(after.begun_m, 1e4),
             "pointing": -0.05 * seconds * astray,
             "rate": -0.05 * seconds * jnp.minimum(norm(here.motion.rates) / DEGREE / 20.0, 1.0),
-            "propellant": jnp.asarray(here.motion.propellant - state.measured.motion.propellant) / 400.0,
+            "reserve": jnp.where(after.arrived, jnp.minimum(left, 16e3) / 400.0, 0.0),
             "limits": self.limit_penalty(here),
         }
 

@@ -5,8 +5,9 @@ Claim: the success rates of the off-nominal table in docs/results.md.
 Command: python benchmarks/off_nominal.py [--checkpoints DIR] [--flights N] [--seed N] [--policy agent|guide] [--json FILE]
 
 In each row one dispersion is the same in every flight: 2 or 3 standard deviations to either side (uniform draws: at or
-beyond their end); everything else is drawn as the mission file says. Two further rows: an outer engine that never
-ignites during the ascent, and 20 m/s of crosswind in addition to the drawn wind at every altitude of the landing.
+beyond their end); everything else is drawn as the mission file says. Further rows: an outer engine that never ignites
+during the ascent, 20 m/s of crosswind in addition to the drawn wind at every altitude of the landing, and errors of
+navigation in every component, constant over the flight or new in each control step.
 """
 
 from __future__ import annotations
@@ -49,6 +50,28 @@ def windy(**values: float) -> Change:
     )
 
 
+def navigated(name: str, size: float) -> Change:
+    """The day with one error of navigation of this size, in every component."""
+
+    def change(day: Dispersion) -> Dispersion:
+        error = jax.tree.map(lambda leaf: jnp.full_like(leaf, size), getattr(day.navigation, name))
+        return day._replace(navigation=day.navigation._replace(**{name: error}))
+
+    return change
+
+
+NAVIGATION = (
+    ("position", 3.0, 1.0, "m"),
+    ("velocity", 0.3, 1.0, "m/s"),
+    ("attitude", 0.3, DEGREE, "deg"),
+    ("rates", 0.05, DEGREE, "deg/s"),
+    ("position_noise", 1.0, 1.0, "m"),
+    ("velocity_noise", 0.1, 1.0, "m/s"),
+    ("attitude_noise", 0.1, DEGREE, "deg"),
+    ("rate_noise", 0.1, DEGREE, "deg/s"),
+)
+
+
 def rows(spread: Dispersions) -> list[tuple[str, int, Change]]:
     """(name, phase index from which it holds, change) of every row."""
     names = ("thrust", "drag", "lift", "specific_impulse", "propellant", "dry_mass", "actuator_lag")
@@ -63,6 +86,9 @@ def rows(spread: Dispersions) -> list[tuple[str, int, Change]]:
     table += [(f"wind of {percent} %", 0, windy(percentile=percent)) for percent in (97.7, 99.0)]
     table += [(f"turbulence x {scale:g}", 0, windy(turbulence=scale)) for scale in (2.0, 3.0)]
     table += [("one outer engine out on the way up", 0, fixed(engine_out=float(OUTER_ENGINE)))]
+    table += [
+        (f"error of {name} {size:g} {unit}", 0, navigated(name, size * si)) for name, size, si, unit in NAVIGATION
+    ]
     return [*table, ("20 m/s of wind across at landing", -1, windy(uniform=20.0))]
 
 

@@ -29,7 +29,7 @@ from mission import (
 )
 from mission_rocket.controls import CENTRED, Setting, throttle_of, uncorrected
 from mission_rocket.dispersions import Dispersions
-from mission_rocket.measurement import Measurement, measure
+from mission_rocket.measurement import Measurement, exact, measure
 from mission_rocket.observation import ObservedPhase
 from mission_rocket.physics.channels import Impact, channels, fall
 from mission_rocket.physics.constants import EARTH_ROTATION_RAD_S
@@ -297,9 +297,14 @@ class BoosterPhase(ObservedPhase[Handover, S], Generic[S]):
             arrived, moved = cross_altitude(self.site, flight.state, moved, period, stop_at)
             spent = jnp.where(arrived, moved.time - flight.state.time, period)
         flight = flight._replace(state=moved)
-        measured = measure(self.body, self.site, self.engine_first, flight, commands[1])
+        noise_key = jax.random.fold_in(key, 1)
+        measured = measure(self.body, self.site, self.engine_first, flight, commands[1], noise_key)
         worst = jnp.maximum(state.worst, measured.limit_share)
         return state._replace(flight=flight, time=state.time + spent, arrived=arrived, measured=measured, worst=worst)
+
+    def exact(self, state: Any) -> Measurement:
+        """Return the measurement without the errors of navigation: what happens, not what navigation reports."""
+        return exact(self.site, state.measured, state.flight.state.motion)
 
     def failures(self, state: Any) -> dict[str, Array]:
         """Return the failures that end a powered phase at once."""
@@ -323,7 +328,7 @@ class BoosterPhase(ObservedPhase[Handover, S], Generic[S]):
 
     def telemetry(self, state: Any) -> dict[str, Array]:
         """Return every derived channel, the time in the phase, and the channels of the phase's own."""
-        measured, vehicle = state.measured, state.flight.state
+        measured, vehicle = self.exact(state), state.flight.state
         wind = measured.wind + measured.gust
         derived = channels(self.body, self.site, vehicle, measured.loads, wind, self.impact(state))
         own = {"phase_time_s": state.time} | self.own_telemetry(state)

@@ -8,7 +8,8 @@ from jax import Array
 from pydantic import Field, model_validator
 
 from mission_rocket.physics.constants import DEGREE
-from mission_rocket.physics.state import Dispersion
+from mission_rocket.physics.state import Dispersion, Navigation
+from mission_rocket.physics.vector import Vector
 from mission_rocket.physics.wind import Wind
 from mission_rocket.vehicles import Range, Strict
 
@@ -32,6 +33,15 @@ class Dispersions(Strict):
         0.0, ge=0.0, le=50.0, description="Wind that is added at every altitude, in the direction of the steady wind."
     )
     engine_out: int = Field(-1, ge=-1, description="Number of an engine that never lights; -1 for none.")
+
+    position_bias_m: float = Field(0.0, ge=0.0, le=1000.0, description="Navigation error of each component.")
+    velocity_bias_m_s: float = Field(0.0, ge=0.0, le=50.0)
+    attitude_bias_deg: float = Field(0.0, ge=0.0, le=5.0)
+    rate_bias_deg_s: float = Field(0.0, ge=0.0, le=5.0)
+    position_noise_m: float = Field(0.0, ge=0.0, le=1000.0, description="Navigation error, new in each control step.")
+    velocity_noise_m_s: float = Field(0.0, ge=0.0, le=50.0)
+    attitude_noise_deg: float = Field(0.0, ge=0.0, le=5.0)
+    rate_noise_deg_s: float = Field(0.0, ge=0.0, le=5.0)
 
     @model_validator(mode="after")
     def _ranges(self) -> Dispersions:
@@ -74,4 +84,23 @@ class Dispersions(Strict):
                 turbulence=jnp.asarray(self.turbulence, u.dtype),
                 uniform=jnp.asarray(self.uniform_wind_m_s, u.dtype),
             ),
+            navigation=self._navigation(jax.random.fold_in(key, 2)),
         )
+
+    def _navigation(self, key: Array) -> Navigation:
+        """Draw the errors of navigation of one flight. Key consumed."""
+        n = jax.random.truncated_normal(key, -3.5, 3.5, (4, 3))
+        biases = (
+            self.position_bias_m,
+            self.velocity_bias_m_s,
+            self.attitude_bias_deg * DEGREE,
+            self.rate_bias_deg_s * DEGREE,
+        )
+        noises = (
+            self.position_noise_m,
+            self.velocity_noise_m_s,
+            self.attitude_noise_deg * DEGREE,
+            self.rate_noise_deg_s * DEGREE,
+        )
+        position, velocity, attitude, rates = (Vector(*(bias * draw)) for bias, draw in zip(biases, n, strict=True))
+        return Navigation(position, velocity, attitude, rates, *(jnp.full((), noise, n.dtype) for noise in noises))

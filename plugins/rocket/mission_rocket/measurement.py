@@ -1,13 +1,15 @@
 """The measurement of a vehicle: its sensor readings and the true loads on it, from one evaluation of the loads.
 
-A phase measures once per control step and keeps the result in its state, where the observation, the guidance law,
-telemetry, limits, outcome and reward read it. Neither the dispersions nor the gusts are measured.
+A phase measures once per control step and keeps the result in its state, where the observation and the guidance law read
+it. Telemetry, outcome and reward read the same without the errors of navigation (`exact`). Neither the dispersions nor the
+gusts are measured.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -16,10 +18,10 @@ from mission_rocket.physics.constants import DEGREE
 from mission_rocket.physics.dynamics import Loads, loads
 from mission_rocket.physics.gravity import Site, altitude, up
 from mission_rocket.physics.propulsion import Feed, rcs_wrench
-from mission_rocket.physics.state import Command, Handover, Motion, idle
+from mission_rocket.physics.state import Command, Handover, Motion, Navigation, idle
 from mission_rocket.physics.tables import at_x, lookup, lookup_all
 from mission_rocket.physics.tracing import traced_once
-from mission_rocket.physics.vector import Vector, body_axis, dot, norm, rotate, rotate_back
+from mission_rocket.physics.vector import Quaternion, Vector, body_axis, dot, multiply, norm, rotate, rotate_back
 from mission_rocket.physics.vehicle import Body
 from mission_rocket.physics.wind import gust_velocity
 
@@ -42,7 +44,8 @@ class Slopes(NamedTuple):
 class Measurement(NamedTuple):
     """A measured vehicle, SI; vectors are in the local frame.
 
-    `motion` comes from navigation and gyros, `specific_force` from accelerometers. `loads` are the true loads without
+    `motion` comes from navigation and gyros with their errors, and so do altitude, speeds, axis, vertical and flow;
+    `specific_force` from accelerometers. `loads` are the true loads without
     the force of the RCS; guidance reads only the part that air data provide. `wind` is the steady wind at the vehicle
     and `gust` the turbulence on top of it, which only telemetry reads; `flow` is the direction of flight through the
     steady wind, `pressure` the dynamic pressure. `limit_share` is the largest share of a structural limit in use, RCS
@@ -85,7 +88,12 @@ class Measurement(NamedTuple):
 
 @traced_once(3)
 def measure(
-    body: Body, site: Site, engine_first: bool, flight: Handover, command: Command | None = None
+    body: Body,
+    site: Site,
+    engine_first: bool,
+    flight: Handover,
+    command: Command | None = None,
+    key: Array | None = None,
 ) -> Measurement:
     """Return the measurement of a flight.
 
@@ -94,16 +102,30 @@ def measure(
       engine_first: whether the limit of dynamic pressure engines first applies, or that nose first.
       flight: the state of the vehicle and its dispersions.
       command: the present command; its RCS adds to the load on the structure. None: the RCS is off.
+      key: draws the noise of navigation (consumed). None: its constant errors alone.
     """
     motion, wind = flight.state.motion, flight.dispersion.wind
-    height, vertical, axis = altitude(site, motion.position), up(site, motion.position), body_axis(motion.attitude)
+    height = altitude(site, motion.position)
     gust = gust_velocity(wind, flight.state.gust, height)
     acting = loads(body, site, flight.dispersion, motion, idle(body), gust)
     through = motion.velocity - acting.wind
+    slopes = _slopes(body, acting, jnp.asarray(dot(body_axis(motion.attitude), through) < 0.0))
+    share = _limit_share(body, motion, acting, engine_first, command)
+    return _measurement(site, _navigated(motion, flight.dispersion.navigation, key), acting, gust, slopes, share)
+
+
+def exact(site: Site, measured: Measurement, motion: Motion) -> Measurement:
+    """Return a measurement without the errors of navigation, for the true motion."""
+    return _measurement(site, motion, measured.loads, measured.gust, measured.slopes, measured.limit_share)
+
+
+def _measurement(site: Site, motion: Motion, acting: Loads, gust: Vector, slopes: Slopes, share: Array) -> Measurement:
+    """Return the measurement of a motion; forces and air data are those of the true motion."""
+    vertical, through = up(site, motion.position), motion.velocity - acting.wind
     return Measurement(
         motion=motion,
         loads=acting,
-        altitude=height,
+        altitude=altitude(site, motion.position),
         speed=norm(motion.velocity, 1e-6),
         climb=jnp.asarray(dot(motion.velocity, vertical)),
         mass=jnp.asarray(acting.mass.mass),
@@ -111,13 +133,31 @@ def measure(
         mach=acting.flow.mach,
         thrust=jnp.asarray(acting.thrust),
         vertical=vertical,
-        axis=axis,
+        axis=body_axis(motion.attitude),
         wind=acting.wind,
         gust=gust,
         flow=through * (1.0 / acting.flow.airspeed),
         specific_force=rotate(motion.attitude, acting.wrench.force * (1.0 / acting.mass.mass)),
-        slopes=_slopes(body, acting, jnp.asarray(dot(axis, through) < 0.0)),
-        limit_share=_limit_share(body, motion, acting, engine_first, command),
+        slopes=slopes,
+        limit_share=share,
+    )
+
+
+def _navigated(motion: Motion, errors: Navigation, key: Array | None) -> Motion:
+    """Return the motion as navigation and gyros report it."""
+    off = [errors.position, errors.velocity, errors.attitude, errors.rates]
+    if key is not None:
+        noises = errors.position_noise, errors.velocity_noise, errors.attitude_noise, errors.rate_noise
+        drawn = jax.random.normal(key, (4, 3))
+        off = [bias + Vector(*draw) * noise for bias, noise, draw in zip(off, noises, drawn, strict=True)]
+    position, velocity, turn, rates = off
+    half = Quaternion(jnp.ones(()), 0.5 * turn.x, 0.5 * turn.y, 0.5 * turn.z)  # a turn of some degrees
+    scale = 1.0 / jnp.sqrt(1.0 + half.x * half.x + half.y * half.y + half.z * half.z)
+    return motion._replace(
+        position=motion.position + position,
+        velocity=motion.velocity + velocity,
+        attitude=multiply(motion.attitude, Quaternion(*(part * scale for part in half))),
+        rates=motion.rates + rates,
     )
 
 

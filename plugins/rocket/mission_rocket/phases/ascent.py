@@ -188,7 +188,7 @@ class Ascent(BoosterPhase[State]):
 
     def box(self, state: State) -> Box:
         """Return the sides of the box at MECO."""
-        m, params = state.measured, self.params
+        m, params = self.exact(state), self.params
         angle = jnp.arcsin(jnp.clip(m.climb / m.speed, -1.0, 1.0)) / DEGREE
         return {
             "altitude": off_centre(m.altitude, params.altitude_m),
@@ -198,7 +198,7 @@ class Ascent(BoosterPhase[State]):
         }
 
     def outcome(self, state: State) -> Outcome:
-        m = state.measured
+        m = self.exact(state)
         missed = booster.outside(self.box(state)) | (m.motion.propellant < self.params.reserve_kg)
         tumbles = norm(m.motion.rates) / DEGREE > 30.0
         lost = {"lost_control": (dot(m.axis, m.vertical) < 0.0) | tumbles, "too_low": m.altitude < -5.0}
@@ -206,7 +206,7 @@ class Ascent(BoosterPhase[State]):
         return self.causes.judge(state.arrived, self.failures(state) | lost, at_end)
 
     def reward(self, state: State, action: Array, after: State, outcome: Outcome) -> dict[str, Array]:
-        params, here = self.params, after.measured
+        params, here = self.params, self.exact(after)
         angle = jnp.arcsin(jnp.clip(here.climb / here.speed, -1.0, 1.0)) / DEGREE
         aim = {
             "altitude": off_centre(here.altitude, params.altitude_m, params.aim_altitude_m),
@@ -226,7 +226,7 @@ class Ascent(BoosterPhase[State]):
         }
 
     def own_telemetry(self, state: State) -> dict[str, Scalar]:
-        return {"reference_error_deg": path_error(state.measured) / DEGREE}
+        return {"reference_error_deg": path_error(self.exact(state)) / DEGREE}
 
 
 @hookimpl

@@ -81,7 +81,8 @@ def _angle(a: Vector, b: Vector) -> Array:
 
 def _incidence(phase: Any, state: State) -> Array:
     """Return the angle of the nose off the flow, engines first [rad]."""
-    return _angle(state.measured.axis, -state.measured.flow)
+    m = phase.exact(state)
+    return _angle(m.axis, -m.flow)
 
 
 OBSERVATION = Observation(
@@ -147,7 +148,7 @@ class BallisticArc(BoosterPhase[State]):
         """Return the sides of the box at the end."""
         return {
             "incidence": _incidence(self, state) / (self.params.incidence_deg * DEGREE),
-            "rate": norm(state.measured.motion.rates, 1e-12) / (self.params.rate_deg_s * DEGREE),
+            "rate": norm(state.flight.state.motion.rates, 1e-12) / (self.params.rate_deg_s * DEGREE),
         }
 
     def outcome(self, state: State) -> Outcome:
@@ -160,8 +161,9 @@ class BallisticArc(BoosterPhase[State]):
         )
 
     def reward(self, state: State, action: Array, after: State, outcome: Outcome) -> dict[str, Array]:
-        wanted = wanted_axis(self.site, after.measured, self.params.end_altitude_m)
-        angle = _angle(after.measured.axis, wanted)
+        here = self.exact(after)
+        wanted = wanted_axis(self.site, here, self.params.end_altitude_m)
+        angle = _angle(here.axis, wanted)
         used = state.measured.motion.rcs_propellant - after.measured.motion.rcs_propellant
         return {
             "oriented": with_success(outcome, GOAL),

@@ -196,7 +196,7 @@ class EntryBurn(BoosterPhase[State]):
         switch = self.switch(state, state.lit, (lights, to_ignition), (cuts, to_cut))
         moved = self.fly(key, state, setting, (state.lit, lit), switch, stop_at=self.params.end_altitude_m)
         estimate = self.law.estimate(state.estimate, state.measured, moved.measured, setting.fin)
-        rest, plan = self.law.rest(moved.measured, estimate.drag), ()
+        rest, plan = self.law.rest(self.exact(moved), estimate.drag), ()
         if self.planned:
             burnt = jnp.where(lights, period - switch, period)
             plan = self.law.plan(moved.measured, state.plan, lit, cut, estimate, burnt)
@@ -204,7 +204,7 @@ class EntryBurn(BoosterPhase[State]):
 
     def box(self, state: State) -> Box:
         """Return the sides of the box at the end, where `rest` becomes that of the landing."""
-        m, params, rest = state.measured, self.params, state.rest
+        m, params, rest = self.exact(state), self.params, state.rest
         return {
             "miss": jnp.sqrt(rest.x**2 + rest.y**2 + 1e-9) / params.miss_m,
             "speed": off_centre(m.speed, params.speed_m_s),
@@ -213,7 +213,7 @@ class EntryBurn(BoosterPhase[State]):
         }
 
     def outcome(self, state: State) -> Outcome:
-        box, motion, arrived = self.box(state), state.measured.motion, state.arrived
+        box, motion, arrived = self.box(state), state.flight.state.motion, state.arrived
         return self.causes.judge(
             ended=arrived,
             at_once=self.failures(state) | {"rose": state.lit & jnp.asarray(motion.velocity.z > 0.0)},

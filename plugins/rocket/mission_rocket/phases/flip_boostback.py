@@ -189,11 +189,11 @@ class FlipBoostback(BoosterPhase[State]):
 
     def box(self, state: State) -> Box:
         """Return the sides of the box at the end."""
-        rate = norm(state.measured.motion.rates) / DEGREE
-        return {"miss": state.aim.miss / self.params.miss_m, "rate": rate / self.params.rate_deg_s}
+        rate, miss = norm(state.flight.state.motion.rates) / DEGREE, aim(self.params, self.site, self.exact(state)).miss
+        return {"miss": miss / self.params.miss_m, "rate": rate / self.params.rate_deg_s}
 
     def outcome(self, state: State) -> Outcome:
-        m = state.measured
+        m = self.exact(state)
         lost = {
             "lost_control": norm(m.motion.rates) / DEGREE > 40.0,
             "too_low": (m.altitude < _LOWEST_M) & (m.climb < 0.0),
@@ -203,7 +203,7 @@ class FlipBoostback(BoosterPhase[State]):
         return self.causes.judge(state.arrived, self.failures(state) | lost, at_end)
 
     def reward(self, state: State, action: Array, after: State, outcome: Outcome) -> dict[str, Array]:
-        here, seconds = after.measured, self.control_period_s
+        here, seconds = self.exact(after), self.control_period_s
         left = here.motion.propellant - self.params.reserve_kg
         cost = box_cost(self.box(after)) + booster.shortage(left, 100.0)
         (off_x, off_y, _), miss = after.aim.off, after.aim.miss
@@ -220,10 +220,11 @@ class FlipBoostback(BoosterPhase[State]):
         }
 
     def impact(self, state: State) -> Impact:
-        return state.aim.impact, state.aim.t_fall
+        exactly = aim(self.params, self.site, self.exact(state))
+        return exactly.impact, exactly.t_fall
 
     def own_telemetry(self, state: State) -> dict[str, Scalar]:
-        return {"impact_miss_m": state.aim.miss}
+        return {"impact_miss_m": aim(self.params, self.site, self.exact(state)).miss}
 
 
 @hookimpl

@@ -32,7 +32,7 @@ from mission_rocket.causes import Causes
 from mission_rocket.controls import Controls, throttle_of
 from mission_rocket.guides.landing import Estimate, LandingGuide, LandingGuideParams
 from mission_rocket.guides.prediction import Falling, carried_wind, predict_touchdown
-from mission_rocket.measurement import Measurement, measure
+from mission_rocket.measurement import Measurement, exact, measure
 from mission_rocket.observation import (
     BODY,
     FORCE,
@@ -51,7 +51,7 @@ from mission_rocket.observation import (
 )
 from mission_rocket.physics.constants import DEGREE
 from mission_rocket.physics.state import Handover
-from mission_rocket.physics.vector import Scalar, Vector, norm
+from mission_rocket.physics.vector import Scalar, Vector, body_axis, norm
 from mission_rocket.physics.wind import steady_wind
 
 _HOVER_M, _LEAST_SINK_M_S = 2.0, 0.35  # below this height a lower sink rate is penalised, and less up to twice of it
@@ -168,7 +168,7 @@ class LandingBurn(BoosterPhase[State]):
         above = Vector(zero, zero, zero + params.start_altitude_m)
         ignitions = (1.0,) * len(self.body.engines)
         flight = self.place(dispersion, gust_key, above, velocity, axis, propellant, ignitions)
-        m = measure(self.body, self.site, self.engine_first, flight)
+        m = exact(self.site, measure(self.body, self.site, self.engine_first, flight), flight.state.motion)
         wind = carried_wind(self.site, m.wind, m.altitude)
         falling = Falling(m.motion.position, m.motion.velocity, m.altitude, m.mass, wind)
         engines, throttle = float(params.engines), params.reference_throttle
@@ -197,19 +197,20 @@ class LandingBurn(BoosterPhase[State]):
 
     def box(self, state: State) -> Box:
         """Return the sides of the landing box."""
-        (position, velocity, *_), axis, params = state.measured.motion, state.measured.axis, self.params
+        motion, params = state.flight.state.motion, self.params
+        (position, velocity, *_), axis = motion, body_axis(motion.attitude)
         tilt = jnp.arctan2(jnp.sqrt(axis.x**2 + axis.y**2 + 1e-12), axis.z)
         return {
             "miss": horizontal(position) / params.miss_m,
             "vertical": jnp.abs(velocity.z) / params.vertical_speed_m_s,
             "lateral": horizontal(velocity) / params.lateral_speed_m_s,
             "tilt": tilt / (params.tilt_deg * DEGREE),
-            "rate": norm(state.measured.motion.rates, 1e-12) / (params.rate_deg_s * DEGREE),
+            "rate": norm(motion.rates, 1e-12) / (params.rate_deg_s * DEGREE),
         }
 
     def outcome(self, state: State) -> Outcome:
         box, grounded = self.box(state), state.arrived
-        rose = state.lit & jnp.asarray(state.measured.motion.velocity.z > 0.0) & ~grounded
+        rose = state.lit & jnp.asarray(state.flight.state.motion.velocity.z > 0.0) & ~grounded
         return self.causes.judge(
             ended=grounded,
             at_once=self.failures(state) | {"rose": rose},
@@ -221,7 +222,7 @@ class LandingBurn(BoosterPhase[State]):
         )
 
     def reward(self, state: State, action: Array, after: State, outcome: Outcome) -> dict[str, Array]:
-        before, here = state.measured.motion, after.measured.motion
+        before, here = state.flight.state.motion, after.flight.state.motion
         lost = outcome.terminated & ~after.arrived
         sink = jax.nn.softplus(6.0 * (_LEAST_SINK_M_S + here.velocity.z)) / 6.0
         return {
@@ -234,7 +235,7 @@ class LandingBurn(BoosterPhase[State]):
         }
 
     def own_telemetry(self, state: State) -> dict[str, Scalar]:
-        motion = state.measured.motion
+        motion = state.flight.state.motion
         return {
             "miss_m": horizontal(motion.position),
             "lateral_speed_m_s": horizontal(motion.velocity),

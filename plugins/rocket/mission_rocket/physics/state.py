@@ -59,8 +59,25 @@ class Command(NamedTuple):
     rcs: Vector
 
 
+class Navigation(NamedTuple):
+    """Errors of navigation and gyros: constant over a flight, and standard deviations of those of each control step.
+
+    Position [m] and velocity [m/s] are local; the attitude is wrong by a rotation vector in body axes [rad], as are the
+    rates [rad/s]. Each `noise` holds for every component.
+    """
+
+    position: Vector
+    velocity: Vector
+    attitude: Vector
+    rates: Vector
+    position_noise: Scalar
+    velocity_noise: Scalar
+    attitude_noise: Scalar
+    rate_noise: Scalar
+
+
 class Dispersion(NamedTuple):
-    """The dispersions of one flight, drawn once; factors are about 1. There is no sensor error.
+    """The dispersions of one flight, drawn once; factors are about 1.
 
     `centre_of_mass_x`, `_y` [m] are across the axis; `tilt_x`, `_y` are the initial attitude [rad];
     `ignition_delay` is in seconds; `engine_out` is the number of an engine that never lights, -1 for none.
@@ -80,6 +97,7 @@ class Dispersion(NamedTuple):
     ignition_delay: Scalar
     engine_out: Scalar
     wind: Wind
+    navigation: Navigation
 
 
 class Handover(NamedTuple):
@@ -92,6 +110,7 @@ class Handover(NamedTuple):
 def nominal() -> Dispersion:
     """Return the dispersions of a nominal flight without wind."""
     one, zero = jnp.ones(()), jnp.zeros(())
+    none = Vector(zero, zero, zero)
     return Dispersion(
         thrust=one,
         specific_impulse=one,
@@ -107,6 +126,7 @@ def nominal() -> Dispersion:
         ignition_delay=zero,
         engine_out=-one,
         wind=calm(),
+        navigation=Navigation(none, none, none, none, zero, zero, zero, zero),
     )
 
 

@@ -40,11 +40,13 @@ _SLIGHT = 1e-3  # a change counts if it is so large a share of the standard devi
 _POINTS = 16
 _SHAKEN = 4  # evaluations beside a step, from which its rounding error is estimated
 _AT_ONCE = 256  # evaluations in one vectorised call
+# the program runs once, so that compiling it is what takes time
+_QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 _EPSILON = float(np.finfo(np.float32).eps)
 
 
-def check_step_gradients(phase: Phase, where: str, vehicles: int = 64, seed: int = 0) -> None:
-    """Check that `jax.grad` of a control step is finite and agrees with finite differences.
+def check_step_gradients(phase: Phase, where: str, vehicles: int = 64, seed: int = 0, backward: bool = True) -> None:
+    """Check that the derivatives of a control step are finite and agree with finite differences.
 
     Args:
       phase: the resolved phase.
@@ -52,6 +54,7 @@ def check_step_gradients(phase: Phase, where: str, vehicles: int = 64, seed: int
       vehicles: number of vehicles that are flown, under random actions and near the guide; 2.25 times as many control
         steps are compared along the flights, and a quarter as many in each kind of event.
       seed: seed of the flights.
+      backward: whether to check too that backpropagation gives the same derivatives, which takes most of the time.
 
     Raises:
       PluginError: names the output, the input and where in the flight the gradient fails.
@@ -59,10 +62,16 @@ def check_step_gradients(phase: Phase, where: str, vehicles: int = 64, seed: int
     expected = f"{phase.origin}: a control step that jax.grad can differentiate"
     remedy = 'make it differentiable ("Gradients" in docs/writing-a-phase.md), or set sac.actor_horizon: 0'
     found = run_plugin_code(
-        where, expected, lambda: _compare(phase, flown_steps(phase, vehicles, seed)).fault(), remedy
+        where, expected, lambda: _fault(phase, flown_steps(phase, vehicles, seed), backward), remedy
     )
     if found:
         raise PluginError(where, expected=expected, found=found, remedy=remedy)
+
+
+def _fault(phase: Phase, steps: FlownSteps, backward: bool) -> str:
+    """Return what is wrong with a gradient; empty if nothing is."""
+    comparison = _compare(phase, steps)
+    return comparison.fault() or (comparison.fault_backward() if backward else "")
 
 
 def _compare(phase: Phase, steps: FlownSteps) -> _Comparison:
@@ -74,12 +83,13 @@ def _compare(phase: Phase, steps: FlownSteps) -> _Comparison:
 
     def one(row: tuple[Array, Array, list[Any], Array]) -> tuple[Array, Any]:
         entries, ways, leaves, key = row
-        slopes = jax.jacrev(lambda entries: function(entries, leaves, key).outputs)(entries)
+        outputs = lambda entries: function(entries, leaves, key).outputs  # noqa: E731
+        slopes = lax.map(lambda way: jax.jvp(outputs, (entries,), (way,))[1], ways, batch_size=_AT_ONCE)
         moves = jnp.einsum("bs,id->bisd", sides, ways).reshape(-1, entries.size)
         points = jnp.concatenate([entries[None], entries[None] * shakes, entries[None] + moves])
         return slopes, lax.map(lambda point: function(point, leaves, key), points, batch_size=_AT_ONCE)
 
-    run = jax.jit(lambda *arguments: lax.map(one, arguments))
+    run = jax.jit(lambda *arguments: lax.map(one, arguments), compiler_options=_QUICKLY)
     slopes, values = jax.tree.map(np.asarray, run(table, ways, steps.states, steps.keys))
     here, around, ends = np.split(values.outputs, [1, 1 + _SHAKEN], axis=1)
     noise = 8.0 * _EPSILON * values.magnitude[:, 0] + 4.0 * np.abs(around - here).max(axis=1)
@@ -128,7 +138,7 @@ class _Comparison:
     table: np.ndarray  # [M, D], the inputs
     ways: np.ndarray  # [M, I, D]
     outputs: np.ndarray  # [M, K]
-    slopes: np.ndarray  # [M, K, D]
+    slopes: np.ndarray  # [M, I, K], derivatives along the ways
     ahead: np.ndarray  # [M, I, S, K]
     behind: np.ndarray  # [M, I, S, K]
     same: np.ndarray  # bool [M, I, S], whether the same flags came out at both ends
@@ -144,6 +154,27 @@ class _Comparison:
                     if found:
                         output, source = self.function.outputs[k], self.function.inputs[i]
                         return f"the gradient of {output} with respect to {source} {found}, {where}"
+        return ""
+
+    def fault_backward(self) -> str:
+        """Return where backpropagation gives other derivatives, or none that are finite; empty if nowhere."""
+        weights = np.where(self._needed(), 1.0 / np.maximum(self.outputs.std(axis=0), 1e-6), 0.0).astype(np.float32)
+        weights *= np.random.default_rng(2).choice([-1.0, 1.0], weights.shape).astype(np.float32)
+
+        def one(row: tuple[Array, list[Any], Array]) -> Array:
+            entries, leaves, key = row
+            return jax.grad(lambda entries: self.function(entries, leaves, key).outputs @ weights)(entries)
+
+        run = jax.jit(lambda *arguments: lax.map(one, arguments), compiler_options=_QUICKLY)
+        pulled = np.asarray(run(self.table, self.steps.states, self.steps.keys))
+        for i, part in enumerate(self.function.parts):
+            found, source = pulled[:, part], self.function.inputs[i]
+            if not np.isfinite(found).all():
+                return f"the gradient with respect to {source} is not finite, though its derivatives are"
+            back = np.einsum("md,md->m", found, self.ways[:, i, part])
+            ahead, size = self.slopes[:, i] @ weights, np.abs(self.slopes[:, i] * weights).sum(axis=1)
+            if (np.abs(back - ahead) > _AGREES * size + 1e-3 * np.abs(ahead).mean()).mean() > _AGREES:
+                return f"the gradient with respect to {source} is not the transpose of its derivatives"
         return ""
 
     def _needed(self) -> np.ndarray:
@@ -162,11 +193,11 @@ class _Comparison:
 
     def _fault(self, rows: np.ndarray, i: int, k: int) -> str:
         """Return what is wrong with the gradient of output k with respect to input i in these control steps."""
-        if not np.isfinite(self.slopes[rows, k, self.function.parts[i]]).all():
+        if not np.isfinite(self.slopes[rows, i, k]).all():
             return "is not finite"
         if self.function.is_flag(k) and len(np.unique(self.outputs[:, k])) <= 2:
             return ""  # such as an observation that is 0 or 1
-        gradient = np.einsum("md,md->m", self.slopes[rows, k], self.ways[rows, i])
+        gradient = self.slopes[rows, i, k]
         pair = _Pair(self.ahead[rows, i, :, k], self.behind[rows, i, :, k], gradient, self.noise[rows, :, k])
         with np.errstate(invalid="ignore"):
             pair = pair.where(self.same[rows, i] & (np.abs(self.ways[rows, i]).sum(axis=1) > 0.0)[:, None])
@@ -187,7 +218,7 @@ class _Comparison:
         as a change of a guidance law.
         """
         along = np.setdiff1d(self.steps.groups.get(ALONG, rows[:0]), rows)
-        gradient = np.einsum("md,md->m", self.slopes[along, k], self.ways[along, i])
+        gradient = self.slopes[along, i, k]
         return bool(len(along) == 0 or (len(rows) >= _MANY and np.count_nonzero(gradient) < _FEW))
 
     def _between(self, rows: np.ndarray, i: int, k: int, s: int, pair: _Pair) -> tuple[float, float]:
@@ -206,8 +237,8 @@ class _Comparison:
         """The compiled mean of the gradients of one output at P points along a direction."""
 
         def mean_slope(entries: Array, way: Array, leaves: list[Any], key: Array, points: Array, k: Array) -> Array:
-            slope = jax.grad(lambda entries: self.function(entries, leaves, key).outputs[k])
-            return lax.map(lambda at: (slope(entries + at * way) * way).sum(), points).mean()
+            output = lambda entries: self.function(entries, leaves, key).outputs[k]  # noqa: E731
+            return lax.map(lambda at: jax.jvp(output, (entries + at * way,), (way,))[1], points).mean()
 
         return jax.jit(mean_slope)
 

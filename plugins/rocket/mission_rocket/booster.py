@@ -170,6 +170,11 @@ class BoosterPhase(ObservedPhase[Handover, S], Generic[S]):
         """Return the names of the actions."""
         return self.controls.names
 
+    @property
+    def event_actions(self) -> tuple[str, ...]:  # ty: ignore[invalid-attribute-override]
+        """Return the names of the actions that are times to an event."""
+        return tuple(self.controls.names[at] for at in self.controls.events)
+
     @abc.abstractmethod
     def reward(self, state: S, action: Array, after: S, outcome: Outcome) -> dict[str, Array]:
         """Return the reward terms of a step."""
@@ -391,18 +396,19 @@ def residual_sac(
     )
 
 
-def flown_alone_sac(width: int = 256, actor_horizon: int = 170) -> SacConfig:
+def flown_alone_sac(rounds: int = 20, width: int = 256, actor_horizon: int = 0) -> SacConfig:
     """Return the defaults of an agent that flies alone: it imitates the guide, then follows exact value gradients.
 
     Args:
+      rounds: of the imitation.
       width: of the hidden layers.
-      actor_horizon: control steps of the value gradients.
+      actor_horizon: control steps of the value gradients; 0: none, for phases in which the imitator loses no flight.
     """
     return SacConfig(
         actor=ActorConfig(width=width, layer_norm=True, activation="silu", log_std_max=-2.5),
         critic=NetworkConfig(width=width, layer_norm=True),
         standardise=True,
-        imitation=ImitationConfig(weight=3.0),
+        imitation=ImitationConfig(rounds=rounds, event_weight=5.0, weight=3.0),
         gamma=0.999,
         tau=0.01,
         actor_learning_rate=5e-5,
@@ -418,5 +424,5 @@ def flown_alone_sac(width: int = 256, actor_horizon: int = 170) -> SacConfig:
         vehicles=512,
         updates_per_step=1 / 4096,
         fill=FillConfig(env_steps=65_536, policy="agent"),
-        warm_up=WarmUpConfig(steps=2000),
+        warm_up=WarmUpConfig(steps=2000 if actor_horizon else 0),
     )

@@ -181,4 +181,4 @@ class BallisticArc(BoosterPhase[State]):
 @hookimpl
 def mission_phase() -> PhaseSpec:
     """Return the record of the phase."""
-    return booster.booster_spec(BallisticArc, Params, booster.flown_alone_sac(width=128))
+    return booster.booster_spec(BallisticArc, Params, booster.flown_alone_sac(rounds=10, width=128))

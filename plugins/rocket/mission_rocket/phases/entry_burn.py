@@ -248,4 +248,4 @@ class EntryBurn(BoosterPhase[State]):
 @hookimpl
 def mission_phase() -> PhaseSpec:
     """Return the record of the phase."""
-    return booster.booster_spec(EntryBurn, Params, booster.flown_alone_sac())
+    return booster.booster_spec(EntryBurn, Params, booster.flown_alone_sac(rounds=24))

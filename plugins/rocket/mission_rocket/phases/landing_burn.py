@@ -251,4 +251,4 @@ def horizontal(vector: Vector) -> Array:
 @hookimpl
 def mission_phase() -> PhaseSpec:
     """Return the record of the phase."""
-    return booster.booster_spec(LandingBurn, Params, booster.flown_alone_sac())
+    return booster.booster_spec(LandingBurn, Params, booster.flown_alone_sac(actor_horizon=170))

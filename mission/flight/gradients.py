@@ -71,6 +71,7 @@ def check_step_gradients(phase: Phase, where: str, vehicles: int = 64, seed: int
 def _fault(phase: Phase, steps: FlownSteps, backward: bool) -> str:
     """Return what is wrong with a gradient; empty if nothing is."""
     comparison = _compare(phase, steps)
+    jax.eval_shape(comparison.backward, comparison.table, steps.states, steps.keys)  # loops that only run forward
     return comparison.fault() or (comparison.fault_backward() if backward else "")
 
 
@@ -156,23 +157,31 @@ class _Comparison:
                         return f"the gradient of {output} with respect to {source} {found}, {where}"
         return ""
 
-    def fault_backward(self) -> str:
-        """Return where backpropagation gives other derivatives, or none that are finite; empty if nowhere."""
-        weights = np.where(self._needed(), 1.0 / np.maximum(self.outputs.std(axis=0), 1e-6), 0.0).astype(np.float32)
-        weights *= np.random.default_rng(2).choice([-1.0, 1.0], weights.shape).astype(np.float32)
+    def backward(self, table: Array, states: list[Any], keys: Array) -> Array:
+        """Return the gradient of a weighted sum of the outputs, by backpropagation [M, D]."""
 
         def one(row: tuple[Array, list[Any], Array]) -> Array:
             entries, leaves, key = row
-            return jax.grad(lambda entries: self.function(entries, leaves, key).outputs @ weights)(entries)
+            return jax.grad(lambda entries: self.function(entries, leaves, key).outputs @ self._weights)(entries)
 
-        run = jax.jit(lambda *arguments: lax.map(one, arguments), compiler_options=_QUICKLY)
+        return lax.map(one, (table, states, keys))
+
+    @cached_property
+    def _weights(self) -> np.ndarray:
+        """Weights of the outputs that count, [K], of random sign and one over their standard deviation."""
+        weights = np.where(self._needed(), 1.0 / np.maximum(self.outputs.std(axis=0), 1e-6), 0.0)
+        return (weights * np.random.default_rng(2).choice([-1.0, 1.0], weights.shape)).astype(np.float32)
+
+    def fault_backward(self) -> str:
+        """Return where backpropagation gives other derivatives, or none that are finite; empty if nowhere."""
+        run = jax.jit(self.backward, compiler_options=_QUICKLY)
         pulled = np.asarray(run(self.table, self.steps.states, self.steps.keys))
         for i, part in enumerate(self.function.parts):
             found, source = pulled[:, part], self.function.inputs[i]
             if not np.isfinite(found).all():
                 return f"the gradient with respect to {source} is not finite, though its derivatives are"
             back = np.einsum("md,md->m", found, self.ways[:, i, part])
-            ahead, size = self.slopes[:, i] @ weights, np.abs(self.slopes[:, i] * weights).sum(axis=1)
+            ahead, size = self.slopes[:, i] @ self._weights, np.abs(self.slopes[:, i] * self._weights).sum(axis=1)
             if (np.abs(back - ahead) > _AGREES * size + 1e-3 * np.abs(ahead).mean()).mean() > _AGREES:
                 return f"the gradient with respect to {source} is not the transpose of its derivatives"
         return ""

@@ -37,6 +37,8 @@ _MANY = 8  # control steps of an event that tell an exception from a rule
 _HALF = 0.5  # share of the mean difference below which a gradient is looked at more closely
 _NONE = 0.1  # share of it below which the gradient counts as missing
 _SLIGHT = 1e-3  # a change counts if it is so large a share of the standard deviation of the output
+_NEGLIGIBLE = 1e-5  # share of the standard deviation of the output below which a derivative is not compared
+_JUMP = 0.1  # a jump counts if it is so large a share of the standard deviation of the output
 _POINTS = 16
 _SHAKEN = 4  # evaluations beside a step, from which its rounding error is estimated
 _AT_ONCE = 256  # evaluations in one vectorised call
@@ -210,13 +212,13 @@ class _Comparison:
         pair = _Pair(self.ahead[rows, i, :, k], self.behind[rows, i, :, k], gradient, self.noise[rows, :, k])
         with np.errstate(invalid="ignore"):
             pair = pair.where(self.same[rows, i] & (np.abs(self.ways[rows, i]).sum(axis=1) > 0.0)[:, None])
-            wrong, jumps = pair.wrong(), pair.jumps()
+            wrong, jumps = pair.wrong(_NEGLIGIBLE * self.outputs[:, k].std()), pair.jumps()
             if wrong.sum() >= max(2, _AGREES * len(rows)):
                 mean, true = np.abs(gradient[wrong]).mean(), np.abs(pair.central[wrong]).max(axis=1).mean()
                 return f"is {mean:.3g}, but finite differences give {true:.3g} (means of {wrong.sum()} steps)"
         for s in np.flatnonzero(jumps) if self._is_alone(rows, i, k) else ():
             difference, summed = self._between(rows, i, k, s, pair)
-            if summed < _NONE * difference and difference > _SLIGHT * self.outputs[:, k].std():
+            if summed < _NONE * difference and difference > _JUMP * self.outputs[:, k].std():
                 return f"adds up to {summed:.3g}, but the output changes by {difference:.3g}: it jumps"
         return ""
 
@@ -231,23 +233,37 @@ class _Comparison:
         return bool(len(along) == 0 or (len(rows) >= _MANY and np.count_nonzero(gradient) < _FEW))
 
     def _between(self, rows: np.ndarray, i: int, k: int, s: int, pair: _Pair) -> tuple[float, float]:
-        """Return the mean difference of size s, and the mean over P gradients between its ends, both along its sign."""
-        central = pair.central[:, s]
+        """Return the mean difference of size s, and the mean over P gradients between its ends, both along its sign.
+
+        Steps between whose ends an event comes and goes, such as a touchdown, do not count.
+        """
         points = np.float32(SIZES[s]) * ((np.arange(_POINTS, dtype=np.float32) + 0.5) / _POINTS * 2.0 - 1.0)
-        summed = []
+        differences, summed = [0.0], [0.0]
         for row in np.flatnonzero(pair.valid[:, s]):
             m, leaves = rows[row], [leaf[rows[row]] for leaf in self.steps.states]
-            slope = self._mean_slope(self.table[m], self.ways[m, i], leaves, self.steps.keys[m], points, k)
-            summed.append(float(slope) * np.sign(central[row]))
-        return float(np.abs(central[pair.valid[:, s]]).mean()), float(np.nan_to_num(summed).mean())
+            slope, same = self._mean_slope(self.table[m], self.ways[m, i], leaves, self.steps.keys[m], points, k)
+            if same:
+                central = float(pair.central[row, s])
+                differences.append(abs(central))
+                summed.append(float(np.nan_to_num(slope)) * np.sign(central))
+        count = max(len(summed) - 1, 1)
+        return sum(differences) / count, sum(summed) / count
 
     @cached_property
-    def _mean_slope(self) -> Callable[..., Array]:
-        """The compiled mean of the gradients of one output at P points along a direction."""
+    def _mean_slope(self) -> Callable[..., tuple[Array, Array]]:
+        """The compiled mean of the gradients of one output at P points along a direction, and whether no flag changes."""
 
-        def mean_slope(entries: Array, way: Array, leaves: list[Any], key: Array, points: Array, k: Array) -> Array:
-            output = lambda entries: self.function(entries, leaves, key).outputs[k]  # noqa: E731
-            return lax.map(lambda at: jax.jvp(output, (entries + at * way,), (way,))[1], points).mean()
+        def mean_slope(
+            entries: Array, way: Array, leaves: list[Any], key: Array, points: Array, k: Array
+        ) -> tuple[Array, Array]:
+            def at(point: Array) -> tuple[Array, Array]:
+                values, slopes = jax.jvp(
+                    lambda entries: self.function(entries, leaves, key), (entries + point * way,), (way,)
+                )
+                return slopes.outputs[k], values.flags
+
+            slopes, flags = lax.map(at, points)
+            return slopes.mean(), (flags == self.function(entries, leaves, key).flags).all()
 
         return jax.jit(mean_slope)
 
@@ -271,16 +287,16 @@ class _Pair:
         """The central differences [M, S], 0 where they do not count."""
         return np.where(self.valid, 0.5 * (self.ahead + self.behind), 0.0)
 
-    def wrong(self) -> np.ndarray:
+    def wrong(self, least: float) -> np.ndarray:
         """Return where differences of two sizes agree with each other, and none with the gradient, bool [M].
 
-        At a kink any slope between those of its two sides is a gradient.
+        At a kink any slope between those of its two sides is a gradient. What is smaller than `least` does not count.
         """
         central, gradient = self.central, self.gradient[:, None]
         tolerance = _AGREES * np.maximum(np.abs(self.ahead), np.abs(self.behind)) + self.noise
         low, high = np.minimum(self.ahead, self.behind) - tolerance, np.maximum(self.ahead, self.behind) + tolerance
         agrees = (gradient >= low) & (gradient <= high) & self.valid
-        clear = (np.maximum(np.abs(central), np.abs(gradient)) > _CLEAR * self.noise) & self.valid
+        clear = (np.maximum(np.abs(central), np.abs(gradient)) > np.maximum(_CLEAR * self.noise, least)) & self.valid
         first, second = central[:, :-1], central[:, 1:]
         same = np.abs(first - second) <= _SAME * np.maximum(np.abs(first), np.abs(second)) + self.noise[:, :-1]
         return ~agrees.any(axis=1) & (same & clear[:, 1:] & self.valid[:, :-1]).any(axis=1)

@@ -396,13 +396,14 @@ def residual_sac(
     )
 
 
-def flown_alone_sac(rounds: int = 20, width: int = 256, actor_horizon: int = 0) -> SacConfig:
+def flown_alone_sac(rounds: int = 20, width: int = 256, actor_horizon: int = 0, updates: int = 120) -> SacConfig:
     """Return the defaults of an agent that flies alone: it imitates the guide, then follows exact value gradients.
 
     Args:
       rounds: of the imitation.
       width: of the hidden layers.
       actor_horizon: control steps of the value gradients; 0: none, for phases in which the imitator loses no flight.
+      updates: of the actor, over which its rate falls.
     """
     return SacConfig(
         actor=ActorConfig(width=width, layer_norm=True, activation="silu", log_std_max=-2.5),
@@ -413,7 +414,7 @@ def flown_alone_sac(rounds: int = 20, width: int = 256, actor_horizon: int = 0) 
         tau=0.01,
         actor_learning_rate=5e-5,
         actor_grad_max_norm=1.0,
-        actor_rate_updates=120,
+        actor_rate_updates=updates,
         actor_average=0.04,
         actor_horizon=actor_horizon,
         actor_batch=256,

@@ -230,4 +230,4 @@ class FlipBoostback(BoosterPhase[State]):
 @hookimpl
 def mission_phase() -> PhaseSpec:
     """Return the record of the phase."""
-    return booster.booster_spec(FlipBoostback, Params, booster.flown_alone_sac(rounds=14))
+    return booster.booster_spec(FlipBoostback, Params, booster.flown_alone_sac(rounds=16))

@@ -149,10 +149,10 @@ class _Comparison:
 
     def fault(self) -> str:
         """Return what is wrong with a gradient; empty if nothing is."""
-        needed = self._needed()
+        needed, reached = self._needed(), self._reached()
         for where, rows in self.steps.groups.items():
             for k in np.flatnonzero(needed):
-                for i in range(len(self.function.inputs)):
+                for i in np.flatnonzero(reached):
                     found = self._fault(rows, i, k)
                     if found:
                         output, source = self.function.outputs[k], self.function.inputs[i]
@@ -188,19 +188,35 @@ class _Comparison:
                 return f"the gradient with respect to {source} is not the transpose of its derivatives"
         return ""
 
+    @cached_property
+    def _moved(self) -> np.ndarray:
+        """Which inputs move which outputs noticeably, bool [I, K]."""
+        slight = _SLIGHT * self.outputs.std(axis=0)
+        with np.errstate(invalid="ignore"):
+            clear = np.abs(self.ahead + self.behind) > 2.0 * np.maximum(_CLEAR * self.noise, slight)[:, None]
+        return np.asarray(clear.any(axis=(0, 2)))
+
     def _needed(self) -> np.ndarray:
         """Return which outputs count, bool [K]: observation, reward, and each leaf that either depends on noticeably.
 
         A leaf that carries the rounding errors of another, for example, does not count.
         """
-        leaves, slight = len(self.function.leaves), _SLIGHT * self.outputs.std(axis=0)
-        with np.errstate(invalid="ignore"):
-            clear = np.abs(self.ahead + self.behind) > 2.0 * np.maximum(_CLEAR * self.noise, slight)[:, None]
-        moved = np.asarray(clear.any(axis=(0, 2)))
+        leaves = len(self.function.leaves)
         needed = np.arange(len(self.function.outputs)) >= leaves
         for _ in range(leaves):
-            needed[:leaves] |= moved[:leaves, needed].any(axis=1)
+            needed[:leaves] |= self._moved[:leaves, needed].any(axis=1)
         return needed
+
+    def _reached(self) -> np.ndarray:
+        """Return which inputs count, bool [I]: actions, and each leaf that they move, in the end.
+
+        No gradient flows through the others, such as the state of a gust or a clock.
+        """
+        leaves = len(self.function.leaves)
+        reached = np.arange(len(self.function.inputs)) >= leaves
+        for _ in range(leaves):
+            reached[:leaves] |= self._moved[reached, :leaves].any(axis=0)
+        return reached
 
     def _fault(self, rows: np.ndarray, i: int, k: int) -> str:
         """Return what is wrong with the gradient of output k with respect to input i in these control steps."""

@@ -194,7 +194,7 @@ class _Comparison:
         slight = _SLIGHT * self.outputs.std(axis=0)
         with np.errstate(invalid="ignore"):
             clear = np.abs(self.ahead + self.behind) > 2.0 * np.maximum(_CLEAR * self.noise, slight)[:, None]
-        return np.asarray(clear.any(axis=(0, 2)))
+        return np.asarray((clear & self.same[..., None]).any(axis=(0, 2)))
 
     def _needed(self) -> np.ndarray:
         """Return which outputs count, bool [K]: observation, reward, and each leaf that either depends on noticeably.

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from mission.scale.summary import SweepSummary
     from mission.scale.sweep import sweep
     from mission.scale.tune import TuneSummary, tune
+    from mission.training.ending import TrainingSummary
     from mission.training.mission import train_mission
-    from mission.training.phase import TrainingSummary
 
 __version__ = "0.1.0"
 
@@ -57,7 +57,7 @@ _HOME = {
     "Section": "report.flight_records",
     "StopTraining": "missionfile.hooks",
     "SweepSummary": "scale.summary",
-    "TrainingSummary": "training.phase",
+    "TrainingSummary": "training.ending",
     "TuneSummary": "scale.tune",
     "WarmUpConfig": "sac.config",
     "escape": "report.markup",

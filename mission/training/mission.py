@@ -18,7 +18,8 @@ from mission.storage.lock import folder_lock
 from mission.storage.policies import DEFAULT_CHECKPOINTS
 from mission.storage.protection import refuse_read_only
 from mission.training import baseline
-from mission.training.phase import Trainer, TrainingSummary
+from mission.training.ending import TrainingSummary
+from mission.training.phase import Trainer
 from mission.training.signals import interruptible
 
 

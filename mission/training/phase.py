@@ -10,51 +10,30 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from mission import __version__
-from mission.errors import GateError, Interrupted, MachineError, StaleError
-from mission.flight.batches import compile_flight, loss_causes, name_key
-from mission.flight.fly import PhaseFlight
+from mission.errors import Interrupted, MachineError, StaleError
+from mission.flight.batches import name_key
 from mission.machine.devices import describe
-from mission.machine.trees import count
 from mission.missionfile.contract import warn_of_settings
-from mission.missionfile.gate import GateVerdict
 from mission.missionfile.held_out import warn_of_repeated_starts
 from mission.missionfile.models import MissionFile, pilot_in_words
 from mission.missionfile.phases import Phase, PolicyPhase, TrainedPhase, policy_folders
 from mission.missionfile.resolve import digest, first_change
 from mission.observers import Observers
 from mission.observers.metrics import cut_metrics
-from mission.statistics import distribution
 from mission.storage.borrowed import borrowed_policy
-from mission.storage.export import policy_files
 from mission.storage.policies import finished_record, load_actor, refuse_other, warn_of_another_pilot
 from mission.storage.protection import check_removable, refuse_links
-from mission.storage.records import BankSize, PolicyRecord, RunProgress, StepRecord, StoredRecord, plugin_records
-from mission.storage.steps import PhaseFolder, content_hash, read_tree
-from mission.strict import StrictModel
-from mission.training.bank import TerminalBank, bank_flights, build_bank, load_bank
+from mission.storage.records import PolicyRecord, StepRecord, StoredRecord, plugin_records
+from mission.storage.steps import PhaseFolder, read_tree
+from mission.training.bank import TerminalBank, load_bank
 from mission.training.checks import check_gradients
+from mission.training.ending import Ending, TrainingSummary
 from mission.training.loop import Run, begin, train_phase
 from mission.training.memory import check_memory
 
 log = logging.getLogger("mission")
-
-
-class TrainingSummary(StrictModel):
-    """The result of one phase of a training run; `success` and `returns` (the mean) are those of its bank's flights.
-
-    A phase that an observer stopped has neither; it is the last one of its run.
-    """
-
-    name: str
-    status: str  # "trained", "already trained", "flown by its guide" or a folder, 'stopped by observer "NAME"'
-    env_steps: int
-    success: float | None
-    returns: float | None
-    gate: GateVerdict | None
-    seconds: float
 
 
 @dataclasses.dataclass
@@ -149,7 +128,7 @@ class Trainer:
             warn_of_repeated_starts(self.phases[index - 1 : index + 1])
             warn_of_another_pilot(self._folder(index - 1), self.phases[index - 1], phase)
         folder.mark_undone()
-        ending = _Ending(self, index, folder, upstream, name_key(jax.random.key(self.seed), phase.name), initial)
+        ending = Ending(self, index, folder, upstream, name_key(jax.random.key(self.seed), phase.name), initial)
         run = None
         if isinstance(phase, TrainedPhase):
             run, made = self._resume(folder, begin(phase, upstream, ending.key, initial), made)
@@ -287,86 +266,3 @@ class Trainer:
         record = StepRecord(progress=run.progress, **made.model_dump())
         folder.save_training(run.progress.env_steps, tree, record)
         self.observers.emit("checkpoint", run.phase.name, run.progress.env_steps, data={"folder": str(folder.training)})
-
-
-@dataclasses.dataclass
-class _Ending:
-    """The end of a phase that has been trained or needs no training: its bank, its policy and its marker."""
-
-    trainer: Trainer
-    index: int
-    folder: PhaseFolder
-    upstream: TerminalBank | None
-    key: Any
-    initial: Any | None = None  # the policy that flies the phase, if it is that of another folder
-
-    def finish(self, run: Run | None, made: StoredRecord, began: float) -> TrainingSummary:
-        """Fly the bank, write policy, bank and marker.
-
-        Raises:
-          GateError: the gate was missed, or too few flights succeeded for the next phase.
-        """
-        phase = self.trainer.phases[self.index]
-        actor = run.best_actor if run is not None else None
-        flight = run.programs.flight if run is not None else compile_flight(phase)
-        policy = actor if run is not None else self.initial
-        result, held_out = bank_flights(phase, flight, policy, self.upstream, name_key(self.key, "bank"))
-        losses = loss_causes(phase.causes, result, np.ones(len(result.success), bool))
-        progress = run.progress if run is not None else RunProgress()
-        gate = progress.gate if phase.entry.gate is not None else None
-        failed = gate is not None and not gate.passed
-        bank = None
-        try:
-            settings, where = phase.entry.bank, f'phase "{phase.name}"'
-            bank = build_bank(result.handoff, result.success, held_out, settings, where, losses, run is not None)
-        except GateError:
-            last = self.index == len(self.trainer.phases) - 1
-            if not last and not failed:
-                if run is not None:
-                    progress.finished = "budget"  # a passed gate is not enough: training resumes within the budget
-                    self.trainer.save(self.folder, run, made)
-                raise
-        tree = {"actor": actor, "bank": bank} | _imitator(run)
-        record = PolicyRecord(
-            **made.model_dump(),
-            gate=gate,
-            env_steps=progress.env_steps,
-            best_env_steps=progress.best_env_steps,
-            success=float(result.success.mean()),
-            returns=_mean_return(phase, result),
-            causes=losses,
-            content_sha256=content_hash(tree),
-            bank=None if bank is None else BankSize(rows=count(bank.rows), held_out=count(bank.held_out)),
-            flown_by="agent" if run is not None else phase.pilot,
-        )
-        files = policy_files(phase, actor) if isinstance(phase, TrainedPhase) else {}
-        self.folder.save_policy(tree, record, files)
-        if gate is not None and not gate.passed:
-            raise GateError(
-                f'phase "{phase.name}"',
-                expected="its gate to be passed",
-                found="; ".join(gate.failures),
-                remedy=f"raise budget.env_steps (training resumes from {progress.env_steps}), "
-                f"or look at the failures: {losses}",
-            )
-        self.folder.mark_done()
-        return TrainingSummary(
-            name=phase.name,
-            status="trained" if run is not None else f"flown by {pilot_in_words(phase.pilot)}",
-            env_steps=progress.env_steps,
-            success=record.success,
-            returns=record.returns,
-            gate=gate,
-            seconds=time.monotonic() - began,
-        )
-
-
-def _imitator(run: Run | None) -> dict[str, Any]:
-    """Return the imitator of a run as a part of its policy; nothing if it has none."""
-    policy = run.programs.learner.imitator(run.state.agent) if run is not None else None
-    return {} if policy is None else {"imitator": policy}
-
-
-def _mean_return(phase: Phase, result: PhaseFlight) -> float | None:
-    """Return the mean return of flights, as far as it is finite; None without a reward."""
-    return distribution(result.returns).mean if phase.reward is not None else None

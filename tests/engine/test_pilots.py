@@ -466,3 +466,24 @@ def test_telemetry_missions_are_flown_with_shipped_networks():
         one = prepare_chain(mission, policies=policies)
         assert None not in one.policy_hashes()
         assert [phase.pilot for phase in one.phases] == [str(folder) for folder in policies.values()]
+
+
+def test_a_bank_is_flown_by_the_imitator_if_it_is_the_pilot(tmp_path: Path) -> None:
+    """The actor's updates at a rate of 10 spoil it, and the next phase starts where the imitator ends."""
+    settings = (
+        "imitation: {rounds: 2, env_steps: 512, rows: 2048, updates: 300, batch_size: 64}, actor_learning_rate: 10.0"
+    )
+    write_mission(
+        tmp_path,
+        SHORT.replace(
+            "    budget: {env_steps: 1100}\n", f"    budget: {{env_steps: 1100}}\n    sac: {{{settings}}}\n", 1
+        ),
+    )
+    train(tmp_path, "phases.first.policy=imitator")
+    first, second = read_policies(tmp_path / "ck" / "trial")
+    assert (first.flown_by, second.flown_by) == ("imitator", "agent")
+    assert pilots(fly(tmp_path, "phases.first.policy=imitator")) == ["imitator", "agent"]
+    phase = chain(tmp_path, first="imitator").phases[0]
+    bank = load_bank(PhaseFolder(tmp_path / "ck" / "trial" / "first"), phase, first)
+    assert bank is not None
+    assert float(jnp.abs(bank.rows.position_m).mean()) < 0.2  # the guide holds the cart

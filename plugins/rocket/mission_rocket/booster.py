@@ -396,7 +396,9 @@ def residual_sac(
     )
 
 
-def flown_alone_sac(rounds: int = 20, width: int = 256, actor_horizon: int = 0, updates: int = 120) -> SacConfig:
+def flown_alone_sac(
+    rounds: int = 20, width: int = 256, actor_horizon: int = 0, updates: int = 120, flights: int = 256
+) -> SacConfig:
     """Return the defaults of an agent that flies alone: it imitates the guide, then follows exact value gradients.
 
     Args:
@@ -404,6 +406,7 @@ def flown_alone_sac(rounds: int = 20, width: int = 256, actor_horizon: int = 0, 
       width: of the hidden layers.
       actor_horizon: control steps of the value gradients; 0: none, for phases in which the imitator loses no flight.
       updates: of the actor, over which its rate falls.
+      flights: of one update with value gradients.
     """
     return SacConfig(
         actor=ActorConfig(width=width, layer_norm=True, activation="silu", log_std_max=-2.5),
@@ -417,7 +420,7 @@ def flown_alone_sac(rounds: int = 20, width: int = 256, actor_horizon: int = 0, 
         actor_rate_updates=updates,
         actor_average=0.04,
         actor_horizon=actor_horizon,
-        actor_batch=256,
+        actor_batch=flights,
         critic_learning_rate=5e-4,
         temperature_initial=1e-4,
         temperature_learned=False,

@@ -50,7 +50,14 @@ def linear(size: float, unit: str, about: float = 0.0, most: float | None = None
 def log(size: float, unit: str, per: float = 1.0, less: float = 0.0) -> Scale:
     """Return sign(x) log(1 + |x| / size) / per - less: fine near zero, with bounded growth far away."""
     text = f"log, {size:g}" + (f"; divided by {per:g}" if per != 1.0 else "") + (f", less {less:g}" if less else "")
-    return Scale(unit, text, lambda value: jnp.sign(value) * jnp.log1p(jnp.abs(value) / size) / per - less)
+
+    def transform(value: Scalar) -> Scalar:
+        # jnp.abs and jnp.sign have no slope at 0, where a vehicle on the pad is
+        negative = value < 0.0
+        logged = jnp.log1p(jnp.where(negative, -value, value) / size)
+        return jnp.where(negative, -logged, logged) / per - less
+
+    return Scale(unit, text, transform)
 
 
 def tanh(size: float, unit: str) -> Scale:

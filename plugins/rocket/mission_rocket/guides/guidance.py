@@ -186,7 +186,8 @@ def estimate_drag(body: Body, measured: Measurement, before: Array) -> Array:
     nominal = jnp.maximum(measured.pressure * body.aerodynamics.area * nominal, 1.0)
     thrust_along = measured.thrust * dot(measured.axis, measured.flow)
     braking = measured.mass * -dot(measured.specific_force, measured.flow) + thrust_along
-    enough = jnp.where(measured.thrust > 1e3, 3000.0, 100.0)  # Pa; higher with thrust, whose direction is less certain
+    # Pa; higher with thrust, whose direction is less certain, and rising with it, so that the estimate does not jump
+    enough = 100.0 + 2900.0 * jnp.clip(measured.thrust / 1e5, 0.0, 1.0)
     trust = 0.2 * jnp.clip((measured.pressure - enough) / enough, 0.0, 1.0)
     return before + trust * (jnp.clip(braking / nominal, 0.7, 1.3) - before)
 

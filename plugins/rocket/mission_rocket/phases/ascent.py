@@ -232,4 +232,4 @@ class Ascent(BoosterPhase[State]):
 @hookimpl
 def mission_phase() -> PhaseSpec:
     """Return the record of the phase."""
-    return booster.booster_spec(Ascent, Params, booster.flown_alone_sac(rounds=16, actor_horizon=40, updates=40))
+    return booster.booster_spec(Ascent, Params, booster.flown_alone_sac(rounds=16))

@@ -248,4 +248,6 @@ class EntryBurn(BoosterPhase[State]):
 @hookimpl
 def mission_phase() -> PhaseSpec:
     """Return the record of the phase."""
-    return booster.booster_spec(EntryBurn, Params, booster.flown_alone_sac(rounds=24))
+    return booster.booster_spec(
+        EntryBurn, Params, booster.flown_alone_sac(rounds=24, actor_horizon=240, updates=60, flights=128)
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import inspect
 import subprocess
 import sys
@@ -33,7 +34,7 @@ from mission_rocket.phases import (
 from mission_rocket.physics.vector import Vector
 from pydantic import ValidationError
 
-from mission.testing import check_phase
+from mission.testing import check_gradients, check_phase
 
 PHASES = [point for point in distribution("mission-rocket").entry_points if point.group == "mission.phases"]
 CONTROLS = (ascent.CONTROLS, ascent.WITH_FINS, flip_boostback.CONTROLS, entry_burn.CONTROLS, landing_burn.CONTROLS)
@@ -46,7 +47,17 @@ def build(point: EntryPoint) -> Any:
 
 @pytest.mark.parametrize("point", PHASES, ids=lambda point: point.name)
 def test_contract(point: EntryPoint) -> None:
-    check_phase(point.load().mission_phase())
+    spec = point.load().mission_phase()
+    if spec.sac is not None:  # the gradients take minutes: below
+        spec = dataclasses.replace(spec, sac=spec.sac.model_copy(update={"actor_horizon": 0}))
+    check_phase(spec)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("phase", [entry_burn, landing_burn], ids=["entry_burn", "landing_burn"])
+def test_gradients_of_the_phases_that_are_trained_with_them(phase: Any) -> None:
+    assert phase.mission_phase().sac.actor_horizon > 0
+    check_gradients(phase.mission_phase(), vehicles=16)
 
 
 def test_contract_with_fins_on_the_way_up() -> None:

@@ -106,6 +106,11 @@ class ImitationConfig(StrictModel):
     learning_rate: Positive = Field(1e-3, description="Adam; falls along a cosine over all updates.")
     final_rate: Fraction01 = Field(0.03, description="The learning rate at the end, as a fraction of the first.")
     huber: Positive = Field(0.1, description="Error of an action above which its loss is linear (Huber 1964).")
+    event_weight: Annotated[float, Field(ge=1)] = Field(
+        1.0,
+        description="Weight of the error of an event time whose event is now; it falls to 1 for those in the upper three "
+        "quarters of the action's range.",
+    )
     average: Positive = Field(
         0.001, le=1.0, description="Share of each update in the average of the weights, which flies (Polyak averaging)."
     )

@@ -83,34 +83,39 @@ def _leaf_names(phase: Phase) -> list[str]:
 
 def _fly(phase: Phase, vehicles: int, seed: int) -> _Flights:
     """Fly N vehicles to their ends, or for MOST_STEPS."""
-    env = phase.environment
-    guided = jnp.arange(vehicles) % 2 == (0 if env.guide is not None else 2)
+    env, pilot = phase.environment, phase.guide_environment
+    guided = jnp.arange(vehicles) % 2 == (0 if pilot.guide is not None else 2)
 
-    def advance(state: Any, live: Array, key: Array) -> tuple[Any, Array, tuple[Array, Array, Array]]:
+    def advance(states: tuple[Any, Any], live: Array, key: Array) -> tuple[Any, Array, tuple[Array, Array, Array]]:
+        state, piloted = states
         noise_key, step_key = jax.random.split(key)
         keys = jax.random.split(step_key, vehicles)
         noise = jax.random.uniform(noise_key, (vehicles, len(env.action_names)), minval=-1.0, maxval=1.0)
         action = noise
-        if env.guide is not None:
-            action = jnp.where(guided[:, None], jax.vmap(env.guide)(state) + 0.2 * noise, noise)
+        if pilot.guide is not None:
+            action = jnp.where(guided[:, None], jax.vmap(pilot.guide)(piloted) + 0.2 * noise, noise)
         action = jnp.clip(action, -_INSIDE, _INSIDE)
         after = drop_weak_types(jax.vmap(env.step)(keys, state, action))
+        followed = drop_weak_types(jax.vmap(pilot.step)(keys, piloted, action))
         ended = jax.vmap(env.outcome)(after).terminated
-        return where_rows(live, after, state), live & ~ended, (keys, action, live & ended)
+        moved = where_rows(live, after, state), where_rows(live, followed, piloted)
+        return moved, live & ~ended, (keys, action, live & ended)
 
     def begin(key: Array) -> tuple[Any, Array]:
         starts, enters = jax.random.split(key, (2, vehicles))
-        state = drop_weak_types(jax.vmap(env.enter)(enters, jax.vmap(env.start)(starts)))
-        return state, ~jax.vmap(env.outcome)(state).terminated
+        handoff = jax.vmap(env.start)(starts)
+        # the guide's plans are in the state of its own environment, in which the same vehicles fly
+        state, piloted = (drop_weak_types(jax.vmap(one.enter)(enters, handoff)) for one in (env, pilot))
+        return (state, piloted), ~jax.vmap(env.outcome)(state).terminated
 
     key, number = jax.random.key(seed), 0
-    program = jax.jit(lambda state, live, t: advance(state, live, jax.random.fold_in(key, t)))
-    state, live = jax.jit(begin)(key)
-    states, lived, flown = [_leaves(state)], [], []
+    program = jax.jit(lambda states, live, t: advance(states, live, jax.random.fold_in(key, t)))
+    now, live = jax.jit(begin)(key)
+    states, lived, flown = [_leaves(now[0])], [], []
     while number < min(env.max_steps, MOST_STEPS) and live.any():
         lived.append(np.asarray(live))
-        state, live, step = program(state, live, number)
-        states.append(_leaves(state))
+        now, live, step = program(now, live, number)
+        states.append(_leaves(now[0]))
         flown.append(step)
         number += 1
     keys, actions, ends = zip(*flown, strict=True)

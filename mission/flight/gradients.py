@@ -37,14 +37,18 @@ _MANY = 8  # control steps of an event that tell an exception from a rule
 _HALF = 0.5  # share of the mean difference below which a gradient is looked at more closely
 _NONE = 0.1  # share of it below which the gradient counts as missing
 _SLIGHT = 1e-3  # a change counts if it is so large a share of the standard deviation of the output
+_NEGLIGIBLE = 1e-5  # share of the standard deviation of the output below which a derivative is not compared
+_JUMP = 0.1  # a jump counts if it is so large a share of the standard deviation of the output
 _POINTS = 16
 _SHAKEN = 4  # evaluations beside a step, from which its rounding error is estimated
 _AT_ONCE = 256  # evaluations in one vectorised call
+# the program runs once, so that compiling it is what takes time
+_QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 _EPSILON = float(np.finfo(np.float32).eps)
 
 
-def check_step_gradients(phase: Phase, where: str, vehicles: int = 64, seed: int = 0) -> None:
-    """Check that `jax.grad` of a control step is finite and agrees with finite differences.
+def check_step_gradients(phase: Phase, where: str, vehicles: int = 64, seed: int = 0, backward: bool = True) -> None:
+    """Check that the derivatives of a control step are finite and agree with finite differences.
 
     Args:
       phase: the resolved phase.
@@ -52,6 +56,7 @@ def check_step_gradients(phase: Phase, where: str, vehicles: int = 64, seed: int
       vehicles: number of vehicles that are flown, under random actions and near the guide; 2.25 times as many control
         steps are compared along the flights, and a quarter as many in each kind of event.
       seed: seed of the flights.
+      backward: whether to check too that backpropagation gives the same derivatives, which takes most of the time.
 
     Raises:
       PluginError: names the output, the input and where in the flight the gradient fails.
@@ -59,10 +64,17 @@ def check_step_gradients(phase: Phase, where: str, vehicles: int = 64, seed: int
     expected = f"{phase.origin}: a control step that jax.grad can differentiate"
     remedy = 'make it differentiable ("Gradients" in docs/writing-a-phase.md), or set sac.actor_horizon: 0'
     found = run_plugin_code(
-        where, expected, lambda: _compare(phase, flown_steps(phase, vehicles, seed)).fault(), remedy
+        where, expected, lambda: _fault(phase, flown_steps(phase, vehicles, seed), backward), remedy
     )
     if found:
         raise PluginError(where, expected=expected, found=found, remedy=remedy)
+
+
+def _fault(phase: Phase, steps: FlownSteps, backward: bool) -> str:
+    """Return what is wrong with a gradient; empty if nothing is."""
+    comparison = _compare(phase, steps)
+    jax.eval_shape(comparison.backward, comparison.table, steps.states, steps.keys)  # loops that only run forward
+    return comparison.fault() or (comparison.fault_backward() if backward else "")
 
 
 def _compare(phase: Phase, steps: FlownSteps) -> _Comparison:
@@ -74,12 +86,13 @@ def _compare(phase: Phase, steps: FlownSteps) -> _Comparison:
 
     def one(row: tuple[Array, Array, list[Any], Array]) -> tuple[Array, Any]:
         entries, ways, leaves, key = row
-        slopes = jax.jacrev(lambda entries: function(entries, leaves, key).outputs)(entries)
+        outputs = lambda entries: function(entries, leaves, key).outputs  # noqa: E731
+        slopes = lax.map(lambda way: jax.jvp(outputs, (entries,), (way,))[1], ways, batch_size=_AT_ONCE)
         moves = jnp.einsum("bs,id->bisd", sides, ways).reshape(-1, entries.size)
         points = jnp.concatenate([entries[None], entries[None] * shakes, entries[None] + moves])
         return slopes, lax.map(lambda point: function(point, leaves, key), points, batch_size=_AT_ONCE)
 
-    run = jax.jit(lambda *arguments: lax.map(one, arguments))
+    run = jax.jit(lambda *arguments: lax.map(one, arguments), compiler_options=_QUICKLY)
     slopes, values = jax.tree.map(np.asarray, run(table, ways, steps.states, steps.keys))
     here, around, ends = np.split(values.outputs, [1, 1 + _SHAKEN], axis=1)
     noise = 8.0 * _EPSILON * values.magnitude[:, 0] + 4.0 * np.abs(around - here).max(axis=1)
@@ -128,7 +141,7 @@ class _Comparison:
     table: np.ndarray  # [M, D], the inputs
     ways: np.ndarray  # [M, I, D]
     outputs: np.ndarray  # [M, K]
-    slopes: np.ndarray  # [M, K, D]
+    slopes: np.ndarray  # [M, I, K], derivatives along the ways
     ahead: np.ndarray  # [M, I, S, K]
     behind: np.ndarray  # [M, I, S, K]
     same: np.ndarray  # bool [M, I, S], whether the same flags came out at both ends
@@ -136,47 +149,92 @@ class _Comparison:
 
     def fault(self) -> str:
         """Return what is wrong with a gradient; empty if nothing is."""
-        needed = self._needed()
+        needed, reached = self._needed(), self._reached()
         for where, rows in self.steps.groups.items():
             for k in np.flatnonzero(needed):
-                for i in range(len(self.function.inputs)):
+                for i in np.flatnonzero(reached):
                     found = self._fault(rows, i, k)
                     if found:
                         output, source = self.function.outputs[k], self.function.inputs[i]
                         return f"the gradient of {output} with respect to {source} {found}, {where}"
         return ""
 
+    def backward(self, table: Array, states: list[Any], keys: Array) -> Array:
+        """Return the gradient of a weighted sum of the outputs, by backpropagation [M, D]."""
+
+        def one(row: tuple[Array, list[Any], Array]) -> Array:
+            entries, leaves, key = row
+            return jax.grad(lambda entries: self.function(entries, leaves, key).outputs @ self._weights)(entries)
+
+        return lax.map(one, (table, states, keys))
+
+    @cached_property
+    def _weights(self) -> np.ndarray:
+        """Weights of the outputs that count, [K], of random sign and one over their standard deviation."""
+        weights = np.where(self._needed(), 1.0 / np.maximum(self.outputs.std(axis=0), 1e-6), 0.0)
+        return (weights * np.random.default_rng(2).choice([-1.0, 1.0], weights.shape)).astype(np.float32)
+
+    def fault_backward(self) -> str:
+        """Return where backpropagation gives other derivatives, or none that are finite; empty if nowhere."""
+        run = jax.jit(self.backward, compiler_options=_QUICKLY)
+        pulled = np.asarray(run(self.table, self.steps.states, self.steps.keys))
+        for i, part in enumerate(self.function.parts):
+            found, source = pulled[:, part], self.function.inputs[i]
+            if not np.isfinite(found).all():
+                return f"the gradient with respect to {source} is not finite, though its derivatives are"
+            back = np.einsum("md,md->m", found, self.ways[:, i, part])
+            ahead, size = self.slopes[:, i] @ self._weights, np.abs(self.slopes[:, i] * self._weights).sum(axis=1)
+            if (np.abs(back - ahead) > _AGREES * size + 1e-3 * np.abs(ahead).mean()).mean() > _AGREES:
+                return f"the gradient with respect to {source} is not the transpose of its derivatives"
+        return ""
+
+    @cached_property
+    def _moved(self) -> np.ndarray:
+        """Which inputs move which outputs noticeably, bool [I, K]."""
+        slight = _SLIGHT * self.outputs.std(axis=0)
+        with np.errstate(invalid="ignore"):
+            clear = np.abs(self.ahead + self.behind) > 2.0 * np.maximum(_CLEAR * self.noise, slight)[:, None]
+        return np.asarray((clear & self.same[..., None]).any(axis=(0, 2)))
+
     def _needed(self) -> np.ndarray:
         """Return which outputs count, bool [K]: observation, reward, and each leaf that either depends on noticeably.
 
         A leaf that carries the rounding errors of another, for example, does not count.
         """
-        leaves, slight = len(self.function.leaves), _SLIGHT * self.outputs.std(axis=0)
-        with np.errstate(invalid="ignore"):
-            clear = np.abs(self.ahead + self.behind) > 2.0 * np.maximum(_CLEAR * self.noise, slight)[:, None]
-        moved = np.asarray(clear.any(axis=(0, 2)))
+        leaves = len(self.function.leaves)
         needed = np.arange(len(self.function.outputs)) >= leaves
         for _ in range(leaves):
-            needed[:leaves] |= moved[:leaves, needed].any(axis=1)
+            needed[:leaves] |= self._moved[:leaves, needed].any(axis=1)
         return needed
+
+    def _reached(self) -> np.ndarray:
+        """Return which inputs count, bool [I]: actions, and each leaf that they move, in the end.
+
+        No gradient flows through the others, such as the state of a gust or a clock.
+        """
+        leaves = len(self.function.leaves)
+        reached = np.arange(len(self.function.inputs)) >= leaves
+        for _ in range(leaves):
+            reached[:leaves] |= self._moved[reached, :leaves].any(axis=0)
+        return reached
 
     def _fault(self, rows: np.ndarray, i: int, k: int) -> str:
         """Return what is wrong with the gradient of output k with respect to input i in these control steps."""
-        if not np.isfinite(self.slopes[rows, k, self.function.parts[i]]).all():
+        if not np.isfinite(self.slopes[rows, i, k]).all():
             return "is not finite"
         if self.function.is_flag(k) and len(np.unique(self.outputs[:, k])) <= 2:
             return ""  # such as an observation that is 0 or 1
-        gradient = np.einsum("md,md->m", self.slopes[rows, k], self.ways[rows, i])
+        gradient = self.slopes[rows, i, k]
         pair = _Pair(self.ahead[rows, i, :, k], self.behind[rows, i, :, k], gradient, self.noise[rows, :, k])
         with np.errstate(invalid="ignore"):
             pair = pair.where(self.same[rows, i] & (np.abs(self.ways[rows, i]).sum(axis=1) > 0.0)[:, None])
-            wrong, jumps = pair.wrong(), pair.jumps()
+            wrong, jumps = pair.wrong(_NEGLIGIBLE * self.outputs[:, k].std()), pair.jumps()
             if wrong.sum() >= max(2, _AGREES * len(rows)):
                 mean, true = np.abs(gradient[wrong]).mean(), np.abs(pair.central[wrong]).max(axis=1).mean()
                 return f"is {mean:.3g}, but finite differences give {true:.3g} (means of {wrong.sum()} steps)"
         for s in np.flatnonzero(jumps) if self._is_alone(rows, i, k) else ():
             difference, summed = self._between(rows, i, k, s, pair)
-            if summed < _NONE * difference and difference > _SLIGHT * self.outputs[:, k].std():
+            if summed < _NONE * difference and difference > _JUMP * self.outputs[:, k].std():
                 return f"adds up to {summed:.3g}, but the output changes by {difference:.3g}: it jumps"
         return ""
 
@@ -187,27 +245,41 @@ class _Comparison:
         as a change of a guidance law.
         """
         along = np.setdiff1d(self.steps.groups.get(ALONG, rows[:0]), rows)
-        gradient = np.einsum("md,md->m", self.slopes[along, k], self.ways[along, i])
+        gradient = self.slopes[along, i, k]
         return bool(len(along) == 0 or (len(rows) >= _MANY and np.count_nonzero(gradient) < _FEW))
 
     def _between(self, rows: np.ndarray, i: int, k: int, s: int, pair: _Pair) -> tuple[float, float]:
-        """Return the mean difference of size s, and the mean over P gradients between its ends, both along its sign."""
-        central = pair.central[:, s]
+        """Return the mean difference of size s, and the mean over P gradients between its ends, both along its sign.
+
+        Steps between whose ends an event comes and goes, such as a touchdown, do not count.
+        """
         points = np.float32(SIZES[s]) * ((np.arange(_POINTS, dtype=np.float32) + 0.5) / _POINTS * 2.0 - 1.0)
-        summed = []
+        differences, summed = [0.0], [0.0]
         for row in np.flatnonzero(pair.valid[:, s]):
             m, leaves = rows[row], [leaf[rows[row]] for leaf in self.steps.states]
-            slope = self._mean_slope(self.table[m], self.ways[m, i], leaves, self.steps.keys[m], points, k)
-            summed.append(float(slope) * np.sign(central[row]))
-        return float(np.abs(central[pair.valid[:, s]]).mean()), float(np.nan_to_num(summed).mean())
+            slope, same = self._mean_slope(self.table[m], self.ways[m, i], leaves, self.steps.keys[m], points, k)
+            if same:
+                central = float(pair.central[row, s])
+                differences.append(abs(central))
+                summed.append(float(np.nan_to_num(slope)) * np.sign(central))
+        count = max(len(summed) - 1, 1)
+        return sum(differences) / count, sum(summed) / count
 
     @cached_property
-    def _mean_slope(self) -> Callable[..., Array]:
-        """The compiled mean of the gradients of one output at P points along a direction."""
+    def _mean_slope(self) -> Callable[..., tuple[Array, Array]]:
+        """The compiled mean of the gradients of one output at P points along a direction, and whether no flag changes."""
 
-        def mean_slope(entries: Array, way: Array, leaves: list[Any], key: Array, points: Array, k: Array) -> Array:
-            slope = jax.grad(lambda entries: self.function(entries, leaves, key).outputs[k])
-            return lax.map(lambda at: (slope(entries + at * way) * way).sum(), points).mean()
+        def mean_slope(
+            entries: Array, way: Array, leaves: list[Any], key: Array, points: Array, k: Array
+        ) -> tuple[Array, Array]:
+            def at(point: Array) -> tuple[Array, Array]:
+                values, slopes = jax.jvp(
+                    lambda entries: self.function(entries, leaves, key), (entries + point * way,), (way,)
+                )
+                return slopes.outputs[k], values.flags
+
+            slopes, flags = lax.map(at, points)
+            return slopes.mean(), (flags == self.function(entries, leaves, key).flags).all()
 
         return jax.jit(mean_slope)
 
@@ -231,16 +303,16 @@ class _Pair:
         """The central differences [M, S], 0 where they do not count."""
         return np.where(self.valid, 0.5 * (self.ahead + self.behind), 0.0)
 
-    def wrong(self) -> np.ndarray:
+    def wrong(self, least: float) -> np.ndarray:
         """Return where differences of two sizes agree with each other, and none with the gradient, bool [M].
 
-        At a kink any slope between those of its two sides is a gradient.
+        At a kink any slope between those of its two sides is a gradient. What is smaller than `least` does not count.
         """
         central, gradient = self.central, self.gradient[:, None]
         tolerance = _AGREES * np.maximum(np.abs(self.ahead), np.abs(self.behind)) + self.noise
         low, high = np.minimum(self.ahead, self.behind) - tolerance, np.maximum(self.ahead, self.behind) + tolerance
         agrees = (gradient >= low) & (gradient <= high) & self.valid
-        clear = (np.maximum(np.abs(central), np.abs(gradient)) > _CLEAR * self.noise) & self.valid
+        clear = (np.maximum(np.abs(central), np.abs(gradient)) > np.maximum(_CLEAR * self.noise, least)) & self.valid
         first, second = central[:, :-1], central[:, 1:]
         same = np.abs(first - second) <= _SAME * np.maximum(np.abs(first), np.abs(second)) + self.noise[:, :-1]
         return ~agrees.any(axis=1) & (same & clear[:, 1:] & self.valid[:, :-1]).any(axis=1)

@@ -37,7 +37,9 @@ class Budget(StrictModel):
 
 
 class Restart(StrictModel):
-    """The restart mixture: where training vehicles start if there is a bank; fractions that sum to 1."""
+    """The restart mixture: where training vehicles start; `stored`, `noisy` and `nominal`, which hold if there is a bank,
+    sum to 1.
+    """
 
     stored: Fraction01 = Field(0.7, description="Stored successes of the previous phase.")
     noisy: Fraction01 = Field(0.1, description="Stored rows with covariance-scaled noise.")
@@ -45,6 +47,12 @@ class Restart(StrictModel):
     noise_scale: Annotated[float, Field(ge=0)] = Field(
         0.3, description="Standard deviation of the noise, in units of the bank's fitted covariance."
     )
+    visited: Fraction01 = Field(
+        0.0,
+        description="Share of all starts, before the others are drawn, from states that training vehicles visited at most "
+        "`visited_steps` control steps before the end of an episode (Florensa et al. 2017, arXiv:1707.05300).",
+    )
+    visited_steps: Count = Field(50, description="Control steps; with sac.actor_horizon the larger of the two holds.")
 
     @model_validator(mode="after")
     def _sums_to_one(self) -> Restart:

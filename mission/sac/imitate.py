@@ -25,6 +25,7 @@ def fit(
     config: SacConfig,
     settings: ImitationConfig,
     networks: Networks,
+    events: Array,
     agent: Agent,
     labels: Labels,
     first: Array,
@@ -34,6 +35,7 @@ def fit(
 
     Args:
       config, settings, networks: of the agent.
+      events: bool [A], the actions that are times to an event; empty if they are not known.
       agent: with the statistics of the observation set.
       labels: the guide's actions.
       first: int32 [], updates of the rounds before.
@@ -47,7 +49,11 @@ def fit(
 
     def loss(params: Any, obs: Array, action: Array) -> Array:
         error = mean_action(config.actor.head, networks.normal(params, obs)) - action
-        return optax.huber_loss(error, delta=settings.huber).sum(axis=-1).mean() / settings.huber
+        sizes = optax.huber_loss(error, delta=settings.huber)
+        if settings.event_weight > 1.0:
+            near = jnp.clip(1.0 - 2.0 * (action + 1.0), 0.0, 1.0)
+            sizes = sizes * (1.0 + (settings.event_weight - 1.0) * jnp.where(events, near, 0.0))
+        return sizes.sum(axis=-1).mean() / settings.huber
 
     def step(carry: tuple[Any, Any, Any], number: Array) -> tuple[tuple[Any, Any, Any], Array]:
         actor, average, state = carry

@@ -165,7 +165,10 @@ class Sac(Learner):
             raise ValueError("sac.imitation is not set")
         if self.config.standardise:
             agent = lax.cond(first == 0, standardised, lambda agent, *_: agent, agent, labels.obs, labels.size)
-        return fit(self.config, settings, self.networks_of, agent, labels, first, key)
+        environment = self.interface.environment
+        names = () if environment is None else environment.action_names
+        events = jnp.array([name in environment.event_actions for name in names], bool)
+        return fit(self.config, settings, self.networks_of, events, agent, labels, first, key)
 
     @_strict
     def warm_up(self, agent: Agent, replay: Memory, key: Array) -> tuple[Agent, Memory, Array]:

@@ -41,7 +41,7 @@ def check_gradients(phase: TrainedPhase, where: str) -> None:
 
     def check() -> bool:
         tell(phase.name, "checking its gradients")
-        check_step_gradients(phase, where, _VEHICLES)
+        check_step_gradients(phase, where, _VEHICLES, backward=False)
         return True
 
     remembered(program_identity(phase, "gradients"), check, bool)

@@ -26,7 +26,7 @@ from mission.machine.devices import AXIS, REPLICATED, SPLIT, device_share, gathe
 from mission.machine.programs import Program, in_background
 from mission.missionfile.phases import TrainedPhase
 from mission.training.imitation import Imitator, Work
-from mission.training.restart import wide_vehicles
+from mission.training.restart import snapshot_steps, wide_vehicles
 from mission.training.step import EnvBatch, keep_snapshots, start_waiting, step_envs, waiting_envs
 
 
@@ -120,9 +120,14 @@ class _Builder:
     phase: TrainedPhase
     learner: Learner
 
+    @property
+    def snapshot_steps(self) -> int:
+        """Return how many control steps before the end of an episode a snapshot may be; 0: none are kept."""
+        return snapshot_steps(self.phase, self.learner.horizon)
+
     def init(self, key: Array) -> TrainState:
         """Return the state before the first step: every vehicle waits for its start."""
-        envs = device_share(waiting_envs(self.phase, self.phase.learner.vehicles, self.learner.horizon))
+        envs = device_share(waiting_envs(self.phase, self.phase.learner.vehicles, self.snapshot_steps))
         return TrainState(self.learner.init(key), self.learner.empty_replay(), envs, jnp.int32(0))
 
     def warm_up(self, state: TrainState, key: Array) -> tuple[TrainState, Array]:
@@ -137,7 +142,7 @@ class _Builder:
 
         def update(state: TrainState) -> tuple[TrainState, Any]:
             snapshots = state.envs.snapshots
-            visited = (snapshots.visited, snapshots.valid) if snapshots else ()
+            visited = (snapshots.visited, snapshots.valid) if self.learner.horizon else ()
             agent, replay, metrics, samples = self.learner.update(state.agent, state.replay, visited, update_key)
             return state._replace(agent=agent, replay=replay), (metrics, samples)
 
@@ -168,7 +173,7 @@ class _Builder:
         before = envs
         envs, transition, end, terms, finite = step_envs(self.phase, before, obs, action, step)
         if before.snapshots:
-            arguments = before.snapshots, before, end.ended, self.learner.horizon, jax.random.fold_in(start[0], 1)
+            arguments = before.snapshots, before, end.ended, self.snapshot_steps, jax.random.fold_in(start[0], 1)
             envs = envs._replace(snapshots=keep_snapshots(*arguments))
         stats = {
             "ended": end.ended.sum(),

@@ -21,6 +21,17 @@ def wide_vehicles(phase: TrainedPhase) -> Array | None:
     return jnp.arange(vehicles) < round(phase.wide.share * vehicles)
 
 
+def snapshot_steps(phase: TrainedPhase, horizon: int) -> int:
+    """Return how many control steps before the end of an episode a snapshot may be; 0: none are kept.
+
+    Args:
+      phase: with its restart mixture.
+      horizon: of the learner.
+    """
+    restart = phase.entry.restart
+    return max(horizon, restart.visited_steps if restart.visited > 0.0 else 0)
+
+
 def fresh_state(phase: Phase, bank: TerminalBank | None, key: Array, wide: bool = False) -> Any:
     """Return the state of one training vehicle at the beginning of an episode.
 

@@ -22,6 +22,7 @@ from mission.training.restart import fresh_state
 
 WAITING = -1  # instead of the number of steps: the vehicle's episode has ended, and the next one has not begun
 _AT_ONCE = 16
+_REVISITED = 7  # folded into a vehicle's key of the start
 
 
 class Snapshots(NamedTuple):
@@ -111,16 +112,39 @@ def start_waiting(
       wide: bool [E], which vehicles start on the phase's wide days; None: none of them.
     """
     if wide is None:
-        return _start(partial(fresh_state, phase, bank), envs, keys, None)
-    flown = _start(partial(fresh_state, phase, bank), envs, keys, ~wide)
-    return _start(partial(fresh_state, phase, bank, wide=True), flown, keys, wide)
+        return _start(phase, partial(fresh_state, phase, bank), envs, keys, None)
+    flown = _start(phase, partial(fresh_state, phase, bank), envs, keys, ~wide)
+    return _start(phase, partial(fresh_state, phase, bank, wide=True), flown, keys, wide)
 
 
-def _start(fresh: Callable[[Array], Any], envs: EnvBatch, keys: Array, among: Array | None) -> EnvBatch:
+def revisited(snapshots: Snapshots, states: Any, keys: Array, share: float, among: Array | None) -> Any:
+    """Replace a share of N fresh states by visited ones, as far as there are any.
+
+    Args:
+      snapshots: of the E vehicles.
+      states: leaves [N, ...].
+      keys: [N], from which the states were drawn.
+      share: of the states to replace.
+      among: bool [E], the vehicles whose snapshots count; None: all.
+    """
+    valid = snapshots.valid if among is None else snapshots.valid & among
+
+    def choose(key: Array) -> tuple[Array, Array]:
+        decide, pick = jax.random.split(jax.random.fold_in(key, _REVISITED))
+        score = jax.random.uniform(pick, valid.shape)
+        return jax.random.uniform(decide) < share, jnp.argmax(jnp.where(valid, score, -1.0))
+
+    chosen, index = jax.vmap(choose)(keys)
+    return where_rows(chosen & valid.any(), jax.tree.map(lambda leaf: leaf[index], snapshots.visited), states)
+
+
+def _start(
+    phase: TrainedPhase, fresh: Callable[[Array], Any], envs: EnvBatch, keys: Array, among: Array | None
+) -> EnvBatch:
     """Start those that wait among some vehicles, bool [E] or None for all, at most `_AT_ONCE` in each round of a loop: a
     phase's `enter` can cost as much as a step, and few vehicles end in one step.
     """
-    size = min(_AT_ONCE, keys.shape[0])
+    size, share = min(_AT_ONCE, keys.shape[0]), phase.entry.restart.visited
 
     def waiting(envs: EnvBatch) -> Array:
         waits = envs.steps == WAITING
@@ -131,6 +155,8 @@ def _start(fresh: Callable[[Array], Any], envs: EnvBatch, keys: Array, among: Ar
         place = jnp.cumsum(waits) - 1  # of each waiting vehicle among them
         index = jnp.nonzero(waits, size=size, fill_value=0)[0]
         states = jax.vmap(fresh)(keys[index])
+        if share > 0.0 and envs.snapshots:
+            states = revisited(envs.snapshots, states, keys[index], share, among)
         starts = waits & (place < size)
         spread = jax.tree.map(lambda leaf: leaf[jnp.where(starts, place, 0)], states)
         return envs._replace(

@@ -6,9 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 from linear_quadratic import best_gain, regulator
 
 from mission import ActorConfig, FillConfig, ImitationConfig
+from mission.learner import Labels
+from mission.machine.devices import AXIS
+from mission.sac.imitate import fit
+from mission.sac.losses import create_agent
+from mission.sac.networks import make_networks, mean_action
 from mission.sac.replay import unpack
 from mission.testing import make_phase
 from mission.training.loop import begin, fill_and_warm_up, imitate
@@ -98,3 +104,31 @@ def test_a_signal_ends_it_between_two_rounds(imitated):
     assert not fill_and_warm_up(run, emit, lambda: len(events) == 2)
     assert events == ["imitation", "imitation"]
     assert run.progress.env_steps == 0
+
+
+def test_an_event_time_weighs_more_near_its_event() -> None:
+    """Labels contradict each other: at weight W the best answer to (now, later) in equal parts is pulled to now.
+
+    With a quadratic loss, of W for -1 and 1 for 0.5, the best constant is (-W + 0.5) / (W + 1).
+    """
+    spec = regulator(imitation=SETTINGS, actor=ActorConfig(width=8, depth=1, activation="tanh"))
+    networks = make_networks(spec.sac, 1)
+    agent = create_agent(spec.sac, networks, jax.random.key(0), 1, 0)
+    action = jnp.where(jnp.arange(512) % 2 == 0, -1.0, 0.5)[:, None]
+    labels = Labels(jnp.zeros((512, 1)), action, jnp.int32(0), jnp.int32(512))
+    for weight, event, expected in ((1.0, True, -0.25), (5.0, False, -0.25), (5.0, True, -0.75)):
+        settings = ImitationConfig(rounds=1, updates=1500, batch_size=512, huber=10.0, event_weight=weight)
+        program = jax.jit(
+            jax.shard_map(
+                lambda agent, settings=settings, event=event: fit(
+                    spec.sac, settings, networks, jnp.array([event]), agent, labels, jnp.int32(0), jax.random.key(1)
+                ),
+                mesh=jax.make_mesh((1,), (AXIS,)),
+                in_specs=P(),
+                out_specs=P(),
+                check_vma=False,
+            )
+        )
+        fitted, _ = program(agent)
+        found = mean_action(spec.sac.actor.head, networks.normal(fitted.actor, jnp.zeros((1, 1))))
+        assert float(found[0, 0]) == pytest.approx(expected, abs=0.03)

@@ -24,9 +24,10 @@ from mission.missionfile.wide import merge_params
 from mission.phase import PluginOrigin
 from mission.testing import check_phase, make_phase
 from mission.training.bank import TerminalBank, fit_density
+from mission.training.loop import begin, run_chunk
 from mission.training.programs import compile_programs
-from mission.training.restart import draw_start, wide_vehicles
-from mission.training.step import start_waiting, waiting_envs
+from mission.training.restart import draw_start, fresh_state, snapshot_steps, wide_vehicles
+from mission.training.step import revisited, start_waiting, waiting_envs
 
 # A cart whose start spreads by a parameter, and whose hand-over carries a mass that is drawn with it.
 WIDE_CART = (
@@ -367,3 +368,49 @@ def test_check_phase_finds_restarts_that_are_not_finite() -> None:
         check(Lost)
     with pytest.raises(PluginError, match="perturb to return a hand-over like start's"):
         check(Shrunk)
+
+
+def test_a_share_of_the_vehicles_starts_where_others_were_near_their_end() -> None:
+    """The snapshots of vehicles 0 to 31 count, of which every second one is valid."""
+    share, vehicles = 0.4, 4000
+    restart = Restart(visited=share, visited_steps=4)
+    phase = make_phase(probes.drift(probes.probe_sac()))
+    phase = dataclasses.replace(phase, entry=phase.entry.model_copy(update={"restart": restart}))
+    assert isinstance(phase, TrainedPhase)
+    envs = waiting_envs(phase, vehicles, snapshot_steps(phase, 0))
+    labels = 1000 + jnp.arange(vehicles, dtype=jnp.int32)
+    visited = envs.snapshots.visited._replace(label=labels)
+    envs = envs._replace(snapshots=envs.snapshots._replace(visited=visited, valid=jnp.arange(vehicles) % 2 == 0))
+    keys = jax.random.split(jax.random.key(0), vehicles)
+    states = jax.vmap(lambda key: fresh_state(phase, None, key))(keys)
+    found = np.asarray(revisited(envs.snapshots, states, keys, share, jnp.arange(vehicles) < 32).label)
+    taken = found >= 1000
+    assert taken.mean() == pytest.approx(share, abs=0.03)
+    assert set(found[taken]) == set(range(1000, 1032, 2))
+    started = np.asarray(start_waiting(phase, None, envs, keys).state.label)
+    assert (started >= 1000).mean() == pytest.approx(share, abs=0.03)
+    assert len(set(started[started >= 1000])) > 0.3 * share * vehicles
+
+
+def test_without_a_visited_state_every_vehicle_starts_afresh() -> None:
+    restart = Restart(visited=1.0)
+    phase = make_phase(probes.drift(probes.probe_sac()))
+    phase = dataclasses.replace(phase, entry=phase.entry.model_copy(update={"restart": restart}))
+    keys = jax.random.split(jax.random.key(0), 64)
+    envs = start_waiting(phase, None, waiting_envs(phase, 64, 50), keys)
+    np.testing.assert_array_equal(envs.state.age, 0)
+    assert np.asarray(envs.state.position).std() > 0.3
+
+
+def test_training_restarts_near_the_end_of_its_own_episodes() -> None:
+    """Episodes of 30 steps; revisited ones begin at most 4 steps before their end."""
+    phase = make_phase(probes.drift(probes.probe_sac(vehicles=64), until=30))
+    entry = phase.entry.model_copy(update={"restart": Restart(visited=0.5, visited_steps=4)})
+    run = begin(dataclasses.replace(phase, entry=entry), None, jax.random.key(0))
+    lengths = []
+    for _ in range(8):
+        stats, _, _ = run_chunk(run, "chunk", run.phase.learner.chunk_cycles, False)
+        lengths.append((stats["length"].sum(), stats["ended"].sum()))
+    length, ended = np.sum(lengths[3:], axis=0)
+    # n whole episodes of 30 steps for each one of about 2 (1 to 4)
+    assert 10.0 < length / ended < 22.0

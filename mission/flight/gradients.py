@@ -279,7 +279,7 @@ class _Comparison:
                 return slopes.outputs[k], values.flags
 
             slopes, flags = lax.map(at, points)
-            return slopes.mean(), (flags == self.function(entries, leaves, key).flags).all()
+            return slopes.mean(), (flags == self.function(entries, leaves, key).flags[None]).all()
 
         return jax.jit(mean_slope)
 

@@ -6,6 +6,11 @@ differ in any of them.
 
     python benchmarks/same_flights.py                          # every mission, 10,000 flights: about 15 minutes
     python benchmarks/same_flights.py --flights 1000 vertical:agent landing_only:guide
+
+`benchmarks/flights_guides/` holds those of the guides that the networks of the booster's phases are measured against:
+the guides of commit c91158f, before any phase was flown by a network alone.
+
+    python benchmarks/same_flights.py --folder benchmarks/flights_guides
 """
 
 from __future__ import annotations
@@ -19,21 +24,40 @@ import numpy as np
 
 from mission import load_mission
 from mission.flight.batches import fly_batches
-from mission.flight.chain import prepare_chain
+from mission.flight.chain import Chain, prepare_chain
+from mission.flight.fly import PhaseFlight
 
 ROOT = Path(__file__).resolve().parents[1]
 STORED = ROOT / "benchmarks" / "flights_0.1"
 LISTED = 8  # differences that are printed
 
 
-def compare(job: str, flights: int) -> tuple[int, int]:
-    """Fly one mission by agents or guides; return (flights with another success or cause, flights with other steps)."""
+def fly(job: str, flights: int) -> tuple[Chain, list[PhaseFlight]]:
+    """Fly one mission by agents or guides."""
     name, _, policy = job.partition(":")
     checkpoints = ROOT / "checkpoints" / "shipped" if policy == "agent" else None
     mission = load_mission(ROOT / "missions" / f"{name}.yaml")
     chain = prepare_chain(mission, checkpoints=checkpoints, policy=policy)
-    flown = fly_batches(flights, None, chain.fly)
-    stored = np.load(STORED / f"{name}.{policy}.npz")
+    return chain, fly_batches(flights, None, chain.fly)
+
+
+def store(job: str, flights: int, folder: Path) -> None:
+    """Fly one mission and store success, cause and steps of each flight."""
+    chain, flown = fly(job, flights)
+    rows = {}
+    for phase, result in zip(chain.phases, flown, strict=True):
+        rows[f"{phase.name}.success"] = np.packbits(result.success)
+        rows[f"{phase.name}.cause"] = result.cause.astype(np.uint8)
+        rows[f"{phase.name}.steps"] = result.steps.astype(np.uint16)
+        rows[f"{phase.name}.causes"] = np.array(phase.causes)
+    folder.mkdir(exist_ok=True)
+    np.savez_compressed(folder / f"{job.replace(':', '.')}.npz", **rows)
+
+
+def compare(job: str, flights: int, folder: Path) -> tuple[int, int]:
+    """Fly one mission again; return (flights with another success or cause, flights with other steps)."""
+    chain, flown = fly(job, flights)
+    stored = np.load(folder / f"{job.replace(':', '.')}.npz")
     other, steps = np.zeros(flights, bool), np.zeros(flights, bool)
     alive = np.ones(flights, bool)
     for phase, result in zip(chain.phases, flown, strict=True):
@@ -52,15 +76,20 @@ def compare(job: str, flights: int) -> tuple[int, int]:
 
 def main() -> None:
     """Compare the missions that are named, or all."""
-    jobs = sorted(path.stem.replace(".", ":") for path in STORED.glob("*.npz"))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("jobs", nargs="*", metavar="MISSION:agent|guide", help=f"default: {' '.join(jobs)}")
+    parser.add_argument("jobs", nargs="*", metavar="MISSION:agent|guide", help="default: all that the folder holds")
     parser.add_argument("--flights", type=int, default=10_000)
+    parser.add_argument("--folder", type=Path, default=STORED, help="of the stored flights")
+    parser.add_argument("--store", action="store_true", help="store the flights of the missions that are named instead")
     options = parser.parse_args()
+    jobs = options.jobs or sorted(path.stem.replace(".", ":") for path in options.folder.glob("*.npz"))
     worst = 0
-    for job in options.jobs or jobs:
+    for job in jobs:
+        if options.store:
+            store(job, options.flights, options.folder)
+            continue
         began = time.perf_counter()
-        other, steps = compare(job, options.flights)
+        other, steps = compare(job, options.flights, options.folder)
         seconds = time.perf_counter() - began
         print(
             f"{job}: {options.flights:,} flights, {other} differ in success or cause, {steps} in steps; {seconds:.0f} s"

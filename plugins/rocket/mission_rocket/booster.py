@@ -46,6 +46,19 @@ from mission_rocket.winds import Winds
 GOAL = 40.0  # reward of a success, penalty of a vehicle that is lost before the end, and scale of the cost of a box
 _SHARP, _INSIDE = 8.0, 0.8  # of the cost of a side of a box: linear above 0.8 of its limit, flat inside
 
+# Dispersions that critics may see: nominal value and size.
+PRIVILEGED = {
+    "thrust": (1.0, 0.01),
+    "specific_impulse": (1.0, 0.01),
+    "dry_mass": (1.0, 0.01),
+    "drag": (1.0, 0.1),
+    "lift": (1.0, 0.1),
+    "centre_of_mass_x": (0.0, 0.1),
+    "centre_of_mass_y": (0.0, 0.1),
+    "actuator_lag": (1.0, 0.2),
+    "ignition_delay": (0.2, 0.1),
+}
+
 S = TypeVar("S")
 Box = dict[str, Array]  # deviations by name as fractions of their limits in a success box: above 1 is outside
 
@@ -169,6 +182,17 @@ class BoosterPhase(ObservedPhase[Handover, S], Generic[S]):
     def action_names(self) -> tuple[str, ...]:  # ty: ignore[incompatible-property-override]
         """Return the names of the actions."""
         return self.controls.names
+
+    @property
+    def privileged_names(self) -> tuple[str, ...]:  # ty: ignore[invalid-attribute-override]
+        """Return the names of the dispersions of a flight, which critics may see and no policy."""
+        return (*PRIVILEGED, "wind_percentile")
+
+    def privileged(self, state: Any) -> Array:
+        """Return the dispersions of the flight about their nominal values, of order one."""
+        day = state.flight.dispersion
+        values = [(getattr(day, name) - middle) / size for name, (middle, size) in PRIVILEGED.items()]
+        return jnp.stack([jnp.asarray(value, jnp.float32) for value in (*values, day.wind.percentile / 50.0 - 1.5)])
 
     @property
     def event_actions(self) -> tuple[str, ...]:  # ty: ignore[invalid-attribute-override]

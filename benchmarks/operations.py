@@ -5,7 +5,8 @@ Claim: one control step with observation, outcome, telemetry and reward has at m
 Command: python benchmarks/operations.py [MISSION] [--json FILE]
 
 Counted are the equations of the jaxprs for one block of vehicles, those of a loop's body once and those of a nested function at
-each of its calls. The last column is the whole program of a flight, with entering the phase.
+each of its calls, for the pilot that the mission names: by default a network, without the plan of a guide. The last column
+is the whole program of a flight by the guide, with entering the phase.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def main() -> None:
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), BLOCK))
     rows, numbers = [("phase", "step", "observe", "outcome", "telemetry", "reward", "together", "flight")], {}
     for phase in resolve_mission(load_mission(options.mission)):
-        env = phase.environment
+        env, guided = phase.environment, phase.guided()
         flight = jax.eval_shape(jax.vmap(env.start), keys)
         state = jax.eval_shape(jax.vmap(env.enter), keys, flight)
         action = jax.ShapeDtypeStruct((BLOCK, len(env.action_names)), jnp.float32)
@@ -62,7 +63,7 @@ def main() -> None:
         parts = [operations(jax.vmap(env.step), keys, state, action)]
         parts += [operations(jax.vmap(method), state) for method in (env.observe, env.outcome, env.telemetry)]
         parts.append(operations(jax.vmap(phase.reward), state, action, state, outcome) if phase.reward else 0)
-        whole = partial(fly_phase, phase, guide_controller(phase))
+        whole = partial(fly_phase, guided, guide_controller(guided))
         program = operations(whole, None, flight, keys, jax.ShapeDtypeStruct((BLOCK,), bool))
         numbers[phase.name] = [*parts, sum(parts), program]
         rows.append((phase.name, *(f"{number:,}" for number in numbers[phase.name])))

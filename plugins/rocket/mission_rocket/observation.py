@@ -5,6 +5,7 @@ The names, the values and the table in the docstring of a phase all come from th
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from operator import attrgetter
@@ -77,7 +78,14 @@ class Row(NamedTuple):
 
     def compute(self, phase: Any, state: Any) -> Array:
         """Compute this entry for a state of a phase, float32 []."""
-        value = attrgetter(self.value)(state) if isinstance(self.value, str) else self.value(phase, state)
+        return self.scaled(self.valued(phase, state))
+
+    def valued(self, phase: Any, state: Any) -> Any:
+        """Compute the value, of which this entry is a component or the whole."""
+        return attrgetter(self.value)(state) if isinstance(self.value, str) else self.value(phase, state)
+
+    def scaled(self, value: Any) -> Array:
+        """Return this entry of a value, float32 []."""
         value = value if self.component is None else value[self.component]
         return jnp.asarray(self.scale.transform(value), jnp.float32)
 
@@ -103,11 +111,13 @@ def rate_rows(size: float) -> tuple[Row, ...]:
     return rows("rate_x rate_y rate_z", "angular velocity", BODY, linear(size, "rad/s"), RATES)
 
 
+@functools.cache
 def in_body(path: str) -> Value:
     """Return a function that turns a local vector into body axes."""
     return lambda phase, state: state.measured.in_body(attrgetter(path)(state))
 
 
+@functools.cache
 def across(path: str) -> Value:
     """Return a function that computes the horizontal part of a local vector in body axes."""
 
@@ -123,6 +133,7 @@ def reserve(phase: Any, state: Any) -> Scalar:
     return state.measured.motion.propellant - phase.params.reserve_kg
 
 
+@functools.cache
 def over_limit(actuator: str) -> Value:
     """Return a function that computes the angles of an actuator divided by its limit."""
 
@@ -157,8 +168,12 @@ class Observation(tuple[Row, ...]):
         return tuple(row.name for row in self)
 
     def values(self, phase: Any, state: Any) -> Array:
-        """Compute the observation, float32 [O]."""
-        return jnp.stack([row.compute(phase, state) for row in self])
+        """Compute the observation, float32 [O]; rows of one vector compute it once."""
+        values: dict[Value, Any] = {}
+        for row in self:
+            if row.value not in values:
+                values[row.value] = row.valued(phase, state)
+        return jnp.stack([row.scaled(values[row.value]) for row in self])
 
     def table(self) -> str:
         """Return the table that the docstring of the phase shows."""

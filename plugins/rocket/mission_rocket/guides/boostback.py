@@ -63,11 +63,11 @@ class Aim(NamedTuple):
     miss: Array
 
 
-def aim(params: BoostbackGuideParams, site: Site, m: Measurement) -> Aim:
+def aim(params: BoostbackGuideParams, site: Site, position: Vector, velocity: Vector, wind: Vector) -> Aim:
     """Return where the vacuum impact point is, and where it should be."""
-    impact, t_fall = fall(site, m.motion.position, m.motion.velocity)
-    target_x = params.target_x_m - m.wind.x * params.target_lead_s
-    target_y = params.target_y_m - m.wind.y * params.target_lead_s
+    impact, t_fall = fall(site, position, velocity)
+    target_x = params.target_x_m - wind.x * params.target_lead_s
+    target_y = params.target_y_m - wind.y * params.target_lead_s
     off = Vector(impact.x - target_x, impact.y - target_y, impact.z)
     miss = jnp.sqrt(off.x * off.x + off.y * off.y + 1.0)
     return Aim(impact, t_fall, Vector(target_x, target_y, 0.0 * miss), off, miss)

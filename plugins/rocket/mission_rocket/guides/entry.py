@@ -10,7 +10,7 @@ The effect of a lateral impulse on the touchdown follows from the same descent: 
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -97,18 +97,35 @@ class EntryGuide(GuidanceLaw[EntryGuideParams]):
                 lag = estimate_lag(lag, start, end, command[at], jnp.bool_(True), self.period_s)
         return Estimate(lag, estimate_drag(self.body, now, before.drag))
 
-    def first_plan(self, measured: Measurement) -> Plan:
-        """Return the plan at the start of the phase."""
+    def first_plan(self, measured: Measurement, true: Measurement) -> tuple[Plan, Vector]:
+        """Return the plan at the start of the phase, and `rest` of the vehicle as it is."""
         zero, no, estimate = jnp.zeros(()), jnp.bool_(False), self.nominal()
-        nothing = Prediction(Vector(zero, zero, zero), zero, zero, zero, zero)
-        plan = Plan(jnp.zeros(len(self.controls.names)), nothing, zero + 14.0)
-        # the length of the burn is found by iteration
-        return lax.fori_loop(0, 3, lambda _, plan: self.plan(measured, plan, no, no, estimate, 0.0), plan)
+        none = Vector(zero, zero, zero)
+        nothing = Prediction(none, zero, zero, zero, zero)
+        plan = Plan(jnp.zeros(len(self.controls.names)), nothing, zero + 14.0), none
 
-    def plan(self, m: Measurement, before: Plan, lit: Array, cut: Array, estimate: Estimate, elapsed: Scalar) -> Plan:
-        """Predict with the burn planned `elapsed` seconds before, correct it, and steer."""
+        def improve(_: Any, before: tuple[Plan, Vector]) -> tuple[Plan, Vector]:
+            return self.plan(measured, true, before[0], no, no, estimate, 0.0)
+
+        # the length of the burn is found by iteration
+        return lax.fori_loop(0, 3, improve, plan)
+
+    def plan(
+        self,
+        m: Measurement,
+        true: Measurement,
+        before: Plan,
+        lit: Array,
+        cut: Array,
+        estimate: Estimate,
+        elapsed: Scalar,
+    ) -> tuple[Plan, Vector]:
+        """Predict with the burn planned `elapsed` seconds before, correct it, and steer; also return `rest`.
+
+        Both follow from one prediction of a touchdown: that of the plan, and that of the vehicle as it is.
+        """
         burn = jnp.where(lit, jnp.maximum(before.burn - elapsed, -_OVERDUE_S), before.burn)
-        predicted = self._predict(m, before, lit, cut, burn, estimate.drag)
+        predicted, rest = self._predict(m, true, before, lit, cut, burn, estimate.drag)
         burn, throttle = self._burn(m, predicted, lit, cut, burn, estimate.drag)
         turn = self._steer(m, predicted, lit, cut, burn, estimate.lag)
         setting = turn._replace(
@@ -118,13 +135,15 @@ class EntryGuide(GuidanceLaw[EntryGuideParams]):
                 "time_to_cut_off": burn,
             },
         )
-        return Plan(self.controls.encode(setting), predicted, burn)
+        return Plan(self.controls.encode(setting), predicted, burn), rest
 
     def rest(self, m: Measurement, drag: Array) -> Vector:
         """Return where the landing would come to rest if it only braked, for a vehicle at the end of the phase [m]."""
+        return predict_touchdown(with_drag(self.body, drag), self.site, self._falling(m), *_LANDING)[0]
+
+    def _falling(self, m: Measurement) -> Falling:
         wind = carried_wind(self.site, m.wind, m.altitude)
-        here = Falling(m.motion.position, m.motion.velocity, m.altitude, m.mass, wind)
-        return predict_touchdown(with_drag(self.body, drag), self.site, here, *_LANDING)[0]
+        return Falling(m.motion.position, m.motion.velocity, m.altitude, m.mass, wind)
 
     def _ignition(self, plan: Plan) -> Array:
         """Return the altitude of the guide's ignition: higher if there is more to correct."""
@@ -132,8 +151,10 @@ class EntryGuide(GuidanceLaw[EntryGuideParams]):
         miss = jnp.sqrt(rest.x**2 + rest.y**2 + 1.0)
         return self.params.ignition_altitude_m + jnp.clip(2.5 * (miss - 1500.0), 0.0, 11e3)
 
-    def _predict(self, m: Measurement, before: Plan, lit: Array, cut: Array, burn: Array, drag: Array) -> Prediction:
-        """Predict coast, burn, descent and landing."""
+    def _predict(
+        self, m: Measurement, true: Measurement, before: Plan, lit: Array, cut: Array, burn: Array, drag: Array
+    ) -> tuple[Prediction, Vector]:
+        """Predict coast, burn, descent and landing; also return `rest` of the vehicle as it is."""
         body, params, (position, velocity, *_) = self.body, self.params, m.motion
         pull = free_fall(self.site, position, velocity)
         drop = jnp.where(lit | cut, 0.0, jnp.maximum(m.altitude - self._ignition(before), 0.0))
@@ -154,9 +175,14 @@ class EntryGuide(GuidanceLaw[EntryGuideParams]):
         end = descend(resisting, self.site, braked, params.end_altitude_m)
         low = jnp.minimum(m.altitude, params.end_altitude_m)
         begin = Falling(end.position, end.velocity, low, braked.mass, top.wind)
-        rest, seconds = predict_touchdown(resisting, self.site, begin, *_LANDING)
+        both = jax.tree.map(lambda a, b: jnp.stack([jnp.asarray(a), jnp.asarray(b)]), begin, self._falling(true))
+        rests, times = jax.vmap(lambda one: predict_touchdown(resisting, self.site, one, *_LANDING))(both)
+        (rest, seconds), (braked_rest, _) = (
+            jax.tree.map(lambda leaf, at=at: leaf[at], (rests, times)) for at in (0, 1)
+        )
         left = jnp.asarray(m.motion.propellant - (m.mass - braked.mass))
-        return Prediction(rest, end.reach + end.kept * 0.5 * seconds, end.peak, norm(end.velocity), left)
+        prediction = Prediction(rest, end.reach + end.kept * 0.5 * seconds, end.peak, norm(end.velocity), left)
+        return prediction, braked_rest
 
     def _burn(
         self, m: Measurement, predicted: Prediction, lit: Array, cut: Array, burn: Array, drag: Array

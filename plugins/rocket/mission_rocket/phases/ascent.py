@@ -19,6 +19,7 @@ The reward and its reasons are in docs/phases/ascent.md, the guidance law in gui
 from __future__ import annotations
 
 import dataclasses
+import functools
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -83,6 +84,7 @@ class State(NamedTuple):
     off_for: Array
 
 
+@functools.cache
 def _sideways(path: str) -> Value:
     """Return a function that computes the part of a local vector across the plane of flight in body axes."""
 

@@ -30,7 +30,7 @@ from mission_rocket.booster import GOAL, BoosterPhase, Box, between, box_cost, o
 from mission_rocket.causes import Causes
 from mission_rocket.controls import Controls
 from mission_rocket.guides.entry import EntryGuide, EntryGuideParams, Estimate
-from mission_rocket.measurement import Measurement
+from mission_rocket.measurement import Measurement, exact
 from mission_rocket.observation import (
     BODY,
     FORCE,
@@ -184,7 +184,8 @@ class EntryBurn(BoosterPhase[State]):
     def enter(self, key: Array, handoff: Handover) -> State:
         shared, no, begun = self.entered(handoff), jnp.bool_(False), jnp.asarray(handoff.state.motion.propellant)
         measured, estimate = shared["measured"], self.law.nominal()
-        plan, rest = self.law.first_plan(measured) if self.planned else (), self.law.rest(measured, estimate.drag)
+        true = exact(self.site, measured, handoff.state.motion)
+        plan, rest = self.law.first_plan(measured, true) if self.planned else ((), self.law.rest(true, estimate.drag))
         return State(**shared, plan=plan, lit=no, cut=no, begun_kg=begun, estimate=estimate, rest=rest)
 
     def step(self, key: Array, state: State, action: Array) -> State:
@@ -196,10 +197,11 @@ class EntryBurn(BoosterPhase[State]):
         switch = self.switch(state, state.lit, (lights, to_ignition), (cuts, to_cut))
         moved = self.fly(key, state, setting, (state.lit, lit), switch, stop_at=self.params.end_altitude_m)
         estimate = self.law.estimate(state.estimate, state.measured, moved.measured, setting.fin)
-        rest, plan = self.law.rest(self.exact(moved), estimate.drag), ()
+        true, burnt = self.exact(moved), jnp.where(lights, period - switch, period)
         if self.planned:
-            burnt = jnp.where(lights, period - switch, period)
-            plan = self.law.plan(moved.measured, state.plan, lit, cut, estimate, burnt)
+            plan, rest = self.law.plan(moved.measured, true, state.plan, lit, cut, estimate, burnt)
+        else:
+            plan, rest = (), self.law.rest(true, estimate.drag)
         return moved._replace(lit=lit, cut=cut, estimate=estimate, rest=rest, plan=plan)
 
     def box(self, state: State) -> Box:

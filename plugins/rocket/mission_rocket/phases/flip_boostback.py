@@ -22,8 +22,10 @@ The reward and its reasons are in docs/phases/flip_boostback.md, the guidance la
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from pydantic import Field
@@ -82,7 +84,7 @@ class Params(BoostbackGuideParams):
 
 
 class State(NamedTuple):
-    """A booster that turns back; `off_for` is the time since the cut-off [s], `begun_m` the miss at the start."""
+    """A booster that turns back; `aim` as navigation reports it and `reached` as it is; `off_for` is the time since the cut-off [s], `begun_m` the miss at the start."""
 
     flight: Handover
     time: Array
@@ -91,6 +93,7 @@ class State(NamedTuple):
     worst: Array
     plan: Any
     aim: Aim
+    reached: Aim
     lit: Array
     cut: Array
     off_for: Array
@@ -168,9 +171,19 @@ class FlipBoostback(BoosterPhase[State]):
         zero, no, estimate = jnp.zeros(()), jnp.bool_(False), self.law.nominal()
         handoff = handoff._replace(state=handoff.state._replace(lit_for=(zero,) * len(self.body.engines)))
         shared = self.entered(handoff)
-        to = aim(self.params, self.site, shared["measured"])
+        to, reached = self.aims(shared["measured"], handoff)
         plan = self.law.plan(shared["measured"], to, no, no, estimate) if self.planned else ()
-        return State(**shared, plan=plan, aim=to, lit=no, cut=no, off_for=zero, estimate=estimate, begun_m=to.miss)
+        return State(
+            **shared,
+            plan=plan,
+            aim=to,
+            reached=reached,
+            lit=no,
+            cut=no,
+            off_for=zero,
+            estimate=estimate,
+            begun_m=reached.miss,
+        )
 
     def step(self, key: Array, state: State, action: Array) -> State:
         setting, period = self.received(state, action), self.control_period_s
@@ -183,14 +196,24 @@ class FlipBoostback(BoosterPhase[State]):
         throttle = jnp.asarray(throttle_of(self.body.engines[0], setting.throttle))
         burnt, burns = state.lit & ~cut, lit & ~cut
         estimate = self.law.estimate(state.estimate, state.measured, moved.measured, throttle, burnt, burns)
-        to, arrived = aim(self.params, self.site, moved.measured), off_for >= _SETTLE_S
+        (to, reached), arrived = self.aims(moved.measured, moved.flight), off_for >= _SETTLE_S
         plan = self.law.plan(moved.measured, to, lit, cut, estimate) if self.planned else ()
-        return moved._replace(lit=lit, cut=cut, off_for=off_for, arrived=arrived, estimate=estimate, aim=to, plan=plan)
+        return moved._replace(
+            lit=lit, cut=cut, off_for=off_for, arrived=arrived, estimate=estimate, aim=to, reached=reached, plan=plan
+        )
+
+    def aims(self, measured: Measurement, flight: Handover) -> tuple[Aim, Aim]:
+        """Return the vacuum impact point and its offset as navigation reports them, and as they are."""
+        motion = flight.state.motion
+        seen, true = ((one.position, one.velocity, measured.wind) for one in (measured.motion, motion))
+        both = jax.vmap(partial(aim, self.params, self.site))(*jax.tree.map(lambda a, b: jnp.stack([a, b]), seen, true))
+        first, second = (jax.tree.map(lambda leaf, at=at: leaf[at], both) for at in (0, 1))
+        return first, second
 
     def box(self, state: State) -> Box:
         """Return the sides of the box at the end."""
-        rate, miss = norm(state.flight.state.motion.rates) / DEGREE, aim(self.params, self.site, self.exact(state)).miss
-        return {"miss": miss / self.params.miss_m, "rate": rate / self.params.rate_deg_s}
+        rate = norm(state.flight.state.motion.rates) / DEGREE
+        return {"miss": state.reached.miss / self.params.miss_m, "rate": rate / self.params.rate_deg_s}
 
     def outcome(self, state: State) -> Outcome:
         m = self.exact(state)
@@ -206,13 +229,13 @@ class FlipBoostback(BoosterPhase[State]):
         here, seconds = self.exact(after), self.control_period_s
         left = here.motion.propellant - self.params.reserve_kg
         cost = box_cost(self.box(after)) + booster.shortage(left, 100.0)
-        (off_x, off_y, _), miss = after.aim.off, after.aim.miss
+        (off_x, off_y, _), miss = after.reached.off, after.reached.miss
         astray = jnp.where(after.cut, 0.0, 0.5 + 0.5 * (here.axis.x * off_x + here.axis.y * off_y) / miss)
         return {
             "on_target": with_success(outcome, GOAL),
             "arrival": jnp.where(after.arrived, -GOAL * cost, 0.0),
             "lost": jnp.where(outcome.terminated & ~after.arrived, -GOAL, 0.0),
-            "closing": 10.0 * (state.aim.miss - miss) / jnp.maximum(after.begun_m, 1e4),
+            "closing": 10.0 * (state.reached.miss - miss) / jnp.maximum(after.begun_m, 1e4),
             "pointing": -0.05 * seconds * astray,
             "rate": -0.05 * seconds * jnp.minimum(norm(here.motion.rates) / DEGREE / 20.0, 1.0),
             "reserve": jnp.where(after.arrived, jnp.minimum(left, 16e3) / 400.0, 0.0),
@@ -220,11 +243,10 @@ class FlipBoostback(BoosterPhase[State]):
         }
 
     def impact(self, state: State) -> Impact:
-        exactly = aim(self.params, self.site, self.exact(state))
-        return exactly.impact, exactly.t_fall
+        return state.reached.impact, state.reached.t_fall
 
     def own_telemetry(self, state: State) -> dict[str, Scalar]:
-        return {"impact_miss_m": aim(self.params, self.site, self.exact(state)).miss}
+        return {"impact_miss_m": state.reached.miss}
 
 
 @hookimpl

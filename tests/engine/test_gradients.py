@@ -195,3 +195,26 @@ def test_training_refuses_the_phase_before_anything_is_compiled(
     path = write_mission(tmp_path, plugin=CART.replace("0.1 * action[0]", "0.1 * jnp.sign(action[0])"))
     with pytest.raises(PluginError, match=r'mission.yaml:\d+:\d+: .*\n.*\n.*action "acceleration"'):
         train_mission(load_mission(path), checkpoints=tmp_path, allow_local_plugins=True)
+
+
+@jax.custom_vjp
+def own_rule(value: Array) -> Array:
+    return 1.0 * value
+
+
+own_rule.defvjp(lambda value: (own_rule(value), None), lambda _, pulled: (pulled,))
+
+
+@jax.custom_vjp
+def wrong_rule(value: Array) -> Array:
+    return 1.0 * value
+
+
+wrong_rule.defvjp(lambda value: (wrong_rule(value), None), lambda _, pulled: (0.5 * pulled,))
+
+
+def test_a_rule_for_backpropagation_is_compared_too() -> None:
+    check_gradients(drop(thrust=own_rule), vehicles=32)
+    with pytest.raises(PluginError) as caught:
+        check_gradients(drop(thrust=wrong_rule), vehicles=32)
+    assert 'with respect to action "thrust"' in caught.value.found

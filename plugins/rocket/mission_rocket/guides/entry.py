@@ -33,6 +33,8 @@ _ENGINES = 3.0
 _SPEED = (388.0, 430.0)  # final speed [m/s] and
 _PEAK = (66e3, 74e3)  # peak pressure [Pa] at which the guide cuts off: with plenty of propellant, and with the least
 _PLENTY_KG = 2500.0  # above the least propellant
+_SLOWEST_M_S = 300.0  # after the burn; less if the final speed would exceed
+_FAST_M_S = 405.0
 _BURN_TILT, _COAST_TILT = 18.0 * DEGREE, 8.0 * DEGREE
 _THIN_PA = 1500.0  # below it the RCS turns the vehicle
 
@@ -51,13 +53,14 @@ class Prediction(NamedTuple):
     """The predicted end of the phase and the landing.
 
     `rest` is where the vehicle would come to rest [m] and `reach` the shift per lateral velocity change [m per m/s];
-    `peak` is the largest dynamic pressure [Pa], `speed` the speed at the end of the phase [m/s] and `left` the
-    propellant after the burn [kg].
+    `peak` is the largest dynamic pressure [Pa]; `braked` and `speed` are the speeds after the burn and at the end of the
+    phase [m/s], and `left` is the propellant after the burn [kg].
     """
 
     rest: Vector
     reach: Array
     peak: Array
+    braked: Array
     speed: Array
     left: Array
 
@@ -101,7 +104,7 @@ class EntryGuide(GuidanceLaw[EntryGuideParams]):
         """Return the plan at the start of the phase, and `rest` of the vehicle as it is."""
         zero, no, estimate = jnp.zeros(()), jnp.bool_(False), self.nominal()
         none = Vector(zero, zero, zero)
-        nothing = Prediction(none, zero, zero, zero, zero)
+        nothing = Prediction(none, zero, zero, zero, zero, zero)
         plan = Plan(jnp.zeros(len(self.controls.names)), nothing, zero + 14.0), none
 
         def improve(_: Any, before: tuple[Plan, Vector]) -> tuple[Plan, Vector]:
@@ -181,22 +184,25 @@ class EntryGuide(GuidanceLaw[EntryGuideParams]):
             jax.tree.map(lambda leaf, at=at: leaf[at], (rests, times)) for at in (0, 1)
         )
         left = jnp.asarray(m.motion.propellant - (m.mass - braked.mass))
-        prediction = Prediction(rest, end.reach + end.kept * 0.5 * seconds, end.peak, norm(end.velocity), left)
+        speeds = norm(braked.velocity), norm(end.velocity)
+        prediction = Prediction(rest, end.reach + end.kept * 0.5 * seconds, end.peak, *speeds, left)
         return prediction, braked_rest
 
     def _burn(
         self, m: Measurement, predicted: Prediction, lit: Array, cut: Array, burn: Array, drag: Array
     ) -> tuple[Array, Array]:
         """Return (seconds until the cut-off, throttle)."""
-        body, params, (_, _, peak, speed, left) = self.body, self.params, predicted
+        body, params, (_, _, peak, braked, speed, left) = self.body, self.params, predicted
         # both fall with the length of the burn; the values allowed rise as the tanks drain
         poor = jnp.clip(1.0 - (left - params.least_propellant_kg - 300.0) / _PLENTY_KG, 0.0, 1.0)
         too_fast = (speed - _SPEED[0] - (_SPEED[1] - _SPEED[0]) * poor) / 15.0
         too_dense = (peak - _PEAK[0] - (_PEAK[1] - _PEAK[0]) * poor) / 7e3
         change = jnp.maximum(too_fast, too_dense)
-        # the burn ends at the least propellant, unless the structure would fail
+        # the burn ends at the least propellant, and where more of it would hardly lower the final speed but let the wind
+        # carry a slow vehicle away; unless the landing would be too fast or the structure fail
         spare = (left - params.least_propellant_kg - 150.0) / 600.0
-        change = jnp.maximum(jnp.minimum(change, spare), (peak - 77e3) / 7e3)
+        slow = (braked - _SLOWEST_M_S + 8.0 * jnp.maximum(speed - _FAST_M_S, 0.0)) / 36.0
+        change = jnp.maximum(jnp.minimum(jnp.minimum(change, spare), slow), (peak - 77e3) / 7e3)
         burn = jnp.where(cut, 0.0, jnp.clip(burn + change, -_OVERDUE_S, 30.0))
         # drag alone decelerates enough if even the least throttle would exceed the load limit together with it
         group = body.engines[0]
@@ -223,10 +229,10 @@ class EntryGuide(GuidanceLaw[EntryGuideParams]):
         stiffness = jnp.where(thin, 0.04, jnp.where(burning, 2.0, 1.0))
         damping = jnp.where(thin, 0.3, jnp.where(burning, 2.4, 1.8))
         turn = point(body, m, axis, stiffness, damping, gimballed=lit)
-        # the command leads the lag of the fins; the small inertia in roll needs a larger gain
+        # the command leads the lag of the fins; roll is damped faster, but by less than its rate in a control period
         lead = 1.0 / (1.0 - jnp.exp(-self.period_s / lag))
         now = m.motion.fins * (1.0 / (body.fins.limit if body.fins else 1.0))
-        fins = now + (Vector(turn.fins.x, turn.fins.y, 3.0 * turn.fins.z) - now) * lead
+        fins = now + (Vector(turn.fins.x, turn.fins.y, 1.5 * turn.fins.z) - now) * lead
         across = jnp.where(thin, 1.0, 0.0)
         roll = jnp.where(m.pressure < _THIN_PA, turn.rcs.z, 0.0)
         return Setting(gimbal=turn.gimbal, fin=fins, rcs=Vector(turn.rcs.x * across, turn.rcs.y * across, roll))

@@ -89,7 +89,7 @@ class Bank(StrictModel):
 
 class Evaluation(StrictModel):
     """Flights with the mean action during training, the same starts and keys each time; they select the policy that is
-    stored: it meets the bounds of the gate, then success within 0.1 points of the largest, then the largest return.
+    stored: it meets the bounds of the gate, then success within 0.02 points of the largest, then the largest return.
     """
 
     every_env_steps: Count = Field(100_000, description="Vehicle steps between evaluations, rounded to whole chunks.")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from mission.storage.records import EvaluationRecord, RunProgress
 
-NEAR = 0.001  # success rates this close count as equal
+NEAR = 0.0002  # success rates this close count as equal
 _ROUNDING = 1e-9
 
 
@@ -16,7 +16,7 @@ def is_best(progress: RunProgress, found: EvaluationRecord) -> bool:
 
     A policy that meets the bounds of the gate ranks above one that does not. Among those of the same rank, a policy whose
     success rate is within `NEAR` of the largest so far ranks above one that is not, and then the larger return counts. So
-    the stored policy never succeeds in more than 0.1 points fewer flights than any other, however often it is replaced:
+    the stored policy never succeeds in more than 0.02 points fewer flights than any other, however often it is replaced:
     the distance is measured from the largest rate, not from that of the policy before.
     """
     best = progress.evaluation

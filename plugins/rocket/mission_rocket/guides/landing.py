@@ -3,7 +3,8 @@
 It ignites when a burn at the reference throttle would stop at the ground. Then it commands the throttle that stops
 there, with a flare over the last metres. The dispersions of the flight are estimated: drag from the specific force of
 the fall, the lag of the engine from the response of its level, thrust from the delivered thrust. Laterally a
-linear-quadratic regulator commands gimbal and fins together (regulator.py); the fins stop the roll.
+linear-quadratic regulator commands gimbal and fins together (regulator.py); the fins stop the roll, and the RCS does
+where the air is too slow for them.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ from mission_rocket.physics.vector import Vector, dot
 from mission_rocket.physics.vehicle import Body
 
 _LEAST_SLOPE = 0.02  # rad/s2 per rad: below this the fins do not control roll
+_FINS_FADE_PA = 3e3  # below this dynamic pressure the RCS helps them, and fully below half of it
+_ROLL_RATE = 1.5  # 1/s, damping of roll by the RCS
 
 
 class Gains(NamedTuple):
@@ -172,13 +175,24 @@ class LandingGuide(GuidanceLaw[LandingGuideParams]):
         throttle = level + (target - level) / follow
         key = time_key(height, speed)
         gimbal, fins = self._steer(measured, key)
+        roll = self._roll(measured)
         setting = Setting(
             throttle=throttle_share(group, throttle),
             seconds={"time_to_ignition": to_ignition},
             gimbal=gimbal,
             fin=fins,
+            rcs=Vector(jnp.zeros_like(roll), jnp.zeros_like(roll), roll),
         )
         return Plan(self.controls.encode(setting), end.height, key)
+
+    def _roll(self, measured: Measurement) -> Array:
+        """Return the command that stops the roll by the RCS where the air is too slow for the fins, a share of its limit."""
+        rcs, rate = self.body.rcs, jnp.asarray(measured.motion.rates.z)
+        if rcs is None:
+            return jnp.zeros_like(rate)
+        inertia = measured.loads.mass.inertia.z
+        slow = jnp.clip((_FINS_FADE_PA - measured.pressure) / (0.5 * _FINS_FADE_PA), 0.0, 1.0)
+        return slow * jnp.clip(-_ROLL_RATE * inertia * rate / (rcs.thrust * rcs.radius), -1.0, 1.0)
 
     def _throttle(self, body: Body, measured: Measurement, lit: Array, estimate: Estimate) -> Array:
         """Return the throttle that brakes to and through the flare, from the state in which it takes effect."""

@@ -1,7 +1,7 @@
 """Brake, then land: three engines brake at high altitude, the vehicle coasts, and one engine lands it.
 
 For missions without an entry burn. The phase flies the entry burn down to 7 km and the landing burn from there as one:
-one agent flies both, with the actions of the entry burn (11), of which the landing uses seven; while it brakes, 0.3 of
+one agent flies both, with the actions of the entry burn (11), of which the landing uses eight; while it brakes, 0.3 of
 `residual` counts. Success is judged at the ground only, not at the switch from braking to landing.
 
 Success and failures are those of the landing burn; while braking, `overstressed`, `out_of_propellant` and `rose` end

@@ -132,8 +132,7 @@ OBSERVATION = Observation(
         observation.flag("limit_share", "largest share of a structural limit", "measured.limit_share"),
         *observation.GIMBAL[:2],
         *observation.FINS,
-        # in dense air a hundredth of the fins' range turns the slender vehicle about its axis by a degree per second
-        observation.FINS[2]._replace(name="fin_z_fine", scale=log(0.01, "-")),
+        observation.FINE_ROLL,
         *rows("wind_x wind_y", "steady wind", BODY, linear(50.0, "m/s"), across("measured.wind")),
         row("lag", "estimated less nominal lag of the fins", NO_FRAME, linear(0.1, "s"), _excess_lag),
         row("drag", "estimated over nominal drag", NO_FRAME, linear(0.1, "-", about=1.0), "estimate.drag"),

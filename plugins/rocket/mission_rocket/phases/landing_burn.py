@@ -1,10 +1,10 @@
 """Landing burn: from 7 km, unlit, to touchdown; the agent chooses the time of ignition.
 
-Actions (7): `throttle` (40 to 100 %), `time_to_ignition` (0 to 10 s, coded by its logarithm above 0.5 s; the engine
+Actions (8): `throttle` (40 to 100 %), `time_to_ignition` (0 to 10 s, coded by its logarithm above 0.5 s; the engine
 lights inside the step when the time is within the control period), `gimbal_yaw`, `gimbal_pitch`, `fin_yaw`,
-`fin_pitch`, `fin_roll` (shares of the limits of the actuators). By default (`residual: 0`) the vehicle receives the
+`fin_pitch`, `fin_roll`, `rcs_roll` (shares of the limits of the actuators). By default (`residual: 0`) the vehicle receives the
 action itself, and the observation holds nothing that the guidance law computes. With `residual` r > 0 the vehicle
-receives guide + r x action, clipped (0.5 r for the throttle, 0.1 r for the time, 0.05 r for gimbal and fins). Once lit
+receives guide + r x action, clipped (0.5 r for the throttle, 0.1 r for the time, 0.05 r for gimbal, fins and RCS). Once lit
 the engine stays lit.
 
 Success `landed`: at altitude 0 within `miss_m`, `vertical_speed_m_s`, `lateral_speed_m_s`, `tilt_deg`, `rate_deg_s`,
@@ -39,6 +39,7 @@ from mission_rocket.observation import (
     LOCAL,
     NO_FRAME,
     POSITION,
+    RATES,
     TURN,
     VELOCITY,
     Observation,
@@ -56,11 +57,11 @@ from mission_rocket.physics.wind import steady_wind
 
 _HOVER_M, _LEAST_SINK_M_S = 2.0, 0.35  # below this height a lower sink rate is penalised, and less up to twice of it
 CONTROLS = Controls(
-    ("throttle", "time_to_ignition", "gimbal_yaw", "gimbal_pitch", "fin_yaw", "fin_pitch", "fin_roll"),
+    ("throttle", "time_to_ignition", "gimbal_yaw", "gimbal_pitch", "fin_yaw", "fin_pitch", "fin_roll", "rcs_roll"),
     longest_s=10.0,
     fine_s=0.5,
     shares={"throttle": 0.5, "time_to_ignition": 0.1}
-    | dict.fromkeys(("gimbal_yaw", "gimbal_pitch", "fin_yaw", "fin_pitch", "fin_roll"), 0.05),
+    | dict.fromkeys(("gimbal_yaw", "gimbal_pitch", "fin_yaw", "fin_pitch", "fin_roll", "rcs_roll"), 0.05),
 )
 
 
@@ -125,13 +126,17 @@ OBSERVATION = Observation(
         row("force_up", "vertical specific force", LOCAL, linear(20.0, "m/s2"), f"{FORCE}.z"),
         *rows("tilt_x tilt_y", "horizontal part of the body's axis", BODY, linear(0.1, "-"), across("measured.axis")),
         *observation.rate_rows(0.1),
+        row("rate_z_fine", "angular velocity", BODY, log(0.005, "rad/s"), RATES)._replace(component=2),
         *rows("turn_x turn_y turn_z", "angular acceleration", BODY, linear(0.1, "rad/s2"), TURN),
         *observation.GIMBAL[:2],
         *observation.FINS,
+        observation.FINE_ROLL,
         observation.LEVEL,
         observation.flag("lit", "whether the engines are lit", "lit"),
         row("mass", "mass", NO_FRAME, linear(5e3, "kg", about=35e3), "measured.mass"),
+        row("gas", "gas of the RCS", NO_FRAME, linear(200.0, "kg"), "measured.motion.rcs_propellant"),
         row("pressure", "dynamic pressure", NO_FRAME, linear(50e3, "Pa"), "measured.pressure"),
+        row("pressure_low", "dynamic pressure", NO_FRAME, log(300.0, "Pa", per=4.0), "measured.pressure"),
         observation.LAG,
         row("drag", "estimated over nominal drag", NO_FRAME, linear(0.1, "-", about=1.0), "estimate.drag"),
         row("thrust", "estimated over nominal thrust", NO_FRAME, linear(0.02, "-", about=1.0), "estimate.thrust"),

@@ -184,7 +184,7 @@ class BoosterPhase(ObservedPhase[Handover, S], Generic[S]):
         return self.controls.names
 
     @property
-    def privileged_names(self) -> tuple[str, ...]:  # ty: ignore[invalid-attribute-override]
+    def privileged_names(self) -> tuple[str, ...]:  # ty: ignore[incompatible-attribute-override]
         """Return the names of the dispersions of a flight, which critics may see and no policy."""
         return (*PRIVILEGED, "wind_percentile")
 
@@ -195,7 +195,7 @@ class BoosterPhase(ObservedPhase[Handover, S], Generic[S]):
         return jnp.stack([jnp.asarray(value, jnp.float32) for value in (*values, day.wind.percentile / 50.0 - 1.5)])
 
     @property
-    def event_actions(self) -> tuple[str, ...]:  # ty: ignore[invalid-attribute-override]
+    def event_actions(self) -> tuple[str, ...]:  # ty: ignore[incompatible-attribute-override]
         """Return the names of the actions that are times to an event."""
         return tuple(self.controls.names[at] for at in self.controls.events)
 

@@ -20,6 +20,7 @@ from mission_rocket.phases.ascent import Ascent
 from mission_rocket.phases.ascent import Params as AscentParams
 from mission_rocket.phases.ballistic_arc import BallisticArc
 from mission_rocket.phases.entry_burn import EntryBurn
+from mission_rocket.phases.entry_burn import Params as EntryParams
 from mission_rocket.phases.flip_boostback import FlipBoostback
 from mission_rocket.phases.landing_burn import LandingBurn
 from mission_rocket.phases.landing_burn import Params as LandingParams
@@ -181,3 +182,29 @@ def test_with_an_engine_out_the_ascent_aims_slower_and_keeps_the_reserve() -> No
     assert success.mean() > 0.6  # 16 % when it aimed at the nominal speed
     assert np.median(speed) < params.aim_speed_m_s - 15.0
     assert np.median(left) > params.reserve_kg
+
+
+def test_the_entry_burn_of_a_heavy_vehicle_leaves_it_fast_enough_for_the_wind() -> None:
+    """With 28 t the guide used to brake to 100 m/s at 38 km, where the final speed hardly falls but the wind carries on."""
+    env = EntryBurn.build(EntryParams(residual=0.0))
+
+    def fly(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        begin = env.start(key)
+        motion = begin.state.motion._replace(propellant=jnp.float32(28e3))
+        state = env.enter(key, begin._replace(state=begin.state._replace(motion=motion)))
+
+        def step(carry: tuple[Any, jax.Array, jax.Array], number: jax.Array) -> tuple[Any, None]:
+            state, ended, slowest = carry
+            after = env.step(jax.random.fold_in(key, number), state, jnp.clip(env.guide(state), -1.0, 1.0))
+            state = jax.tree.map(lambda old, new: jnp.where(ended, old, new), state, after)
+            high = state.measured.altitude > 30e3
+            slowest = jnp.where(high, jnp.minimum(slowest, state.measured.speed), slowest)
+            return (state, ended | env.outcome(state).terminated, slowest), None
+
+        start = (state, jnp.bool_(False), jnp.float32(1e4))
+        (state, _, slowest), _ = jax.lax.scan(step, start, jnp.arange(1, env.max_steps))
+        return slowest, state.measured.speed
+
+    slowest, last = jax.jit(jax.vmap(fly))(jax.random.split(jax.random.key(0), 16))
+    assert jnp.median(slowest) > 250.0
+    assert (last < env.params.speed_m_s[1]).all()

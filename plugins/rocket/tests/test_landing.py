@@ -164,3 +164,28 @@ def test_not_landing_never_out_scores_landing(pilot: int) -> None:
     other, guide = flown(pilot), flown(GUIDE)
     assert other.success.mean() < 0.05
     assert other.total[~other.success].max() < guide.total[guide.success].min() - 10.0
+
+
+@pytest.mark.parametrize(("pressure", "share"), [(0.0, 1.0), (1500.0, 1.0), (2250.0, 0.5), (3000.0, 0.0), (40e3, 0.0)])
+def test_the_rcs_damps_roll_only_where_the_fins_cannot(pressure: float, share: float) -> None:
+    """The command is the torque that slows the roll by 1.5 per second, within the RCS's own."""
+    env = LandingBurn.build(Params(residual=0.0))
+    begin = env.start(jax.random.key(3))
+
+    def command(rate: float) -> tuple[float, float]:
+        rolling = begin.state.motion._replace(rates=Vector(*jnp.array([0.0, 0.0, rate])))
+        measured = env.enter(jax.random.key(4), begin._replace(state=begin.state._replace(motion=rolling))).measured
+        return float(env.law._roll(measured._replace(pressure=jnp.float32(pressure)))), float(
+            measured.loads.mass.inertia.z
+        )
+
+    rcs, (slow, inertia), (fast, _) = env.body.rcs, command(0.02), command(-0.5)
+    assert rcs is not None
+    assert slow == pytest.approx(-share * 1.5 * 0.02 * inertia / (rcs.thrust * rcs.radius), rel=1e-3)
+    assert fast == share
+
+
+def test_fins_and_rcs_leave_no_roll_at_touchdown() -> None:
+    """Without the RCS the fastest of these flights turn at more than half of the box; 15 of 10,000 turned too fast."""
+    landed = flown(GUIDE)
+    assert landed.sides["rate"][landed.success].max() < 0.5

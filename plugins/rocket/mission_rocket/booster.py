@@ -160,8 +160,7 @@ class BoosterPhase(ObservedPhase[Handover, S], Generic[S]):
     controls: ClassVar[Any]  # Controls, or a property where they depend on the parameters
     engine_first: ClassVar[bool] = True
     carries_stages: ClassVar[bool] = False
-    # Penalty per second, times the share of a structural limit above 80 %. The phases differ because each was trained
-    # with a penalty of 1 per step or per second; at the next training they become one number.
+    # penalty per second, times the share of a structural limit above 80 %
     limit_penalty_per_s: ClassVar[float] = 1.0
 
     @classmethod

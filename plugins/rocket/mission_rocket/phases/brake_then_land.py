@@ -1,8 +1,8 @@
 """Brake, then land: three engines brake at high altitude, the vehicle coasts, and one engine lands it.
 
 For missions without an entry burn. The phase flies the entry burn down to 7 km and the landing burn from there as one:
-one agent flies both, with the actions of the entry burn (11), of which the landing uses eight; while it brakes, 0.3 of
-`residual` counts. Success is judged at the ground only, not at the switch from braking to landing.
+one agent flies both, with the actions of the entry burn (11), of which the landing uses eight. By default (`residual: 0`)
+the vehicle receives the action itself; with `residual` r > 0, guide + r x action, of which 0.3 counts while it brakes. Success is judged at the ground only, not at the switch from braking to landing.
 
 Success and failures are those of the landing burn; while braking, `overstressed`, `out_of_propellant` and `rose` end
 the phase.
@@ -48,7 +48,7 @@ _LANDING = np.array([entry_burn.CONTROLS.names.index(name) for name in landing_b
 class Params(landing_burn.LandingBox):
     """The landing box, the start, and the guidance law."""
 
-    residual: float = booster.residual_field(0.1)
+    residual: float = booster.residual_field(0.0)
     reference_throttle: float = Field(0.864, gt=0.4, lt=1.0, description="Throttle at which the guide plans to land.")
     start_altitude_m: float = Field(30_000.0, gt=20e3, le=70e3)
 
@@ -90,6 +90,7 @@ class BrakeThenLand(ObservedPhase[Handover, State]):
         )
     )
     action_names = entry_burn.CONTROLS.names
+    event_actions = tuple(entry_burn.CONTROLS.names[at] for at in entry_burn.CONTROLS.events)
     causes = LandingBurn.causes
     control_period_s = LandingBurn.control_period_s
     max_steps = 700
@@ -116,6 +117,10 @@ class BrakeThenLand(ObservedPhase[Handover, State]):
         )
         braking = dataclasses.replace(EntryBurn.build(high), control_period_s=cls.control_period_s)
         return cls(braking, LandingBurn.build(low))
+
+    def unguided(self) -> BrakeThenLand:
+        """Return the phase without the plans of its guidance laws, unless the agent corrects them."""
+        return BrakeThenLand(self.entry.unguided(), self.landing.unguided())
 
     def start(self, key: Array) -> Handover:
         """Draw a vehicle as an arc leaves it at the altitude of the start."""
@@ -200,5 +205,5 @@ def mission_phase() -> PhaseSpec:
         reward=lambda params: BrakeThenLand.build(params).reward,
         limits=lambda params: booster.structural_limits(params, True),
         report=sections,
-        sac=booster.residual_sac(target_entropy=-22.0, gamma=0.998, actor_learning_rate=3e-5),
+        sac=booster.flown_alone_sac(rounds=32),
     )

@@ -157,8 +157,6 @@ LEVEL = rows("level", "thrust level of the centre engine", NO_FRAME, SHARE, "mea
 LAG = row("lag", "estimated less nominal lag of the engines", NO_FRAME, linear(0.1, "s"), excess_lag)
 GIMBAL = rows("gimbal_x gimbal_y gimbal_z", "gimbal angle over its limit", BODY, SHARE, over_limit("gimbal"))
 FINS = rows("fin_x fin_y fin_z", "fin angle over its limit", BODY, SHARE, over_limit("fins"))
-# in dense air a hundredth of the fins' range turns the slender vehicle about its axis by degrees per second
-FINE_ROLL = FINS[2]._replace(name="fin_z_fine", scale=log(0.01, "-"))
 
 
 class Observation(tuple[Row, ...]):

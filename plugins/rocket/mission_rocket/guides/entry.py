@@ -228,7 +228,8 @@ class EntryGuide(GuidanceLaw[EntryGuideParams]):
         thin = ~burning & (m.pressure < _THIN_PA)
         stiffness = jnp.where(thin, 0.04, jnp.where(burning, 2.0, 1.0))
         damping = jnp.where(thin, 0.3, jnp.where(burning, 2.4, 1.8))
-        turn = point(body, m, axis, stiffness, damping, gimballed=lit)
+        # in thin air the fins do nothing but follow the noise of the gyros
+        turn = point(body, m, axis, stiffness, damping, gimballed=lit, finned=m.pressure > _THIN_PA)
         # the command leads the lag of the fins; roll is damped faster, but by less than its rate in a control period
         lead = 1.0 / (1.0 - jnp.exp(-self.period_s / lag))
         now = m.motion.fins * (1.0 / (body.fins.limit if body.fins else 1.0))

@@ -53,6 +53,7 @@ def point(
     rate_limit: float = 0.3,
     hold: Scalar = 1.0,
     gimballed: Array | float = 1.0,
+    finned: Array | float = 1.0,
 ) -> Turn:
     """Turn the body's axis to a unit vector (local), and stop any roll.
 
@@ -67,6 +68,7 @@ def point(
       rate_limit: largest rate that the angle demands [rad/s].
       hold: share of the aerodynamic moment that is fed forward.
       gimballed: whether the engines may turn the vehicle.
+      finned: whether the fins may.
     """
     there = measured.in_body(target)
     behind = jnp.where(there.z < 0.0, 1.0, 0.0)
@@ -89,10 +91,16 @@ def point(
         inertia.y * pd(turn_y, rates.y) + hold_moment * off_flow.y,
         -inertia.z * damping_gain * rates.z,
     )
-    return allocate(body, measured, moment, gimballed)
+    return allocate(body, measured, moment, gimballed, finned)
 
 
-def allocate(body: Body, measured: Measurement, moment: Vector, gimballed: Array | float = 1.0) -> Turn:
+def allocate(
+    body: Body,
+    measured: Measurement,
+    moment: Vector,
+    gimballed: Array | float = 1.0,
+    finned: Array | float = 1.0,
+) -> Turn:
     """Allocate a moment [N m] to the fins first, in proportion to their strength, then the gimbal, then the RCS.
 
     Fins at the top push to the side to which the nose turns, engines at the base to the opposite side.
@@ -102,8 +110,8 @@ def allocate(body: Body, measured: Measurement, moment: Vector, gimballed: Array
     gimbal = measured.thrust * (centre - body.gimbal.height) * body.gimbal.limit * gimballed
     fins = roll_fins = jnp.zeros_like(gimbal)
     if body.fins is not None:
-        fins = slope * (body.fins.height - centre) * body.fins.limit
-        roll_fins = 2.0 * slope * body.fins.radius * body.fins.limit
+        fins = slope * (body.fins.height - centre) * body.fins.limit * finned
+        roll_fins = 2.0 * slope * body.fins.radius * body.fins.limit * finned
 
     def share(part: Scalar, effect: Scalar, total: Scalar) -> Array:
         return jnp.clip(part * effect / (total + 1e6), -1.0, 1.0)

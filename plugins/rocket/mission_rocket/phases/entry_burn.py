@@ -38,6 +38,7 @@ from mission_rocket.observation import (
     NO_FRAME,
     POSITION,
     RATES,
+    SHARE,
     TURN,
     VELOCITY,
     Observation,
@@ -48,6 +49,7 @@ from mission_rocket.observation import (
     row,
     rows,
 )
+from mission_rocket.physics.channels import fall
 from mission_rocket.physics.constants import DEGREE
 from mission_rocket.physics.gravity import resting_gravity
 from mission_rocket.physics.state import Handover
@@ -94,9 +96,25 @@ class State(NamedTuple):
     rest: Vector
 
 
+FLOW = in_body("measured.flow")
+
+
 def _above(phase: Any, state: State) -> Array:
     """Return the altitude above the end of the phase [m]."""
     return state.measured.altitude - phase.params.end_altitude_m
+
+
+def _impact(phase: Any, state: Any) -> Vector:
+    """Return the vacuum impact point from the pad in body axes [m]."""
+    motion = state.measured.motion
+    impact, _ = fall(phase.site, motion.position, motion.velocity)
+    return state.measured.in_body(Vector(impact.x, impact.y, jnp.zeros_like(impact.x)))
+
+
+def _bending(phase: Any, state: Any) -> Vector:
+    """Return dynamic pressure times the direction of the flow in body axes, over the limit of q-alpha."""
+    m = state.measured
+    return m.in_body(m.flow) * (m.pressure / phase.body.limits.q_alpha)
 
 
 def _excess_lag(phase: Any, state: State) -> Scalar:
@@ -108,13 +126,16 @@ OBSERVATION = Observation(
     (
         *rows("position_x position_y", "horizontal position from the pad", BODY, log(100.0, "m"), across(POSITION)),
         *rows("far_x far_y", "horizontal position from the pad", BODY, linear(10e3, "m"), across(POSITION)),
+        *rows("impact_x impact_y", "vacuum impact point from the pad", BODY, log(100.0, "m"), _impact),
         row("altitude", "altitude", LOCAL, linear(15e3, "m", about=35e3), "measured.altitude"),
         row("altitude_log", "altitude above the end", LOCAL, log(1000.0, "m", per=3.0), _above),
         *rows("velocity_x velocity_y", "horizontal velocity", BODY, linear(200.0, "m/s"), across(VELOCITY)),
         *rows("velocity_x_fine velocity_y_fine", "horizontal velocity", BODY, log(10.0, "m/s"), across(VELOCITY)),
         row("climb", "vertical speed", LOCAL, linear(300.0, "m/s", about=-700.0), "measured.climb"),
         *rows("tilt_x tilt_y", "horizontal part of the body's axis", BODY, linear(0.3, "-"), across("measured.axis")),
-        *rows("flow_x flow_y", "direction of flight through the air", BODY, linear(0.1, "-"), in_body("measured.flow")),
+        *rows("flow_x flow_y", "direction of flight through the air", BODY, linear(0.1, "-"), FLOW),
+        *rows("flow_x_fine flow_y_fine", "direction of flight through the air", BODY, log(0.01, "-"), FLOW),
+        *rows("bending_x bending_y", "dynamic pressure times that direction, over its limit", BODY, SHARE, _bending),
         *observation.rate_rows(0.1),
         *rows("rate_x_fine rate_y_fine rate_z_fine", "angular velocity", BODY, log(0.005, "rad/s"), RATES),
         *rows("turn_x turn_y turn_z", "angular acceleration", BODY, linear(0.1, "rad/s2"), TURN),
@@ -132,7 +153,8 @@ OBSERVATION = Observation(
         observation.flag("limit_share", "largest share of a structural limit", "measured.limit_share"),
         *observation.GIMBAL[:2],
         *observation.FINS,
-        observation.FINE_ROLL,
+        # in dense air a hundredth of the fins' range turns the slender vehicle about its axis by degrees per second
+        observation.FINS[2]._replace(name="fin_z_fine", scale=log(0.01, "-")),
         *rows("wind_x wind_y", "steady wind", BODY, linear(50.0, "m/s"), across("measured.wind")),
         row("lag", "estimated less nominal lag of the fins", NO_FRAME, linear(0.1, "s"), _excess_lag),
         row("drag", "estimated over nominal drag", NO_FRAME, linear(0.1, "-", about=1.0), "estimate.drag"),
@@ -251,6 +273,4 @@ class EntryBurn(BoosterPhase[State]):
 @hookimpl
 def mission_phase() -> PhaseSpec:
     """Return the record of the phase."""
-    return booster.booster_spec(
-        EntryBurn, Params, booster.flown_alone_sac(rounds=24, actor_horizon=240, updates=60, flights=128)
-    )
+    return booster.booster_spec(EntryBurn, Params, booster.flown_alone_sac(rounds=28))

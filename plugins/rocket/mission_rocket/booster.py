@@ -419,17 +419,13 @@ def residual_sac(
     )
 
 
-def flown_alone_sac(
-    rounds: int = 20, width: int = 256, actor_horizon: int = 0, updates: int = 120, flights: int = 256
-) -> SacConfig:
+def flown_alone_sac(rounds: int = 20, width: int = 256, actor_horizon: int = 0) -> SacConfig:
     """Return the defaults of an agent that flies alone: it imitates the guide, then follows exact value gradients.
 
     Args:
       rounds: of the imitation.
       width: of the hidden layers.
-      actor_horizon: control steps of the value gradients; 0: none, for phases in which the imitator loses no flight.
-      updates: of the actor, over which its rate falls.
-      flights: of one update with value gradients.
+      actor_horizon: control steps of the value gradients; 0: none, for phases whose imitator loses hardly any flight.
     """
     return SacConfig(
         actor=ActorConfig(width=width, layer_norm=True, activation="silu", log_std_max=-2.5),
@@ -440,10 +436,10 @@ def flown_alone_sac(
         tau=0.01,
         actor_learning_rate=5e-5,
         actor_grad_max_norm=1.0,
-        actor_rate_updates=updates,
+        actor_rate_updates=120,
         actor_average=0.04,
         actor_horizon=actor_horizon,
-        actor_batch=flights,
+        actor_batch=256,
         critic_learning_rate=5e-4,
         temperature_initial=1e-4,
         temperature_learned=False,

@@ -189,6 +189,9 @@ def mean_action(tensors: dict[str, np.ndarray], description: dict[str, Any], obs
     """Mean actions [N, A] of observations [N, O], by what both files say."""
     order = [tensors[name] for name in description["tensors"]]
     x = obs
+    if description.get("input", "observation") != "observation":  # older files have no key
+        assert description["input"].startswith("clip((observation - mean) / std, -8, 8)")
+        x = np.clip((x - order.pop(0)) / order.pop(0), -8.0, 8.0)
     for _ in description["hidden_sizes"]:
         x = x @ order.pop(0) + order.pop(0)
         if description["layer_norm"]:

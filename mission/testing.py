@@ -62,7 +62,8 @@ def check_phase(
     Raises:
       PluginError: names what violates the contract.
     """
-    check = _Check(make_phase(spec, params), largest_reward)
+    phase = make_phase(spec, params)
+    check = _Check(dataclasses.replace(phase, environment=phase.guide_environment), largest_reward)
     warn_of_settings(check.phase, lambda key: f"{check.where}: {key}")
     program = jax.jit(check.advance)
     frames, handoff, final = _fly(check.phase, program, steps, seed)

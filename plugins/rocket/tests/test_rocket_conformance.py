@@ -54,10 +54,11 @@ def test_contract(point: EntryPoint) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("phase", [entry_burn, landing_burn], ids=["entry_burn", "landing_burn"])
-def test_gradients_of_the_phases_that_are_trained_with_them(phase: Any) -> None:
-    assert phase.mission_phase().sac.actor_horizon > 0
-    check_gradients(phase.mission_phase(), vehicles=16)
+def test_gradients_of_the_phase_that_is_trained_with_them() -> None:
+    spec = landing_burn.mission_phase()
+    assert spec.sac is not None
+    assert spec.sac.actor_horizon > 0
+    check_gradients(spec, vehicles=16)
 
 
 def test_contract_with_fins_on_the_way_up() -> None:
@@ -145,7 +146,8 @@ def test_controls_decode_what_they_encode_by_name(controls: Controls, data: st.D
 
 
 def test_actions_without_a_name_in_the_setting_stay_centred() -> None:
-    action = ascent.WITH_FINS.encode(Setting(throttle=0.5, seconds={"time_to_meco": 10.0}))
+    middle = ascent.WITH_FINS.decode(jnp.zeros(8)).seconds
+    action = ascent.WITH_FINS.encode(Setting(throttle=0.5, seconds=middle))
     np.testing.assert_allclose(action, np.zeros(8), atol=1e-6)
 
 
@@ -178,7 +180,9 @@ def test_dispersions_draw_the_numbers_they_always_drew(seed: int) -> None:
     """Bit for bit the draws of version 0.1.0, from which the shipped policies and their banks come."""
     dispersions, expected = GOLDEN[seed]
     drawn = jax.tree.leaves(dispersions.draw(jax.random.key(seed)))
-    assert [float(value) for value in drawn] == [float.fromhex(number) for number in expected.split()]
+    numbers = [float.fromhex(number) for number in expected.split()]
+    assert [float(value) for value in drawn[: len(numbers)]] == numbers
+    assert not any(float(value) for value in drawn[len(numbers) :])  # errors of navigation, 0 by default
     assert all(jnp.asarray(value).dtype == jnp.float32 for value in drawn)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -22,9 +23,6 @@ from mission.storage.steps import PhaseFolder, content_hash
 from mission.strict import StrictModel
 from mission.training.bank import TerminalBank, bank_flights, build_bank
 from mission.training.loop import Run
-
-if TYPE_CHECKING:
-    from mission.training.phase import Trainer
 
 
 class TrainingSummary(StrictModel):
@@ -44,10 +42,11 @@ class TrainingSummary(StrictModel):
 
 @dataclasses.dataclass
 class Ending:
-    """The end of a phase that has been trained or needs no training: its bank, its policy and its marker."""
+    """The end of one of the phases; `save` stores a run that is not finished, and its record."""
 
-    trainer: Trainer
+    phases: Sequence[Phase]
     index: int
+    save: Callable[[PhaseFolder, Run, StoredRecord], None]
     folder: PhaseFolder
     upstream: TerminalBank | None
     key: Any
@@ -59,7 +58,7 @@ class Ending:
         Raises:
           GateError: the gate was missed, or too few flights succeeded for the next phase.
         """
-        phase = self.trainer.phases[self.index]
+        phase = self.phases[self.index]
         actor = run.best_actor if run is not None else None
         flight = run.programs.flight if run is not None else compile_flight(phase)
         imitator = _imitator(run)
@@ -77,11 +76,11 @@ class Ending:
             settings, where = phase.entry.bank, f'phase "{phase.name}"'
             bank = build_bank(result.handoff, result.success, held_out, settings, where, losses, run is not None)
         except GateError:
-            last = self.index == len(self.trainer.phases) - 1
+            last = self.index == len(self.phases) - 1
             if not last and not failed:
                 if run is not None:
                     progress.finished = "budget"  # a passed gate is not enough: training resumes within the budget
-                    self.trainer.save(self.folder, run, made)
+                    self.save(self.folder, run, made)
                 raise
         tree = {"actor": actor, "bank": bank} | ({} if imitator is None else {"imitator": imitator})
         record = PolicyRecord(
@@ -99,13 +98,7 @@ class Ending:
         files = policy_files(phase, actor) if isinstance(phase, TrainedPhase) else {}
         self.folder.save_policy(tree, record, files)
         if gate is not None and not gate.passed:
-            raise GateError(
-                f'phase "{phase.name}"',
-                expected="its gate to be passed",
-                found="; ".join(gate.failures),
-                remedy=f"raise budget.env_steps (training resumes from {progress.env_steps}), "
-                f"or look at the failures: {losses}",
-            )
+            raise _missed(phase, gate, record)
         self.folder.mark_done()
         return TrainingSummary(
             name=phase.name,
@@ -116,6 +109,17 @@ class Ending:
             gate=gate,
             seconds=time.monotonic() - began,
         )
+
+
+def _missed(phase: Phase, gate: GateVerdict, record: PolicyRecord) -> GateError:
+    """Return the error of a phase that has missed its gate."""
+    return GateError(
+        f'phase "{phase.name}"',
+        expected="its gate to be passed",
+        found="; ".join(gate.failures),
+        remedy=f"raise budget.env_steps (training resumes from {record.env_steps}), "
+        f"or look at the failures: {record.causes}",
+    )
 
 
 def _imitator(run: Run | None) -> Any | None:

@@ -128,7 +128,8 @@ class Trainer:
             warn_of_repeated_starts(self.phases[index - 1 : index + 1])
             warn_of_another_pilot(self._folder(index - 1), self.phases[index - 1], phase)
         folder.mark_undone()
-        ending = Ending(self, index, folder, upstream, name_key(jax.random.key(self.seed), phase.name), initial)
+        key = name_key(jax.random.key(self.seed), phase.name)
+        ending = Ending(self.phases, index, self.save, folder, upstream, key, initial)
         run = None
         if isinstance(phase, TrainedPhase):
             run, made = self._resume(folder, begin(phase, upstream, ending.key, initial), made)

@@ -22,7 +22,7 @@ FLIGHTS = 2000
 def states(dispersions: Dispersions, steps: int = 1) -> Any:
     """Return the landing after some steps with the engines off and everything centred, [FLIGHTS]."""
     env = LandingBurn.build(Params(dispersions=dispersions))
-    idle = jnp.array([0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0])
+    idle = jnp.zeros(len(env.action_names)).at[env.action_names.index("time_to_ignition")].set(1.0)
 
     def fly(key: Any) -> Any:
         state = env.enter(key, env.start(key))

@@ -54,7 +54,8 @@ CALM: dict[str, Any] = {
 
 def fly(phase: Any, keys: jax.Array, starts: Any, actor: Any) -> tuple[np.ndarray, np.ndarray]:
     """(landed [N], propellant used [N]) of the phase from those starts; the guide's without an actor."""
-    env, learner = phase.environment, phase.build_learner()
+    env = phase.guide_environment if actor is None else phase.environment
+    learner = phase.build_learner()
 
     def act(state: Any) -> jax.Array:
         if actor is None:

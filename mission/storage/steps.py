@@ -312,7 +312,13 @@ class PhaseFolder:
             check_format(folder)
 
     def save_policy(self, tree: Any, record: PolicyRecord, files: Mapping[str, bytes] | None = None) -> None:
-        """Write actor, bank, record, and the files of a policy that can be read without the engine."""
+        """Write actor, bank, record, and the files of a policy that can be read without the engine.
+
+        An imitator that became the actor is stored once: `imitator` is then a file that names the other part.
+        """
+        if "imitator" in tree and content_hash(tree["imitator"]) == content_hash(tree["actor"]):
+            tree = {part: content for part, content in tree.items() if part != "imitator"}
+            files = {**(files or {}), "imitator": b"actor\n"}
         write_step(self.policy, tree, record, files)
 
     def policy_record(self) -> PolicyRecord | None:
@@ -336,7 +342,7 @@ class PhaseFolder:
 
     def holds(self, part: str) -> bool:
         """Return whether the stored policy has a part: "actor", "imitator" or "bank"."""
-        return (self.policy / part).is_dir()
+        return (self.policy / part).exists()
 
     def load_policy(self, target: dict[str, Any]) -> dict[str, Any]:
         """Return parts of the policy, such as the actor or the bank, in the structure of a target tree.
@@ -344,8 +350,10 @@ class PhaseFolder:
         Raises:
           MachineError: the policy cannot be read.
         """
+        names = {part: "actor" if (self.policy / part).is_file() else part for part in target}
         try:
-            return read_tree(self.policy, target)
+            stored = read_tree(self.policy, {names[part]: shapes for part, shapes in target.items()})
+            return {part: stored[name] for part, name in names.items()}
         except Exception as error:
             raise MachineError(
                 str(self.policy),

@@ -31,7 +31,7 @@ from mission.scale.flying import Job, Prepared
 from mission.scale.shipping import pack_mission
 from mission.storage.policies import load_actor
 from mission.storage.records import FORMAT, upgrade
-from mission.storage.steps import PhaseFolder, write_step
+from mission.storage.steps import PhaseFolder
 from mission.storage.stored import seal
 from mission.training.bank import load_bank
 from mission.training.recertify import mission_of, read_policies, recertify_mission
@@ -96,7 +96,7 @@ def give_an_imitator(folder: Path, phase: str, factor: float = 0.0) -> None:
     imitator = jax.tree.map(lambda leaf: leaf * factor, actor)
     tree = {"actor": actor, "imitator": imitator, "bank": load_bank(own, resolved, record)}
     kept = {name: (own.policy / name).read_bytes() for name in ("actor.safetensors", "policy.json")}
-    write_step(own.policy, tree, record, kept)
+    own.save_policy(tree, record, kept)
 
 
 # What is no part of the trained configuration
@@ -183,6 +183,14 @@ def test_an_imitator_is_flown_by_its_own_networks(copy):
     assert [one.status for one in train(copy, "phases.first.policy=imitator")] == ["already trained"] * 2
     position = still.fly(np.arange(40))[0].telemetry
     assert np.abs(position["velocity_m_s"]).max() == 0.0, "networks of zeros do not accelerate"
+
+
+def test_an_imitator_that_became_the_actor_is_stored_once_and_flies(copy):
+    give_an_imitator(copy, "first", factor=1.0)
+    own = PhaseFolder(copy / "ck" / "trial" / "first")
+    assert (own.policy / "imitator").read_text() == "actor\n"
+    assert own.policy_record() is not None, "its manifest covers the file"
+    assert chain(copy, first="imitator").policy_hashes() == chain(copy).policy_hashes()
 
 
 def test_a_policy_without_an_imitator_says_so(trained):

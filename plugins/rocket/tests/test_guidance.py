@@ -169,7 +169,7 @@ def test_with_an_engine_out_the_ascent_aims_slower_and_keeps_the_reserve() -> No
     def fly(key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         def step(carry: Any) -> Any:
             state, at, _ = carry
-            state = env.step(jax.random.fold_in(key, at), state, jnp.zeros(len(env.action_names)))
+            state = env.step(jax.random.fold_in(key, at), state, jnp.clip(env.guide(state), -1.0, 1.0))
             return state, at + 1, env.outcome(state).terminated
 
         begin = (env.enter(key, env.start(key)), jnp.int32(0), jnp.bool_(False))

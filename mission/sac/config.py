@@ -217,6 +217,12 @@ class SacConfig(LearnerConfig):
         "et al. 2015, arXiv:1510.09142; 0: plain SAC.",
     )
     actor_batch: Count = Field(256, description="Flights of one update with actor_horizon.")
+    actor_flight_grad_max: Positive | None = Field(
+        None,
+        description="With actor_horizon: the largest gain per unit of action that one control step of one flight may show. The "
+        "gradient of a flight beyond it is scaled down to it from there on back; few chaotic flights otherwise outweigh "
+        "all others (Metz et al. 2021, arXiv:2111.05803).",
+    )
     exploration_noise: Annotated[float, Field(ge=0)] = Field(
         0.0, description="Std of Gaussian noise added to the sampled action while collecting."
     )

@@ -6,7 +6,7 @@ al. 2021, arXiv:2008.12775, section 3.
 
 Backpropagation is two loops over one compiled control step: the first flies and stores the states, the second pulls
 lambda_t = d J / d a_t of the closed loop back through the step. Then dJ/dtheta = sum_t lambda_t . d a_t / d theta, in which
-lambda_t has the place of a critic's dQ/da. H is a number at run time, and the loops end with the last flight.
+lambda_t has the place of a critic's dQ/da, and may be bounded for each flight. H is a number at run time, and the loops end with the last flight.
 
 Shapes: B flights of this device, O observation, A action.
 """
@@ -175,7 +175,7 @@ class _Flight(NamedTuple):
 
         _, pull, obs = jax.vjp(step, _floats(flown.state), none, has_aux=True)
         weight = jnp.full(flown.over.size, self.discount(t) * self.share)
-        pulled, nudged = _finite(pull((pulled, weight)))
+        pulled, nudged = self.bounded(*_finite(pull((pulled, weight))))
         alive, obs = ~(flown.over | _broken(obs)), _finite(obs)
 
         def loss(actor: Any) -> tuple[Array, tuple[Array, Array]]:
@@ -186,6 +186,14 @@ class _Flight(NamedTuple):
         grads, (log_density, std) = jax.grad(loss, has_aux=True)(self.actor)
         means = (jnp.where(alive, row, 0.0).sum() for row in (log_density, std, jnp.ones(alive.size)))
         return pulled, jax.tree.map(jnp.add, sums, (grads, *means))
+
+    def bounded(self, pulled: list[Array], nudged: Array) -> tuple[list[Array], Array]:
+        """Scale the gradients of each flight down to the largest lambda_t that one flight may have."""
+        limit = self.parts.config.actor_flight_grad_max
+        if limit is None:
+            return pulled, nudged
+        scale = limit / jnp.maximum(jnp.linalg.norm(nudged, axis=-1) / self.share, limit)
+        return jax.tree.map(lambda leaf: leaf * scale.reshape(-1, *(1,) * (leaf.ndim - 1)), (pulled, nudged))
 
 
 def _finite(tree: Any) -> Any:

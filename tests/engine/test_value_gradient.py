@@ -71,6 +71,31 @@ def test_a_flight_that_breaks_does_not_spoil_the_others():
         np.testing.assert_allclose(a * 4 / 3, b, rtol=1e-4, atol=1e-6)
 
 
+def test_a_limit_scales_down_the_flights_beyond_it_and_no_others():
+    """The cost is quadratic, so lambda_t grows with x, and with 50 times the state a flight outweighs the others."""
+    phase = make_phase(regulator(actor_horizon=4))
+    networks, flights = make_networks(phase.learner, 1), jnp.arange(4)
+    agent = create_agent(phase.learner, networks, jax.random.key(1), 1)
+    states = jax.vmap(phase.environment.start)(jax.random.split(jax.random.key(3), 4))
+    states = states._replace(x=states.x.at[2].multiply(50.0))
+
+    def gradient(limit, valid):
+        config = phase.learner.model_copy(update={"actor_flight_grad_max": limit})
+        parts = ValueGradient(config, networks, PhaseInterface(1, 1, 1.0, phase.environment, phase.reward), GAMMA)
+        found = parts(agent.actor, agent.critic, 0.0, (states, valid), jax.random.key(2))
+        return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(found.grads)])
+
+    free, limited = ([gradient(limit, flights == one) for one in range(4)] for limit in (None, 20.0))
+    for one in (0, 1, 3):
+        np.testing.assert_array_equal(limited[one], free[one])
+    assert np.linalg.norm(free[2]) > 20.0 * max(np.linalg.norm(free[one]) for one in (0, 1, 3))
+    assert np.linalg.norm(limited[2]) < 0.5 * np.linalg.norm(free[2])
+    np.testing.assert_allclose(gradient(20.0, flights >= 0), np.mean(limited, axis=0), rtol=1e-4, atol=1e-5)
+    tight, twice = gradient(0.01, flights == 2), gradient(0.02, flights == 2)
+    closing = 2.0 * tight - twice  # of the critics at the horizon, which no limit holds for
+    np.testing.assert_allclose(gradient(0.04, flights == 2), 4.0 * (tight - closing) + closing, rtol=1e-3, atol=1e-4)
+
+
 def gain_error(horizon: int, chunks: int) -> float:
     """Return the largest error of the trained mean action on |x| <= 0.8, against the optimum."""
     settings = {"actor_horizon": horizon, "actor_batch": 32} if horizon else {}

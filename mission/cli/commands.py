@@ -195,10 +195,14 @@ def fly(
     from mission.observers.progress import flight_bar
 
     policy, by_phase = pilots(policies or [])
-    apply_only(policy == "agent", "with --policy agent; a guide needs no policy", {"--allow-stale": allow_stale})
-    reads = policy == "agent" or report_dir is not None
+    apply_only(policy != "guide", "with --policy agent; a guide needs no policy", {"--allow-stale": allow_stale})
+    reads = policy != "guide" or report_dir is not None
     apply_only(reads, "with --policy agent or --report; a guide needs no policy", {"--checkpoints": checkpoints})
     mission = load_mission(file, overrides or [])
+    if policy not in ("agent", "guide"):
+        from mission.storage.borrowed import pilots_of
+
+        policy, by_phase = "agent", pilots_of(Path(policy), [phase.name for phase in mission.phases]) | by_phase
     output = json_path(json_file)
     from mission.scale.fly import fly_mission
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -75,9 +76,10 @@ Policy = Annotated[
     list[str] | None,
     typer.Option(
         "--policy",
-        metavar="guide|NAME=PILOT",
-        help="guide: fly every phase by its guidance law. NAME=agent|imitator|guide|DIR: who flies one phase; DIR is the "
-        "folder of a trained phase. Repeatable. [default: agent, as the mission file says]",
+        metavar="guide|DIR|NAME=PILOT",
+        help="guide: fly every phase by its guidance law. DIR: the networks of another mission's folder fly the phases of "
+        "the same name. NAME=agent|imitator|guide|DIR: who flies one phase; DIR is the folder of a trained phase. "
+        "Repeatable. [default: agent, as the mission file says]",
     ),
 ]
 JsonFile = Annotated[
@@ -95,14 +97,14 @@ ReportDir = Annotated[
 
 
 def pilots(values: list[str]) -> tuple[str, dict[str, str | Path]]:
-    """Return who flies every phase, agent or guide, and phase -> pilot, for the values of --policy."""
+    """Return who flies every phase (agent, guide, or a folder of a mission) and phase -> pilot, for --policy's values."""
     every, named = [text for text in values if "=" not in text], [text for text in values if "=" in text]
     for text in every:
-        if text not in ("agent", "guide"):
+        if text not in ("agent", "guide") and not os.path.isdir(text or "?"):
             remedy = f"name one of them; for one phase write --policy NAME={text or 'guide'}"
-            raise input_error(f"--policy {text}", "agent or guide for all phases, or NAME=PILOT", text, remedy)
+            raise input_error(f"--policy {text}", "agent, guide or a mission's folder, or NAME=PILOT", text, remedy)
     if len(set(every)) > 1:
-        raise input_error("--policy", "agent or guide for all phases", "both", "remove one")
+        raise input_error("--policy", "one pilot for all phases", " and ".join(every), "remove one")
     return (every or ["agent"])[0], _by_phase("--policy", "NAME=PILOT", named, "landing=guide")
 
 

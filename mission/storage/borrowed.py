@@ -49,6 +49,23 @@ def borrowed_policy(path: Path, phase: PolicyPhase, where: str) -> Any:
     return load_actor(PhaseFolder(path), phase)
 
 
+def pilots_of(folder: Path, names: Sequence[str]) -> dict[str, str | Path]:
+    """Return phase -> folder, for the phases that have a policy in the folder of another mission.
+
+    Raises:
+      InputError: none of them has.
+    """
+    found: dict[str, str | Path] = {name: folder / name for name in names if (folder / name / "policy").is_dir()}
+    if not found:
+        raise InputError(
+            f"--policy {folder}",
+            expected=f"the folder of a mission with a policy for one of {', '.join(names)}",
+            found=", ".join(sorted(path.name for path in folder.iterdir())[:5]) or "an empty folder",
+            remedy="name CHECKPOINTS/MISSION; for one phase write --policy NAME=CHECKPOINTS/MISSION/PHASE",
+        )
+    return found
+
+
 def borrowed_record(path: Path, phase: PolicyPhase, where: str) -> PolicyRecord:
     """Return the record of a policy that can fly a phase; for arguments and errors see `borrowed_policy`."""
     folder = PhaseFolder(path)

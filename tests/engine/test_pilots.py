@@ -216,6 +216,18 @@ def test_the_policy_of_a_folder_flies_other_parameters(trained, tmp_path):
     assert flown.phases[1].duration_s.p50 == pytest.approx(1.5, abs=0.11)
 
 
+def test_the_networks_of_a_mission_fly_another_one(trained, tmp_path, monkeypatch, capsys):
+    write_mission(tmp_path, SHORT.replace("name: trial", "name: measured").replace("name: first", "name: other"))
+    folder, fixed = trained / "ck" / "trial", ("--flights", "5", "--json", "-", "--allow-local-plugins")
+    pilot = ("--policy", folder, "--policy", "other=guide")
+    code, out, err = command(monkeypatch, capsys, "fly", tmp_path / "mission.yaml", *pilot, *fixed)
+    assert code == 0, err
+    assert [phase["flown_by"] for phase in json.loads(out)["phases"]] == ["guide", str(folder / "second")]
+    code, _, err = command(monkeypatch, capsys, "fly", tmp_path / "mission.yaml", "--policy", trained, *fixed)
+    assert code == 2
+    assert "a policy for one of other, second" in " ".join(err.split())
+
+
 def test_folders_are_relative_to_the_mission_file_or_to_the_caller(trained, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     written = fly(trained, "phases.second.policy=ck/trial/second")

@@ -30,6 +30,8 @@ SAC = {"sac.actor_horizon": 0, "sac.updates_per_step": 0.0625, "sac.n_step": 5, 
 VARIANTS: dict[str, dict[str, Any]] = {
     "as shipped": {},
     "value gradients over 60 steps": {"sac.actor_horizon": 60},
+    "gain of one flight at most 3 per unit of action": {"sac.actor_flight_grad_max": 3.0},
+    "gain of one flight at most 30 per unit of action": {"sac.actor_flight_grad_max": 30.0},
     "plain SAC from the imitator": SAC,
     "the same, privileged critics": SAC | {"sac.privileged_critic": True},
     "the same, target of the entropy, learned temperature": SAC

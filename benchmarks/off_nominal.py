@@ -27,7 +27,7 @@ from mission_rocket.physics.constants import DEGREE
 from mission_rocket.physics.state import Dispersion, Handover
 from mission_rocket.physics.vector import Vector, quaternion_of_axis
 
-from mission.flight.batches import fly_batches
+from mission.flight.batches import fly_batch, fly_batches
 from mission.flight.chain import prepare_chain
 from mission.flight.fly import PhaseFlight
 from mission.missionfile.reading import load_mission
@@ -124,7 +124,7 @@ def main() -> None:
             if index == at:
                 handoff = handoff._replace(dispersion=change(handoff.dispersion))
                 handoff = on_the_pad(handoff) if index == 0 else handoff
-            return chain.fly_one(index, handoff, keys, alive)
+            return fly_batch(chain.flights[index], chain.actors[index], handoff, keys, alive)
 
         flown = fly_batches(options.flights, None, lambda numbers, fly_one=fly_one: chain.fly(numbers, fly_one))
         alive, lost = np.ones(options.flights, bool), {}

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from mission.flight.batches import fly_batches
-from mission.flight.chain import prepare_chain
+from mission.flight.batches import fly_batch, fly_batches
+from mission.flight.chain import Chain, prepare_chain
 from mission.flight.fly import PhaseFlight
 from mission.missionfile.reading import load_mission
 from mission.statistics import paired_difference
@@ -69,8 +69,11 @@ def main() -> None:
         beside: list[PhaseFlight] = []
 
         def both(index: int, handoff: Any, keys: Any, alive: np.ndarray) -> PhaseFlight:
-            beside.append(guides.fly_one(index, handoff, keys, alive)._replace(handoff=()))
-            return agents.fly_one(index, handoff, keys, alive)
+            def one(chain: Chain, at: int) -> PhaseFlight:
+                return fly_batch(chain.flights[at], chain.actors[at], handoff, keys, alive)
+
+            beside.append(one(guides, index)._replace(handoff=()))
+            return one(agents, index)
 
         return agents.fly(numbers, both) + beside
 

@@ -24,7 +24,6 @@ from mission_rocket.guides.guidance import (
     GuidanceLaw,
     estimate_drag,
     estimate_lag,
-    estimate_offset,
     estimate_thrust,
     with_drag,
     with_thrust,
@@ -100,12 +99,11 @@ class Plan(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """The lag of the engines [s], drag and thrust over nominal ones, and the offset of the forces [m], body axes."""
+    """The lag of the engines [s], and drag and thrust over nominal ones, as estimated in flight so far."""
 
     lag: Array
     drag: Array
     thrust: Array
-    offset: Vector
 
 
 class LandingGuideParams(FlightParams):
@@ -148,8 +146,7 @@ class LandingGuide(GuidanceLaw[LandingGuideParams]):
 
     def nominal(self) -> Estimate:
         """Return the initial estimate."""
-        zero, one = jnp.zeros(()), jnp.ones(())
-        return Estimate(jnp.float32(self.body.engines[0].lag), one, one, Vector(zero, zero, zero))
+        return Estimate(jnp.asarray(self.body.engines[0].lag, jnp.float32), jnp.ones(()), jnp.ones(()))
 
     def estimate(
         self, before: Estimate, was: Measurement, now: Measurement, throttle: Array, burnt: Array, lit: Array
@@ -160,8 +157,7 @@ class LandingGuide(GuidanceLaw[LandingGuideParams]):
         lag = estimate_lag(before.lag, level, after, throttle, burnt & (level > 0.02), self.period_s)
         # while lit, drag cannot be separated from the exhaust jet and the dispersion of the thrust
         drag = jnp.where(lit, before.drag, estimate_drag(self.body, now, before.drag))
-        thrust = estimate_thrust(self.body, float(self.params.engines), now, before.thrust)
-        return Estimate(lag, drag, thrust, estimate_offset(self.body, now, before.offset, self.period_s))
+        return Estimate(lag, drag, estimate_thrust(self.body, float(self.params.engines), now, before.thrust))
 
     def plan(self, measured: Measurement, lit: Array, estimate: Estimate) -> Plan:
         """Predict the burn and command throttle, ignition, gimbal and fins."""

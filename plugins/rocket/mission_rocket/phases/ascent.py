@@ -33,7 +33,7 @@ from mission_rocket import booster, observation
 from mission_rocket.booster import GOAL, BoosterPhase, Box, box_cost, near_miss, off_centre, with_success
 from mission_rocket.causes import Causes
 from mission_rocket.controls import Controls
-from mission_rocket.guides.ascent import TAIL_S, AscentGuide, AscentGuideParams, Estimate, path_error
+from mission_rocket.guides.ascent import TAIL_S, AscentGuide, AscentGuideParams, path_error
 from mission_rocket.measurement import Measurement
 from mission_rocket.observation import (
     BODY,
@@ -82,7 +82,6 @@ class State(NamedTuple):
     plan: Any
     cut: Array
     off_for: Array
-    estimate: Estimate
 
 
 @functools.cache
@@ -137,7 +136,6 @@ OBSERVATION = Observation(
         row("pressure", "dynamic pressure", NO_FRAME, linear(25e3, "Pa"), "measured.pressure"),
         row("mach", "Mach number", NO_FRAME, linear(3.0, "-"), "measured.mach"),
         *observation.GIMBAL,
-        *observation.OFFSET,
         observation.flag("cut", "whether the engines are cut off", "cut"),
     )
 )
@@ -176,9 +174,9 @@ class Ascent(BoosterPhase[State]):
         )
 
     def enter(self, key: Array, handoff: Handover) -> State:
-        shared, no, estimate = self.entered(handoff), jnp.bool_(False), self.law.nominal()
-        plan = self.law.plan(shared["measured"], no, estimate) if self.planned else ()
-        return State(**shared, plan=plan, cut=no, off_for=jnp.zeros(()), estimate=estimate)
+        shared, no = self.entered(handoff), jnp.bool_(False)
+        plan = self.law.plan(shared["measured"], no) if self.planned else ()
+        return State(**shared, plan=plan, cut=no, off_for=jnp.zeros(()))
 
     def step(self, key: Array, state: State, action: Array) -> State:
         setting, period = self.received(state, action), self.control_period_s
@@ -187,9 +185,8 @@ class Ascent(BoosterPhase[State]):
         cut, switch = state.cut | cuts, self.switch(state, ~state.cut, (cuts, t_go))
         moved = self.fly(key, state, setting, (~state.cut, ~cut), switch, steps_each=2)
         off_for = jnp.where(state.cut, state.off_for + period, jnp.where(cuts, period - switch, 0.0))
-        estimate = self.law.estimate(state.estimate, moved.measured)
-        plan = self.law.plan(moved.measured, cut, estimate) if self.planned else ()
-        return moved._replace(cut=cut, off_for=off_for, arrived=off_for >= TAIL_S, estimate=estimate, plan=plan)
+        plan = self.law.plan(moved.measured, cut) if self.planned else ()
+        return moved._replace(cut=cut, off_for=off_for, arrived=off_for >= TAIL_S, plan=plan)
 
     def box(self, state: State) -> Box:
         """Return the sides of the box at MECO."""

@@ -157,7 +157,6 @@ OBSERVATION = Observation(
         observation.FINS[2]._replace(name="fin_z_fine", scale=log(0.01, "-")),
         *rows("wind_x wind_y", "steady wind", BODY, linear(50.0, "m/s"), across("measured.wind")),
         row("lag", "estimated less nominal lag of the fins", NO_FRAME, linear(0.1, "s"), _excess_lag),
-        *observation.OFFSET,
         row("drag", "estimated over nominal drag", NO_FRAME, linear(0.1, "-", about=1.0), "estimate.drag"),
     )
 )

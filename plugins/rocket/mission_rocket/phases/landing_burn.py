@@ -54,7 +54,7 @@ from mission_rocket.physics.state import Handover
 from mission_rocket.physics.vector import Scalar, Vector, body_axis, norm
 from mission_rocket.physics.wind import steady_wind
 
-_HOVER_M, _LEAST_SINK_M_S = 2.0, 0.3  # below this height a lower sink rate is penalised, and less up to twice of it
+_HOVER_M, _LEAST_SINK_M_S = 2.0, 0.35  # below this height a lower sink rate is penalised, and less up to twice of it
 CONTROLS = Controls(
     ("throttle", "time_to_ignition", "gimbal_yaw", "gimbal_pitch", "fin_yaw", "fin_pitch", "fin_roll", "rcs_roll"),
     longest_s=10.0,
@@ -135,7 +135,6 @@ OBSERVATION = Observation(
         row("pressure", "dynamic pressure", NO_FRAME, linear(50e3, "Pa"), "measured.pressure"),
         row("pressure_low", "dynamic pressure", NO_FRAME, log(300.0, "Pa", per=4.0), "measured.pressure"),
         observation.LAG,
-        *observation.OFFSET,
         row("drag", "estimated over nominal drag", NO_FRAME, linear(0.1, "-", about=1.0), "estimate.drag"),
         row("thrust", "estimated over nominal thrust", NO_FRAME, linear(0.02, "-", about=1.0), "estimate.thrust"),
     )

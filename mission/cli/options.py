@@ -102,7 +102,8 @@ def pilots(values: list[str]) -> tuple[str, dict[str, str | Path]]:
     for text in every:
         if text not in ("agent", "guide") and not os.path.isdir(text or "?"):
             remedy = f"name one of them; for one phase write --policy NAME={text or 'guide'}"
-            raise input_error(f"--policy {text}", "agent, guide or a mission's folder, or NAME=PILOT", text, remedy)
+            expected = "agent or guide for all phases, the folder of a mission, or NAME=PILOT"
+            raise input_error(f"--policy {text}", expected, text, remedy)
     if len(set(every)) > 1:
         raise input_error("--policy", "one pilot for all phases", " and ".join(every), "remove one")
     return (every or ["agent"])[0], _by_phase("--policy", "NAME=PILOT", named, "landing=guide")

@@ -187,6 +187,9 @@ def fly(
     devices: Devices = None,
     first_flight: FirstFlight = 0,
     on: On = "local",
+    sensitivity: Annotated[
+        bool, typer.Option("--sensitivity", help="Find out which dispersions the losses and the end states depend on.")
+    ] = False,
     overrides: Set = None,
     local: Local = False,
 ) -> None:
@@ -222,6 +225,7 @@ def fly(
             devices=devices,
             first_flight=first_flight,
             on=on,
+            sensitivity=sensitivity,
         )
     if json_file == "-":
         write_json(summary.to_json())

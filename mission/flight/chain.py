@@ -93,9 +93,7 @@ class Chain:
         Raises:
           PluginError: a flight ended with a cause that contradicts the contract.
         """
-        key = name_key(jax.random.key(self.seed), "flights of")  # no phase can have this name
-        keys = pad(flight_keys(key, numbers), len(numbers))
-        by_phase = [jax.vmap(name_key, (0, None))(keys, phase.name) for phase in self.phases]
+        by_phase = self._keys(numbers)
         if fly_one is None:
             return self._fly_blocks(by_phase, len(numbers))
         results: list[PhaseFlight] = []
@@ -106,6 +104,16 @@ class Chain:
             results.append(result._replace(handoff=()))
             handoff, alive = result.handoff, result.success
         return results
+
+    def starts(self, numbers: np.ndarray) -> Any:
+        """Return the hand-overs [N, ...] with which flights `numbers` (int [N], at most 1,000) enter the first phase."""
+        return to_host(nominal_starts(self.phases[0], self._keys(numbers)[0][: len(numbers)]))
+
+    def _keys(self, numbers: np.ndarray) -> list[Any]:
+        """Return the keys [BATCH] of flights by phase; those beyond N repeat the first."""
+        key = name_key(jax.random.key(self.seed), "flights of")  # no phase can have this name
+        keys = pad(flight_keys(key, numbers), len(numbers))
+        return [jax.vmap(name_key, (0, None))(keys, phase.name) for phase in self.phases]
 
     def _fly_blocks(self, keys: list[Any], rows: int) -> list[PhaseFlight]:
         """Fly every block from the first phase to the last without waiting for the others; keys [BATCH] by phase."""

@@ -128,4 +128,5 @@ def records_from(header: ReportHeader, arrays: Arrays) -> FlightRecords:
         ),
         provenance=header.provenance,
         interval_note=header.report.interval_note(),
+        sensitivity=header.report.sensitivity,
     )

@@ -13,6 +13,7 @@ from pydantic import JsonValue
 
 from mission.phase import Limit
 from mission.report.header import PhaseHeader, Provenance
+from mission.report.sensitivity import Sensitivity
 from mission.statistics import Rate, rate
 
 
@@ -149,6 +150,7 @@ class FlightRecords:
     chosen: tuple[ChosenFlight, ...]
     provenance: Provenance
     interval_note: str = ""  # what to know about the interval of the success rate
+    sensitivity: Sensitivity | None = None  # what losses and end states depend on, if it was asked
 
     def channels(self) -> tuple[str, ...]:
         """Return every telemetry channel of the mission, in order of appearance."""

@@ -98,6 +98,7 @@ def report_flights(
     progress: ProgressCallback | None,
     first: int = 0,
     elsewhere: Elsewhere | None = None,
+    sensitive: bool = False,
 ) -> MissionSummary:
     """Fly a chain, and its guides on the same seeds, and write the report folder (docs/reports.md).
 
@@ -106,6 +107,7 @@ def report_flights(
       folder: folder of the report; only a report of the same mission is replaced.
       flights, until, progress, first: as in `fly_batches`.
       elsewhere: where the batches are flown; None: in this process.
+      sensitive: whether to find out what losses and end states depend on.
 
     Raises:
       InputError: the folder holds something else.
@@ -114,7 +116,7 @@ def report_flights(
     """
     check_target(folder, chain.mission.name)
     with folder_lock(folder, "--report"):
-        return _fly_and_write(chain, folder, flights, until, progress, first, elsewhere)
+        return _fly_and_write(chain, folder, flights, until, progress, first, elsewhere, sensitive)
 
 
 def _fly_and_write(
@@ -125,11 +127,13 @@ def _fly_and_write(
     progress: ProgressCallback | None,
     first: int,
     elsewhere: Elsewhere | None,
+    sensitive: bool,
 ) -> MissionSummary:
     unfinished, telemetry = UnfinishedReport(folder, _key(chain)), TelemetryRecorder(chain)
     recorder = BatchRecorder(chain, telemetry, first)
     with contextlib.closing(StoredBatches(recorder, unfinished, flights, elsewhere)) as flown:
-        summary = mission_summary(chain, fly_batches(flights, until, flown.fly, progress, first), until)
+        results = fly_batches(flights, until, flown.fly, progress, first)
+        summary = mission_summary(chain, results, until, first, sensitive)
     arrays, guide_summary = flown.arrays(), None
     if chain.has_agents_and_guides():
         guide, count = chain.guided(), summary.flights
@@ -150,7 +154,7 @@ def _fly_and_write(
             channels=chain.channels,
             starts={name: start.source for name, start in starts.items()},
             arrays=arrays | {f"starts/{name}": start.values for name, start in starts.items()},
-            provenance=_provenance(chain, folder, flights, until, first),
+            provenance=_provenance(chain, folder, flights, until, first, sensitive),
         ),
         {phase.name: phase.report for phase in chain.phases},
     )
@@ -169,13 +173,16 @@ def _key(chain: Chain) -> UnfinishedKey:
     )
 
 
-def _provenance(chain: Chain, folder: Path, flights: int, until: float | None, first: int) -> Provenance:
+def _provenance(
+    chain: Chain, folder: Path, flights: int, until: float | None, first: int, sensitive: bool
+) -> Provenance:
     source = chain.mission.source
     overrides = [place for place in source.positions.values() if isinstance(place, str)]
     words = ["mission", "fly", str(source.path), "--flights", str(flights), "--seed", str(chain.seed)]
     words += ["--first-flight", str(first)] if first else []
     words += ["--until", f"{until:g}"] if until is not None else []
     words += ["--policy", "guide"] if chain.policy == "guide" else []
+    words += ["--sensitivity"] if sensitive else []
     words += [word for text in overrides for word in text.split(" ", 1)]
     return Provenance(
         commands=(shlex.join([*words, "--report", str(folder)]), shlex.join(["mission", "report", str(folder)])),

@@ -6,12 +6,14 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
+import jax
 import numpy as np
 
-from mission.flight.batches import BATCH, loss_causes
+from mission.flight.batches import BATCH, batches, concatenate, loss_causes
 from mission.flight.fly import PhaseFlight
 from mission.missionfile.phases import Phase
 from mission.phase import Limit
+from mission.report.sensitivity import Sensitivity, sensitivity
 from mission.statistics import Distribution, Rate, distribution, rate
 from mission.strict import StrictModel
 
@@ -72,7 +74,8 @@ class MissionSummary(StrictModel):
     """N flights of a whole mission.
 
     `returns` are the sums over the phases that a flight entered. `until` is the half-width at which the flights were to
-    stop, and `looks` how often the interval was compared with it; both None without --until.
+    stop, and `looks` how often the interval was compared with it; both None without --until. `sensitivity` is there with
+    --sensitivity.
     """
 
     mission: str
@@ -85,6 +88,7 @@ class MissionSummary(StrictModel):
     phases: tuple[PhaseSummary, ...]
     until: float | None = None
     looks: int | None = None
+    sensitivity: Sensitivity | None = None
 
     def interval_note(self) -> str:
         """Return what to know about the interval of the success rate; empty if it is an ordinary one."""
@@ -100,13 +104,17 @@ class MissionSummary(StrictModel):
         return self.model_dump_json(indent=2)
 
 
-def mission_summary(chain: Chain, results: list[PhaseFlight], until: float | None = None) -> MissionSummary:
+def mission_summary(
+    chain: Chain, results: list[PhaseFlight], until: float | None = None, first: int = 0, sensitive: bool = False
+) -> MissionSummary:
     """Summarise N flights through a whole chain, given one record of N flights per phase.
 
     Args:
       chain: the mission that was flown.
       results: one record of N flights per phase.
       until: the half-width at which the flights were to stop, if one was given.
+      first: number of the first flight.
+      sensitive: whether to find out what losses and end states depend on.
     """
     flights = len(results[0].success)
     entered = np.ones(flights, bool)
@@ -125,7 +133,14 @@ def mission_summary(chain: Chain, results: list[PhaseFlight], until: float | Non
         phases=tuple(phases),
         until=until,
         looks=None if until is None else math.ceil(flights / BATCH),
+        sensitivity=_sensitivity(chain, results[-1], entered, first) if sensitive else None,
     )
+
+
+def _sensitivity(chain: Chain, last: PhaseFlight, success: np.ndarray, first: int) -> Sensitivity:
+    """Return what the success of the mission (bool [N]) and the end of its last phase depend on."""
+    parts = [chain.starts(numbers) for numbers in batches(len(success), first)]
+    return sensitivity(jax.tree.map(concatenate, *parts), success, last.telemetry)
 
 
 def phase_summary(phase: Phase, result: PhaseFlight, entered: np.ndarray) -> PhaseSummary:

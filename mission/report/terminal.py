@@ -16,9 +16,11 @@ from rich.text import Text
 from mission.errors import printable
 from mission.missionfile.models import NAMED_PILOTS, pilot_in_words
 from mission.report.compare import Comparison
+from mission.report.sensitivity import Odds, Sensitivity
 from mission.report.summary import MissionSummary, PhaseSummary
 from mission.statistics import PairedMean
 
+_MOST_INPUTS, _FEW_INPUTS = 8, 3  # of the losses, and of an output
 _LONGEST_WORD = 24  # characters of a name that a narrow table does not cut
 
 
@@ -81,6 +83,8 @@ def print_summary(report: MissionSummary, stream: TextIO) -> None:
             printer.line(
                 f"{phase.name}: {printable(name)} {bounds}; worst {_number(limit.worst)}; {limit.violated} flights beyond"
             )
+    if report.sensitivity is not None:
+        _print_sensitivity(printer, report.sensitivity)
     success, returns = report.success, report.returns
     rates = tuple(100 * (value or 0.0) for value in (success.rate, success.low, success.high))
     printer.line(
@@ -91,6 +95,38 @@ def print_summary(report: MissionSummary, stream: TextIO) -> None:
         printer.line(f"return {_number(returns.mean)} in the mean, {spread} in 90 % of the flights", "bold")
     if report.interval_note():
         printer.line(f"note: {report.interval_note()}")
+
+
+def _print_sensitivity(printer: Printer, found: Sensitivity) -> None:
+    """Print the inputs on which the losses depend, and for each output those that explain most of its variance."""
+    title = f"odds of a loss ({found.lost:,} of {found.flights:,}), over those at the mean of a start value"
+    clear = [one for one in found.losses if one.clarity() > 0.0]
+    rows = [[one.name, _odds(one.below), _odds(one.above)] for one in clear[:_MOST_INPUTS]]
+    if rows:
+        columns = ("start value", "2 sd below, 95 % interval", "2 sd above, 95 % interval")
+        printer.table(title, columns, ("start value",), rows)
+    else:
+        printer.line(f"{title}: none is clear")
+    rows = []
+    for output in dict.fromkeys(one.output for one in found.indices):
+        of_output = [one for one in found.indices if one.output == output][:_FEW_INPUTS]
+        rows += [
+            [
+                output if at == 0 else "",
+                one.name,
+                f"{100 * one.index:.1f} %",
+                f"{100 * one.low:.1f} to {100 * one.high:.1f} %",
+            ]
+            for at, one in enumerate(of_output)
+        ]
+    if rows:
+        columns = ("output", "start value", "share", "95 % interval")
+        title = "share of the variance that one start value alone explains (Sobol, first order)"
+        printer.table(title, columns, columns[:2], rows)
+
+
+def _odds(one: Odds) -> str:
+    return f"{one.ratio:.3g} ({one.low:.3g} to {one.high:.3g})"
 
 
 def _pilots(report: MissionSummary) -> str:

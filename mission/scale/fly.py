@@ -32,6 +32,7 @@ def fly_mission(
     devices: int | None = None,
     first_flight: int = 0,
     on: str = "local",
+    sensitivity: bool = False,
 ) -> MissionSummary:
     """Fly N vehicles from the first phase to the last; the end states of each phase enter the next one.
 
@@ -53,6 +54,7 @@ def fly_mission(
       first_flight: number of the first vehicle, a multiple of 1,000; `merge_reports` joins reports of disjoint numbers.
       on: "local"; "ray" for a local Ray, which starts and ends with this call; or "ray:ADDRESS" for a cluster
         (docs/cluster.md). The results are the same.
+      sensitivity: find out which numbers of the first hand-over, such as dispersions, losses and end states depend on.
 
     Raises:
       MissionError: wrong input or a stale policy (2); no readable policy, or a report of another format (3).
@@ -71,11 +73,11 @@ def fly_mission(
     )
     folder = None if report is None else Path(report)
     if not place.ray:
-        return _fly(chain, folder, flights, until, progress, first_flight)
+        return _fly(chain, folder, flights, until, progress, first_flight, sensitivity)
     if folder is not None:
         check_target(folder, mission.name)  # before Ray starts
     with cluster(on, workers=devices) as workers:
-        return _fly(chain, folder, flights, until, progress, first_flight, Fleet(workers, chain))
+        return _fly(chain, folder, flights, until, progress, first_flight, sensitivity, Fleet(workers, chain))
 
 
 def _fly(
@@ -85,10 +87,11 @@ def _fly(
     until: float | None,
     progress: Callable[[int, int], None] | None,
     first: int,
+    sensitive: bool,
     fleet: Fleet | None = None,
 ) -> MissionSummary:
     """Fly for a report if there is a folder, on the workers of a fleet if there is one."""
     if folder is not None:
-        return report_flights(chain, folder, flights, until, progress, first, fleet)
+        return report_flights(chain, folder, flights, until, progress, first, fleet, sensitive)
     with contextlib.nullcontext(chain.fly) if fleet is None else fleet.flying(flights, first) as fly:
-        return mission_summary(chain, fly_batches(flights, until, fly, progress, first), until)
+        return mission_summary(chain, fly_batches(flights, until, fly, progress, first), until, first, sensitive)

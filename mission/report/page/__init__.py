@@ -51,6 +51,8 @@ def render_page(
         ("handovers", "Hand-overs", draw(partial(sections.handovers, shifts=shifts))),
         ("provenance", "Provenance", draw(sections.provenance)),
     ]
+    if records.sensitivity is not None:
+        own.insert(1, ("sensitivity", "Sensitivity", draw(sections.dependence)))
     added, missing = plugin_sections(records, reports)
     body = [(f"section-{i}", section.title, section.html) for i, section in enumerate(added)]
     if missing:

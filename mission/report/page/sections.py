@@ -1,4 +1,4 @@
-"""The sections that the page has for any mission: headline, losses, margins, hand-overs, telemetry, provenance."""
+"""The sections that the page has for any mission: headline, losses, sensitivity, margins, hand-overs, telemetry, provenance."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from mission.report.markup import escape
 from mission.statistics import distribution, paired_difference, paired_mean
 
 _MOST_CHARTS = 12  # per phase whose hand-over differs
+_MOST_INPUTS, _FEW_INPUTS = 12, 4  # of the losses, and of an output
 _FEW_CHARTS = 3  # per phase whose hand-over does not
 
 
@@ -138,6 +139,40 @@ def handovers(records: FlightRecords, shifts: Sequence[ChannelShift]) -> str:
         "functions: 0 if they are equal, 1 if they do not overlap."
     )
     return f'<p class="soft">{note}</p>{"".join(parts)}'
+
+
+def dependence(records: FlightRecords) -> str:
+    """Return what losses and end states depend on: a table of odds, and bars of first-order indices by output."""
+    found = records.sensitivity
+    if found is None:
+        return ""
+    odds = lambda one: f"<td>{one.ratio:.3g}</td><td>{one.low:.3g} to {one.high:.3g}</td>"  # noqa: E731
+    rows = [
+        f"<tr><td>{escape(one.name)}</td>{odds(one.below)}{odds(one.above)}</tr>" for one in found.losses[:_MOST_INPUTS]
+    ]
+    head = (
+        "<tr><th>start value</th><th>2 sd below its mean</th><th>95 %</th><th>2 sd above</th><th>95 %</th></tr>"
+        if rows
+        else ""
+    )
+    table = f'<h3>Odds of a loss, over those at the mean</h3><div class="scroll card"><table>{head}{"".join(rows)}</table></div>'
+    bars = []
+    for output in dict.fromkeys(one.output for one in found.indices):
+        inner = "".join(
+            f'<div><span>{escape(one.name)}</span><span class="bar"><i style="width:{100 * one.index:.2f}%"></i></span>'
+            f"<span>{100 * one.index:.1f} % ({100 * one.low:.1f} to {100 * one.high:.1f})</span></div>"
+            for one in [one for one in found.indices if one.output == output][:_FEW_INPUTS]
+        )
+        bars.append(f'<h3>{escape(output)}</h3><div class="card fall">{inner}</div>')
+    note = (
+        f"{len(found.inputs)} numbers differ between the starts of {found.flights:,} flights, of which {found.lost:,} were lost. "
+        "Odds are from a logistic regression on each number and its square; bars show the share of an output's variance that "
+        "one number alone explains (Sobol's first-order index, 95 % bootstrap interval)."
+    )
+    folded = (
+        f"<details open><summary>shares of the variance, by output</summary>{''.join(bars)}</details>" if bars else ""
+    )
+    return f'<p class="soft">{note}</p>{table if rows else ""}{folded}'
 
 
 def _handover(records: FlightRecords, phase: FlownPhase, rows: Sequence[ChannelShift]) -> str:

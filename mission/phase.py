@@ -53,6 +53,8 @@ class Environment(abc.ABC, Generic[H, S]):
       max_steps: time limit in control steps. A time-out fails the flight; in training it bootstraps.
       time_out_cause: name of the time-out where surviving `max_steps` is the goal, `causes[0]` or another word. A
         time-out is then a success; in training it bootstraps as before. None: a time-out is a failure.
+      box_causes: those of `causes` that only say that what the phase hands over lies outside of its box. With
+        `chain: {judge: mission}` they do not fail a flight, except in the last phase; none by default.
       mirror: signs of the observation (O) and of the action (A), each 1 or -1: a flight whose observations and actions
         are multiplied by them is as likely, and as good, as the flight itself. None: no such symmetry is known.
       event_actions: the actions that are times to an event, such as an ignition.
@@ -98,6 +100,11 @@ class Environment(abc.ABC, Generic[H, S]):
             ...
 
         @property
+        def box_causes(self) -> tuple[str, ...]:
+            """Return the causes that only say that the hand-over lies outside of the box."""
+            ...
+
+        @property
         def mirror(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
             """Return the signs of observation and action in a mirrored flight, or None."""
             ...
@@ -124,7 +131,7 @@ class Environment(abc.ABC, Generic[H, S]):
 
     else:
         time_out_cause = mirror = guide = privileged = None
-        event_actions = privileged_names = ()
+        box_causes = event_actions = privileged_names = ()
 
     def unguided(self) -> Environment[H, Any]:
         """Return the phase without what only its guide needs, for flights by an agent; its state may be smaller.

@@ -15,6 +15,7 @@ from mission.cli.options import (
     File,
     FirstFlight,
     JsonFile,
+    JudgeOption,
     Local,
     On,
     Policy,
@@ -190,6 +191,7 @@ def fly(
     sensitivity: Annotated[
         bool, typer.Option("--sensitivity", help="Find out which dispersions the losses and the end states depend on.")
     ] = False,
+    judge: JudgeOption = None,
     overrides: Set = None,
     local: Local = False,
 ) -> None:
@@ -226,6 +228,7 @@ def fly(
             first_flight=first_flight,
             on=on,
             sensitivity=sensitivity,
+            judge=judge,
         )
     if json_file == "-":
         write_json(summary.to_json())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -80,6 +80,14 @@ Policy = Annotated[
         help="guide: fly every phase by its guidance law. DIR: the networks of another mission's folder fly the phases of "
         "the same name. NAME=agent|imitator|guide|DIR: who flies one phase; DIR is the folder of a trained phase. "
         "Repeatable. [default: agent, as the mission file says]",
+    ),
+]
+JudgeOption = Annotated[
+    Literal["box", "mission"] | None,
+    typer.Option(
+        "--judge",
+        help="What fails a flight at a hand-over: the box of its phase; or only limits, the ground and the last box. "
+        "[default: as the mission file says]",
     ),
 ]
 JsonFile = Annotated[

@@ -62,7 +62,7 @@ def program_identity(phase: Phase, purpose: str) -> str | None:
     """Return what decides a program that flies or trains a phase; None if the files of its plugin are not known."""
     if phase.origin.source_sha256 == UNKNOWN_SOURCE:
         return None
-    decides = {"params", "sac", "restart", "training_params", "training_share"}
+    decides = {"params", "sac", "restart", "training_params", "training_share", "tolerated"}
     configuration = phase.configuration().model_dump(include=decides, mode="json")
     # The parameters of a policy are no part of its program: agent, imitator and folder share one.
     configuration["policy"] = "agent" if isinstance(phase, PolicyPhase) else "guide"

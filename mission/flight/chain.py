@@ -35,9 +35,9 @@ from mission.flight.fly import PhaseFlight
 from mission.machine.devices import configure
 from mission.machine.programs import Program, in_background
 from mission.machine.stages import tell
-from mission.missionfile.models import MissionFile
+from mission.missionfile.models import Judge, MissionFile
 from mission.missionfile.phases import Phase, PolicyPhase, TrainedPhase, policy_folders
-from mission.missionfile.resolve import digest, resolve_mission
+from mission.missionfile.resolve import digest, judged, resolve_mission
 from mission.storage.borrowed import borrowed_policy
 from mission.storage.policies import find_policies, stored_actor
 from mission.storage.steps import PhaseFolder, content_hash
@@ -170,6 +170,7 @@ def prepare_chain(
     allow_stale: bool = False,
     allow_local_plugins: bool = False,
     devices: int | None = None,
+    judge: Judge | None = None,
 ) -> Chain:
     """Resolve a mission and read its policies; nothing is compiled yet. For the arguments see `fly_mission`."""
     configure()
@@ -188,10 +189,14 @@ def prepare_chain(
             return to_host(borrowed_policy(folders[phase.name], phase, where))
         return None
 
+    actors = tuple(policy_of(k, phase) for k, phase in enumerate(phases))
+    if judge is not None:  # of these flights, not of the training
+        mission = mission.judged_by(judge)
+        phases = judged(mission, phases)
     return Chain(
         mission=mission,
         phases=phases,
-        actors=tuple(policy_of(k, phase) for k, phase in enumerate(phases)),
+        actors=actors,
         flights=tuple(compile_flight(phase) for phase in phases),
         seed=mission.seed if seed is None else seed,
         policy=policy,

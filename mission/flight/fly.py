@@ -80,11 +80,17 @@ def flight_status(phase: Phase, state: Any, steps: Array) -> tuple[Array, Array,
     outcome: Outcome = jax.vmap(env.outcome)(state)
     broken = ~all_finite(state)
     late = (steps >= env.max_steps) & ~outcome.terminated
-    success = outcome.success & outcome.terminated & ~broken
+    success = (outcome.success | goes_on(phase, outcome)) & outcome.terminated & ~broken
     if env.time_out_cause is not None:
         success = success | (late & ~broken)
     cause = jnp.where(broken, non_finite, jnp.where(late, time_out, marked_causes(env, outcome)))
     return outcome.terminated | late | broken, success, cause.astype(jnp.int32)
+
+
+def goes_on(phase: Phase, outcome: Outcome) -> Array:
+    """Return whether N flights have failed by a cause with which they go on, bool [N]."""
+    causes = [phase.environment.causes.index(name) for name in phase.tolerated]
+    return jnp.isin(outcome.cause, jnp.asarray(causes, jnp.int32)) if causes else jnp.zeros_like(outcome.success)
 
 
 def channels_of(phase: Phase, state: Any) -> dict[str, Array]:

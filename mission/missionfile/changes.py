@@ -41,6 +41,9 @@ def configuration_change(stored: Sequence[PhaseConfiguration], phases: Sequence[
             change = change or model_change(getattr(before, part), model, f"{at}.{part}", phase.folder)
         wide = phase.wide.params if phase.wide is not None else None
         change = change or model_change(before.training_params, wide, f"{at}.training_params", phase.folder)
+        change = change or first_change(
+            list(before.tolerated), list(now.tolerated), f"{at}: causes that do not fail it"
+        )
         change = change or first_change(before.training_share, now.training_share, f"{at}.training_share")
         if change:
             return change

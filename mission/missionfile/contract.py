@@ -171,6 +171,8 @@ def _check_attributes(check: _Checker, env: Environment) -> None:
     survived = env.time_out_cause
     if survived is not None and (not isinstance(survived, str) or survived in (*env.causes[1:], NON_FINITE, "")):
         raise check.error("time_out_cause to be None or the name of a success", repr(survived))
+    if not isinstance(env.box_causes, tuple) or not {*env.box_causes} <= {*env.causes[1:]}:
+        raise check.error("box_causes to be a tuple of names among the failures in causes", repr(env.box_causes))
     check_signs_and_events(check.error, env)
     period, steps = getattr(env, "control_period_s", None), getattr(env, "max_steps", None)
     if not (_is_number(period) and _SHORTEST_S <= period <= _LONGEST_S):

@@ -70,6 +70,11 @@ class WithHistory(Environment[Any, Remembered]):
         return self.inner.time_out_cause
 
     @property
+    def box_causes(self) -> tuple[str, ...]:
+        """Those of the phase."""
+        return self.inner.box_causes
+
+    @property
     def mirror(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
         """The signs of all n observations, and of the action."""
         signs = self.inner.mirror

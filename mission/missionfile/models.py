@@ -125,6 +125,19 @@ class PhaseEntry(StrictModel):
     evaluation: Evaluation = Field(default_factory=Evaluation, description="Flights that select the policy.")
 
 
+Judge = Literal["box", "mission"]
+
+
+class ChainSettings(StrictModel):
+    """How the phases of a mission depend on each other."""
+
+    judge: Judge = Field(
+        "box",
+        description="What fails a flight at a hand-over: the box of the phase, or, with `mission`, only what ends the mission: "
+        "limits, the ground and the box of the last phase.",
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class Source:
     """The path, the key positions and the phase names of a mission file, for messages that point at a line."""
@@ -159,6 +172,7 @@ class MissionFile(StrictModel):
     phases: tuple[PhaseEntry, ...] = Field(
         strict=False, min_length=1, max_length=100, description="The phases in the order of flight."
     )
+    chain: ChainSettings | None = Field(None, description="How the phases depend on each other; for two or more.")
 
     _source: Source | None = PrivateAttr(None)
 
@@ -169,6 +183,17 @@ class MissionFile(StrictModel):
         if twice:
             raise ValueError(f"phase names must be unique; used twice: {', '.join(twice)}")
         return self
+
+    @model_validator(mode="after")
+    def _has_a_link(self) -> MissionFile:
+        if self.chain is not None and len(self.phases) < 2:
+            raise ValueError("chain: needs at least two phases, because it says how they depend on each other")
+        return self
+
+    @property
+    def judge(self) -> Judge:
+        """What fails a flight at a hand-over."""
+        return self.chain.judge if self.chain is not None else "box"
 
     @property
     def source(self) -> Source:
@@ -189,6 +214,21 @@ class MissionFile(StrictModel):
         """Return the mission with every phase flown by its classical guidance law."""
         entries = tuple(entry.model_copy(update={"policy": "guide"}) for entry in self.phases)
         return self.model_copy(update={"phases": entries})
+
+    def judged_by(self, judge: Judge) -> MissionFile:
+        """Return the mission with other rules for its hand-overs.
+
+        Raises:
+          InputError: it has none.
+        """
+        if judge == self.judge:
+            return self
+        if len(self.phases) < 2:
+            raise InputError(
+                f"--judge {judge}", expected="a mission of at least two phases", found="one", remedy="remove --judge"
+            )
+        chain = (self.chain or ChainSettings()).model_copy(update={"judge": judge})
+        return self.model_copy(update={"chain": chain})
 
     def flown_by(self, policies: Mapping[str, str | Path]) -> MissionFile:
         """Return the mission with other pilots for some of its phases.

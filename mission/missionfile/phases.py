@@ -32,6 +32,7 @@ class PhaseConfiguration(StrictModel):
     evaluation: dict[str, JsonValue]
     training_params: dict[str, JsonValue] | None = None
     training_share: float | None = None
+    tolerated: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,6 +68,7 @@ class Phase:
       folder: that of the mission file, the base of relative paths in parameters.
       files: the sources and the data files that decide its plugin.
       wide: what a share of its training vehicles starts from; None: all of them start from `environment`.
+      tolerated: causes with which a flight of it goes on, because the mission judges (`chain: {judge: mission}`).
     """
 
     name: str
@@ -86,6 +88,7 @@ class Phase:
     folder: Path = Path()
     files: tuple[str, ...] = ()
     wide: WideDays | None = None
+    tolerated: tuple[str, ...] = ()
 
     @property
     def causes(self) -> tuple[str, ...]:
@@ -110,6 +113,7 @@ class Phase:
             restart=json_of(entry.restart),
             bank=json_of(entry.bank),
             evaluation=json_of(entry.evaluation),
+            tolerated=self.tolerated,
             **self._training(),
         )
 

@@ -55,9 +55,29 @@ def resolve_mission(mission: MissionFile, *, allow_local_plugins: bool = False) 
             if channel not in phase.channels:
                 where = mission.source.where(("phases", i, "gate", "channels", channel))
                 raise unknown_key(where, channel, list(phase.channels))
+    phases = judged(mission, phases)
     check_links(phases)
     check_gate_starts(mission, phases)
     return phases
+
+
+def judged(mission: MissionFile, phases: Sequence[Phase]) -> tuple[Phase, ...]:
+    """Return phases that fail flights at their hand-overs as `mission.judge` says.
+
+    Raises:
+      InputError: the mission is to judge, but no phase before the last one names the causes of its box.
+    """
+    if mission.judge == "box":
+        return tuple(dataclasses.replace(phase, tolerated=()) for phase in phases)
+    if not any(phase.environment.box_causes for phase in phases[:-1]):
+        raise InputError(
+            mission.source.where(("chain", "judge")),
+            expected="a phase before the last one that names the causes of its box (box_causes)",
+            found="none",
+            remedy="remove judge: mission, or name them in the plugin",
+        )
+    tolerant = (dataclasses.replace(phase, tolerated=phase.environment.box_causes) for phase in phases[:-1])
+    return (*tolerant, phases[-1])
 
 
 class LoadedPlugin(NamedTuple):

@@ -20,7 +20,15 @@ from mission.missionfile.phases import Phase, WideDays
 from mission.missionfile.plugins import build_environment
 from mission.phase import Environment, PhaseSpec, Reward
 
-_ATTRIBUTES = ("observation_names", "action_names", "causes", "control_period_s", "max_steps", "time_out_cause")
+_ATTRIBUTES = (
+    "observation_names",
+    "action_names",
+    "causes",
+    "control_period_s",
+    "max_steps",
+    "time_out_cause",
+    "box_causes",
+)
 
 
 def merge_params(params: BaseModel, given: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -45,6 +45,12 @@ class FlownPhase:
         """Return a channel on entering [N]; None if the phase has no such channel."""
         return self.enter[:, self.channels.index(channel)] if channel in self.channels else None
 
+    def outside(self) -> dict[str, int]:
+        """Return the number of flights that went on outside of the phase's box, by cause; only causes that occur."""
+        on = self.entered & self.success
+        counts = {name: int((on & (self.cause == i)).sum()) for i, name in enumerate(self.causes) if i > 0}
+        return {name: n for name, n in counts.items() if n}
+
     def losses(self) -> dict[str, int]:
         """Return the number of failures by cause; every cause is listed."""
         lost = self.entered & ~self.success

@@ -182,6 +182,7 @@ def _provenance(
     words += ["--first-flight", str(first)] if first else []
     words += ["--until", f"{until:g}"] if until is not None else []
     words += ["--policy", "guide"] if chain.policy == "guide" else []
+    words += ["--judge", chain.mission.judge] if chain.mission.judge != "box" else []
     words += ["--sensitivity"] if sensitive else []
     words += [word for text in overrides for word in text.split(" ", 1)]
     return Provenance(

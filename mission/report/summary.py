@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Protocol
 
 import jax
 import numpy as np
+from pydantic import Field
 
 from mission.flight.batches import BATCH, batches, concatenate, loss_causes
 from mission.flight.fly import PhaseFlight
+from mission.missionfile.models import Judge
 from mission.missionfile.phases import Phase
 from mission.phase import Limit
 from mission.report.sensitivity import Sensitivity, sensitivity
@@ -53,6 +55,7 @@ class PhaseSummary(StrictModel):
     """One phase of a flown mission; the fields are those of `mission fly --json`.
 
     `flown_by` is "agent", "imitator", "guide", or the folder of a policy as it was named. `returns` are the sums of rewards of the flights that entered; undefined if the phase has no reward.
+    `outside` counts the flights that went on by the causes for which the phase's own box would have failed them.
     """
 
     name: str
@@ -64,6 +67,7 @@ class PhaseSummary(StrictModel):
     low: float
     high: float
     causes: dict[str, int]
+    outside: dict[str, int] = Field(default_factory=dict)
     duration_s: Distribution
     returns: Distribution
     end: dict[str, Distribution]
@@ -75,7 +79,7 @@ class MissionSummary(StrictModel):
 
     `returns` are the sums over the phases that a flight entered. `until` is the half-width at which the flights were to
     stop, and `looks` how often the interval was compared with it; both None without --until. `sensitivity` is there with
-    --sensitivity.
+    --sensitivity. If the mission judges hand-overs, `by_boxes` counts the flights that the boxes of all phases pass.
     """
 
     mission: str
@@ -89,6 +93,8 @@ class MissionSummary(StrictModel):
     until: float | None = None
     looks: int | None = None
     sensitivity: Sensitivity | None = None
+    judge: Judge = "box"
+    by_boxes: Rate | None = None
 
     def interval_note(self) -> str:
         """Return what to know about the interval of the success rate; empty if it is an ordinary one."""
@@ -117,11 +123,13 @@ def mission_summary(
       sensitive: whether to find out what losses and end states depend on.
     """
     flights = len(results[0].success)
-    entered = np.ones(flights, bool)
+    entered, inside = np.ones(flights, bool), np.ones(flights, bool)
     phases: list[PhaseSummary] = []
     for phase, result in zip(chain.phases, results, strict=True):
         phases.append(phase_summary(phase, result, entered))
         entered = entered & result.success
+        inside = inside & (result.cause == 0)
+    judge = chain.mission.judge
     return MissionSummary(
         mission=chain.mission.name,
         digest=chain.digest,
@@ -133,6 +141,8 @@ def mission_summary(
         phases=tuple(phases),
         until=until,
         looks=None if until is None else math.ceil(flights / BATCH),
+        judge=judge,
+        by_boxes=rate(int((entered & inside).sum()), flights) if judge == "mission" else None,
         sensitivity=_sensitivity(chain, results[-1], entered, first) if sensitive else None,
     )
 
@@ -178,6 +188,7 @@ def summarise(
         low=proportion.low,
         high=proportion.high,
         causes=loss_causes(phase.causes, result, entered),
+        outside=_outside(phase.causes, result.cause[success]),
         duration_s=distribution(seconds[success]),
         returns=distribution(returns[entered]),
         end={name: distribution(values[success]) for name, values in result.telemetry.items()},
@@ -210,6 +221,11 @@ def durations(phase: Phase, result: PhaseFlight) -> np.ndarray:
 def timed(result: PhaseFlight, control_period_s: float) -> np.ndarray:
     """Return the seconds [N] that each flight spent in a phase with that period, as `durations` does."""
     return result.telemetry.get("phase_time_s", result.steps * control_period_s)
+
+
+def _outside(names: Sequence[str], causes: np.ndarray) -> dict[str, int]:
+    """Return the number of flights that went on by cause, given the causes [M] of those that did not fail."""
+    return {name: int((causes == at).sum()) for at, name in enumerate(names) if at > 0 and (causes == at).any()}
 
 
 def _margin(limit: Limit, result: PhaseFlight, entered: np.ndarray) -> Margin:

@@ -83,6 +83,10 @@ def print_summary(report: MissionSummary, stream: TextIO) -> None:
             printer.line(
                 f"{phase.name}: {printable(name)} {bounds}; worst {_number(limit.worst)}; {limit.violated} flights beyond"
             )
+    for phase in report.phases:
+        if phase.outside:
+            causes = ", ".join(f"{printable(cause)} {n}" for cause, n in phase.outside.items())
+            printer.line(f"{phase.name}: went on outside of its box: {causes}")
     if report.sensitivity is not None:
         _print_sensitivity(printer, report.sensitivity)
     success, returns = report.success, report.returns
@@ -90,6 +94,10 @@ def print_summary(report: MissionSummary, stream: TextIO) -> None:
     printer.line(
         "success {} of {}: {:.2f} % ({:.2f} to {:.2f} %)".format(success.count, report.flights, *rates), "bold"
     )
+    if report.by_boxes is not None:
+        inside = report.by_boxes
+        rates = tuple(100 * (value or 0.0) for value in (inside.rate, inside.low, inside.high))
+        printer.line("by the boxes of all phases {}: {:.2f} % ({:.2f} to {:.2f} %)".format(inside.count, *rates))
     if rewarded:
         spread = f"{_number(returns.p05)} to {_number(returns.p95)}"
         printer.line(f"return {_number(returns.mean)} in the mean, {spread} in 90 % of the flights", "bold")

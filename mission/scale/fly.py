@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mission.flight.batches import fly_batches
 from mission.flight.chain import Chain, check_flights, prepare_chain
-from mission.missionfile.models import MissionFile
+from mission.missionfile.models import Judge, MissionFile
 from mission.report.folder import check_target
 from mission.report.recording import report_flights
 from mission.report.summary import MissionSummary, mission_summary
@@ -33,6 +33,7 @@ def fly_mission(
     first_flight: int = 0,
     on: str = "local",
     sensitivity: bool = False,
+    judge: Judge | None = None,
 ) -> MissionSummary:
     """Fly N vehicles from the first phase to the last; the end states of each phase enter the next one.
 
@@ -55,6 +56,7 @@ def fly_mission(
       on: "local"; "ray" for a local Ray, which starts and ends with this call; or "ray:ADDRESS" for a cluster
         (docs/cluster.md). The results are the same.
       sensitivity: find out which numbers of the first hand-over, such as dispersions, losses and end states depend on.
+      judge: "box" or "mission", what fails a flight at a hand-over; None: as the mission file says (`chain: {judge: ...}`).
 
     Raises:
       MissionError: wrong input or a stale policy (2); no readable policy, or a report of another format (3).
@@ -70,6 +72,7 @@ def fly_mission(
         allow_stale=allow_stale,
         allow_local_plugins=allow_local_plugins,
         devices=devices,
+        judge=judge,
     )
     folder = None if report is None else Path(report)
     if not place.ray:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from mission.flight.causes import marked_causes
+from mission.flight.fly import goes_on
 from mission.learner import Transition
 from mission.machine.trees import drop_weak_types, finite_leaves, where_rows
 from mission.missionfile.phases import TrainedPhase
@@ -187,7 +188,9 @@ def step_envs(phase: TrainedPhase, envs: EnvBatch, obs: Array, action: Array, ke
     reward = jnp.stack([jnp.asarray(term, jnp.float32) for term in terms.values()]).sum(axis=0)
     steps, returns = envs.steps + 1, envs.returns + reward
     ended = outcome.terminated | (steps >= env.max_steps)
-    succeeded = outcome.success if env.time_out_cause is None else outcome.success | ~outcome.terminated
+    succeeded = outcome.success | goes_on(phase, outcome)
+    if env.time_out_cause is not None:
+        succeeded = succeeded | ~outcome.terminated
     finite = jnp.concatenate(
         [finite_leaves(state, 1).all(axis=0), jnp.isfinite(next_obs).all()[None], jnp.isfinite(reward).all()[None]]
     )

@@ -86,12 +86,14 @@ def losses(records: FlightRecords) -> str:
             for cause, n in failures.items()
         )
         words = ", ".join(f"{escape(cause)} {n:,}" for cause, n in failures.items())
+        on = ", ".join(f"{escape(cause)} {n:,}" for cause, n in phase.outside().items())
+        words = f"{'; failed by ' if words else ''}{words}{'; went on outside of its box: ' if on else ''}{on}"
         share = f" ({percent(succeeded / entered)})" if entered else ""
         rows.append(
             f"<div><span>{escape(phase.name)}</span>"
             f'<span class="bar"><i style="width:{100 * succeeded / total:.3f}%"></i>{parts}</span>'
             f"<span>{succeeded:,} of {entered:,}{share}</span>"
-            + f"<small>flown by {escape(pilot_in_words(header.flown_by))}{'; failed by ' if words else ''}{words}</small>"
+            + f"<small>flown by {escape(pilot_in_words(header.flown_by))}{words}</small>"
             + "</div>"
         )
     return f'<div class="card fall">{"".join(rows)}</div>'

@@ -1,0 +1,102 @@
+"""A chain of two phases without controls, whose probability of success from every hand-over is known.
+
+The first throws a number x, uniform in [-1, 1]; its box is |x| <= 0.5. The second adds a draw with a standard deviation of
+0.1, and succeeds within 0.8.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import norm
+
+BOX, REACH, NOISE = 0.5, 0.8, 0.1
+PLUGIN = """
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from mission import Environment, Outcome, PhaseSpec, hookimpl
+from pydantic import BaseModel
+
+
+class Params(BaseModel):
+    box: float = 0.5
+    reach: float = 0.8
+
+
+class State(NamedTuple):
+    x: jax.Array
+    steps: jax.Array
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Phase(Environment):
+    params: Params
+    observation_names = ("x",)
+    action_names = ()
+    control_period_s = 1.0
+    max_steps = 3
+
+    def start(self, key):
+        return {{"x": jax.random.uniform(key, minval=-1.0, maxval=1.0)}}
+
+    def enter(self, key, handoff):
+        return State(handoff["x"], jnp.int32(0))
+
+    def observe(self, state):
+        return state.x[None]
+
+    def leave(self, state):
+        return {{"x": state.x}}
+
+    def telemetry(self, state):
+        return {{"x_m": state.x}}
+
+{methods}
+
+@hookimpl
+def mission_phase():
+    return PhaseSpec(params=Params, environment=Phase)
+"""
+THROW = """
+    causes = ("thrown", "broken", "wide")
+    box_causes = ("wide",)
+
+    def step(self, key, state, action):
+        return State(state.x, state.steps + 1)
+
+    def outcome(self, state):
+        over, wide = state.steps >= 1, jnp.abs(state.x) > self.params.box
+        broken = state.x < -0.99
+        cause = jnp.where(broken, 1, jnp.where(wide, 2, 0))
+        return Outcome(over, over & (cause == 0), jnp.where(over, cause, 0))
+"""
+CATCH = """
+    causes = ("caught", "dropped")
+
+    def step(self, key, state, action):
+        return State(state.x + 0.1 * jax.random.normal(key), state.steps + 1)
+
+    def outcome(self, state):
+        over, held = state.steps >= 1, jnp.abs(state.x) <= self.params.reach
+        return Outcome(over, over & held, jnp.where(held, 0, 1))
+"""
+
+
+def probability(x: np.ndarray) -> np.ndarray:
+    """The probability that the second phase succeeds from x."""
+    return norm.cdf((REACH - x) / NOISE) - norm.cdf((-REACH - x) / NOISE)
+
+
+def write_relay(folder: Path, chain: str = "") -> Path:
+    """Write both plugins and a mission; `chain` is the text of its `chain:`."""
+    (folder / "throw.py").write_text(PLUGIN.format(methods=THROW))
+    (folder / "catch.py").write_text(PLUGIN.format(methods=CATCH))
+    lines = ["name: relay", "seed: 3", "phases:", "  - {name: throw, plugin: ./throw.py}"]
+    lines += ["  - {name: catch, plugin: ./catch.py}"]
+    path = folder / "relay.yaml"
+    path.write_text("\n".join([*lines, f"chain: {chain}" if chain else ""]) + "\n")
+    return path

@@ -27,6 +27,7 @@ from mission.cli.options import (
     apply_only,
     apply_only_with_mission,
     json_path,
+    mission_and_pilots,
     phase_folders,
     pilots,
 )
@@ -196,18 +197,11 @@ def fly(
     local: Local = False,
 ) -> None:
     """Fly N vehicles through the whole chain and report success with 95 % Wilson intervals."""
-    from mission.missionfile.reading import load_mission
     from mission.observers.progress import flight_bar
 
-    policy, by_phase = pilots(policies or [])
-    apply_only(policy != "guide", "with --policy agent; a guide needs no policy", {"--allow-stale": allow_stale})
-    reads = policy != "guide" or report_dir is not None
+    reads = pilots(policies or [])[0] != "guide" or report_dir is not None
     apply_only(reads, "with --policy agent or --report; a guide needs no policy", {"--checkpoints": checkpoints})
-    mission = load_mission(file, overrides or [])
-    if policy not in ("agent", "guide"):
-        from mission.storage.borrowed import pilots_of
-
-        policy, by_phase = "agent", pilots_of(Path(policy), [phase.name for phase in mission.phases]) | by_phase
+    mission, policy, by_phase = mission_and_pilots(file, overrides, policies, allow_stale)
     output = json_path(json_file)
     from mission.scale.fly import fly_mission
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from mission.errors import InputError, MachineError
+
+if TYPE_CHECKING:
+    from mission.missionfile.models import MissionFile
 
 File = Annotated[Path, typer.Argument(help="Mission file (YAML), or the name of an installed mission.")]
 Checkpoints = Annotated[
@@ -115,6 +118,22 @@ def pilots(values: list[str]) -> tuple[str, dict[str, str | Path]]:
     if len(set(every)) > 1:
         raise input_error("--policy", "one pilot for all phases", " and ".join(every), "remove one")
     return (every or ["agent"])[0], _by_phase("--policy", "NAME=PILOT", named, "landing=guide")
+
+
+def mission_and_pilots(
+    file: Path, overrides: list[str] | None, policies: list[str] | None, allow_stale: bool
+) -> tuple[MissionFile, str, dict[str, str | Path]]:
+    """Return the mission, who flies every phase (agent or guide), and phase -> pilot where that is another."""
+    from mission.missionfile.reading import load_mission
+
+    policy, by_phase = pilots(policies or [])
+    apply_only(policy != "guide", "with --policy agent; a guide needs no policy", {"--allow-stale": allow_stale})
+    mission = load_mission(file, overrides or [])
+    if policy not in ("agent", "guide"):
+        from mission.storage.borrowed import pilots_of
+
+        policy, by_phase = "agent", pilots_of(Path(policy), [phase.name for phase in mission.phases]) | by_phase
+    return mission, policy, by_phase
 
 
 def phase_folders(init: list[str]) -> dict[str, str | Path]:

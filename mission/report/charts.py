@@ -120,6 +120,21 @@ class Chart:
         self.parts.append(f'<path class="bars {css}" d="{path}L{self.px(edges[-1]):.1f} {self.py(0):.1f}"/>')
         return self.named(css, label)
 
+    def cells(self, x: np.ndarray, y: np.ndarray, shares: Sequence[Sequence[float | None]], least: float) -> Chart:
+        """Add a map of shares in [least, 1] between edges x and y [G + 1]: rows from below; None leaves a cell empty."""
+        left, top = self.px(x), self.py(y)
+        for j, row in enumerate(shares):
+            for i, share in enumerate(row):
+                if share is not None:
+                    box = f'x="{left[i]:.1f}" y="{top[j + 1]:.1f}" width="{left[i + 1] - left[i]:.1f}"'
+                    box += f' height="{top[j] - top[j + 1]:.1f}"'
+                    lost = (1.0 - share) / max(1.0 - least, 1e-9)
+                    self.parts.append(
+                        f'<rect class="cell" {box}/><rect class="cell lost" {box} style="fill-opacity:{lost:.2f}">'
+                        f"<title>{100 * share:.1f} %</title></rect>"
+                    )
+        return self
+
     def rule_x(self, value: float, label: str = "", css: str = "boundary", row: int = 0) -> Chart:
         """Add a vertical line over the whole height, with a label at its top."""
         if self.x[0] <= value <= self.x[1]:

@@ -108,9 +108,11 @@ def inputs_of(starts: Any) -> tuple[list[str], np.ndarray, dict[str, str]]:
             if not np.isfinite(spread) or spread <= 1e-6 * np.abs(column).max():
                 continue
             name, column = (f"{label}[{at}]" if flat.shape[1] > 1 else label), (column - column.mean()) / spread
-            twin = next((n for n, c in zip(names, columns, strict=True) if abs(c @ column) > _SAME * len(column)), None)
-            if twin is not None:
-                same[name] = twin
+            known = next(
+                (n for n, c in zip(names, columns, strict=True) if abs(c @ column) > _SAME * len(column)), None
+            )
+            if known is not None:
+                same[name] = known
                 continue
             names.append(name)
             columns.append(column)

@@ -14,8 +14,11 @@ from rich.table import Table
 from rich.text import Text
 
 from mission.errors import printable
+from mission.flight.feasibility.store import FeasibilityRecord
 from mission.missionfile.models import NAMED_PILOTS, pilot_in_words
 from mission.report.compare import Comparison
+from mission.report.envelope import Envelope
+from mission.report.feasibility import ALARM, box_words, side_words
 from mission.report.sensitivity import Odds, Sensitivity
 from mission.report.summary import MissionSummary, PhaseSummary
 from mission.statistics import PairedMean
@@ -103,6 +106,35 @@ def print_summary(report: MissionSummary, stream: TextIO) -> None:
         printer.line(f"return {_number(returns.mean)} in the mean, {spread} in 90 % of the flights", "bold")
     if report.interval_note():
         printer.line(f"note: {report.interval_note()}")
+
+
+def print_feasibility(record: FeasibilityRecord, stream: TextIO) -> None:
+    """Print how well the feasibility of each phase is foretold for flights that did not fit it."""
+    columns = ("entering", "flights", "succeeded", "Brier (constant)", "log loss (constant)", "calibration error")
+    rows = []
+    for phase in record.phases:
+        if (one := phase.scores) is not None:
+            pairs = (one.brier, one.constant_brier), (one.log_loss, one.constant_log_loss)
+            brier, loss = (f"{value:.4f} ({constant:.4f})" for value, constant in pairs)
+            rows.append([phase.name, f"{one.flights:,}", f"{one.succeeded:,}", brier, loss])
+            rows[-1].append(f"{100 * one.calibration_error:.2f} points")
+    title = (
+        f"{record.mission}: feasibility from {record.flights:,} flights, seed {record.seed}, scores of a fifth of them"
+    )
+    Printer(stream).table(title, columns, ("entering",), rows)
+
+
+def print_envelope(envelope: Envelope, stream: TextIO) -> None:
+    """Print the largest box at each hand-over, and the alarms."""
+    printer = Printer(stream)
+    for one in envelope.handovers:
+        error = "" if one.scores is None else f", calibration error {100 * one.scores.calibration_error:.2f} points"
+        unlikely = f"{100 * one.unlikely:.2f} % entered with a feasibility below {ALARM:g}"
+        printer.line(f"{one.phase}: {one.succeeded:,} of {one.flights:,} flights succeeded; {unlikely}{error}", "bold")
+        printer.line(f"{one.phase}: {box_words(one.box)}")
+        for side in one.box.sides:
+            mark = ", which limits it" if side.channel == one.box.limiting else ""
+            printer.line(f"  {side.channel}: {side_words(side)} ({100 * side.cut:.2f} % beyond{mark})")
 
 
 def _print_sensitivity(printer: Printer, found: Sensitivity) -> None:

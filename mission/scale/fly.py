@@ -38,24 +38,18 @@ def fly_mission(
     """Fly N vehicles from the first phase to the last; the end states of each phase enter the next one.
 
     Args:
-      mission: from `load_mission`.
-      checkpoints: folder of `<mission>/<phase>/`; None: `checkpoints`, then the shipped policies.
-      flights: the number of vehicles, N.
-      until: stop before N once the half-width of the success interval is at most this.
-      seed: seed of the flights; replaces that of the mission file. Training is not affected.
+      mission, checkpoints: from `load_mission`; folder of `<mission>/<phase>/`; None: `checkpoints`, then the shipped policies.
+      flights, until: the number of vehicles, N; stop before N once the half-width of the success interval is at most this.
+      seed: of the flights; replaces that of the mission file.
       policy: "agent" to fly as the mission file says, or "guide" to fly every phase by its guide.
-      policies: other pilots than those of the mission file: name of a phase -> "agent", "imitator", "guide", or the
-        folder of a trained phase, `<checkpoints>/<mission>/<phase>`, whose policy flies it.
+      policies: name of a phase -> another pilot: "agent", "imitator", "guide", or the folder of a trained phase.
       report: folder for records and page (docs/reports.md); an unfinished report is resumed.
-      allow_stale: fly policies that were trained under another configuration, with a warning.
-      allow_local_plugins: permit `plugin: ./file.py`.
+      allow_stale, allow_local_plugins: fly policies of another configuration; permit `plugin: ./file.py`.
       progress: called with (flights done, flights).
-      devices: the most CPU cores or accelerators that fly, on Ray the most workers; None: all. The results are the same
-        for any number.
+      devices: the most CPU cores or accelerators that fly, on Ray the most workers; None: all. The results are the same.
       first_flight: number of the first vehicle, a multiple of 1,000; `merge_reports` joins reports of disjoint numbers.
-      on: "local"; "ray" for a local Ray, which starts and ends with this call; or "ray:ADDRESS" for a cluster
-        (docs/cluster.md). The results are the same.
-      sensitivity: find out which numbers of the first hand-over, such as dispersions, losses and end states depend on.
+      on: "local"; "ray" for a local Ray; or "ray:ADDRESS" for a cluster (docs/cluster.md). The results are the same.
+      sensitivity: find out which dispersions losses and end states depend on.
       judge: "box" or "mission", what fails a flight at a hand-over; None: as the mission file says (`chain: {judge: ...}`).
 
     Raises:

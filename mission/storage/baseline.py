@@ -8,22 +8,19 @@ Shapes: N flights.
 from __future__ import annotations
 
 import dataclasses
-import io
-import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from mission.errors import FormatError, MachineError, exception_text, machine_errors
+from mission.errors import MachineError, exception_text
 from mission.missionfile.models import Name
-from mission.storage.records import Record, read_record
-from mission.storage.steps import content_hash
+from mission.storage.arrays import read_arrays, write_arrays
+from mission.storage.records import Record
 from mission.strict import Count, Seed, StrictModel
 
 BASELINE = "baseline.npz"
-_SEAL = "sha256"  # the array that holds the hash of the others
 
 
 class PhaseOutcomes(NamedTuple):
@@ -71,22 +68,13 @@ def write_baseline(folder: Path, baseline: Baseline) -> None:
     Raises:
       MachineError: disk full or no permission; the previous file is kept.
     """
-    arrays: dict[str, Any] = {"record": np.array(baseline.record.model_dump_json())}
+    arrays: dict[str, np.ndarray] = {}
     for phase, outcomes in zip(baseline.record.phases, baseline.outcomes, strict=True):
         width = np.uint16 if outcomes.steps.max(initial=0) < 1 << 16 else np.uint32
         arrays[f"{phase.name}.success"] = np.packbits(outcomes.success)
         arrays[f"{phase.name}.cause"] = outcomes.cause.astype(np.uint8)
         arrays[f"{phase.name}.steps"] = outcomes.steps.astype(width)
-    arrays[_SEAL] = np.array(content_hash(arrays))
-    content = io.BytesIO()
-    np.savez_compressed(content, **arrays)
-    temporary = folder / f".tmp-{BASELINE}"
-    with machine_errors(folder / BASELINE, "a baseline to be written", "free disk space or correct the permissions"):
-        with temporary.open("wb") as stream:
-            stream.write(content.getvalue())
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(folder / BASELINE)
+    write_arrays(folder / BASELINE, "a baseline", baseline.record, arrays)
 
 
 def read_baseline(folder: Path) -> Baseline | None:
@@ -97,24 +85,16 @@ def read_baseline(folder: Path) -> Baseline | None:
       MachineError: it is damaged.
     """
     path = folder / BASELINE
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = dict(stored)
-            sealed = str(arrays.pop(_SEAL, ""))
-            record = read_record(BaselineRecord, str(arrays["record"]), str(path))  # another format has its own hash
-            if sealed and sealed != content_hash(arrays):
-                raise ValueError("its hash does not fit")
-            outcomes = tuple(_phase_outcomes(arrays, phase, record.flights) for phase in record.phases)
-    except FileNotFoundError:
+    remedy = "restore the file; or remove it, and `mission train` records it again with the code of today"
+    found = read_arrays(path, "baseline", BaselineRecord, remedy)
+    if found is None:
         return None
-    except FormatError:
-        raise
-    except Exception as error:  # numpy and zipfile raise many kinds for a file that is damaged
+    record, arrays = found
+    try:
+        outcomes = tuple(_phase_outcomes(arrays, phase, record.flights) for phase in record.phases)
+    except Exception as error:
         raise MachineError(
-            str(path),
-            expected="a readable baseline",
-            found=exception_text(error),
-            remedy="restore the file; or remove it, and `mission train` records it again with the code of today",
+            str(path), expected="a readable baseline", found=exception_text(error), remedy=remedy
         ) from None
     return Baseline(record, outcomes)
 

@@ -1,0 +1,153 @@
+"""The commands that look at the hand-overs of a mission: feasibility, and the states from which the rest succeeds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mission.cli.options import (
+    Checkpoints,
+    Devices,
+    File,
+    JsonFile,
+    JudgeOption,
+    Local,
+    Policy,
+    Seed,
+    Set,
+    Stale,
+    json_path,
+    mission_and_pilots,
+)
+from mission.cli.output import Command, results, say, write_json, write_text
+from mission.cli.scaling import app
+
+Flights = Annotated[int, typer.Option("--flights", metavar="N", min=1, help="Number of vehicles.")]
+Phases = Annotated[
+    list[str] | None, typer.Option("--phase", metavar="NAME", help="Only the hand-over to this phase. Repeatable.")
+]
+Channels = Annotated[
+    str | None,
+    typer.Option("--channels", metavar="A,B", help="Channels of maps and boxes. [default: the most telling ones]"),
+]
+Probability = Annotated[
+    float, typer.Option("--probability", metavar="P", help="Least probability of success from inside of a box.")
+]
+Confidence = Annotated[
+    float, typer.Option("--confidence", metavar="C", help="Confidence of that statement, one-sided.")
+]
+Page = Annotated[
+    Path | None, typer.Option("-o", "--output", metavar="FILE", help="Page of maps and reliability diagrams (HTML).")
+]
+
+
+@app.command(cls=Command)
+def feasibility(
+    file: File,
+    checkpoints: Checkpoints = None,
+    flights: Flights = 10_000,
+    seed: Seed = None,
+    policies: Policy = None,
+    judge: JudgeOption = None,
+    allow_stale: Stale = False,
+    json_file: JsonFile = None,
+    devices: Devices = None,
+    overrides: Set = None,
+    local: Local = False,
+) -> None:
+    """Fit how likely the rest of a mission succeeds from the state in which a flight enters each phase.
+
+    The networks are stored beside the policies; `mission envelope` reads them. They are stale once a policy, a plugin or a
+    setting of the mission changes.
+    """
+    from mission.flight.feasibility.fitting import fit_feasibility
+    from mission.flight.feasibility.network import FeasibilitySettings
+    from mission.observers.progress import flight_bar
+
+    output = json_path(json_file)
+    mission, policy, by_phase = mission_and_pilots(file, overrides, policies, allow_stale)
+    with flight_bar(flights) as bar:
+        record = fit_feasibility(
+            mission,
+            checkpoints=checkpoints,
+            settings=FeasibilitySettings(flights=flights),
+            seed=seed,
+            policy=policy,
+            policies=by_phase,
+            judge=judge,
+            allow_stale=allow_stale,
+            allow_local_plugins=local,
+            progress=bar,
+            devices=devices,
+        )
+    if json_file == "-":
+        write_json(record.model_dump_json(indent=2))
+        return
+    from mission.report.terminal import print_feasibility
+
+    print_feasibility(record, results())
+    if output is not None:
+        write_text(record.model_dump_json(indent=2) + "\n", output)
+    say("next: mission envelope, with the same options, for the states from which the rest succeeds")
+
+
+@app.command(cls=Command)
+def envelope(
+    file: File,
+    checkpoints: Checkpoints = None,
+    flights: Flights = 10_000,
+    phase: Phases = None,
+    channels: Channels = None,
+    probability: Probability = 0.99,
+    confidence: Confidence = 0.95,
+    page: Page = None,
+    seed: Seed = None,
+    policies: Policy = None,
+    judge: JudgeOption = None,
+    allow_stale: Stale = False,
+    json_file: JsonFile = None,
+    devices: Devices = None,
+    overrides: Set = None,
+    local: Local = False,
+) -> None:
+    """Find the states on entering each phase from which the rest of the mission succeeds, and what limits them.
+
+    Flies fresh flights of a mission whose feasibility is fitted (`mission feasibility`).
+    """
+    from mission.observers.progress import flight_bar
+    from mission.report.envelope import mission_envelope
+
+    output = json_path(json_file)
+    mission, policy, by_phase = mission_and_pilots(file, overrides, policies, allow_stale)
+    with flight_bar(flights) as bar:
+        found = mission_envelope(
+            mission,
+            checkpoints=checkpoints,
+            flights=flights,
+            seed=seed,
+            policy=policy,
+            policies=by_phase,
+            judge=judge,
+            only=phase or (),
+            channels=[name for name in (channels or "").split(",") if name],
+            probability=probability,
+            confidence=confidence,
+            allow_stale=allow_stale,
+            allow_local_plugins=local,
+            progress=bar,
+            devices=devices,
+        )
+    if page is not None:
+        write_text(found.to_html(), page)
+    if json_file == "-":
+        write_json(found.model_dump_json(indent=2))
+        return
+    from mission.report.terminal import print_envelope
+
+    print_envelope(found, results())
+    if output is not None:
+        write_text(found.model_dump_json(indent=2) + "\n", output)
+    if page is not None:
+        say(f"page: {page}")

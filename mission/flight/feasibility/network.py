@@ -1,0 +1,133 @@
+"""A small calibrated classifier: the probability of success from an observation.
+
+A perceptron on standardised observations, fitted by its log loss, then two numbers fitted to flights that the
+perceptron has not seen (Platt 1999, "Probabilistic outputs for support vector machines"). Its parameters are named arrays,
+so that they can be stored, and evaluated by JAX or by numpy.
+Shapes: N flights, O observation.
+"""
+
+from __future__ import annotations
+
+import itertools
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+from mission.strict import Count, Positive, StrictModel
+
+Weights = dict[str, Any]  # name -> array
+_HIDDEN = 2
+_FAR = 8.0  # standard deviations to which an input is clipped
+_DECAY = 1e-3
+_LOOKS = 20  # at the validation flights while fitting
+
+
+class FeasibilitySettings(StrictModel):
+    """How the networks are fitted."""
+
+    flights: Count = 10_000
+    width: Count = 64
+    updates: Count = 3000
+    batch: Count = 512
+    rate: Positive = 3e-3
+
+
+def logit(weights: Weights, obs: Array) -> Array:
+    """Return the log-odds of success [N] from observations [N, O]; differentiable."""
+    x = jnp.clip((obs - weights["mean"][None, :]) / weights["std"][None, :], -_FAR, _FAR)
+    for layer in range(_HIDDEN):
+        x = jax.nn.silu(x @ weights[f"kernel_{layer}"] + weights[f"bias_{layer}"][None, :])
+    raw = (x @ weights[f"kernel_{_HIDDEN}"] + weights[f"bias_{_HIDDEN}"][None, :])[:, 0]
+    return weights["slope"] * raw + weights["offset"]
+
+
+def probability(weights: Weights, obs: Array) -> Array:
+    """Return the probability of success [N] from observations [N, O]."""
+    return jax.nn.sigmoid(logit(weights, obs))
+
+
+def fit(obs: np.ndarray, success: np.ndarray, settings: FeasibilitySettings, seed: int) -> Weights:
+    """Fit a network to flights: three quarters of them teach it, the others choose among its states and calibrate it.
+
+    Args:
+      obs: [N, O], finite.
+      success: bool [N].
+      settings: sizes and lengths.
+      seed: of the first weights and of the minibatches.
+    """
+    shuffled = np.random.default_rng(seed).permutation(len(obs))
+    kept = len(obs) // 4
+    teach, choose = (jax.tree.map(lambda a, i=i: a[i], (obs, success)) for i in (shuffled[kept:], shuffled[:kept]))
+    weights = _first_weights(teach[0], settings.width, jax.random.key(seed))
+    best, best_loss = weights, np.inf
+    optimiser = optax.adamw(optax.cosine_decay_schedule(settings.rate, settings.updates), weight_decay=_DECAY)
+    state = optimiser.init(_learned(weights))
+    run = jax.jit(partial(_updates, optimiser, -(-settings.updates // _LOOKS), min(settings.batch, len(teach[0]))))
+    loss = jax.jit(log_loss)
+    for look in range(_LOOKS):
+        weights, state = run(weights, state, *teach, jax.random.fold_in(jax.random.key(seed + 1), look))
+        found = float(loss(logit(weights, choose[0]), choose[1]))
+        if found < best_loss:
+            best, best_loss = weights, found
+    return _calibrated({name: np.asarray(value) for name, value in best.items()}, *choose)
+
+
+def log_loss(log_odds: Array, success: Array) -> Array:
+    """Return the mean log loss of predictions [N]."""
+    return optax.sigmoid_binary_cross_entropy(log_odds, jnp.asarray(success, jnp.float32)).mean()
+
+
+def _first_weights(obs: np.ndarray, width: int, key: Array) -> Weights:
+    mean, std = obs.mean(axis=0), obs.std(axis=0)
+    weights: Weights = {"mean": mean, "std": np.where(std > 1e-6, std, 1.0), "slope": 1.0, "offset": 0.0}
+    sizes = [obs.shape[1], *[width] * _HIDDEN, 1]
+    for layer, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes)):
+        draw = jax.random.normal(jax.random.fold_in(key, layer), (fan_in, fan_out))
+        weights[f"kernel_{layer}"] = draw * (2.0 / (fan_in + fan_out)) ** 0.5
+        weights[f"bias_{layer}"] = jnp.zeros(fan_out)
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), weights)
+
+
+def _learned(weights: Weights) -> Weights:
+    return {name: value for name, value in weights.items() if name.startswith(("kernel", "bias"))}
+
+
+def _updates(
+    optimiser: Any, count: int, batch: int, weights: Weights, state: Any, obs: Array, success: Array, key: Array
+) -> tuple[Weights, Any]:
+    """Make some updates on minibatches."""
+
+    def update(carry: tuple[Weights, Any], key: Array) -> tuple[tuple[Weights, Any], None]:
+        weights, state = carry
+        rows = jax.random.randint(key, (batch,), 0, obs.shape[0])
+        grads = jax.grad(lambda w: log_loss(logit(weights | w, obs[rows]), success[rows]))(_learned(weights))
+        changes, state = optimiser.update(grads, state, _learned(weights))
+        moved = {name: weights[name] + change for name, change in changes.items()}
+        return (weights | moved, state), None
+
+    return jax.lax.scan(update, (weights, state), jax.random.split(key, count))[0]
+
+
+def _calibrated(weights: Weights, obs: np.ndarray, success: np.ndarray) -> Weights:
+    """Return the weights with a slope and an offset of the log-odds that are fitted to unseen flights.
+
+    The targets are Platt's, a little less than 1 and more than 0, so that flights that all succeed have finite odds.
+    """
+    from scipy.optimize import minimize
+
+    raw = np.asarray(logit(weights, jnp.asarray(obs)), np.float64)
+    good, bad = success.sum(), (~success).sum()
+    target = np.where(success, (good + 1.0) / (good + 2.0), 1.0 / (bad + 2.0))
+
+    def loss(at: np.ndarray) -> float:
+        line = at[0] * raw + at[1]
+        prior = 1e-3 * (at[0] - 1.0) ** 2  # where all flights succeed, any slope is as good
+        return float(np.logaddexp(0.0, line).mean() - (target * line).mean() + prior)
+
+    slope, offset = minimize(loss, np.array([1.0, 0.0]), method="BFGS").x
+    return weights | {"slope": np.float32(max(slope, 0.0)), "offset": np.float32(offset)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,7 +21,9 @@ from mission.cli.options import (
     Policy,
     ReportDir,
     Seed,
+    Sensitivity,
     Set,
+    Splitting,
     Stale,
     Until,
     apply_only,
@@ -32,6 +34,9 @@ from mission.cli.options import (
     pilots,
 )
 from mission.cli.output import Command, results, say, write_json, write_text
+
+if TYPE_CHECKING:
+    from mission.missionfile.models import MissionFile
 
 app = typer.Typer(
     name="mission",
@@ -189,9 +194,8 @@ def fly(
     devices: Devices = None,
     first_flight: FirstFlight = 0,
     on: On = "local",
-    sensitivity: Annotated[
-        bool, typer.Option("--sensitivity", help="Find out which dispersions the losses and the end states depend on.")
-    ] = False,
+    sensitivity: Sensitivity = False,
+    splitting: Splitting = False,
     judge: JudgeOption = None,
     overrides: Set = None,
     local: Local = False,
@@ -199,31 +203,37 @@ def fly(
     """Fly N vehicles through the whole chain and report success with 95 % Wilson intervals."""
     from mission.observers.progress import flight_bar
 
-    reads = pilots(policies or [])[0] != "guide" or report_dir is not None
+    reads = pilots(policies or [])[0] != "guide" or report_dir is not None or splitting
     apply_only(reads, "with --policy agent or --report; a guide needs no policy", {"--checkpoints": checkpoints})
+    whole = {"--until": until, "--report": report_dir, "--first-flight": first_flight, "--sensitivity": sensitivity}
+    apply_only(not splitting, "without --splitting", whole | {"--on": on != "local"})
     mission, policy, by_phase = mission_and_pilots(file, overrides, policies, allow_stale)
     output = json_path(json_file)
+    common: dict[str, Any] = {
+        "checkpoints": checkpoints,
+        "flights": flights,
+        "seed": seed,
+        "policy": policy,
+        "policies": by_phase,
+        "allow_stale": allow_stale,
+        "allow_local_plugins": local,
+        "devices": devices,
+        "judge": judge,
+    }
+    if splitting:
+        split(mission, common, json_file)
+        return
     from mission.scale.fly import fly_mission
 
+    more: dict[str, Any] = {
+        "until": until,
+        "report": report_dir,
+        "first_flight": first_flight,
+        "on": on,
+        "sensitivity": sensitivity,
+    }
     with flight_bar(flights) as bar:
-        summary = fly_mission(
-            mission,
-            checkpoints=checkpoints,
-            flights=flights,
-            until=until,
-            seed=seed,
-            policy=policy,
-            policies=by_phase,
-            report=report_dir,
-            allow_stale=allow_stale,
-            allow_local_plugins=local,
-            progress=bar,
-            devices=devices,
-            first_flight=first_flight,
-            on=on,
-            sensitivity=sensitivity,
-            judge=judge,
-        )
+        summary = fly_mission(mission, progress=bar, **common, **more)
     if json_file == "-":
         write_json(summary.to_json())
         return
@@ -234,6 +244,24 @@ def fly(
         write_text(summary.to_json() + "\n", output)
     if report_dir is not None:
         say(f"report: {report_dir / 'index.html'}")
+
+
+def split(mission: MissionFile, common: dict[str, Any], json_file: str | None) -> None:
+    """Fly with multilevel splitting; `common` holds the arguments of `split_mission`."""
+    from mission.observers.progress import flight_bar
+    from mission.report.terminal import print_splitting
+    from mission.scale.split import split_mission
+
+    output = json_path(json_file)
+    with flight_bar(common["flights"]) as bar:
+        found = split_mission(mission, progress=bar, **common)
+    text = found.model_dump_json(indent=2)
+    if json_file == "-":
+        write_json(text)
+        return
+    print_splitting(found, results())
+    if output is not None:
+        write_text(text + "\n", output)
 
 
 @app.command(cls=Command)

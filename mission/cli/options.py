@@ -85,6 +85,16 @@ Policy = Annotated[
         "Repeatable. [default: agent, as the mission file says]",
     ),
 ]
+Sensitivity = Annotated[
+    bool, typer.Option("--sensitivity", help="Find out which dispersions the losses and the end states depend on.")
+]
+Splitting = Annotated[
+    bool,
+    typer.Option(
+        "--splitting",
+        help="For rare losses: multiply the flights whose rest is uncertain, and keep their weights (needs `mission feasibility`).",
+    ),
+]
 JudgeOption = Annotated[
     Literal["box", "mission"] | None,
     typer.Option(

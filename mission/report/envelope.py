@@ -14,7 +14,7 @@ from mission.errors import InputError, MachineError
 from mission.flight.batches import BATCH, batches
 from mission.flight.chain import Chain, check_flights, prepare_chain
 from mission.flight.entering import fly_observing
-from mission.flight.feasibility.fitting import likely
+from mission.flight.feasibility.network import likely
 from mission.flight.feasibility.store import FEASIBILITY, Feasibility, chain_feasibility
 from mission.missionfile.models import Judge, MissionFile
 from mission.report.feasibility import HandoverFeasibility, feasibility_html, handover_feasibility

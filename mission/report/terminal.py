@@ -15,6 +15,7 @@ from rich.text import Text
 
 from mission.errors import printable
 from mission.flight.feasibility.store import FeasibilityRecord
+from mission.flight.splitting import Splitting
 from mission.missionfile.models import NAMED_PILOTS, pilot_in_words
 from mission.report.compare import Comparison
 from mission.report.envelope import Envelope
@@ -122,6 +123,26 @@ def print_feasibility(record: FeasibilityRecord, stream: TextIO) -> None:
         f"{record.mission}: feasibility from {record.flights:,} flights, seed {record.seed}, scores of a fifth of them"
     )
     Printer(stream).table(title, columns, ("entering",), rows)
+
+
+def print_splitting(found: Splitting, stream: TextIO) -> None:
+    """Print the probability of a loss by phase and cause, its interval, and what splitting gained."""
+    printer = Printer(stream)
+    rows = [
+        [phase.name, f"{phase.lanes:,}", f"{100 * sum(phase.lost.values()):.4g} %", causes or "-"]
+        for phase in found.phases
+        for causes in [", ".join(f"{printable(cause)} {100 * p:.3g} %" for cause, p in phase.lost.items() if p)]
+    ]
+    title = (
+        f"{found.mission}: multilevel splitting, {found.batches} batches of {found.lanes:,} lanes, seed {found.seed}"
+    )
+    printer.table(title, ("phase", "lanes", "lost of all flights", "failed by"), ("phase", "failed by"), rows)
+    printer.line(f"lost {100 * found.loss:.4g} % ({100 * found.low:.3g} to {100 * found.high:.3g} %)", "bold")
+    if found.plain_flights is not None and found.gain is not None:
+        printer.line(
+            f"{found.plain_flights:,.0f} plain flights would give an interval as wide; these lanes took the steps of "
+            f"{found.cost_flights:,.0f}, {found.gain:.3g} times fewer"
+        )
 
 
 def print_envelope(envelope: Envelope, stream: TextIO) -> None:

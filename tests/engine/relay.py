@@ -100,3 +100,74 @@ def write_relay(folder: Path, chain: str = "") -> Path:
     path = folder / "relay.yaml"
     path.write_text("\n".join([*lines, f"chain: {chain}" if chain else ""]) + "\n")
     return path
+
+
+WALK = """
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from mission import Environment, Outcome, PhaseSpec, hookimpl
+from pydantic import BaseModel
+
+
+class Params(BaseModel):
+    limit: float = 0.0
+
+
+class State(NamedTuple):
+    x: jax.Array
+    steps: jax.Array
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Walk(Environment):
+    params: Params
+    observation_names = ("x",)
+    action_names = ()
+    causes = ("over", "beyond")
+    control_period_s = 1.0
+    max_steps = 3
+
+    def start(self, key):
+        return {"x": jax.random.normal(key)}
+
+    def enter(self, key, handoff):
+        return State(handoff["x"], jnp.int32(0))
+
+    def step(self, key, state, action):
+        return State(state.x + jax.random.normal(key), state.steps + 1)
+
+    def observe(self, state):
+        return state.x[None] / 3.0
+
+    def outcome(self, state):
+        over = state.steps >= 1
+        lost = (self.params.limit > 0.0) & (jnp.abs(state.x) > self.params.limit)
+        return Outcome(over, over & ~lost, jnp.where(lost, 1, 0))
+
+    def leave(self, state):
+        return {"x": state.x}
+
+    def telemetry(self, state):
+        return {"x_m": state.x}
+
+
+@hookimpl
+def mission_phase():
+    return PhaseSpec(params=Params, environment=Walk)
+"""
+PHASES = 4
+
+
+def write_walk(folder: Path, loss: float) -> Path:
+    """Write a random walk over four phases that is lost, in the last one, with a known probability."""
+    limit = float(norm.isf(loss / 2.0) * np.sqrt(1.0 + PHASES))
+    (folder / "walk.py").write_text(WALK)
+    lines = ["name: walk", "seed: 5", "phases:"]
+    lines += [f"  - {{name: leg{k}, plugin: ./walk.py}}" for k in range(1, PHASES)]
+    lines += [f"  - {{name: leg{PHASES}, plugin: ./walk.py, params: {{limit: {limit!r}}}}}"]
+    path = folder / "walk.yaml"
+    path.write_text("\n".join(lines) + "\n")
+    return path

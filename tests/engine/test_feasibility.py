@@ -12,8 +12,8 @@ from relay import write_relay
 from mission import load_mission
 from mission.errors import MachineError, StaleError
 from mission.flight.chain import prepare_chain
-from mission.flight.feasibility.fitting import fit_feasibility, likely
-from mission.flight.feasibility.network import FeasibilitySettings, fit
+from mission.flight.feasibility.fitting import fit_feasibility
+from mission.flight.feasibility.network import FeasibilitySettings, fit, likely
 from mission.flight.feasibility.scores import scores
 from mission.flight.feasibility.store import FEASIBILITY, chain_feasibility, read_feasibility
 
@@ -70,7 +70,7 @@ def test_scores_of_flights_with_known_probabilities() -> None:
 
 def test_flights_that_all_succeed_have_a_probability_near_one() -> None:
     obs = np.random.default_rng(2).normal(size=(2000, 3)).astype(np.float32)
-    weights = fit(obs, np.ones(2000, bool), QUICK, seed=0)
+    weights = fit(obs, np.ones(2000, bool), np.ones(2000), QUICK, seed=0)
     estimate = likely(weights, obs)
     assert estimate.min() > 0.98
     assert estimate.max() < 1.0

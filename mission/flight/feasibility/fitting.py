@@ -1,7 +1,8 @@
 """`fit_feasibility`: fly a mission, and fit for each phase how likely the rest of the mission succeeds from its start.
 
 Flights begin at the start of the mission, not at the rows of a bank: they are the same states, with the ends of every flight,
-those that a box fails included if the mission judges, and one flight teaches the networks of all phases that it enters.
+those that a box fails included if the mission judges, and one flight teaches the networks of all phases that it enters. What
+is lost seldom teaches nothing, so rounds of split flights follow, which multiply flights where the network so far is unsure.
 Shapes: N flights, O observation.
 """
 
@@ -9,16 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
 from mission import __version__
 from mission.errors import MachineError
-from mission.flight.batches import batches
+from mission.flight.batches import BATCH, batches
 from mission.flight.chain import Chain, check_flights, prepare_chain
 from mission.flight.entering import fly_observing
-from mission.flight.feasibility.network import FeasibilitySettings, Weights, fit, probability
+from mission.flight.feasibility.network import FeasibilitySettings, fit, likely
 from mission.flight.feasibility.scores import scores
 from mission.flight.feasibility.store import (
     Feasibility,
@@ -26,11 +27,13 @@ from mission.flight.feasibility.store import (
     feasibility_phases,
     write_feasibility,
 )
+from mission.flight.splitting import Samples, fly_splitting, samples_of
 from mission.missionfile.models import Judge, MissionFile
 from mission.storage.lock import folder_lock
 
 _TEST = 5  # one flight in five scores the networks
 _FEWEST = 40  # flights that must enter a phase
+_ROUND = 1_000_000  # split batches that teach have other numbers than those of `mission fly --splitting`
 
 
 def fit_feasibility(
@@ -52,7 +55,7 @@ def fit_feasibility(
     The networks see what a phase first observes. A fifth of the flights is kept to score them.
 
     Args:
-      settings: number of flights, sizes and lengths; None: the defaults.
+      settings: numbers of flights and rounds, sizes and lengths; None: the defaults.
       mission, checkpoints, seed, policy, policies, judge, allow_stale, allow_local_plugins, progress, devices: as for
         `mission.fly_mission`.
 
@@ -79,43 +82,71 @@ def fit_feasibility(
 
 
 def _fit(chain: Chain, settings: FeasibilitySettings, progress: Callable[[int, int], None] | None) -> Feasibility:
-    fly, parts = fly_observing(chain), []
-    for numbers in batches(settings.flights):
-        parts.append(fly(numbers))
+    total, done = settings.flights * (1 + settings.rounds), 0
+
+    def flew(count: int) -> None:
+        nonlocal done
+        done += count
         if progress is not None:
-            progress(int(numbers[-1]) + 1, settings.flights)
-    entered, landed = np.ones(settings.flights, bool), np.ones(settings.flights, bool)
-    by_phase = list(zip(*parts, strict=True))
-    ends = [np.concatenate([part.flight.success for part in phase]) for phase in by_phase]
-    for success in ends:
-        landed &= success
-    test = np.arange(settings.flights) % _TEST == 0
-    phases, weights = [], []
-    for phase, described, seen, success in zip(chain.phases, feasibility_phases(chain), by_phase, ends, strict=True):
-        obs = np.concatenate([part.obs for part in seen])
-        if (entered & ~test).sum() < _FEWEST:
+            progress(done, total)
+
+    phases = _plain_flights(chain, settings.flights, flew)
+    for phase, plain in zip(chain.phases, phases, strict=True):
+        if len(plain.teach.success) < _FEWEST:
             raise MachineError(
                 f'phase "{phase.name}"',
                 expected=f"at least {_FEWEST} flights that enter it, to fit its feasibility",
-                found=str(int((entered & ~test).sum())),
+                found=str(len(plain.teach.success)),
                 remedy="fly more (--flights), or train the phases before it",
             )
-        teach, kept = entered & ~test, entered & test
-        weights.append(fit(obs[teach], landed[teach], settings, chain.seed))
-        found = scores(np.asarray(probability(weights[-1], jnp.asarray(obs[kept]))), landed[kept])
-        phases.append(described.model_copy(update={"scores": found}))
-        entered = entered & success
+    teach = [plain.teach for plain in phases]
+    weights = [fit(*one, settings, chain.seed) for one in teach]
+    split = fly_splitting(chain)
+    for number in range(settings.rounds if len(chain.phases) > 1 else 0):
+        for batch in range(-(-settings.flights // BATCH)):
+            levels = split(weights, _ROUND * (number + 1) + batch, True)
+            teach = [_joined(old, samples_of(levels, k)) if k < len(levels) else old for k, old in enumerate(teach)]
+            flew(BATCH)
+        weights = [fit(*one, settings, chain.seed) for one in teach]
+    scored = [
+        described.model_copy(update={"scores": scores(likely(network, plain.kept.obs), plain.kept.success)})
+        for described, network, plain in zip(feasibility_phases(chain), weights, phases, strict=True)
+    ]
     record = FeasibilityRecord(
         mission=chain.mission.name,
         seed=chain.seed,
         flights=settings.flights,
         judge=chain.mission.judge,
         engine=__version__,
-        phases=tuple(phases),
+        phases=tuple(scored),
     )
     return Feasibility(record, tuple(weights))
 
 
-def likely(weights: Weights, obs: np.ndarray) -> np.ndarray:
-    """Return the probability of success [N] of observations [N, O], on the host."""
-    return np.asarray(probability(weights, jnp.asarray(obs)), np.float64)
+class _Plain(NamedTuple):
+    """Whole flights that entered one phase: those that teach its network, and those that score it."""
+
+    teach: Samples
+    kept: Samples
+
+
+def _plain_flights(chain: Chain, flights: int, flew: Callable[[int], None]) -> list[_Plain]:
+    """Fly whole missions; return by phase what the flights that entered it first observed, and how the mission ended."""
+    fly, parts = fly_observing(chain), []
+    for numbers in batches(flights):
+        parts.append(fly(numbers))
+        flew(len(numbers))
+    by_phase = list(zip(*parts, strict=True))
+    ends = [np.concatenate([part.flight.success for part in seen]) for seen in by_phase]
+    entered, landed, scoring = np.ones(flights, bool), np.logical_and.reduce(ends), np.arange(flights) % _TEST == 0
+    found = []
+    for seen, success in zip(by_phase, ends, strict=True):
+        obs = np.concatenate([part.obs for part in seen])
+        rows = (entered & ~scoring, entered & scoring)
+        found.append(_Plain(*(Samples(obs[at], landed[at], np.ones(at.sum())) for at in rows)))
+        entered = entered & success
+    return found
+
+
+def _joined(first: Samples, second: Samples) -> Samples:
+    return Samples(*(np.concatenate(pair) for pair in zip(first, second, strict=True)))

@@ -18,7 +18,7 @@ import numpy as np
 import optax
 from jax import Array
 
-from mission.strict import Count, Positive, StrictModel
+from mission.strict import Count, Natural, Positive, StrictModel
 
 Weights = dict[str, Any]  # name -> array
 _HIDDEN = 2
@@ -31,6 +31,7 @@ class FeasibilitySettings(StrictModel):
     """How the networks are fitted."""
 
     flights: Count = 10_000
+    rounds: Natural = 3  # of split flights, which look for what is lost seldom
     width: Count = 64
     updates: Count = 3000
     batch: Count = 512
@@ -51,18 +52,27 @@ def probability(weights: Weights, obs: Array) -> Array:
     return jax.nn.sigmoid(logit(weights, obs))
 
 
-def fit(obs: np.ndarray, success: np.ndarray, settings: FeasibilitySettings, seed: int) -> Weights:
+def likely(weights: Weights, obs: np.ndarray) -> np.ndarray:
+    """Return the probability of success [N] of observations [N, O], on the host."""
+    return np.asarray(probability(weights, jnp.asarray(obs)), np.float64)
+
+
+def fit(obs: np.ndarray, success: np.ndarray, counts: np.ndarray, settings: FeasibilitySettings, seed: int) -> Weights:
     """Fit a network to flights: three quarters of them teach it, the others choose among its states and calibrate it.
 
     Args:
       obs: [N, O], finite.
       success: bool [N].
+      counts: [N], for how many flights each one stands.
       settings: sizes and lengths.
       seed: of the first weights and of the minibatches.
     """
+    counts = counts / counts.mean()
     shuffled = np.random.default_rng(seed).permutation(len(obs))
     kept = len(obs) // 4
-    teach, choose = (jax.tree.map(lambda a, i=i: a[i], (obs, success)) for i in (shuffled[kept:], shuffled[:kept]))
+    teach, choose = (
+        jax.tree.map(lambda a, i=i: a[i], (obs, success, counts)) for i in (shuffled[kept:], shuffled[:kept])
+    )
     weights = _first_weights(teach[0], settings.width, jax.random.key(seed))
     best, best_loss = weights, np.inf
     optimiser = optax.adamw(optax.cosine_decay_schedule(settings.rate, settings.updates), weight_decay=_DECAY)
@@ -71,15 +81,15 @@ def fit(obs: np.ndarray, success: np.ndarray, settings: FeasibilitySettings, see
     loss = jax.jit(log_loss)
     for look in range(_LOOKS):
         weights, state = run(weights, state, *teach, jax.random.fold_in(jax.random.key(seed + 1), look))
-        found = float(loss(logit(weights, choose[0]), choose[1]))
+        found = float(loss(logit(weights, choose[0]), *choose[1:]))
         if found < best_loss:
             best, best_loss = weights, found
     return _calibrated({name: np.asarray(value) for name, value in best.items()}, *choose)
 
 
-def log_loss(log_odds: Array, success: Array) -> Array:
-    """Return the mean log loss of predictions [N]."""
-    return optax.sigmoid_binary_cross_entropy(log_odds, jnp.asarray(success, jnp.float32)).mean()
+def log_loss(log_odds: Array, success: Array, counts: Array) -> Array:
+    """Return the mean log loss of predictions [N] for flights that stand for `counts` [N] flights each."""
+    return (counts * optax.sigmoid_binary_cross_entropy(log_odds, jnp.asarray(success, jnp.float32))).mean()
 
 
 def _first_weights(obs: np.ndarray, width: int, key: Array) -> Weights:
@@ -98,14 +108,24 @@ def _learned(weights: Weights) -> Weights:
 
 
 def _updates(
-    optimiser: Any, count: int, batch: int, weights: Weights, state: Any, obs: Array, success: Array, key: Array
+    optimiser: Any,
+    count: int,
+    batch: int,
+    weights: Weights,
+    state: Any,
+    obs: Array,
+    success: Array,
+    counts: Array,
+    key: Array,
 ) -> tuple[Weights, Any]:
     """Make some updates on minibatches."""
 
     def update(carry: tuple[Weights, Any], key: Array) -> tuple[tuple[Weights, Any], None]:
         weights, state = carry
         rows = jax.random.randint(key, (batch,), 0, obs.shape[0])
-        grads = jax.grad(lambda w: log_loss(logit(weights | w, obs[rows]), success[rows]))(_learned(weights))
+        grads = jax.grad(lambda w: log_loss(logit(weights | w, obs[rows]), success[rows], counts[rows]))(
+            _learned(weights)
+        )
         changes, state = optimiser.update(grads, state, _learned(weights))
         moved = {name: weights[name] + change for name, change in changes.items()}
         return (weights | moved, state), None
@@ -113,7 +133,7 @@ def _updates(
     return jax.lax.scan(update, (weights, state), jax.random.split(key, count))[0]
 
 
-def _calibrated(weights: Weights, obs: np.ndarray, success: np.ndarray) -> Weights:
+def _calibrated(weights: Weights, obs: np.ndarray, success: np.ndarray, counts: np.ndarray) -> Weights:
     """Return the weights with a slope and an offset of the log-odds that are fitted to unseen flights.
 
     The targets are Platt's, a little less than 1 and more than 0, so that flights that all succeed have finite odds.
@@ -121,13 +141,13 @@ def _calibrated(weights: Weights, obs: np.ndarray, success: np.ndarray) -> Weigh
     from scipy.optimize import minimize
 
     raw = np.asarray(logit(weights, jnp.asarray(obs)), np.float64)
-    good, bad = success.sum(), (~success).sum()
+    good, bad = counts[success].sum(), counts[~success].sum()
     target = np.where(success, (good + 1.0) / (good + 2.0), 1.0 / (bad + 2.0))
 
     def loss(at: np.ndarray) -> float:
         line = at[0] * raw + at[1]
         prior = 1e-3 * (at[0] - 1.0) ** 2  # where all flights succeed, any slope is as good
-        return float(np.logaddexp(0.0, line).mean() - (target * line).mean() + prior)
+        return float((counts * (np.logaddexp(0.0, line) - target * line)).mean() + prior)
 
     slope, offset = minimize(loss, np.array([1.0, 0.0]), method="BFGS").x
     return weights | {"slope": np.float32(max(slope, 0.0)), "offset": np.float32(offset)}

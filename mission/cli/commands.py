@@ -209,17 +209,9 @@ def fly(
     apply_only(not splitting, "without --splitting", whole | {"--on": on != "local"})
     mission, policy, by_phase = mission_and_pilots(file, overrides, policies, allow_stale)
     output = json_path(json_file)
-    common: dict[str, Any] = {
-        "checkpoints": checkpoints,
-        "flights": flights,
-        "seed": seed,
-        "policy": policy,
-        "policies": by_phase,
-        "allow_stale": allow_stale,
-        "allow_local_plugins": local,
-        "devices": devices,
-        "judge": judge,
-    }
+    common: dict[str, Any] = {"checkpoints": checkpoints, "flights": flights, "seed": seed, "judge": judge}
+    common |= {"policy": policy, "policies": by_phase, "allow_stale": allow_stale}
+    common |= {"allow_local_plugins": local, "devices": devices}
     if splitting:
         split(mission, common, json_file)
         return

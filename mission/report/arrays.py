@@ -72,6 +72,7 @@ def flights_from(headers: Sequence[PhaseHeader], arrays: Arrays, prefix: str) ->
                 channels=header.channels,
                 limits=header.limits,
                 entered=entered,
+                feasible=arrays.get(f"{prefix}/{header.name}/feasible"),
                 **get,
             )
         )

@@ -31,6 +31,9 @@ class BatchRecorder:
             return self._pack(self.chain.fly(numbers))
         recorded = self.telemetry.fly(numbers)
         arrays = self._pack([part.flight for part in recorded])
+        for phase, part in zip(self.chain.phases, recorded, strict=True):
+            if part.feasible is not None:
+                arrays[f"{self.chain.policy}/{phase.name}/feasible"] = part.feasible
         flights = flights_from(self.headers, arrays, self.chain.policy)
         lanes = lost_flights(flights)
         if numbers[0] == self.first:

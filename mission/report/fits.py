@@ -81,6 +81,8 @@ def _check_flights(phase: PhaseHeader, arrays: Arrays, who: str, flights: int) -
     for name, (kind, shape) in fields.items():
         at = f"{who}/{phase.name}/{name}"
         _require(_is(arrays[at], kind, shape), at)
+    at = f"{who}/{phase.name}/feasible"
+    _require(at not in arrays or _is(arrays[at], "f", (flights,)), at)
     causes = arrays[f"{who}/{phase.name}/cause"]
     _require(flights > 0 and causes.min() >= 0 and causes.max() < len(phase.causes), f"causes of {phase.name}")
 

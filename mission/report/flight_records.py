@@ -36,6 +36,7 @@ class FlownPhase:
     end: np.ndarray  # [N, C] telemetry at the end
     lowest: np.ndarray  # [N, L] of the limited channels, in the order of `limits`
     highest: np.ndarray  # [N, L]
+    feasible: np.ndarray | None = None  # [N] on entering: the probability that the mission succeeds; None if not known
 
     def at_end(self, channel: str) -> np.ndarray | None:
         """Return a channel at the end [N]; None if the phase has no such channel."""

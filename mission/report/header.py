@@ -18,8 +18,8 @@ from mission.statistics import Distribution
 from mission.storage.stored import check_format, seal
 from mission.strict import Fraction01, Natural, StrictModel
 
-OLDEST, FORMAT = 2, 5  # of the header and of the arrays
-KEY_FORMAT = 3  # of the batches of an unfinished report
+OLDEST, FORMAT = 2, 6  # of the header and of the arrays
+KEY_FORMAT = 4  # of the batches of an unfinished report
 KIND = "mission report"
 Role = Literal["nominal", "median", "worst", "lost"]
 
@@ -96,7 +96,7 @@ class ReportHeader(StrictModel):
     """
 
     kind: Literal["mission report"] = KIND
-    format: Literal[5] = FORMAT
+    format: Literal[6] = FORMAT
     mission: str
     report: MissionSummary
     guide: MissionSummary | None
@@ -119,10 +119,11 @@ class ReportHeader(StrictModel):
 class UnfinishedKey(StrictModel):
     """The key of an unfinished report: everything that decides the numbers of its flights.
 
-    `actors` holds the hash of the policy that flies each phase (None: the guide does), `plugins` that of each phase's source.
+    `actors` holds the hash of the policy that flies each phase (None: the guide does), `plugins` that of each phase's source,
+    `feasibility` that of the networks whose predictions are recorded.
     """
 
-    format: Literal[3] = KEY_FORMAT
+    format: Literal[4] = KEY_FORMAT
     mission: str
     digest: str
     seed: int
@@ -130,13 +131,14 @@ class UnfinishedKey(StrictModel):
     actors: tuple[str | None, ...]
     plugins: tuple[str, ...]
     engine: str
+    feasibility: str | None = None
 
 
 def upgrade(data: dict[str, Any], where: str) -> dict[str, Any]:
     """Return the data of a header or of a key in the current format.
 
     Format 2 is that of mission 0.1; there is no older one. Its summaries lack returns. Reports of format 3 begin with
-    flight 0. Summaries of format 4 do not say who flew a phase.
+    flight 0. Summaries of format 4 do not say who flew a phase, those of format 5 not who judged its hand-overs.
 
     Raises:
       FormatError: the format is unknown.
@@ -157,8 +159,8 @@ def upgrade(data: dict[str, Any], where: str) -> dict[str, Any]:
             data = data | {side: _with_returns(data[side]) if isinstance(data.get(side), dict) else data.get(side)}
     elif data["sha256"] != seal({name: value for name, value in data.items() if name != "sha256"}):
         raise ValueError("the hash of the summary: does not fit")
-    data = data if found == 4 else data | {"first_flight": 0}
-    return _with_pilots(data) | {"format": FORMAT, "sha256": ""}
+    data = data if found >= 4 else data | {"first_flight": 0}
+    return (data if found >= 5 else _with_pilots(data)) | {"format": FORMAT, "sha256": ""}
 
 
 def _with_pilots(data: dict[str, Any]) -> dict[str, Any]:

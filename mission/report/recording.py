@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import platform
 import shlex
 from collections.abc import Callable, Generator, Sequence
@@ -12,8 +13,10 @@ from typing import Protocol
 import numpy as np
 
 from mission import __version__
+from mission.errors import MissionError
 from mission.flight.batches import batches, fly_batches
 from mission.flight.chain import Chain
+from mission.flight.feasibility.store import Feasibility, chain_feasibility
 from mission.flight.fly import PhaseFlight
 from mission.machine.devices import describe
 from mission.report.arrays import Arrays, unpack_flight
@@ -25,7 +28,9 @@ from mission.report.summary import MissionSummary, mission_summary
 from mission.report.tracks import TelemetryRecorder
 from mission.report.writing import Flown, write_report
 from mission.storage.lock import folder_lock
+from mission.storage.steps import content_hash
 
+log = logging.getLogger("mission")
 ProgressCallback = Callable[[int, int], None]  # (flights done, flights)
 
 
@@ -129,7 +134,8 @@ def _fly_and_write(
     elsewhere: Elsewhere | None,
     sensitive: bool,
 ) -> MissionSummary:
-    unfinished, telemetry = UnfinishedReport(folder, _key(chain)), TelemetryRecorder(chain)
+    feasibility = _feasibility(chain) if elsewhere is None else None
+    unfinished, telemetry = UnfinishedReport(folder, _key(chain, feasibility)), TelemetryRecorder(chain, feasibility)
     recorder = BatchRecorder(chain, telemetry, first)
     with contextlib.closing(StoredBatches(recorder, unfinished, flights, elsewhere)) as flown:
         results = fly_batches(flights, until, flown.fly, progress, first)
@@ -161,7 +167,16 @@ def _fly_and_write(
     return summary
 
 
-def _key(chain: Chain) -> UnfinishedKey:
+def _feasibility(chain: Chain) -> Feasibility | None:
+    """Return the feasibility of a chain, if it is stored and still holds."""
+    try:
+        return chain_feasibility(chain)
+    except MissionError as error:
+        log.warning("the report says nothing of feasibility: %s", error.found)
+        return None
+
+
+def _key(chain: Chain, feasibility: Feasibility | None) -> UnfinishedKey:
     return UnfinishedKey(
         mission=chain.mission.name,
         digest=chain.digest,
@@ -170,6 +185,7 @@ def _key(chain: Chain) -> UnfinishedKey:
         actors=chain.policy_hashes(),
         plugins=tuple(phase.origin.source_sha256 for phase in chain.phases),
         engine=__version__,
+        feasibility=None if feasibility is None else content_hash(feasibility.weights),
     )
 
 

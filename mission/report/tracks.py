@@ -30,6 +30,9 @@ from mission.flight.batches import (
     to_host,
 )
 from mission.flight.chain import Chain
+from mission.flight.entering import first_observations
+from mission.flight.feasibility.network import likely
+from mission.flight.feasibility.store import Feasibility
 from mission.flight.fly import (
     Flying,
     PhaseFlight,
@@ -86,6 +89,7 @@ class BatchTelemetry(NamedTuple):
     tables: StepTables
     flight: PhaseFlight
     alive: np.ndarray  # bool [N]
+    feasible: np.ndarray | None = None  # [N] on entering, if the feasibility of the mission is known
 
     def at(self, steps: np.ndarray, lanes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the telemetry of vehicles `lanes` (int [M]) after `steps` (int [T]) control steps, or at their end.
@@ -120,9 +124,10 @@ class BatchTelemetry(NamedTuple):
 class TelemetryRecorder:
     """Flies batches of a chain and keeps their telemetry; one per chain, since it holds compiled programs."""
 
-    def __init__(self, chain: Chain) -> None:
-        self.chain = chain
+    def __init__(self, chain: Chain, feasibility: Feasibility | None = None) -> None:
+        self.chain, self.feasibility = chain, feasibility
         self.programs = [_programs(phase) for phase in chain.phases]
+        self.observe = [first_observations(phase) for phase in chain.phases] if feasibility is not None else []
 
     def fly(self, numbers: np.ndarray) -> list[BatchTelemetry]:
         """Fly flights `numbers` (int [N], one batch) through every phase."""
@@ -130,11 +135,20 @@ class TelemetryRecorder:
 
         def fly_one(index: int, handoff: Any, keys: Any, alive: np.ndarray) -> PhaseFlight:
             before = [part.tables for part in recorded]
-            recorded.append(self.fly_one(index, handoff, keys, alive, before))
-            return recorded[-1].flight
+            flown = self.fly_one(index, handoff, keys, alive, before)
+            recorded.append(flown._replace(feasible=self._foreseen(index, handoff, keys)))
+            return flown.flight
 
         results = self.chain.fly(numbers, fly_one)
         return [part._replace(flight=result) for part, result in zip(recorded, results, strict=True)]
+
+    def _foreseen(self, index: int, handoff: Any, keys: Array) -> np.ndarray | None:
+        """Return the feasibility [N] of entering phase `index`, if it is known."""
+        if self.feasibility is None:
+            return None
+        blocks = [block_rows(pad(tree, len(keys)), len(keys)) for tree in (to_host(handoff), keys)]
+        obs = join(map_each(self.observe[index], *blocks, devices=self.chain.devices))
+        return likely(self.feasibility.weights[index], first_rows(obs, len(keys))).astype(np.float32)
 
     def entering(self, index: int, rows: Any, keys: Array) -> np.ndarray:
         """Return the telemetry [M, C] of phase `index` on entering it from at most BATCH rows."""

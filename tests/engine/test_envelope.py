@@ -123,3 +123,30 @@ def test_the_commands_fit_and_fly_and_draw(tmp_path: Path) -> None:
     assert "one of x_m" in done.stderr
     done = run_cli("envelope", *shared, "--probability", "1.5")
     assert done.returncode == 2
+
+
+def test_a_report_says_how_feasible_its_hand_overs_were(tmp_path: Path) -> None:
+    path, report = write_relay(tmp_path, "{judge: mission}"), tmp_path / "report"
+    shared = [str(path), "--allow-local-plugins", "--checkpoints", str(tmp_path)]
+    fly = ["fly", *shared, "--flights", "1500", "--report", str(report)]
+    assert run_cli(*fly).returncode == 0
+    assert "Feasibility at the hand-overs" not in (report / "index.html").read_text()
+    done = run_cli("feasibility", *shared, "--flights", "4000")
+    assert done.returncode == 0, done.stderr
+    done = run_cli(*fly, "--seed", "77")
+    assert done.returncode == 0, done.stderr
+    page = (report / "index.html").read_text()
+    assert "Feasibility at the hand-overs" in page
+    assert "calibration error" in page
+    with np.load(report / "flights.npz") as stored:
+        feasible, success = (stored[f"agent/catch/{name}"] for name in ("feasible", "success"))
+        entered = stored["agent/throw/success"]
+    assert feasible.shape == (1500,)
+    assert abs(feasible[entered].mean() - success[entered].mean()) < 0.05
+    assert run_cli("report", str(report), "--mission", str(path), "--allow-local-plugins").returncode == 0
+    assert (report / "index.html").read_text() == page
+    path.write_text(path.read_text().replace("{name: catch,", "{name: catch, params: {reach: 0.5},"))
+    done = run_cli(*fly, "--seed", "78")
+    assert done.returncode == 0, done.stderr
+    assert "the report says nothing of feasibility" in done.stderr
+    assert "Feasibility at the hand-overs" not in (report / "index.html").read_text()

@@ -170,13 +170,23 @@ def as_format_3(data: dict[str, Any]) -> None:
         del phase["flown_by"]
 
 
-def test_a_report_of_format_3_is_read_but_not_joined(folder: Path, tmp_path: Path) -> None:
-    rewrite(folder / "a", tmp_path / "a", as_format_3)
+def as_format_5(data: dict[str, Any]) -> None:
+    data["format"] = 5
+    for name in ("sensitivity", "judge", "by_boxes"):
+        del data["report"][name]
+    for phase in data["report"]["phases"]:
+        del phase["outside"]
+
+
+@pytest.mark.parametrize("earlier", [as_format_3, as_format_5])
+def test_a_report_of_an_earlier_format_is_read(folder: Path, tmp_path: Path, earlier: Any) -> None:
+    rewrite(folder / "a", tmp_path / "a", earlier)
     header, _ = read_report(tmp_path / "a")
-    assert (header.format, header.first_flight) == (5, 0)
+    assert (header.format, header.first_flight) == (6, 0)
     assert [phase.flown_by for phase in header.report.phases] == [phase.flown_by for phase in header.phases]
-    with pytest.raises(InputError, match="earlier version"):
-        merge_reports([tmp_path / "a", folder / "b"], tmp_path / "out")
+    if earlier is as_format_3:
+        with pytest.raises(InputError, match="earlier version"):
+            merge_reports([tmp_path / "a", folder / "b"], tmp_path / "out")
     data = json.loads((tmp_path / "a" / "summary.json").read_text())
     (tmp_path / "a" / "summary.json").write_text(json.dumps(data | {"mission": "altered"}))
     with pytest.raises(InputError, match="hash"):

@@ -314,7 +314,7 @@ def test_a_report_of_another_format_is_an_error_of_its_own(flown, folder, tmp_pa
 def test_batches_of_another_format_are_not_overwritten(folder, tmp_path):
     store = tmp_path / "out" / ".flights"
     store.mkdir(parents=True)
-    (store / "key.json").write_text(json.dumps({"format": 4, "engine": "7.8.9", "pilot": "somebody"}))
+    (store / "key.json").write_text(json.dumps({"format": 5, "engine": "7.8.9", "pilot": "somebody"}))
     (store / "agent-0-1000.npz").write_text("flights")
     before = contents(store)
     with pytest.raises(FormatError, match=r"written by mission 7\.8\.9"):
@@ -338,11 +338,11 @@ def test_what_is_stored_has_a_fixed_form(flown, folder):
         "handovers", "flights_bytes", "flights_sha256", "sha256",
     }  # fmt: skip
     assert set(UnfinishedKey.model_fields) == {
-        "format", "mission", "digest", "seed", "policy", "actors", "plugins", "engine",
+        "format", "mission", "digest", "seed", "policy", "actors", "plugins", "engine", "feasibility",
     }  # fmt: skip
     stored = json.loads((folder / "out" / "summary.json").read_text())
     assert set(stored) == set(ReportHeader.model_fields)
-    assert (stored["kind"], stored["format"]) == ("mission report", 5)
+    assert (stored["kind"], stored["format"]) == ("mission report", 6)
     assert [phase["params"] for phase in stored["phases"]] == [
         {"tolerance_m": 0.012, "seconds": 3.0},
         {"tolerance_m": 0.0002, "seconds": 2.0},
@@ -364,7 +364,7 @@ def test_a_report_of_version_0_1_is_drawn_again(tmp_path):
         assert part in page
     assert before.items() <= contents(out).items(), "the records stay as they are"
     read, records = read_records(out)
-    assert read.format == header.FORMAT == 5
+    assert read.format == header.FORMAT == 6
     assert read.report.returns.mean is None, "format 2 did not store it"
     assert np.isfinite(records.flights.returns).all()
     assert [phase.flown_by for phase in records.headers] == ["agent", "agent"]

@@ -51,6 +51,8 @@ def render_page(
         ("handovers", "Hand-overs", draw(partial(sections.handovers, shifts=shifts))),
         ("provenance", "Provenance", draw(sections.provenance)),
     ]
+    if any(phase.feasible is not None for phase in records.flights.phases):
+        own.insert(1, ("feasibility", "Feasibility at the hand-overs", draw(sections.feasibility)))
     if records.sensitivity is not None:
         own.insert(1, ("sensitivity", "Sensitivity", draw(sections.dependence)))
     added, missing = plugin_sections(records, reports)

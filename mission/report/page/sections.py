@@ -1,4 +1,4 @@
-"""The sections that the page has for any mission: headline, losses, sensitivity, margins, hand-overs, telemetry, provenance."""
+"""The sections that the page has for any mission: headline, losses, sensitivity, feasibility, margins, hand-overs, telemetry, provenance."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from mission.missionfile.models import NAMED_PILOTS, pilot_in_words
 from mission.report.charts import histogram, number, time_chart
+from mission.report.feasibility import feasibility_html, handover_feasibility
 from mission.report.flight_records import FlightRecords, Flights, FlownPhase
 from mission.report.header import ChannelShift
 from mission.report.markup import escape
@@ -175,6 +176,25 @@ def dependence(records: FlightRecords) -> str:
         f"<details open><summary>shares of the variance, by output</summary>{''.join(bars)}</details>" if bars else ""
     )
     return f'<p class="soft">{note}</p>{table if rows else ""}{folded}'
+
+
+def feasibility(records: FlightRecords) -> str:
+    """Return how feasible the rest of the mission was on entering each phase, and from where it is."""
+    parts = []
+    for phase in records.flights.phases:
+        if phase.feasible is None or not phase.entered.any():
+            continue
+        starts, rows = records.starts.get(phase.name), phase.entered
+        found = handover_feasibility(
+            phase.name,
+            phase.channels,
+            phase.enter[rows],
+            phase.feasible[rows].astype(np.float64),
+            records.flights.success[rows],
+            starts=None if starts is None else starts.values,
+        )
+        parts.append(f"<h3>{escape(phase.name)}</h3>{feasibility_html(found)}")
+    return "".join(parts)
 
 
 def _handover(records: FlightRecords, phase: FlownPhase, rows: Sequence[ChannelShift]) -> str:

@@ -155,6 +155,7 @@ FORCE, TURN = "measured.specific_force", "measured.angular_acceleration"
 SHARE = linear(1.0, "-")
 LEVEL = rows("level", "thrust level of the centre engine", NO_FRAME, SHARE, "measured.motion.levels")[0]
 LAG = row("lag", "estimated less nominal lag of the engines", NO_FRAME, linear(0.1, "s"), excess_lag)
+OFFSET = rows("offset_x offset_y", "offset of the axial force", BODY, linear(0.1, "m"), "estimate.offset")
 GIMBAL = rows("gimbal_x gimbal_y gimbal_z", "gimbal angle over its limit", BODY, SHARE, over_limit("gimbal"))
 FINS = rows("fin_x fin_y fin_z", "fin angle over its limit", BODY, SHARE, over_limit("fins"))
 

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from mission_rocket.booster import FlightParams
 from mission_rocket.controls import Setting, throttle_share
-from mission_rocket.guides.guidance import GuidanceLaw, point, within
+from mission_rocket.guides.guidance import GuidanceLaw, estimate_offset, point, within
 from mission_rocket.measurement import Measurement
 from mission_rocket.physics.constants import DEGREE
 from mission_rocket.physics.gravity import free_fall
@@ -57,6 +57,12 @@ class Plan(NamedTuple):
     action: Array
 
 
+class Estimate(NamedTuple):
+    """The lateral offset of the axial force from the centre of mass [m], body axes."""
+
+    offset: Vector
+
+
 def path_error(measured: Measurement) -> Array:
     """Return the flight-path angle above the reference [rad]; zero below 30 m/s."""
     angle = jnp.arcsin(jnp.clip(measured.climb / measured.speed, -1.0, 1.0))
@@ -67,11 +73,20 @@ def path_error(measured: Measurement) -> Array:
 class AscentGuide(GuidanceLaw[AscentGuideParams]):
     """The guidance law of the ascent."""
 
-    def plan(self, measured: Measurement, cut: Array) -> Plan:
+    def nominal(self) -> Estimate:
+        """Return the initial estimate."""
+        zero = jnp.zeros(())
+        return Estimate(Vector(zero, zero, zero))
+
+    def estimate(self, before: Estimate, now: Measurement) -> Estimate:
+        """Update the estimate after a control period."""
+        return Estimate(estimate_offset(self.body, now, before.offset, self.period_s))
+
+    def plan(self, measured: Measurement, cut: Array, estimate: Estimate) -> Plan:
         """Predict the cut-off, and command throttle and gimbal."""
         axis = self._axis(measured)
         gimballed = jnp.where(cut, 0.0, 1.0)
-        turn = point(self.body, measured, axis, 0.5, 1.1, rate_limit=0.1, gimballed=gimballed)
+        turn = point(self.body, measured, axis, 0.5, 1.1, rate_limit=0.1, gimballed=gimballed, offset=estimate.offset)
         radii = [(x * x + y * y) ** 0.5 for group in self.body.engines for x, y in group.positions]
         arm, inertia = sum(radii) / len(radii), measured.loads.mass.inertia.z
         roll = -inertia * measured.motion.rates.z / ((measured.thrust + 1e5) * arm * self.body.gimbal.limit)

@@ -19,7 +19,15 @@ from pydantic import Field
 
 from mission_rocket.booster import FlightParams
 from mission_rocket.controls import Setting, throttle_share
-from mission_rocket.guides.guidance import GuidanceLaw, accelerate_across, estimate_drag, estimate_lag, point, with_drag
+from mission_rocket.guides.guidance import (
+    GuidanceLaw,
+    accelerate_across,
+    estimate_drag,
+    estimate_lag,
+    estimate_offset,
+    point,
+    with_drag,
+)
 from mission_rocket.guides.prediction import Falling, along_flow, brake, carried_wind, descend, predict_touchdown
 from mission_rocket.measurement import Measurement
 from mission_rocket.physics.constants import DEGREE
@@ -74,10 +82,11 @@ class Plan(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """The estimated lag of the fins [s], and estimated over nominal drag."""
+    """The lag of the fins [s], drag over nominal drag, and the lateral offset of the axial force [m], body axes."""
 
     lag: Array
     drag: Array
+    offset: Vector
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -86,9 +95,8 @@ class EntryGuide(GuidanceLaw[EntryGuideParams]):
 
     def nominal(self) -> Estimate:
         """Return the initial estimate."""
-        return Estimate(
-            jnp.asarray(self.body.fins.lag if self.body.fins else 1.0, jnp.float32), jnp.ones((), jnp.float32)
-        )
+        zero, lag = jnp.zeros(()), jnp.float32(self.body.fins.lag if self.body.fins else 1.0)
+        return Estimate(lag, jnp.ones((), jnp.float32), Vector(zero, zero, zero))
 
     def estimate(self, before: Estimate, was: Measurement, now: Measurement, command: Vector) -> Estimate:
         """Update the estimate after a control period under a command of the fins, in shares of their limit."""
@@ -98,7 +106,8 @@ class EntryGuide(GuidanceLaw[EntryGuideParams]):
             for at in (0, 1):  # yaw and pitch
                 start, end = was.motion.fins[at] / limit, now.motion.fins[at] / limit
                 lag = estimate_lag(lag, start, end, command[at], jnp.bool_(True), self.period_s)
-        return Estimate(lag, estimate_drag(self.body, now, before.drag))
+        offset = estimate_offset(self.body, now, before.offset, self.period_s)
+        return Estimate(lag, estimate_drag(self.body, now, before.drag), offset)
 
     def first_plan(self, measured: Measurement, true: Measurement) -> tuple[Plan, Vector]:
         """Return the plan at the start of the phase, and `rest` of the vehicle as it is."""
@@ -130,7 +139,7 @@ class EntryGuide(GuidanceLaw[EntryGuideParams]):
         burn = jnp.where(lit, jnp.maximum(before.burn - elapsed, -_OVERDUE_S), before.burn)
         predicted, rest = self._predict(m, true, before, lit, cut, burn, estimate.drag)
         burn, throttle = self._burn(m, predicted, lit, cut, burn, estimate.drag)
-        turn = self._steer(m, predicted, lit, cut, burn, estimate.lag)
+        turn = self._steer(m, predicted, lit, cut, burn, estimate)
         setting = turn._replace(
             throttle=throttle_share(self.body.engines[0], throttle),
             seconds={
@@ -213,7 +222,9 @@ class EntryGuide(GuidanceLaw[EntryGuideParams]):
         level = (params.guide_load_m_s2 * m.mass - by_drag) / (_ENGINES * group.thrust)
         return burn, jnp.clip(level, group.throttle_min, 1.0)
 
-    def _steer(self, m: Measurement, predicted: Prediction, lit: Array, cut: Array, burn: Array, lag: Array) -> Setting:
+    def _steer(
+        self, m: Measurement, predicted: Prediction, lit: Array, cut: Array, burn: Array, estimate: Estimate
+    ) -> Setting:
         """Return the setting that removes the miss within some seconds."""
         body, rest, reach = self.body, predicted.rest, predicted.reach
         burning = lit | (m.thrust > 1e5)
@@ -229,11 +240,13 @@ class EntryGuide(GuidanceLaw[EntryGuideParams]):
         stiffness = jnp.where(thin, 0.04, jnp.where(burning, 2.0, 1.0))
         damping = jnp.where(thin, 0.3, jnp.where(burning, 2.4, 1.8))
         # in thin air the fins do nothing but follow the noise of the gyros
-        turn = point(body, m, axis, stiffness, damping, gimballed=lit, finned=m.pressure > _THIN_PA)
-        # the command leads the lag of the fins; roll is damped faster, but by less than its rate in a control period
-        lead = 1.0 / (1.0 - jnp.exp(-self.period_s / lag))
+        dense, offset = m.pressure > _THIN_PA, estimate.offset
+        # roll is damped faster, but by less than its rate in a control period
+        turn = point(body, m, axis, stiffness, damping, gimballed=lit, finned=dense, offset=offset, roll_gain=1.5)
+        # the command leads the lag of the fins
+        lead = 1.0 / (1.0 - jnp.exp(-self.period_s / estimate.lag))
         now = m.motion.fins * (1.0 / (body.fins.limit if body.fins else 1.0))
-        fins = now + (Vector(turn.fins.x, turn.fins.y, 1.5 * turn.fins.z) - now) * lead
+        fins = now + (turn.fins - now) * lead
         across = jnp.where(thin, 1.0, 0.0)
         roll = jnp.where(m.pressure < _THIN_PA, turn.rcs.z, 0.0)
         return Setting(gimbal=turn.gimbal, fin=fins, rcs=Vector(turn.rcs.x * across, turn.rcs.y * across, roll))

@@ -19,6 +19,7 @@ from mission_rocket.physics.tables import lookup_grid
 from mission_rocket.physics.vector import Scalar, Vector, cross, dot, norm
 from mission_rocket.physics.vehicle import Body
 
+_OFFSET_S = 3.0
 _GIMBAL_WEIGHT = 0.1  # from a search over dispersed flights
 
 
@@ -54,11 +55,14 @@ def point(
     hold: Scalar = 1.0,
     gimballed: Array | float = 1.0,
     finned: Array | float = 1.0,
+    offset: Vector | None = None,
+    roll_gain: float = 1.0,
 ) -> Turn:
     """Turn the body's axis to a unit vector (local), and stop any roll.
 
     A proportional-derivative law on the angle, feed-forward of the aerodynamic moment at the target
-    incidence (`hold` of it), and one allocation over all actuators that have an effect.
+    incidence (`hold` of it) and of an offset of the centre of mass, and one allocation over all actuators that have an
+    effect.
 
     Args:
       body, measured: the vehicle.
@@ -69,6 +73,8 @@ def point(
       hold: share of the aerodynamic moment that is fed forward.
       gimballed: whether the engines may turn the vehicle.
       finned: whether the fins may.
+      offset: of the forces, as `estimate_offset` finds it; None: none.
+      roll_gain: damping of the roll over `damping_gain`.
     """
     there = measured.in_body(target)
     behind = jnp.where(there.z < 0.0, 1.0, 0.0)
@@ -89,8 +95,10 @@ def point(
     moment = Vector(
         inertia.x * pd(turn_x, rates.x) + hold_moment * off_flow.x,
         inertia.y * pd(turn_y, rates.y) + hold_moment * off_flow.y,
-        -inertia.z * damping_gain * rates.z,
+        -inertia.z * roll_gain * damping_gain * rates.z,
     )
+    if offset is not None:
+        moment = moment - cross(offset, _force_without_fins(measured))
     return allocate(body, measured, moment, gimballed, finned)
 
 
@@ -208,6 +216,42 @@ def estimate_thrust(body: Body, engines: Scalar, measured: Measurement, before: 
     known = level > engine.throttle_min
     nominal = engines * engine.thrust * jnp.maximum(level, engine.throttle_min)
     return jnp.where(known, jnp.clip((measured.thrust + engines * against) / nominal, 0.5, 1.2), before)
+
+
+def _force_without_fins(measured: Measurement) -> Vector:
+    """Return the force that accelerometers measure, less the side force of the fins [N], body axes."""
+    force, fin, fins = (
+        measured.in_body(measured.specific_force) * measured.mass,
+        measured.slopes.fin,
+        measured.motion.fins,
+    )
+    return Vector(force.x - fin * fins.y, force.y + fin * fins.x, force.z)
+
+
+def estimate_offset(body: Body, measured: Measurement, before: Vector, period: float) -> Vector:
+    """Estimate the lateral offset of the axial force from the centre of mass [m], body axes, through a lag of 3 s.
+
+    Accelerometers measure the body's side force, with gusts and errors of the lift: all of it but those of gimbal and fins.
+    The moment that gyros measure beyond that of this force, gimbal and fins is the axial force times the offset. It is
+    opposite to the offset of the centre of mass; an engine that is out shows in it too.
+    """
+    motion, mass, turning = measured.motion, measured.loads.mass, measured.angular_acceleration
+    force, lift, fin = _force_without_fins(measured), body.aerodynamics, measured.slopes.fin
+    to_fins = body.fins.height - mass.centre if body.fins is not None else 0.0
+    first = dot(measured.axis, measured.flow) < 0.0
+    arm = jnp.where(first, lift.engine_first.centre_of_pressure, lift.nose_first.centre_of_pressure) - mass.centre
+    to_gimbal = mass.centre - body.gimbal.height
+    side_x = force.x + measured.thrust * motion.gimbal.y
+    side_y = force.y - measured.thrust * motion.gimbal.x
+    steering_x = measured.thrust * to_gimbal * motion.gimbal.x + fin * to_fins * motion.fins.x
+    steering_y = measured.thrust * to_gimbal * motion.gimbal.y + fin * to_fins * motion.fins.y
+    rest_x = mass.inertia.x * turning.x - steering_x + arm * side_y
+    rest_y = mass.inertia.y * turning.y - steering_y - arm * side_x
+    load = jnp.abs(force.z) / measured.mass
+    trust = jnp.clip((load - 2.0) / 4.0, 0.0, 1.0) * (period / _OFFSET_S)
+    axial = jnp.where(load > 1.0, force.z, 1e6)
+    x, y = jnp.clip(-rest_y / axial, -1.0, 1.0), jnp.clip(rest_x / axial, -1.0, 1.0)
+    return Vector(before.x + (x - before.x) * trust, before.y + (y - before.y) * trust, jnp.zeros_like(x))
 
 
 def with_drag(body: Body, factor: Array) -> Body:

@@ -47,14 +47,14 @@ class Gains(NamedTuple):
     Half of the flights had one dispersion far from nominal: see docs/decisions/0007-landing-regulator.md.
     """
 
-    final_m_s: float = 0.87  # target speed at the ground
+    final_m_s: float = 0.77  # target speed at the ground
     flare_m_s: float = 12.67  # below this speed or `flare_m` the flare sets the deceleration, because the engine lags
     flare_m: float = 12.28
     slow_m_s: float = 3.43  # below it the speed of the flare falls linearly with height
     ahead: float = 0.371  # delay of the throttle in the prediction, in lags
     follows: float = 4.09  # 1/s, feedback of the speed to the profile of the flare
     q_alpha: float = 4362  # Pa rad, bounds the fins
-    roll: float = 2.942  # rad/s, natural frequency
+    roll: float = 1.6  # rad/s, natural frequency
     roll_damping: float = 0.8
     lateral: Weights = Weights(
         position_m=1.532,

@@ -33,7 +33,7 @@ from mission_rocket import booster, observation
 from mission_rocket.booster import GOAL, BoosterPhase, Box, box_cost, near_miss, off_centre, with_success
 from mission_rocket.causes import Causes
 from mission_rocket.controls import Controls
-from mission_rocket.guides.ascent import TAIL_S, AscentGuide, AscentGuideParams, path_error
+from mission_rocket.guides.ascent import TAIL_S, AscentGuide, AscentGuideParams, Estimate, path_error
 from mission_rocket.measurement import Measurement
 from mission_rocket.observation import (
     BODY,
@@ -82,6 +82,7 @@ class State(NamedTuple):
     plan: Any
     cut: Array
     off_for: Array
+    estimate: Estimate
 
 
 @functools.cache
@@ -111,12 +112,18 @@ def _path(phase: Any, state: Any) -> Array:
     return state.measured.climb / jnp.maximum(state.measured.speed, 30.0)
 
 
+def _speed_left(phase: Any, state: Any) -> Array:
+    """Return the speed at which the ascent is to end, less that of the vehicle [m/s]."""
+    return phase.params.aim_speed_m_s - state.measured.speed
+
+
 OBSERVATION = Observation(
     (
         row("altitude", "altitude", LOCAL, linear(65e3, "m"), "measured.altitude"),
         row("altitude_log", "altitude", LOCAL, log(300.0, "m", per=4.0), "measured.altitude"),
         row("speed", "speed", LOCAL, linear(1650.0, "m/s"), "measured.speed"),
         row("speed_log", "speed", LOCAL, log(30.0, "m/s", per=3.0), "measured.speed"),
+        row("speed_left", "speed to gain until the cut-off", LOCAL, log(10.0, "m/s", per=4.0), _speed_left),
         row("climb", "vertical speed", LOCAL, linear(1200.0, "m/s"), "measured.climb"),
         row("path", "sine of the flight-path angle, from 30 m/s", LOCAL, SHARE, _path),
         row("position", "position downrange", LOCAL, linear(40e3, "m"), "measured.motion.position.x"),
@@ -133,9 +140,11 @@ OBSERVATION = Observation(
         observation.LEVEL,
         row("mass", "mass", NO_FRAME, linear(200e3, "kg", about=350e3), "measured.mass"),
         row("propellant", "propellant above the reserve", NO_FRAME, linear(200e3, "kg"), observation.reserve),
+        row("reserve", "propellant above the reserve", NO_FRAME, log(500.0, "kg", per=4.0), observation.reserve),
         row("pressure", "dynamic pressure", NO_FRAME, linear(25e3, "Pa"), "measured.pressure"),
         row("mach", "Mach number", NO_FRAME, linear(3.0, "-"), "measured.mach"),
         *observation.GIMBAL,
+        *observation.OFFSET,
         observation.flag("cut", "whether the engines are cut off", "cut"),
     )
 )
@@ -150,6 +159,7 @@ class Ascent(BoosterPhase[State]):
     law_type = AscentGuide
     observation = OBSERVATION
     causes = Causes(("meco", "overstressed", "out_of_propellant", "too_low", "lost_control", "off_target"))
+    box_causes = ("off_target",)
     control_period_s = 0.5
     max_steps = 400
     engine_first = False
@@ -174,9 +184,9 @@ class Ascent(BoosterPhase[State]):
         )
 
     def enter(self, key: Array, handoff: Handover) -> State:
-        shared, no = self.entered(handoff), jnp.bool_(False)
-        plan = self.law.plan(shared["measured"], no) if self.planned else ()
-        return State(**shared, plan=plan, cut=no, off_for=jnp.zeros(()))
+        shared, no, estimate = self.entered(handoff), jnp.bool_(False), self.law.nominal()
+        plan = self.law.plan(shared["measured"], no, estimate) if self.planned else ()
+        return State(**shared, plan=plan, cut=no, off_for=jnp.zeros(()), estimate=estimate)
 
     def step(self, key: Array, state: State, action: Array) -> State:
         setting, period = self.received(state, action), self.control_period_s
@@ -185,8 +195,9 @@ class Ascent(BoosterPhase[State]):
         cut, switch = state.cut | cuts, self.switch(state, ~state.cut, (cuts, t_go))
         moved = self.fly(key, state, setting, (~state.cut, ~cut), switch, steps_each=2)
         off_for = jnp.where(state.cut, state.off_for + period, jnp.where(cuts, period - switch, 0.0))
-        plan = self.law.plan(moved.measured, cut) if self.planned else ()
-        return moved._replace(cut=cut, off_for=off_for, arrived=off_for >= TAIL_S, plan=plan)
+        estimate = self.law.estimate(state.estimate, moved.measured)
+        plan = self.law.plan(moved.measured, cut, estimate) if self.planned else ()
+        return moved._replace(cut=cut, off_for=off_for, arrived=off_for >= TAIL_S, estimate=estimate, plan=plan)
 
     def box(self, state: State) -> Box:
         """Return the sides of the box at MECO."""
@@ -234,4 +245,4 @@ class Ascent(BoosterPhase[State]):
 @hookimpl
 def mission_phase() -> PhaseSpec:
     """Return the record of the phase."""
-    return booster.booster_spec(Ascent, Params, booster.flown_alone_sac(rounds=16))
+    return booster.booster_spec(Ascent, Params, booster.flown_alone_sac(rounds=20))

@@ -114,6 +114,7 @@ class BallisticArc(BoosterPhase[State]):
     controls = CONTROLS
     observation = OBSERVATION
     causes = Causes(("oriented", "overstressed", "out_of_gas", "misaligned", "turning"))
+    box_causes = ("misaligned", "turning")
     control_period_s = 1.0
     max_steps = 450
 

@@ -157,6 +157,7 @@ OBSERVATION = Observation(
         observation.FINS[2]._replace(name="fin_z_fine", scale=log(0.01, "-")),
         *rows("wind_x wind_y", "steady wind", BODY, linear(50.0, "m/s"), across("measured.wind")),
         row("lag", "estimated less nominal lag of the fins", NO_FRAME, linear(0.1, "s"), _excess_lag),
+        *observation.OFFSET,
         row("drag", "estimated over nominal drag", NO_FRAME, linear(0.1, "-", about=1.0), "estimate.drag"),
     )
 )
@@ -178,6 +179,7 @@ class EntryBurn(BoosterPhase[State]):
             "short_of_propellant",
         )
     )  # fmt: skip
+    box_causes = ("missed", "off_speed", "unsteady", "short_of_propellant")
     max_steps = 500
     limit_penalty_per_s = 4.0
 
@@ -273,4 +275,4 @@ class EntryBurn(BoosterPhase[State]):
 @hookimpl
 def mission_phase() -> PhaseSpec:
     """Return the record of the phase."""
-    return booster.booster_spec(EntryBurn, Params, booster.flown_alone_sac(rounds=28))
+    return booster.booster_spec(EntryBurn, Params, booster.flown_alone_sac(rounds=36))

@@ -147,6 +147,7 @@ class FlipBoostback(BoosterPhase[State]):
     controls = CONTROLS
     observation = OBSERVATION
     causes = Causes(("on_target", "overstressed", "out_of_propellant", "too_low", "lost_control", "off_target"))
+    box_causes = ("off_target",)
     control_period_s = 0.25
     max_steps = 560
 

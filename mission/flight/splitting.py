@@ -145,7 +145,7 @@ def expected_copies(weights: np.ndarray, feasible: np.ndarray, far: np.ndarray |
     """Return the expected number of copies [N] of flights with these weights, in a batch of lanes.
 
     Most of it is in proportion to weight times the standard deviation of the outcome, which makes the variance smallest
-    (Neyman 1934); the rest to the weight alone, so that a wrong feasibility cannot make it large. With `far` [N], how
+    (Neyman 1934); the rest to the weight alone, so that a wrong feasibility cannot make it arbitrarily large. With `far` [N], how
     unusual each flight is, half of the first part goes to the unusual ones.
     """
     parts = [(1.0 - _DEFENCE, weights * np.sqrt(np.clip(feasible * (1.0 - feasible), 1e-12, None)))]

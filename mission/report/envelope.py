@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from mission.errors import InputError, MachineError
-from mission.flight.batches import BATCH, batches
+from mission.flight.batches import batches
 from mission.flight.chain import Chain, check_flights, prepare_chain
 from mission.flight.entering import fly_observing
 from mission.flight.feasibility.network import likely
@@ -23,11 +23,10 @@ from mission.strict import StrictModel
 
 
 class Envelope(StrictModel):
-    """What fresh flights of a mission say of its hand-overs; `first_flight` follows those that fitted its feasibility."""
+    """What flights of a mission, none of which fitted its feasibility, say of its hand-overs."""
 
     mission: str
     seed: int
-    first_flight: int
     flights: int
     succeeded: int
     judge: Judge
@@ -36,7 +35,7 @@ class Envelope(StrictModel):
     def to_html(self) -> str:
         """Return a page that opens offline."""
         lead = (
-            f'<p class="soft">{self.succeeded:,} of {self.flights:,} fresh flights succeeded. Green cells of a map are states from '
+            f'<p class="soft">{self.succeeded:,} of {self.flights:,} flights succeeded, none of which fitted the networks. Green cells of a map are states from '
             "which the rest of the mission succeeds, red ones from which it does not.</p>"
         )
         parts = [(f"phase-{at}", one.phase, feasibility_html(one)) for at, one in enumerate(self.handovers)]
@@ -97,10 +96,8 @@ def mission_envelope(
             remedy=f"run `mission feasibility {mission.source.path}`, with the same pilots",
         )
     _check_names(chain, only, channels)
-    fitted = feasibility.record
-    first = -(-fitted.flights // BATCH) * BATCH if fitted.seed == chain.seed else 0
-    check_flights(flights, None, first)
-    return _envelope(chain, feasibility, flights, first, only, channels, probability, confidence, progress)
+    check_flights(flights, None)
+    return _envelope(chain, feasibility, flights, only, channels, probability, confidence, progress)
 
 
 def _check_names(chain: Chain, only: Sequence[str], channels: Sequence[str]) -> None:
@@ -117,7 +114,6 @@ def _envelope(
     chain: Chain,
     feasibility: Feasibility,
     flights: int,
-    first: int,
     only: Sequence[str],
     channels: Sequence[str],
     probability: float,
@@ -125,10 +121,10 @@ def _envelope(
     progress: Callable[[int, int], None] | None,
 ) -> Envelope:
     fly, parts = fly_observing(chain), []
-    for numbers in batches(flights, first):
+    for numbers in batches(flights):
         parts.append(fly(numbers))
         if progress is not None:
-            progress(int(numbers[-1]) + 1 - first, flights)
+            progress(int(numbers[-1]) + 1, flights)
     by_phase = list(zip(*parts, strict=True))
     ends = [np.concatenate([part.flight.success for part in phase]) for phase in by_phase]
     entered, landed = np.ones(flights, bool), np.logical_and.reduce(ends)
@@ -153,7 +149,6 @@ def _envelope(
     return Envelope(
         mission=chain.mission.name,
         seed=chain.seed,
-        first_flight=first,
         flights=flights,
         succeeded=int(landed.sum()),
         judge=chain.mission.judge,

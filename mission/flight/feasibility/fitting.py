@@ -31,6 +31,7 @@ from mission.flight.splitting import Samples, fly_splitting, samples_of
 from mission.missionfile.models import Judge, MissionFile
 from mission.storage.lock import folder_lock
 
+_FIRST = 1 << 31  # number of the first flight, so that what is flown to use feasibility is always fresh
 _TEST = 5  # one flight in five scores the networks
 _FEWEST = 40  # flights that must enter a phase
 _ROUND = 1_000_000  # split batches that teach have other numbers than those of `mission fly --splitting`
@@ -133,7 +134,7 @@ class _Plain(NamedTuple):
 def _plain_flights(chain: Chain, flights: int, flew: Callable[[int], None]) -> list[_Plain]:
     """Fly whole missions; return by phase what the flights that entered it first observed, and how the mission ended."""
     fly, parts = fly_observing(chain), []
-    for numbers in batches(flights):
+    for numbers in batches(flights, _FIRST):
         parts.append(fly(numbers))
         flew(len(numbers))
     by_phase = list(zip(*parts, strict=True))

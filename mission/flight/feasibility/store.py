@@ -38,7 +38,7 @@ class FeasibilityPhase(StrictModel):
 
 
 class FeasibilityRecord(Record):
-    """The record of the feasibility networks of a mission, fitted to flights 0 to `flights` - 1 of a seed."""
+    """The record of the feasibility networks of a mission, fitted to `flights` flights of a seed, from number 2^31 on."""
 
     mission: Name
     seed: Seed

@@ -59,7 +59,7 @@ def feasibility(
 ) -> None:
     """Fit how likely the rest of a mission succeeds from the state in which a flight enters each phase.
 
-    The networks are stored beside the policies; `mission envelope` reads them. They are stale once a policy, a plugin or a
+    The networks are stored in CHECKPOINTS/MISSION; `mission envelope` reads them. They are stale once a policy, a plugin or a
     setting of the mission changes.
     """
     from mission.flight.feasibility.fitting import fit_feasibility

@@ -39,7 +39,7 @@ from mission.missionfile.models import Judge, MissionFile
 from mission.missionfile.phases import Phase, PolicyPhase, TrainedPhase, policy_folders
 from mission.missionfile.resolve import digest, judged, resolve_mission
 from mission.storage.borrowed import borrowed_policy
-from mission.storage.policies import find_policies, stored_actor
+from mission.storage.policies import DEFAULT_CHECKPOINTS, find_policies, stored_actor
 from mission.storage.steps import PhaseFolder, content_hash
 
 MOST_FLIGHTS = 1 << 32  # keys are folded from 32 bits
@@ -51,7 +51,8 @@ FlyOne = Callable[[int, Any, Any, np.ndarray], PhaseFlight]
 class Chain:
     """The phases of a mission in the order of flight, each with the policy that flies it (None: its guide does).
 
-    `root` is the folder of the mission's own policies; `folders` has those of other folders, by phase.
+    `root` is the folder of the mission's own policies, which may be shipped ones; `home` is the one to which results of this
+    mission are written. `folders` has the policies of other folders, by phase.
     """
 
     mission: MissionFile
@@ -61,6 +62,7 @@ class Chain:
     seed: int
     policy: str
     root: Path
+    home: Path = Path()
     devices: int | None = None  # the most cores or accelerators that fly; None: all
     folders: Mapping[str, Path] = dataclasses.field(default_factory=dict)
 
@@ -201,6 +203,7 @@ def prepare_chain(
         seed=mission.seed if seed is None else seed,
         policy=policy,
         root=root,
+        home=(DEFAULT_CHECKPOINTS if checkpoints is None else Path(checkpoints)) / mission.name,
         devices=devices,
         folders=folders,
     )

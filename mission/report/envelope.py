@@ -90,7 +90,7 @@ def mission_envelope(
     feasibility = chain_feasibility(chain)
     if feasibility is None:
         raise MachineError(
-            str(chain.root / FEASIBILITY),
+            str(chain.home / FEASIBILITY),
             expected="the feasibility of this mission",
             found="none",
             remedy=f"run `mission feasibility {mission.source.path}`, with the same pilots",

@@ -10,7 +10,7 @@ from relay import probability as known
 from relay import write_relay
 
 from mission import load_mission
-from mission.errors import MachineError, StaleError
+from mission.errors import InputError, MachineError, StaleError
 from mission.flight.chain import prepare_chain
 from mission.flight.feasibility.fitting import fit_feasibility
 from mission.flight.feasibility.network import FeasibilitySettings, fit, likely
@@ -115,3 +115,10 @@ def test_the_same_flights_give_the_same_networks(relay: Path, tmp_path: Path) ->
     assert first.record == second.record
     for one, other in zip(first.weights, second.weights, strict=True):
         assert all((one[name] == other[name]).all() for name in one)
+
+
+def test_read_only_checkpoints_are_not_written_to(relay: Path, tmp_path: Path) -> None:
+    (tmp_path / "READ_ONLY").touch()
+    with pytest.raises(InputError, match="read-only"):
+        fit_feasibility(load_mission(relay), checkpoints=tmp_path, settings=QUICK, allow_local_plugins=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["READ_ONLY"]

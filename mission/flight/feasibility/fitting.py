@@ -30,6 +30,7 @@ from mission.flight.feasibility.store import (
 from mission.flight.splitting import Samples, fly_splitting, samples_of
 from mission.missionfile.models import Judge, MissionFile
 from mission.storage.lock import folder_lock
+from mission.storage.protection import refuse_read_only
 
 _FIRST = 1 << 31  # number of the first flight, so that what is flown to use feasibility is always fresh
 _TEST = 5  # one flight in five scores the networks
@@ -51,7 +52,7 @@ def fit_feasibility(
     progress: Callable[[int, int], None] | None = None,
     devices: int | None = None,
 ) -> FeasibilityRecord:
-    """Fly a mission and store, beside its policies, the probability of its success on entering each phase.
+    """Fly a mission and store, in its folder of checkpoints, the probability of its success on entering each phase.
 
     The networks see what a phase first observes. A fifth of the flights is kept to score them.
 
@@ -76,9 +77,10 @@ def fit_feasibility(
         devices=devices,
         judge=judge,
     )
-    with folder_lock(chain.root, "--checkpoints"):
+    refuse_read_only(chain.home, "--checkpoints")
+    with folder_lock(chain.home, "--checkpoints"):
         feasibility = _fit(chain, settings, progress)
-        write_feasibility(chain.root, feasibility)
+        write_feasibility(chain.home, feasibility)
     return feasibility.record
 
 

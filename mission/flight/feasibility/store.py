@@ -107,12 +107,12 @@ def chain_feasibility(chain: Chain) -> Feasibility | None:
       StaleError: a phase from which they say how the mission goes on has changed since, or who judges.
       FormatError, MachineError: see `read_feasibility`.
     """
-    found = read_feasibility(chain.root)
+    found = read_feasibility(chain.home)
     if found is not None:
         change = feasibility_change(found.record, chain)
         if change:
             raise StaleError(
-                str(chain.root / FEASIBILITY),
+                str(chain.home / FEASIBILITY),
                 expected="feasibility that was fitted to these phases and policies",
                 found=change,
                 remedy="fit it again: `mission feasibility FILE`, with the same pilots",

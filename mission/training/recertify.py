@@ -20,7 +20,7 @@ from mission.flight.batches import fly_batches
 from mission.flight.chain import Chain
 from mission.machine.devices import configure
 from mission.missionfile.changes import configuration_change
-from mission.missionfile.models import NAMED_PILOTS, MissionFile, PhaseEntry
+from mission.missionfile.models import NAMED_PILOTS, ChainSettings, MissionFile, PhaseEntry
 from mission.missionfile.phases import Phase, TrainedPhase
 from mission.missionfile.resolve import resolve_mission
 from mission.phase import LOCAL_FILE
@@ -250,7 +250,7 @@ def mission_of(folder: Path, records: Sequence[PolicyRecord]) -> MissionFile:
         )
     entries = [
         {
-            **stored.model_dump(exclude={"plugin", "params", "sac"}, exclude_none=True),
+            **stored.model_dump(exclude={"plugin", "params", "sac", "tolerated"}, exclude_none=True),
             "plugin": f"{plugin.distribution}:{stored.plugin}",
             "params": given,
             "sac": stored.sac or {},
@@ -263,7 +263,8 @@ def mission_of(folder: Path, records: Sequence[PolicyRecord]) -> MissionFile:
     except ValidationError as error:
         first = error.errors()[0]
         raise _rejected(folder, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    return MissionFile(name=last.mission, seed=last.seed, phases=phases)
+    chain = ChainSettings(judge="mission") if any(stored.tolerated for stored in last.configuration) else None
+    return MissionFile(name=last.mission, seed=last.seed, phases=phases, chain=chain)
 
 
 def _verdict(

@@ -10,7 +10,8 @@ import pytest
 from factory import run_cli
 from relay import write_relay
 
-from mission import fly_mission, load_mission
+from mission import fly_mission, load_mission, resolve_mission
+from mission.missionfile.changes import configuration_change
 
 FLIGHTS = 4000
 
@@ -117,3 +118,14 @@ def test_flights_do_not_depend_on_who_judges(tmp_path: Path) -> None:
     ends = [fly(path, judge=judge)["phases"][0]["causes"]["broken"] for judge in ("box", "mission")]
     assert ends[0] == ends[1]
     assert np.isclose(ends[0] / FLIGHTS, 0.005, atol=0.005)
+
+
+def test_who_judges_is_part_of_the_trained_configuration(tmp_path: Path) -> None:
+    """Gates and banks count other flights, so that policies of the one are stale under the other."""
+    missions = [load_mission(write_relay(tmp_path, text)) for text in ("", "{judge: mission}")]
+    boxed, judged = (resolve_mission(mission, allow_local_plugins=True) for mission in missions)
+    stored = [phase.configuration() for phase in boxed]
+    assert configuration_change(stored, boxed) == ""
+    change = configuration_change(stored, judged)
+    assert "phases.throw: causes that do not fail it" in change
+    assert "wide" in change

@@ -66,7 +66,7 @@ def scores(probability: np.ndarray, success: np.ndarray) -> Scores | None:
         brier=float(((p - success) ** 2).mean()),
         log_loss=float(-np.where(success, np.log(p), np.log1p(-p)).mean()),
         constant_brier=float(share * (1.0 - share)),
-        constant_log_loss=float(-sum(q * np.log(q) for q in (share, 1.0 - share) if q > 0.0)),
+        constant_log_loss=float(-sum(q * np.log(q) for q in (share, 1.0 - share) if q > 0.0)) + 0.0,  # not -0.0
         calibration_error=sum(one.flights * abs(one.predicted - one.succeeded) for one in bins) / len(success),
         bins=tuple(bins),
     )

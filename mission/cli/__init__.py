@@ -22,7 +22,7 @@ from mission.cli.output import PrintableFormatter  # noqa: E402
 
 
 def main() -> None:
-    """Run the command line; print one paragraph and set an exit code for every error."""
+    """Run the command line; print one paragraph and set an exit code for each error."""
     debug = "--debug" in sys.argv[1:]
     if debug:
         sys.argv = [sys.argv[0], "--debug", *[a for a in sys.argv[1:] if a != "--debug"]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -62,26 +62,22 @@ def feasibility(
     The networks are stored in CHECKPOINTS/MISSION; `mission envelope` reads them. They are stale once a policy, a plugin or a
     setting of the mission changes.
     """
+    from mission.flight.chain import prepare_chain
     from mission.flight.feasibility.fitting import fit_feasibility
     from mission.flight.feasibility.network import FeasibilitySettings
     from mission.observers.progress import flight_bar
 
     output = json_path(json_file)
     mission, policy, by_phase = mission_and_pilots(file, overrides, policies, allow_stale)
+    pilots: dict[str, Any] = {
+        "checkpoints": checkpoints,
+        "policy": policy,
+        "policies": by_phase,
+        "allow_stale": allow_stale,
+    }
+    chain = prepare_chain(mission, seed=seed, judge=judge, devices=devices, allow_local_plugins=local, **pilots)
     with flight_bar(flights) as bar:
-        record = fit_feasibility(
-            mission,
-            checkpoints=checkpoints,
-            settings=FeasibilitySettings(flights=flights),
-            seed=seed,
-            policy=policy,
-            policies=by_phase,
-            judge=judge,
-            allow_stale=allow_stale,
-            allow_local_plugins=local,
-            progress=bar,
-            devices=devices,
-        )
+        record = fit_feasibility(chain, FeasibilitySettings(flights=flights), bar)
     if json_file == "-":
         write_json(record.model_dump_json(indent=2))
         return
@@ -116,29 +112,22 @@ def envelope(
 
     Flies fresh flights of a mission whose feasibility is fitted (`mission feasibility`).
     """
+    from mission.flight.chain import prepare_chain
     from mission.observers.progress import flight_bar
     from mission.report.envelope import mission_envelope
 
     output = json_path(json_file)
     mission, policy, by_phase = mission_and_pilots(file, overrides, policies, allow_stale)
+    pilots: dict[str, Any] = {
+        "checkpoints": checkpoints,
+        "policy": policy,
+        "policies": by_phase,
+        "allow_stale": allow_stale,
+    }
+    chain = prepare_chain(mission, seed=seed, judge=judge, devices=devices, allow_local_plugins=local, **pilots)
+    wanted: dict[str, Any] = {"only": phase or (), "channels": [name for name in (channels or "").split(",") if name]}
     with flight_bar(flights) as bar:
-        found = mission_envelope(
-            mission,
-            checkpoints=checkpoints,
-            flights=flights,
-            seed=seed,
-            policy=policy,
-            policies=by_phase,
-            judge=judge,
-            only=phase or (),
-            channels=[name for name in (channels or "").split(",") if name],
-            probability=probability,
-            confidence=confidence,
-            allow_stale=allow_stale,
-            allow_local_plugins=local,
-            progress=bar,
-            devices=devices,
-        )
+        found = mission_envelope(chain, flights, probability=probability, confidence=confidence, progress=bar, **wanted)
     if page is not None:
         write_text(found.to_html(), page)
     if json_file == "-":

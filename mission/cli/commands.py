@@ -239,14 +239,19 @@ def fly(
 
 
 def split(mission: MissionFile, common: dict[str, Any], json_file: str | None) -> None:
-    """Fly with multilevel splitting; `common` holds the arguments of `split_mission`."""
+    """Fly with multilevel splitting; `common` holds the number of flights and the arguments of `prepare_chain`."""
+    from mission.flight.chain import check_flights, prepare_chain
+    from mission.flight.feasibility.store import chain_feasibility
+    from mission.flight.splitting import check_splitting, split_flights
     from mission.observers.progress import flight_bar
     from mission.report.terminal import print_splitting
-    from mission.scale.split import split_mission
 
-    output = json_path(json_file)
-    with flight_bar(common["flights"]) as bar:
-        found = split_mission(mission, progress=bar, **common)
+    output, flights = json_path(json_file), common.pop("flights")
+    check_flights(flights, None)
+    chain = prepare_chain(mission, **common)
+    feasibility = check_splitting(chain, chain_feasibility(chain), flights)
+    with flight_bar(flights) as bar:
+        found = split_flights(chain, feasibility, flights, bar)
     text = found.model_dump_json(indent=2)
     if json_file == "-":
         write_json(text)

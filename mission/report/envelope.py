@@ -5,18 +5,17 @@ Shapes: N flights.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from mission.errors import InputError, MachineError
 from mission.flight.batches import batches
-from mission.flight.chain import Chain, check_flights, prepare_chain
+from mission.flight.chain import Chain, check_flights
 from mission.flight.entering import fly_observing
 from mission.flight.feasibility.network import likely
 from mission.flight.feasibility.store import FEASIBILITY, Feasibility, chain_feasibility
-from mission.missionfile.models import Judge, MissionFile
+from mission.missionfile.models import Judge
 from mission.report.feasibility import HandoverFeasibility, feasibility_html, handover_feasibility
 from mission.report.page import document
 from mission.strict import StrictModel
@@ -43,60 +42,42 @@ class Envelope(StrictModel):
 
 
 def mission_envelope(
-    mission: MissionFile,
-    *,
-    checkpoints: str | Path | None = None,
+    chain: Chain,
     flights: int = 10_000,
-    seed: int | None = None,
-    policy: str = "agent",
-    policies: Mapping[str, str | Path] | None = None,
-    judge: Judge | None = None,
+    *,
     only: Sequence[str] = (),
     channels: Sequence[str] = (),
     probability: float = 0.99,
     confidence: float = 0.95,
-    allow_stale: bool = False,
-    allow_local_plugins: bool = False,
     progress: Callable[[int, int], None] | None = None,
-    devices: int | None = None,
 ) -> Envelope:
     """Fly a mission whose feasibility is fitted, and find the largest box at each hand-over from which the rest succeeds.
 
     Args:
+      chain: the mission with its pilots, from `prepare_chain`.
+      flights: their number.
       only: phases; empty: all.
       channels: of the maps and of the boxes; empty: the most telling ones.
       probability, confidence: of the boxes: from inside, the mission succeeds with at least this probability, which the
         flights show at this confidence.
-      mission, checkpoints, flights, seed, policy, policies, judge, allow_stale, allow_local_plugins, progress, devices: as
-        for `mission.fly_mission`.
+      progress: called with (flights done, flights).
 
     Raises:
-      MissionError: wrong input, stale policies or stale feasibility (2); no readable policy or feasibility (3).
+      MissionError: wrong input or stale feasibility (2); no readable feasibility (3).
     """
     for name, value in (("--probability", probability), ("--confidence", confidence)):
         if not 0.0 < value < 1.0:
             raise InputError(name, expected="above 0 and below 1", found=str(value), remedy="0.99 is 99 %")
-    chain = prepare_chain(
-        mission,
-        checkpoints=checkpoints,
-        seed=seed,
-        policy=policy,
-        policies=policies,
-        allow_stale=allow_stale,
-        allow_local_plugins=allow_local_plugins,
-        devices=devices,
-        judge=judge,
-    )
+    check_flights(flights, None)
     feasibility = chain_feasibility(chain)
     if feasibility is None:
         raise MachineError(
             str(chain.home / FEASIBILITY),
             expected="the feasibility of this mission",
             found="none",
-            remedy=f"run `mission feasibility {mission.source.path}`, with the same pilots",
+            remedy=f"run `mission feasibility {chain.mission.source.path}`, with the same pilots",
         )
     _check_names(chain, only, channels)
-    check_flights(flights, None)
     return _envelope(chain, feasibility, flights, only, channels, probability, confidence, progress)
 
 

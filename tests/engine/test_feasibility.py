@@ -24,7 +24,7 @@ QUICK = FeasibilitySettings(flights=8000, updates=2000, width=32)
 def relay(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("relay")
     path = write_relay(folder, "{judge: mission}")
-    fit_feasibility(load_mission(path), checkpoints=folder, settings=QUICK, allow_local_plugins=True)
+    fit_feasibility(prepare_chain(load_mission(path), checkpoints=folder, allow_local_plugins=True), QUICK)
     return path
 
 
@@ -100,7 +100,7 @@ def test_a_change_downstream_makes_it_stale(relay: Path) -> None:
 def test_too_few_flights_and_damaged_files_are_refused(relay: Path, tmp_path: Path) -> None:
     few = FeasibilitySettings(flights=30)
     with pytest.raises(MachineError, match="at least 40 flights"):
-        fit_feasibility(load_mission(relay), checkpoints=tmp_path, settings=few, allow_local_plugins=True)
+        fit_feasibility(prepare_chain(load_mission(relay), checkpoints=tmp_path, allow_local_plugins=True), few)
     assert read_feasibility(tmp_path) is None
     data = bytearray((relay.parent / "relay" / FEASIBILITY).read_bytes())
     data[len(data) // 2] ^= 1
@@ -110,7 +110,7 @@ def test_too_few_flights_and_damaged_files_are_refused(relay: Path, tmp_path: Pa
 
 
 def test_the_same_flights_give_the_same_networks(relay: Path, tmp_path: Path) -> None:
-    fit_feasibility(load_mission(relay), checkpoints=tmp_path, settings=QUICK, allow_local_plugins=True)
+    fit_feasibility(prepare_chain(load_mission(relay), checkpoints=tmp_path, allow_local_plugins=True), QUICK)
     first, second = (read_feasibility(folder / "relay") for folder in (relay.parent, tmp_path))
     assert first.record == second.record
     for one, other in zip(first.weights, second.weights, strict=True):
@@ -120,5 +120,5 @@ def test_the_same_flights_give_the_same_networks(relay: Path, tmp_path: Path) ->
 def test_read_only_checkpoints_are_not_written_to(relay: Path, tmp_path: Path) -> None:
     (tmp_path / "READ_ONLY").touch()
     with pytest.raises(InputError, match="read-only"):
-        fit_feasibility(load_mission(relay), checkpoints=tmp_path, settings=QUICK, allow_local_plugins=True)
+        fit_feasibility(prepare_chain(load_mission(relay), checkpoints=tmp_path, allow_local_plugins=True), QUICK)
     assert [path.name for path in tmp_path.iterdir()] == ["READ_ONLY"]

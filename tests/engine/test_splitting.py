@@ -26,7 +26,7 @@ LOSS, REPEATS = 1e-4, 200
 def walk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("walk")
     path = write_walk(folder, LOSS)
-    fit_feasibility(load_mission(path), checkpoints=folder, allow_local_plugins=True)
+    fit_feasibility(prepare_chain(load_mission(path), checkpoints=folder, allow_local_plugins=True))
     return path
 
 
@@ -107,7 +107,7 @@ def test_the_command_prints_the_loss_and_what_was_gained(walk: Path, tmp_path: P
 
 def test_a_quick_fit_is_worse_but_still_unbiased(walk: Path, tmp_path: Path) -> None:
     quick = FeasibilitySettings(flights=1000, rounds=0, updates=200, width=8)
-    fit_feasibility(load_mission(walk), checkpoints=tmp_path, settings=quick, allow_local_plugins=True)
+    fit_feasibility(prepare_chain(load_mission(walk), checkpoints=tmp_path, allow_local_plugins=True), quick)
     chain = prepare_chain(load_mission(walk), checkpoints=tmp_path, allow_local_plugins=True)
     found = [
         split_flights(dataclasses.replace(chain, seed=seed), chain_feasibility(chain), 10_000) for seed in range(20)

@@ -8,8 +8,7 @@ Shapes: N flights, O observation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +16,7 @@ import numpy as np
 from mission import __version__
 from mission.errors import MachineError
 from mission.flight.batches import BATCH, batches
-from mission.flight.chain import Chain, check_flights, prepare_chain
+from mission.flight.chain import Chain, check_flights
 from mission.flight.entering import fly_observing
 from mission.flight.feasibility.network import FeasibilitySettings, fit, likely
 from mission.flight.feasibility.scores import scores
@@ -28,7 +27,6 @@ from mission.flight.feasibility.store import (
     write_feasibility,
 )
 from mission.flight.splitting import Samples, fly_splitting, samples_of
-from mission.missionfile.models import Judge, MissionFile
 from mission.storage.lock import folder_lock
 from mission.storage.protection import refuse_read_only
 
@@ -39,44 +37,22 @@ _ROUND = 1_000_000  # split batches that teach have other numbers than those of 
 
 
 def fit_feasibility(
-    mission: MissionFile,
-    *,
-    checkpoints: str | Path | None = None,
-    settings: FeasibilitySettings | None = None,
-    seed: int | None = None,
-    policy: str = "agent",
-    policies: Mapping[str, str | Path] | None = None,
-    judge: Judge | None = None,
-    allow_stale: bool = False,
-    allow_local_plugins: bool = False,
-    progress: Callable[[int, int], None] | None = None,
-    devices: int | None = None,
+    chain: Chain, settings: FeasibilitySettings | None = None, progress: Callable[[int, int], None] | None = None
 ) -> FeasibilityRecord:
     """Fly a mission and store, in its folder of checkpoints, the probability of its success on entering each phase.
 
     The networks see what a phase first observes. A fifth of the flights is kept to score them.
 
     Args:
+      chain: the mission with its pilots, from `prepare_chain`.
       settings: numbers of flights and rounds, sizes and lengths; None: the defaults.
-      mission, checkpoints, seed, policy, policies, judge, allow_stale, allow_local_plugins, progress, devices: as for
-        `mission.fly_mission`.
+      progress: called with (flights done, flights).
 
     Raises:
-      MissionError: wrong input or a stale policy (2); no readable policy, or too few flights enter a phase (3).
+      MissionError: the folder is read-only (2); too few flights enter a phase, or the folder cannot be written (3).
     """
     settings = settings or FeasibilitySettings()
     check_flights(settings.flights, None)
-    chain = prepare_chain(
-        mission,
-        checkpoints=checkpoints,
-        seed=seed,
-        policy=policy,
-        policies=policies,
-        allow_stale=allow_stale,
-        allow_local_plugins=allow_local_plugins,
-        devices=devices,
-        judge=judge,
-    )
     refuse_read_only(chain.home, "--checkpoints")
     with folder_lock(chain.home, "--checkpoints"):
         feasibility = _fit(chain, settings, progress)

@@ -53,7 +53,7 @@ def entering(key: jax.Array) -> tuple[Any, Any]:
     errors_key, gust_key = jax.random.split(key)
     upright = Quaternion(1.0, 0.0, 0.0, 0.0)
     state = start_state(BODY, Vector(-2000.0, 100.0, 12_000.0), Vector(-60.0, 5.0, -500.0), upright, 14_000.0, gust_key)
-    return state, Dispersions().draw(errors_key)
+    return state, Dispersions().draw(errors_key, 9)
 
 
 def control_step(state: Any, errors: Any, key: jax.Array) -> Any:

@@ -214,11 +214,15 @@ class BoosterPhase(ObservedPhase[Handover, S], Generic[S]):
         """Return the vacuum impact point if the phase predicts it anyway; None: telemetry predicts it."""
         return None
 
+    def day(self, key: Array) -> Dispersion:
+        """Draw the dispersions of one flight. Key consumed."""
+        return self.params.dispersions.draw(key, sum(len(group.positions) for group in self.body.engines))
+
     def draw(self, key: Array, count: int) -> tuple[Dispersion, Array, Array]:
         """Draw a start: (dispersions, `count` numbers in [-1, 1], key of the turbulence). Key consumed."""
         dispersion_key, draw_key, gust_key = jax.random.split(key, 3)
         numbers = jax.random.uniform(draw_key, (count,), minval=-1.0, maxval=1.0)
-        return self.params.dispersions.draw(dispersion_key), numbers, gust_key
+        return self.day(dispersion_key), numbers, gust_key
 
     def place(
         self,
@@ -256,7 +260,7 @@ class BoosterPhase(ObservedPhase[Handover, S], Generic[S]):
 
     def redraw(self, key: Array, handoff: Handover) -> Handover:
         """Draw the dispersions of a flight again. The vehicle stays as it is, also what its tanks hold. Key consumed."""
-        return handoff._replace(dispersion=self.params.dispersions.draw(key))
+        return handoff._replace(dispersion=self.day(key))
 
     def entered(self, flight: Handover) -> dict[str, Any]:
         """Return the shared fields of the state, but for the plan, of a flight that enters the phase."""

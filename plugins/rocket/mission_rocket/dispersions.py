@@ -33,6 +33,9 @@ class Dispersions(Strict):
         0.0, ge=0.0, le=50.0, description="Wind that is added at every altitude, in the direction of the steady wind."
     )
     engine_out: int = Field(-1, ge=-1, description="Number of an engine that never lights; -1 for none.")
+    engine_out_percent: float = Field(
+        0.0, ge=0.0, le=100.0, description="Share of the flights in which one engine, any of them, never lights."
+    )
 
     position_bias_m: float = Field(0.0, ge=0.0, le=1000.0, description="Navigation error of each component.")
     velocity_bias_m_s: float = Field(0.0, ge=0.0, le=50.0)
@@ -51,8 +54,13 @@ class Dispersions(Strict):
                 raise ValueError(f"{name} must be [low, high] within 0 to {highest:g}, not [{low:g}, {high:g}]")
         return self
 
-    def draw(self, key: Array) -> Dispersion:
-        """Draw the dispersions of one flight; normal draws are cut at 3.5 standard deviations. Key consumed."""
+    def draw(self, key: Array, engines: int) -> Dispersion:
+        """Draw the dispersions of one flight; normal draws are cut at 3.5 standard deviations.
+
+        Args:
+          key: consumed.
+          engines: number of engines of the vehicle.
+        """
         normal_key, uniform_key = jax.random.split(key)
         n = jax.random.truncated_normal(normal_key, -3.5, 3.5, (11,))
         u = jax.random.uniform(uniform_key, (3,))
@@ -76,7 +84,7 @@ class Dispersions(Strict):
             tilt_x=self.attitude_deg * DEGREE * n[9],
             tilt_y=self.attitude_deg * DEGREE * n[10],
             ignition_delay=between(self.ignition_delay_s, u[0]),
-            engine_out=jnp.full((), float(self.engine_out)),
+            engine_out=self._engine_out(jax.random.fold_in(key, 3), engines),
             wind=Wind(
                 percentile=between(self.wind_percentile, u[1]),
                 along_x=jnp.cos(2.0 * jnp.pi * u[2]),
@@ -86,6 +94,13 @@ class Dispersions(Strict):
             ),
             navigation=self._navigation(jax.random.fold_in(key, 2)),
         )
+
+    def _engine_out(self, key: Array, engines: int) -> Array:
+        """Draw the engine that never lights, -1 for none. Key consumed."""
+        fails_key, engine_key = jax.random.split(key)
+        fails = jax.random.uniform(fails_key) < self.engine_out_percent / 100.0
+        engine = jax.random.randint(engine_key, (), 0, engines).astype(jnp.float32)
+        return jnp.where(fails, engine, jnp.float32(self.engine_out))
 
     def _navigation(self, key: Array) -> Navigation:
         """Draw the errors of navigation of one flight. Key consumed."""

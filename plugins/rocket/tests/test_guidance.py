@@ -125,10 +125,22 @@ def test_the_drag_is_found_from_what_the_fall_feels(share: float) -> None:
 
 def test_an_engine_out_and_a_uniform_wind_are_the_same_in_every_flight() -> None:
     dispersions = Dispersions(engine_out=4, uniform_wind_m_s=20.0)
-    drawn = jax.vmap(dispersions.draw)(jax.random.split(jax.random.key(2), 8))
+    drawn = jax.vmap(dispersions.draw, (0, None))(jax.random.split(jax.random.key(2), 8), 9)
     np.testing.assert_array_equal(drawn.engine_out, 4.0)
     np.testing.assert_array_equal(drawn.wind.uniform, 20.0)
     assert len(np.unique(drawn.thrust)) == 8
+
+
+def test_a_share_of_the_flights_loses_any_one_of_the_engines() -> None:
+    """Frequencies of 4,000 draws, each within four standard deviations; the other dispersions stay as they were."""
+    keys, dispersions = jax.random.split(jax.random.key(5), 4000), Dispersions(engine_out_percent=45.0)
+    drawn = jax.vmap(dispersions.draw, (0, None))(keys, 9)
+    counts = np.bincount(np.asarray(drawn.engine_out, int) + 1, minlength=10)
+    assert counts[0] == pytest.approx(2200, abs=126)
+    np.testing.assert_allclose(counts[1:], 200, atol=56)
+    without = jax.vmap(Dispersions().draw, (0, None))(keys, 9)
+    np.testing.assert_array_equal(without.engine_out, -1.0)
+    jax.tree.map(np.testing.assert_array_equal, drawn._replace(engine_out=without.engine_out), without)
 
 
 @pytest.mark.parametrize("phase", [Ascent, FlipBoostback, BallisticArc, EntryBurn, LandingBurn])

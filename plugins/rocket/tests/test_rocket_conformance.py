@@ -179,7 +179,7 @@ GOLDEN = {
 def test_dispersions_draw_the_numbers_they_always_drew(seed: int) -> None:
     """Bit for bit the draws of version 0.1.0, from which the shipped policies and their banks come."""
     dispersions, expected = GOLDEN[seed]
-    drawn = jax.tree.leaves(dispersions.draw(jax.random.key(seed)))
+    drawn = jax.tree.leaves(dispersions.draw(jax.random.key(seed), 9))
     numbers = [float.fromhex(number) for number in expected.split()]
     assert [float(value) for value in drawn[: len(numbers)]] == numbers
     assert not any(float(value) for value in drawn[len(numbers) :])  # errors of navigation, 0 by default

@@ -173,7 +173,7 @@ class Ascent(BoosterPhase[State]):
     def start(self, key: Array) -> Handover:
         """Draw a vehicle on the pad when the hold-downs release: at rest, all engines at full thrust."""
         dispersion_key, gust_key = jax.random.split(key)
-        dispersion = self.params.dispersions.draw(dispersion_key)
+        dispersion = self.day(dispersion_key)
         zero, one, (x, y) = jnp.zeros(()), jnp.ones(()), (dispersion.tilt_x, dispersion.tilt_y)
         rest, attitude = Vector(zero, zero, zero), quaternion_of_axis(Vector(x, y, jnp.sqrt(1.0 - x**2 - y**2)))
         state = start_state(self.body, rest, rest, attitude, self.body.propellant * dispersion.propellant, gust_key)

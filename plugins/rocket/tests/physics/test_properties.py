@@ -121,7 +121,7 @@ def test_mass_properties_are_physical(left: float) -> None:
 def described(position, velocity, attitude, rates, propellant, key):
     state = at(BOOSTER, position, velocity, attitude=attitude, rates=rates, propellant=propellant)
     still = Vector(0.0, 0.0, 0.0)
-    acting = loads(BOOSTER, SITE, Dispersions().draw(key), state.motion, idle(BOOSTER), still)
+    acting = loads(BOOSTER, SITE, Dispersions().draw(key, 9), state.motion, idle(BOOSTER), still)
     found = channels(BOOSTER, SITE, state, acting, still)
     return jnp.stack([jnp.asarray(value, jnp.float32) for value in found.values()])
 

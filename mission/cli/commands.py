@@ -14,9 +14,13 @@ from mission.cli.options import (
     Devices,
     File,
     FirstFlight,
+    Fresh,
+    Init,
+    Joint,
     JsonFile,
     JudgeOption,
     Local,
+    LogDir,
     On,
     Policy,
     ReportDir,
@@ -25,6 +29,7 @@ from mission.cli.options import (
     Set,
     Splitting,
     Stale,
+    SweepsOption,
     Until,
     apply_only,
     apply_only_with_mission,
@@ -125,31 +130,19 @@ def train(
     phase: Annotated[
         list[str] | None, typer.Option("--phase", metavar="NAME", help="Train only this phase. Repeatable.")
     ] = None,
-    init: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--init", metavar="NAME=DIR", help="Start a phase's actor from the policy in a phase's folder. Repeatable."
-        ),
-    ] = None,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Discard the stored results of the phases and restart them.")
-    ] = False,
+    init: Init = None,
+    fresh: Fresh = False,
     seed: Seed = None,
     overrides: Set = None,
-    log_dir: Annotated[
-        Path | None,
-        typer.Option(
-            "--log-dir",
-            metavar="DIR",
-            help="Folder in which each folder of checkpoints gets one for observers that write. [default: runs]",
-        ),
-    ] = None,
+    log_dir: LogDir = None,
     local: Local = False,
     checkpoint_every: Annotated[
         float,
         typer.Option("--checkpoint-every", metavar="SECONDS", min=0, help="Seconds between training checkpoints."),
     ] = 30.0,
     baseline: Baseline = None,
+    sweeps: SweepsOption = None,
+    joint: Joint = False,
 ) -> None:
     """Train every phase in order; an interrupted run resumes, and its result is bit-identical."""
     from mission.missionfile.reading import load_mission
@@ -170,6 +163,8 @@ def train(
         allow_local_plugins=local,
         checkpoint_every_s=checkpoint_every,
         baseline_flights=baseline,
+        sweeps=sweeps,
+        joint=joint,
     )
     for record in records:
         returns = "" if record.returns is None else f", mean return {record.returns:.4g}"

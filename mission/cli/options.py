@@ -88,6 +88,30 @@ Policy = Annotated[
 Sensitivity = Annotated[
     bool, typer.Option("--sensitivity", help="Find out which dispersions the losses and the end states depend on.")
 ]
+Init = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--init", metavar="NAME=DIR", help="Start a phase's actor from the policy in a phase's folder. Repeatable."
+    ),
+]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Discard the stored results of the phases and restart them.")]
+LogDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--log-dir",
+        metavar="DIR",
+        help="Folder in which each folder of checkpoints gets one for observers that write. [default: runs]",
+    ),
+]
+SweepsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--sweeps",
+        metavar="N",
+        help="Train the chain again N times, backwards and then forwards. [default: chain.sweeps of the mission file]",
+    ),
+]
+Joint = Annotated[bool, typer.Option("--joint", help="After that, train all agents together on whole flights.")]
 Splitting = Annotated[
     bool,
     typer.Option(

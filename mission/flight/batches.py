@@ -66,6 +66,8 @@ def program_identity(phase: Phase, purpose: str) -> str | None:
     configuration = phase.configuration().model_dump(include=decides, mode="json")
     # The parameters of a policy are no part of its program: agent, imitator and folder share one.
     configuration["policy"] = "agent" if isinstance(phase, PolicyPhase) else "guide"
+    if phase.rest is not None:  # its numbers are constants of the program
+        configuration["rest"] = [phase.rest.sha256, phase.rest.weight, phase.rest.replaces]
     return json.dumps([purpose, phase.origin.source_sha256, phase.entry.plugin, configuration], sort_keys=True)
 
 

@@ -27,6 +27,31 @@ def is_float(leaf: Any) -> bool:
     return jnp.issubdtype(leaf.dtype, jnp.floating)
 
 
+def floats(tree: Any) -> list[Any]:
+    """Return the leaves of real numbers of a pytree."""
+    return [leaf for leaf in jax.tree.leaves(tree) if is_float(leaf)]
+
+
+def with_floats(tree: Any, numbers: list[Any]) -> Any:
+    """Return a pytree with its leaves of real numbers replaced, in the order of `floats`."""
+    leaves = iter(numbers)
+    return jax.tree.map(lambda leaf: next(leaves) if is_float(leaf) else leaf, tree)
+
+
+def without_keys(tree: Any) -> Any:
+    """Return a pytree with the data of its typed keys in their place, so that it can be stored in arrays."""
+    return jax.tree.map(lambda leaf: jax.random.key_data(leaf) if is_key(leaf) else leaf, tree)
+
+
+def with_keys(tree: Any, like: Any) -> Any:
+    """Return a pytree with typed keys where `like` has them, of which `without_keys` left the data."""
+    return jax.tree.map(
+        lambda leaf, old: jax.random.wrap_key_data(leaf, impl=jax.random.key_impl(old)) if is_key(old) else leaf,
+        tree,
+        like,
+    )
+
+
 def drop_weak_types(tree: Any) -> Any:
     """Give every leaf a strong type, so that the types of a loop's carry do not change."""
     return jax.tree.map(

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, PrivateAttr, StringConstraints, With
 
 from mission.errors import InputError
 from mission.missionfile.gate import Gate
-from mission.strict import Count, Fraction01, StrictModel
+from mission.strict import Count, Fraction01, Positive, StrictModel
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
 Location = tuple[str | int, ...]  # a place in the document, such as ("phases", 0, "plugin")
@@ -96,6 +96,17 @@ class Evaluation(StrictModel):
     flights: int = Field(1000, ge=1, le=1_000_000, description="Flights of one evaluation.")
 
 
+class SweepEntry(StrictModel):
+    """How a phase trains in the sweeps of a chain, where that differs from its first training."""
+
+    budget: Budget | None = Field(None, description="How long it trains in each pass. Default: the phase's own budget.")
+    sac: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Overrides of the phase's learner settings. A sweep starts from the policy before it, so that the default is "
+        "`imitation: null` and `fill: {policy: agent}`.",
+    )
+
+
 class PhaseEntry(StrictModel):
     """One entry of `phases:`."""
 
@@ -123,9 +134,36 @@ class PhaseEntry(StrictModel):
     restart: Restart = Field(default_factory=Restart, description="Where training vehicles start.")
     bank: Bank = Field(default_factory=Bank, description="End states that are stored for the next phase.")
     evaluation: Evaluation = Field(default_factory=Evaluation, description="Flights that select the policy.")
+    sweep: SweepEntry = Field(default_factory=SweepEntry, description="How it trains in the sweeps of a chain.")
 
 
 Judge = Literal["box", "mission"]
+
+
+class TerminalValue(StrictModel):
+    """What a phase earns for the state that it hands over, in the sweeps of a chain."""
+
+    weight: Positive = Field(
+        40.0, description="Reward of a hand-over from which the rest of the mission certainly succeeds."
+    )
+    replaces: tuple[str, ...] = Field(
+        (),
+        strict=False,
+        description="Terms of the phases' own rewards that it replaces; those of the last phase always stay.",
+    )
+
+
+class JointSettings(StrictModel):
+    """The last steps of a chain: its agents learn together from whole flights, with gradients that cross the links."""
+
+    updates: Count = Field(200, description="Updates of all agents.")
+    flights: int = Field(64, ge=1, le=65536, description="Whole flights of one update.")
+    learning_rate: Positive = Field(1e-5, description="Adam.")
+    every: Count = Field(25, description="Updates between two choices of the best policies.")
+    choice_flights: int = Field(2000, ge=1000, le=1_000_000, description="Flights of one choice.")
+    flight_grad_max: Positive = Field(
+        30.0, description="The largest gain per unit of action that one control step of one flight may show."
+    )
 
 
 class ChainSettings(StrictModel):
@@ -135,6 +173,25 @@ class ChainSettings(StrictModel):
         "box",
         description="What fails a flight at a hand-over: the box of the phase, or, with `mission`, only what ends the mission: "
         "limits, the ground and the box of the last phase.",
+    )
+    sweeps: int = Field(
+        0,
+        ge=0,
+        le=100,
+        description="Sweeps that follow the training of the phases: backwards, then forwards, each phase from the states that "
+        "it is really given.",
+    )
+    terminal: TerminalValue | None = Field(
+        None, description="In sweeps a hand-over pays the feasibility of the rest of the mission. None: it does not."
+    )
+    joint: JointSettings | None = Field(
+        None, description="After the sweeps all agents learn together from whole flights. None: they do not."
+    )
+    flights: int = Field(
+        4000,
+        ge=1000,
+        le=1_000_000,
+        description="Flights that rate the chain after a sweep, and that fit its feasibility.",
     )
 
 
@@ -188,6 +245,10 @@ class MissionFile(StrictModel):
     def _has_a_link(self) -> MissionFile:
         if self.chain is not None and len(self.phases) < 2:
             raise ValueError("chain: needs at least two phases, because it says how they depend on each other")
+        if self.chain is not None and self.chain.terminal is not None and not self.chain.sweeps:
+            raise ValueError(
+                "chain.terminal: needs chain.sweeps of at least 1, because feasibility is that of trained phases"
+            )
         return self
 
     @property
@@ -229,6 +290,37 @@ class MissionFile(StrictModel):
             )
         chain = (self.chain or ChainSettings()).model_copy(update={"judge": judge})
         return self.model_copy(update={"chain": chain})
+
+    def swept(self, sweeps: int) -> MissionFile:
+        """Return the mission with another number of sweeps.
+
+        Raises:
+          InputError: it has one phase, or the number is negative.
+        """
+        if sweeps < 0:
+            raise InputError("--sweeps", expected="at least 0", found=str(sweeps), remedy="0 makes no sweeps")
+        if sweeps and len(self.phases) < 2:
+            raise InputError(
+                f"--sweeps {sweeps}", expected="a mission of at least two phases", found="one", remedy="remove --sweeps"
+            )
+        if not sweeps and self.chain is None:
+            return self
+        # without sweeps there is no feasibility that could be paid
+        change = {"sweeps": sweeps} | ({} if sweeps else {"terminal": None})
+        return self.model_copy(update={"chain": (self.chain or ChainSettings()).model_copy(update=change)})
+
+    def trained_jointly(self) -> MissionFile:
+        """Return the mission with joint training after its sweeps.
+
+        Raises:
+          InputError: it has one phase.
+        """
+        if len(self.phases) < 2:
+            raise InputError(
+                "--joint", expected="a mission of at least two phases", found="one", remedy="remove --joint"
+            )
+        chain = self.chain or ChainSettings()
+        return self.model_copy(update={"chain": chain.model_copy(update={"joint": chain.joint or JointSettings()})})
 
     def flown_by(self, policies: Mapping[str, str | Path]) -> MissionFile:
         """Return the mission with other pilots for some of its phases.

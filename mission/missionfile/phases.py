@@ -48,6 +48,20 @@ class WideDays:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class RestOfMission:
+    """What a phase earns in training for a hand-over: `weight` times the probability that the rest of the mission succeeds.
+
+    `network` gives that probability from what `phase`, the next one, first observes; `sha256` is that of its numbers.
+    """
+
+    phase: Phase
+    network: dict[str, Any]
+    sha256: str
+    weight: float
+    replaces: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Phase:
     """A phase that is flown by its guide. Its hash is its identity, so compiled functions can take it as static.
 
@@ -69,6 +83,7 @@ class Phase:
       files: the sources and the data files that decide its plugin.
       wide: what a share of its training vehicles starts from; None: all of them start from `environment`.
       tolerated: causes with which a flight of it goes on, because the mission judges (`chain: {judge: mission}`).
+      rest: what its reward holds for the rest of the mission, in the sweeps of a chain; None: nothing.
     """
 
     name: str
@@ -89,6 +104,7 @@ class Phase:
     files: tuple[str, ...] = ()
     wide: WideDays | None = None
     tolerated: tuple[str, ...] = ()
+    rest: RestOfMission | None = None
 
     @property
     def causes(self) -> tuple[str, ...]:

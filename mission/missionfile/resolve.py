@@ -318,6 +318,20 @@ def _learner(mission: MissionFile, index: int, spec: PhaseSpec) -> LearnerConfig
     return _validate(mission, type(spec.sac), _merge(base, overrides), at, "the engine")
 
 
+def merged_settings(
+    mission: MissionFile, learner: LearnerConfig, changes: Sequence[dict[str, Any]], at: Location
+) -> LearnerConfig:
+    """Return a learner's settings with overrides applied, the later ones last.
+
+    Raises:
+      InputError: a setting that does not exist or does not hold, with its place in `at`.
+    """
+    data = learner.model_dump()
+    for change in changes:
+        data = _merge(data, change)
+    return _validate(mission, type(learner), data, at, "the engine")
+
+
 def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in changes.items():

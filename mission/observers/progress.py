@@ -57,6 +57,19 @@ class _Display:
         if self.bar.disable:
             self.say(f"{event.phase}: {text}")
 
+    def sweep(self, event: Event) -> None:
+        data = event.data
+        after = {0: "before the first sweep", -1: "after joint training"}.get(
+            data["sweep"], f"after sweep {data['sweep']}"
+        )
+        share, low, high = (100 * value for value in (data["succeeded"] / data["flights"], data["low"], data["high"]))
+        counted = f"{data['succeeded']:,} of {data['flights']:,}: {share:.2f} % ({low:.2f} to {high:.2f} %)"
+        self.say(f"chain {after}: success {counted}; {data['seconds']:.0f} s")
+
+    def joint(self, event: Event) -> None:
+        data = event.data
+        self.say(f"joint training: update {data['update']} of {data['updates']}, success {100 * data['success']:.2f} %")
+
     def baseline(self, done: int, flights: int) -> None:
         if done == 0:
             self.printed = time.monotonic()
@@ -101,6 +114,10 @@ def mission_event(event: Event) -> None:
         _display.say(f"{event.phase}: gate {verdict} ({counted(*map(event.data.get, _COUNTED))}; held-out starts)")
     elif event.kind == "phase_end":
         _display.say(f"{event.phase}: {event.data['status']} in {event.data['seconds']:.0f} s")
+    elif event.kind == "sweep":
+        _display.sweep(event)
+    elif event.kind == "joint":
+        _display.joint(event)
     elif event.kind == "baseline":
         _display.baseline(event.data["done"], event.data["flights"])
     elif event.kind == "mission_end":

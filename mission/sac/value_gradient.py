@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from mission.learner import PhaseInterface
-from mission.machine.trees import drop_weak_types, is_float, is_key, where_rows
+from mission.machine.trees import drop_weak_types, floats, where_rows, with_floats, with_keys, without_keys
 from mission.sac.config import SacConfig
 from mission.sac.losses import critic_view
 from mission.sac.networks import Networks, sample_action
@@ -72,9 +72,9 @@ class ValueGradient:
         """
         state, valid = visited
         flight = _Flight(self, actor, critic, temperature, state, key, 1.0 / jnp.maximum(valid.sum(), 1))
-        forward, end, value = flight.fly(Flown(_without_keys(state), ~valid))
+        forward, end, value = flight.fly(Flown(without_keys(state), ~valid))
         closing = jax.value_and_grad(flight.last, argnums=(0, 1))
-        final, (grads, pulled) = closing(actor, _floats(end.state), end, forward.steps)
+        final, (grads, pulled) = closing(actor, floats(end.state), end, forward.steps)
         sums = (jax.tree.map(jnp.negative, grads), jnp.zeros(()), jnp.zeros(()), jnp.zeros(()))
 
         def back(i: Array, carry: Any) -> Any:
@@ -119,7 +119,7 @@ class _Flight(NamedTuple):
         env, reward = self.parts.interface.environment, self.parts.interface.reward
         if reward is None:
             raise ValueError("actor_horizon needs the phase's environment and reward")
-        state = _with_keys(flown.state, self.like)
+        state = with_keys(flown.state, self.like)
         obs = self.observe(state)
         over = flown.over | _broken(obs)
         action, log_density, _ = self.policy(self.actor, obs, self.noise(t, over.size))
@@ -131,7 +131,7 @@ class _Flight(NamedTuple):
         gain = jnp.stack([jnp.asarray(term, jnp.float32) for term in terms]).sum(axis=0)
         gain = jnp.where(over, 0.0, gain - self.temperature * log_density)
         after = where_rows(over, state, after)
-        return Flown(_without_keys(after), over | outcome.terminated), gain, obs
+        return Flown(without_keys(after), over | outcome.terminated), gain, obs
 
     def fly(self, begun: Flown) -> tuple[Forward, Flown, Array]:
         """Fly to the horizon; return the states before each step, the last ones, and the mean discounted gain."""
@@ -155,12 +155,12 @@ class _Flight(NamedTuple):
         """Return gamma^t."""
         return jnp.asarray(self.parts.gamma, jnp.float32) ** t.astype(jnp.float32)
 
-    def last(self, actor: Any, floats: list[Array], end: Flown, steps: Array) -> Array:
+    def last(self, actor: Any, numbers: list[Array], end: Flown, steps: Array) -> Array:
         """Return the discounted mean value of the flights that are not over."""
-        obs = self.observe(_with_keys(_merge(end.state, floats), self.like))
+        obs = self.observe(with_keys(with_floats(end.state, numbers), self.like))
         over, obs = end.over | _broken(obs), _finite(obs)
         action, log_density, _ = self.policy(actor, obs, self.noise(steps, over.size))
-        view = critic_view(obs, self.privileged(_with_keys(_merge(end.state, floats), self.like)))
+        view = critic_view(obs, self.privileged(with_keys(with_floats(end.state, numbers), self.like)))
         value = self.parts.networks.q(self.critic, view, action).min(axis=0) - self.temperature * log_density
         return self.discount(steps) * self.share * jnp.where(over, 0.0, value).sum()
 
@@ -169,11 +169,11 @@ class _Flight(NamedTuple):
         flown = jax.tree.map(lambda rows: rows[t], forward.flown)
         none = jnp.zeros((flown.over.size, self.parts.interface.actions))
 
-        def step(floats: list[Array], nudge: Array) -> Any:
-            after, gain, obs = self.advance(Flown(_merge(flown.state, floats), flown.over), t, nudge)
-            return (_floats(after.state), gain), obs
+        def step(numbers: list[Array], nudge: Array) -> Any:
+            after, gain, obs = self.advance(Flown(with_floats(flown.state, numbers), flown.over), t, nudge)
+            return (floats(after.state), gain), obs
 
-        _, pull, obs = jax.vjp(step, _floats(flown.state), none, has_aux=True)
+        _, pull, obs = jax.vjp(step, floats(flown.state), none, has_aux=True)
         weight = jnp.full(flown.over.size, self.discount(t) * self.share)
         pulled, nudged = self.bounded(*_finite(pull((pulled, weight))))
         alive, obs = ~(flown.over | _broken(obs)), _finite(obs)
@@ -204,26 +204,3 @@ def _finite(tree: Any) -> Any:
 def _broken(obs: Array) -> Array:
     """Return which of B observations are not finite."""
     return ~jnp.isfinite(obs).all(axis=-1)
-
-
-def _floats(state: Any) -> list[Array]:
-    return [leaf for leaf in jax.tree.leaves(state) if is_float(leaf)]
-
-
-def _merge(state: Any, floats: list[Array]) -> Any:
-    """Return the state with its float leaves replaced."""
-    leaves = iter(floats)
-    return jax.tree.map(lambda leaf: next(leaves) if is_float(leaf) else leaf, state)
-
-
-def _without_keys(state: Any) -> Any:
-    return jax.tree.map(lambda leaf: jax.random.key_data(leaf) if is_key(leaf) else leaf, state)
-
-
-def _with_keys(state: Any, like: Any) -> Any:
-    """Return the state with the keys that `like` has, of which `_without_keys` left the data."""
-    return jax.tree.map(
-        lambda leaf, old: jax.random.wrap_key_data(leaf, impl=jax.random.key_impl(old)) if is_key(old) else leaf,
-        state,
-        like,
-    )

@@ -51,6 +51,7 @@ class Ending:
     upstream: TerminalBank | None
     key: Any
     initial: Any | None = None  # the policy that flies the phase, if it is that of another folder
+    joint: Any | None = None  # the agent's policy, if whole flights of the chain have trained it
 
     def finish(self, run: Run | None, made: StoredRecord, began: float) -> TrainingSummary:
         """Fly the bank, write policy, bank and marker.
@@ -59,11 +60,11 @@ class Ending:
           GateError: the gate was missed, or too few flights succeeded for the next phase.
         """
         phase = self.phases[self.index]
-        actor = run.best_actor if run is not None else None
+        actor = run.best_actor if run is not None else self.joint
         flight = run.programs.flight if run is not None else compile_flight(phase)
         imitator = _imitator(run)
-        policy = self.initial if run is None else actor
-        pilot = phase.pilot if run is None else "agent"
+        policy = self.initial if actor is None else actor
+        pilot = phase.pilot if actor is None else "agent"
         if phase.pilot == "imitator" and imitator is not None:
             policy, pilot = imitator, phase.pilot
         result, held_out = bank_flights(phase, flight, policy, self.upstream, name_key(self.key, "bank"))
@@ -74,7 +75,7 @@ class Ending:
         bank = None
         try:
             settings, where = phase.entry.bank, f'phase "{phase.name}"'
-            bank = build_bank(result.handoff, result.success, held_out, settings, where, losses, run is not None)
+            bank = build_bank(result.handoff, result.success, held_out, settings, where, losses, actor is not None)
         except GateError:
             last = self.index == len(self.phases) - 1
             if not last and not failed:
@@ -102,7 +103,7 @@ class Ending:
         self.folder.mark_done()
         return TrainingSummary(
             name=phase.name,
-            status="trained" if run is not None else f"flown by {pilot_in_words(phase.pilot)}",
+            status="trained" if actor is not None else f"flown by {pilot_in_words(phase.pilot)}",
             env_steps=progress.env_steps,
             success=record.success,
             returns=record.returns,

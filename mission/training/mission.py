@@ -21,6 +21,7 @@ from mission.training import baseline
 from mission.training.ending import TrainingSummary
 from mission.training.phase import Trainer
 from mission.training.signals import interruptible
+from mission.training.sweeps.run import Sweeps
 
 
 def train_mission(
@@ -35,6 +36,8 @@ def train_mission(
     allow_local_plugins: bool = False,
     checkpoint_every_s: float = 30.0,
     baseline_flights: int | None = None,
+    sweeps: int | None = None,
+    joint: bool = False,
     observers: Mapping[str, Callable[[Event], None]] | None = None,
 ) -> tuple[TrainingSummary, ...]:
     """Train every phase in order, each from the states in which the previous one ended; resume stored phases.
@@ -52,6 +55,8 @@ def train_mission(
       checkpoint_every_s: seconds between training checkpoints.
       baseline_flights: number of flights that record the baseline of `mission recertify` once all phases are done; 0:
         none, None: `mission.training.baseline.BASELINE_FLIGHTS`.
+      sweeps: replaces `chain: {sweeps: N}` of the mission file.
+      joint: train all agents together on whole flights after the sweeps, as `chain: {joint: {}}` does.
       observers: functions that receive each event, by name, besides the observers of the mission file.
 
     Raises:
@@ -60,9 +65,12 @@ def train_mission(
     """
     configure()
     flights = _baseline_flights(baseline_flights)
+    mission = mission if sweeps is None else mission.swept(sweeps)
+    mission = mission.trained_jointly() if joint else mission
     phases = resolve_mission(mission, allow_local_plugins=allow_local_plugins)
     chosen = [k for k, phase in enumerate(phases) if not only or phase.name in only]
     _check_names(phases, chosen, only, init or {})
+    _check_whole(mission, only)
     root = _mission_folder(checkpoints, mission)
     seed = mission.seed if seed is None else seed
     runs = _run_folder(log_dir, checkpoints)
@@ -77,9 +85,12 @@ def train_mission(
             init=dict(init or {}),
             checkpoint_every_s=checkpoint_every_s,
         )
-        names = [phase.name for phase in phases]
+        names, chain = [phase.name for phase in phases], mission.chain
+        later = Sweeps(trainer, chain, fresh) if chain is not None and (chain.sweeps or chain.joint) else None
         sent.emit("mission_start", data={"phases": names, "checkpoints": str(root), "seed": seed})
-        summaries = trainer.train_all(chosen, fresh)
+        summaries = trainer.train_all(chosen, fresh) if later is None else later.train_first()
+        if later is not None and sent.stopped_by is None:
+            later.run()
         baseline.record_baseline(mission, phases, root=root, seed=seed, flights=flights, observers=sent, stop=stop)
         sent.emit("mission_end", data={"records": [summary.model_dump(mode="json") for summary in summaries]})
     return tuple(summaries)
@@ -97,6 +108,17 @@ def _mission_folder(checkpoints: str | Path, mission: MissionFile) -> Path:
     root = Path(checkpoints) / mission.name
     refuse_read_only(root, "--checkpoints")
     return root
+
+
+def _check_whole(mission: MissionFile, only: Sequence[str]) -> None:
+    """Reject sweeps and joint training over some of the phases."""
+    if only and mission.chain is not None and (mission.chain.sweeps or mission.chain.joint):
+        raise InputError(
+            f"--phase {only[0]}",
+            expected="every phase, since sweeps and joint training train the whole chain",
+            found=f"{len(only)} of {len(mission.phases)}",
+            remedy="remove --phase; or sweeps and joint of the mission file",
+        )
 
 
 def _run_folder(log_dir: str | Path | None, checkpoints: str | Path) -> Path:

@@ -38,7 +38,11 @@ log = logging.getLogger("mission")
 
 @dataclasses.dataclass
 class Trainer:
-    """One call of `train_mission`."""
+    """One call of `train_mission`, or one pass of a sweep over a chain.
+
+    In a sweep the phases train as `trained` has them, records are those of `phases`, each phase starts from the banks in the
+    folder `banks`, `number` tells the keys of the passes apart, and `label` the names of its events.
+    """
 
     mission: MissionFile
     phases: tuple[Phase, ...]
@@ -48,12 +52,20 @@ class Trainer:
     stop: Callable[[], bool]
     init: dict[str, str | Path]
     checkpoint_every_s: float
+    trained: tuple[Phase, ...] = ()  # empty: as they are
+    banks: Path | None = None  # None: `root`
+    number: int = 0
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        """Let the phases train as they are, unless a sweep says otherwise."""
+        self.trained = self.trained or self.phases
 
     def train_all(self, chosen: list[int], fresh: bool) -> list[TrainingSummary]:
         """Complete the chosen phases (int, in order of flight); `fresh` removes their stored results first."""
         for k in chosen:
             done = self._folder(k).done and self._folder(k).holds("actor")
-            if isinstance(phase := self.phases[k], TrainedPhase) and (fresh or not done):
+            if isinstance(phase := self.trained[k], TrainedPhase) and (fresh or not done):
                 check_memory(self.mission, k, phase)
                 check_gradients(phase, self.mission.source.where(("phases", k, "plugin")))
         # Everything is read and checked before anything is removed or renamed, so that a mistake destroys nothing.
@@ -98,6 +110,10 @@ class Trainer:
     def _folder(self, index: int) -> PhaseFolder:
         return PhaseFolder(self.root / self.phases[index].name)
 
+    def _folder_before(self, index: int) -> PhaseFolder:
+        """Return the folder of the phase before, whose bank phase `index` starts from."""
+        return PhaseFolder((self.banks or self.root) / self.phases[index - 1].name)
+
     def _train(
         self,
         index: int,
@@ -107,7 +123,7 @@ class Trainer:
         remedy: str,
     ) -> TrainingSummary:
         """Complete one phase from its present state; `stored` is the record of its policy if it is finished."""
-        phase, began, folder = self.phases[index], time.monotonic(), self._folder(index)
+        phase, began, folder = self.trained[index], time.monotonic(), self._folder(index)
         upstream, upstream_id = bank or self._upstream(index)
         made = self._made_under(index, upstream_id)
         if stored is not None:
@@ -125,19 +141,22 @@ class Trainer:
             return self._stopped(phase, 0, began)
         warn_of_settings(phase, lambda key: f'phase "{phase.name}": {key}')
         if upstream is not None:
-            warn_of_repeated_starts(self.phases[index - 1 : index + 1])
-            warn_of_another_pilot(self._folder(index - 1), self.phases[index - 1], phase)
+            warn_of_repeated_starts((self.phases[index - 1], phase))
+            warn_of_another_pilot(self._folder_before(index), self.phases[index - 1], phase)
         folder.mark_undone()
         key = name_key(jax.random.key(self.seed), phase.name)
-        ending = Ending(self.phases, index, self.save, folder, upstream, key, initial)
+        if self.number:
+            key = jax.random.fold_in(key, self.number)
+        ending = Ending(self.trained, index, self.save, folder, upstream, key, initial)
         run = None
         if isinstance(phase, TrainedPhase):
             run, made = self._resume(folder, begin(phase, upstream, ending.key, initial), made)
         started = run.progress.env_steps if run is not None else 0
         data = {"budget": phase.entry.budget.env_steps, "folder": str(folder.path)}
-        self.observers.emit("phase_start", phase.name, started, data=data)
+        label = phase.name + self.label
+        self.observers.emit("phase_start", label, started, data=data)
         if run is not None:
-            emit = lambda kind, env_steps, **more: self.observers.emit(kind, phase.name, env_steps, **more)  # noqa: E731
+            emit = lambda kind, env_steps, **more: self.observers.emit(kind, label, env_steps, **more)  # noqa: E731
             train_phase(run, emit, lambda r: self.save(folder, r, made), self._must_stop, self.checkpoint_every_s)
         if self.stop():
             at = (
@@ -151,8 +170,17 @@ class Trainer:
         if run is not None and not run.progress.finished:
             return self._stopped(phase, run.progress.env_steps, began)
         summary = ending.finish(run, made, began)
-        self.observers.emit("phase_end", phase.name, summary.env_steps, data=summary.model_dump(mode="json"))
+        self.observers.emit("phase_end", label, summary.env_steps, data=summary.model_dump(mode="json"))
         return summary
+
+    def finish_jointly(self, index: int, actor: Any) -> None:
+        """Write the policy of a phase that whole flights have trained (None: it has none), and fly its bank."""
+        phase, folder, began = self.phases[index], self._folder(index), time.monotonic()
+        folder.mark_undone()
+        upstream, upstream_id = self._upstream(index)
+        key = jax.random.fold_in(name_key(jax.random.key(self.seed), phase.name), self.number)
+        ending = Ending(self.phases, index, self.save, folder, upstream, key, self._initial(index, True), actor)
+        ending.finish(None, self._made_under(index, upstream_id), began)
 
     def _must_stop(self) -> bool:
         """Return whether a signal has arrived, or an observer has raised `StopTraining`."""
@@ -174,7 +202,7 @@ class Trainer:
         """Return the previous phase's bank and its content hash; (None, "start") if there is none."""
         if index == 0:
             return None, "start"
-        before, folder = self.phases[index - 1], self._folder(index - 1)
+        before, folder = self.phases[index - 1], self._folder_before(index)
         folder.check_formats()
         stored = folder.policy_record() if folder.done else None
         if stored is None:
@@ -266,4 +294,6 @@ class Trainer:
         tree = {"state": run.state, "best_actor": run.best_actor}
         record = StepRecord(progress=run.progress, **made.model_dump())
         folder.save_training(run.progress.env_steps, tree, record)
-        self.observers.emit("checkpoint", run.phase.name, run.progress.env_steps, data={"folder": str(folder.training)})
+        self.observers.emit(
+            "checkpoint", run.phase.name + self.label, run.progress.env_steps, data={"folder": str(folder.training)}
+        )

@@ -1,0 +1,172 @@
+"""What sweeps keep in `<checkpoints>/<mission>/.sweeps/`: the policies after each sweep, and how the chain flew with them.
+
+`.sweeps/0` holds the policies before the first sweep, `.sweeps/<n>` those after sweep n, and `.sweeps/joint` those after joint
+training, each a mission's folder.
+`.sweeps/<n>/.backwards` holds what the pass backwards has trained, and `.sweeps/<n>/.feasibility/<phase>` the feasibility of that phase.
+A phase cannot have a name that begins with a dot.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, JsonValue
+
+from mission.errors import MachineError, StaleError, machine_errors
+from mission.missionfile.models import MissionFile, Name
+from mission.missionfile.resolve import first_change
+from mission.storage.records import Record, read_record
+from mission.storage.steps import PhaseFolder
+from mission.strict import Fraction01, Natural, Seed, StrictModel
+
+FOLDER = ".sweeps"
+JOINT = -1  # in place of the number of a sweep
+
+
+class ChainRate(StrictModel):
+    """How the chain flew after a sweep (0: before the first; -1: after joint training): flights that entered and ended each phase, and a 95 % interval.
+
+    `by_boxes` counts the successes that the boxes of all phases pass.
+    """
+
+    sweep: int = Field(ge=JOINT)
+    flights: Natural
+    succeeded: Natural
+    by_boxes: Natural
+    low: Fraction01
+    high: Fraction01
+    phases: dict[Name, tuple[Natural, Natural]]
+    seconds: float
+
+
+class SweepsRecord(Record):
+    """The sweeps of a mission so far, `sweeps.json`; `chosen` is the sweep of which the policies ship."""
+
+    mission: Name
+    seed: Seed
+    settings: dict[str, JsonValue]
+    rates: tuple[ChainRate, ...] = ()
+    joint: ChainRate | None = None
+    chosen: int = Field(0, ge=JOINT)
+
+    def rated(self, rate: ChainRate) -> SweepsRecord:
+        """Return the record with one more rate, and the sweep after which most flights succeeded; the first of several.
+
+        A further sweep makes joint training begin again.
+        """
+        joint = rate if rate.sweep == JOINT else None
+        rates = self.rates if joint else (*self.rates, rate)
+        best = max([*rates, *([joint] if joint else [])], key=lambda one: one.succeeded)
+        return self.model_copy(update={"rates": rates, "joint": joint, "chosen": best.sweep})
+
+
+def sweep_folder(root: Path, sweep: int) -> Path:
+    """Return the folder of the policies after a sweep."""
+    return root / FOLDER / ("joint" if sweep == JOINT else str(sweep))
+
+
+def sweep_settings(mission: MissionFile) -> dict[str, Any]:
+    """Return the settings that decide the result of a sweep, besides those of the phases."""
+    chain = mission.chain
+    if chain is None:
+        return {}
+    return {
+        "terminal": None if chain.terminal is None else chain.terminal.model_dump(mode="json"),
+        "flights": chain.flights,
+        "joint": None if chain.joint is None else chain.joint.model_dump(mode="json"),
+        "sweep": {entry.name: entry.sweep.model_dump(mode="json") for entry in mission.phases},
+    }
+
+
+def read_sweeps(root: Path) -> SweepsRecord | None:
+    """Return the record of the sweeps of a mission's folder; None if there were none.
+
+    Raises:
+      MachineError: it is damaged.
+      FormatError: it has a format that this version does not read.
+    """
+    path = root / FOLDER / "sweeps.json"
+    try:
+        return read_record(SweepsRecord, path.read_text(encoding="utf-8"), str(path))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        remedy = f"restore it, or remove {path.parent}, which begins the sweeps again"
+        raise MachineError(str(path), expected="readable sweeps", found=str(error), remedy=remedy) from None
+
+
+def write_sweeps(root: Path, record: SweepsRecord) -> None:
+    """Write the record, atomically.
+
+    Raises:
+      MachineError: disk full or no permission; the previous record is kept.
+    """
+    path = root / FOLDER / "sweeps.json"
+    with machine_errors(path, "to write the record of the sweeps", "free disk space or correct the permissions"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = path.with_name(".tmp-sweeps.json")
+        new.write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        os.replace(new, path)
+
+
+def check_sweeps(root: Path, stored: SweepsRecord, mission: MissionFile, seed: int) -> None:
+    """Reject sweeps that were begun with other settings.
+
+    Raises:
+      StaleError: the first difference.
+    """
+    change = first_change(stored.settings, sweep_settings(mission), "chain")
+    if stored.seed != seed:
+        change = f"seed was {stored.seed}, is {seed}"
+    for entry in mission.phases if stored.rates else ():
+        kept = [_numbers(sweep_folder(root, sweep) / entry.name) for sweep in (0, stored.chosen)]
+        if (root / entry.name / "done").exists() and _numbers(root / entry.name) not in kept:
+            change = change or f'phase "{entry.name}" was trained again since'
+    if change:
+        raise StaleError(
+            str(root / FOLDER),
+            expected="the settings that its sweeps were begun with",
+            found=change,
+            remedy="pass --fresh, which trains the phases again too, or remove that folder, which begins the sweeps again",
+        )
+
+
+def _numbers(phase: Path) -> str:
+    """Return the content hash of the policy in a phase's folder; empty if there is none."""
+    record = PhaseFolder(phase).policy_record()
+    return "" if record is None else record.content_sha256
+
+
+def copy_policies(source: Path, target: Path, names: list[str]) -> None:
+    """Copy the finished policies of phases from one mission's folder to another, marker last; those there are replaced.
+
+    Raises:
+      MachineError: disk full or no permission; the same call then copies again.
+    """
+    for name in names:
+        old, new = PhaseFolder(source / name), PhaseFolder(target / name)
+        if new.done and _numbers(new.path) == _numbers(old.path):
+            continue
+        new.clear()
+        with machine_errors(new.path, "to copy a policy", "free disk space or correct the permissions"):
+            new.path.mkdir(parents=True, exist_ok=True)
+            for part in (old.policy, old.metrics):
+                if part.is_dir():
+                    shutil.copytree(part, new.path / part.name)
+                elif part.is_file():
+                    shutil.copy2(part, new.path / part.name)
+        new.mark_done()
+
+
+def remove_sweeps(root: Path) -> None:
+    """Remove everything that sweeps keep.
+
+    Raises:
+      MachineError: some of it could not be removed.
+    """
+    with machine_errors(root / FOLDER, "to remove it", "correct the permissions"):
+        if (root / FOLDER).exists():
+            shutil.rmtree(root / FOLDER)

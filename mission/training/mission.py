@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mission.errors import InputError
 from mission.machine.devices import configure
@@ -65,8 +66,7 @@ def train_mission(
     """
     configure()
     flights = _baseline_flights(baseline_flights)
-    mission = mission if sweeps is None else mission.swept(sweeps)
-    mission = mission.trained_jointly() if joint else mission
+    mission = _with_chain(mission, sweeps, joint)
     phases = resolve_mission(mission, allow_local_plugins=allow_local_plugins)
     chosen = [k for k, phase in enumerate(phases) if not only or phase.name in only]
     _check_names(phases, chosen, only, init or {})
@@ -85,15 +85,37 @@ def train_mission(
             init=dict(init or {}),
             checkpoint_every_s=checkpoint_every_s,
         )
-        names, chain = [phase.name for phase in phases], mission.chain
-        later = Sweeps(trainer, chain, fresh) if chain is not None and (chain.sweeps or chain.joint) else None
-        sent.emit("mission_start", data={"phases": names, "checkpoints": str(root), "seed": seed})
-        summaries = trainer.train_all(chosen, fresh) if later is None else later.train_first()
-        if later is not None and sent.stopped_by is None:
-            later.run()
-        baseline.record_baseline(mission, phases, root=root, seed=seed, flights=flights, observers=sent, stop=stop)
-        sent.emit("mission_end", data={"records": [summary.model_dump(mode="json") for summary in summaries]})
-    return tuple(summaries)
+        return tuple(_run(trainer, chosen, fresh, flights))
+
+
+def _with_chain(mission: MissionFile, sweeps: int | None, joint: bool) -> MissionFile:
+    """Return the mission with the sweeps and the joint training of the command line."""
+    mission = mission if sweeps is None else mission.swept(sweeps)
+    return mission.trained_jointly() if joint else mission
+
+
+def _run(trainer: Trainer, chosen: list[int], fresh: bool, flights: int) -> list[TrainingSummary]:
+    """Train the chosen phases and the chain, and record a baseline of so many flights."""
+    root, seed, sent = trainer.root, trainer.seed, trainer.observers
+    names = [phase.name for phase in trainer.phases]
+    sent.emit("mission_start", data={"phases": names, "checkpoints": str(root), "seed": seed})
+    summaries = _train(trainer, chosen, fresh)
+    parts: dict[str, Any] = {"root": root, "seed": seed, "observers": sent, "stop": trainer.stop}
+    baseline.record_baseline(trainer.mission, trainer.phases, flights=flights, **parts)
+    sent.emit("mission_end", data={"records": [summary.model_dump(mode="json") for summary in summaries]})
+    return summaries
+
+
+def _train(trainer: Trainer, chosen: list[int], fresh: bool) -> list[TrainingSummary]:
+    """Train the chosen phases, then the chain as a whole if the mission says so; return how each phase was trained first."""
+    chain = trainer.mission.chain
+    if chain is None or not (chain.sweeps or chain.joint):
+        return trainer.train_all(chosen, fresh)
+    sweeps = Sweeps(trainer, chain, fresh)
+    summaries = sweeps.train_first()
+    if trainer.observers.stopped_by is None:
+        sweeps.run()
+    return summaries
 
 
 def _baseline_flights(chosen: int | None) -> int:

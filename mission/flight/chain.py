@@ -21,6 +21,7 @@ from mission.flight.batches import (
     compile_flight,
     first_rows,
     flight_keys,
+    fly_batch,
     join,
     map_each,
     name_key,
@@ -32,6 +33,7 @@ from mission.flight.batches import (
 )
 from mission.flight.causes import check_flight_causes
 from mission.flight.fly import PhaseFlight
+from mission.flight.guard.store import guarded_policies
 from mission.machine.devices import configure
 from mission.machine.programs import Program, in_background
 from mission.machine.stages import tell
@@ -95,13 +97,30 @@ class Chain:
         Raises:
           PluginError: a flight ended with a cause that contradicts the contract.
         """
-        by_phase = self._keys(numbers)
+        by_phase = self.keys(numbers)
         if fly_one is None:
             return self._fly_blocks(by_phase, len(numbers))
-        results: list[PhaseFlight] = []
-        handoff, alive = nominal_starts(self.phases[0], by_phase[0][: len(numbers)]), np.ones(len(numbers), bool)
-        for k, phase in enumerate(self.phases):
-            result = fly_one(k, handoff, by_phase[k][: len(numbers)], alive)
+        handoff = nominal_starts(self.phases[0], by_phase[0][: len(numbers)])
+        return self.fly_from(0, handoff, numbers, np.ones(len(numbers), bool), fly_one)
+
+    def fly_from(
+        self, first: int, handoff: Any, numbers: np.ndarray, alive: np.ndarray, fly_one: FlyOne | None = None
+    ) -> list[PhaseFlight]:
+        """Fly phase `first` and those after it.
+
+        Args:
+          first: index of a phase, or the number of phases, in which case nothing is flown.
+          handoff: leaves [N, ...], with which the flights enter it.
+          numbers, fly_one: as for `fly`; a number may occur several times.
+          alive: bool [N], the flights that enter it.
+        """
+        by_phase, results = self.keys(numbers), []
+        for k, phase in list(enumerate(self.phases))[first:]:
+            keys = by_phase[k][: len(numbers)]
+            if fly_one is None:
+                result = fly_batch(self.flights[k], self.actors[k], handoff, keys, alive)
+            else:
+                result = fly_one(k, handoff, keys, alive)
             check_flight_causes(phase, result.cause, alive)
             results.append(result._replace(handoff=()))
             handoff, alive = result.handoff, result.success
@@ -109,9 +128,9 @@ class Chain:
 
     def starts(self, numbers: np.ndarray) -> Any:
         """Return the hand-overs [N, ...] with which flights `numbers` (int [N], at most 1,000) enter the first phase."""
-        return to_host(nominal_starts(self.phases[0], self._keys(numbers)[0][: len(numbers)]))
+        return to_host(nominal_starts(self.phases[0], self.keys(numbers)[0][: len(numbers)]))
 
-    def _keys(self, numbers: np.ndarray) -> list[Any]:
+    def keys(self, numbers: np.ndarray) -> list[Any]:
         """Return the keys [BATCH] of flights by phase; those beyond N repeat the first."""
         key = name_key(jax.random.key(self.seed), "flights of")  # no phase can have this name
         keys = pad(flight_keys(key, numbers), len(numbers))
@@ -173,13 +192,20 @@ def prepare_chain(
     allow_local_plugins: bool = False,
     devices: int | None = None,
     judge: Judge | None = None,
+    guard: bool = True,
 ) -> Chain:
-    """Resolve a mission and read its policies; nothing is compiled yet. For the arguments see `fly_mission`."""
+    """Resolve a mission and read its policies; nothing is compiled yet.
+
+    For the arguments see `fly_mission`; without `guard` the networks of guarded phases fly alone.
+    """
     configure()
     if policy == "guide":
         _refuse_both(policies)
         mission = mission.all_guides()
+    if policy == "guarded":
+        mission, policy = mission.all_guarded(), "agent"
     mission = mission.flown_by(policies or {})
+    mission = mission if guard else mission.unguarded()
     phases = resolve_mission(mission, allow_local_plugins=allow_local_plugins)
     root, folders = find_policies(mission, phases, checkpoints), policy_folders(mission, phases, policies or ())
 
@@ -195,15 +221,16 @@ def prepare_chain(
     if judge is not None:  # of these flights, not of the training
         mission = mission.judged_by(judge)
         phases = judged(mission, phases)
+    home = (DEFAULT_CHECKPOINTS if checkpoints is None else Path(checkpoints)) / mission.name
     return Chain(
         mission=mission,
         phases=phases,
-        actors=actors,
+        actors=guarded_policies(home, mission, phases, actors),
         flights=tuple(compile_flight(phase) for phase in phases),
         seed=mission.seed if seed is None else seed,
         policy=policy,
         root=root,
-        home=(DEFAULT_CHECKPOINTS if checkpoints is None else Path(checkpoints)) / mission.name,
+        home=home,
         devices=devices,
         folders=folders,
     )

@@ -27,15 +27,20 @@ _DECAY = 1e-3
 _LOOKS = 20  # at the validation flights while fitting
 
 
-class FeasibilitySettings(StrictModel):
-    """How the networks are fitted."""
+class FitSettings(StrictModel):
+    """How a network is fitted."""
 
-    flights: Count = 10_000
-    rounds: Natural = 3  # of split flights, which look for what is lost seldom
     width: Count = 64
     updates: Count = 3000
     batch: Count = 512
     rate: Positive = 3e-3
+
+
+class FeasibilitySettings(FitSettings):
+    """How the networks are fitted, and to what."""
+
+    flights: Count = 10_000
+    rounds: Natural = 3  # of split flights, which look for what is lost seldom
 
 
 def logit(weights: Weights, obs: Array) -> Array:
@@ -57,7 +62,7 @@ def likely(weights: Weights, obs: np.ndarray) -> np.ndarray:
     return np.asarray(probability(weights, jnp.asarray(obs)), np.float64)
 
 
-def fit(obs: np.ndarray, success: np.ndarray, counts: np.ndarray, settings: FeasibilitySettings, seed: int) -> Weights:
+def fit(obs: np.ndarray, success: np.ndarray, counts: np.ndarray, settings: FitSettings, seed: int) -> Weights:
     """Fit a network to flights: three quarters of them teach it, the others choose among its states and calibrate it.
 
     Args:

@@ -147,7 +147,8 @@ def guard(
     file: File,
     checkpoints: Checkpoints = None,
     flights: Annotated[
-        int, typer.Option("--flights", metavar="N", min=1, help="Vehicles of each of three sets: to fit, choose, compare.")
+        int,
+        typer.Option("--flights", metavar="N", min=1, help="Vehicles of each of three sets: to fit, choose, compare."),
     ] = 10_000,
     phase: Annotated[
         list[str] | None, typer.Option("--phase", metavar="NAME", help="Guard only this phase. Repeatable.")

@@ -6,7 +6,7 @@ Shapes: N flights of a batch, at most 1,000.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -33,11 +33,12 @@ from mission.flight.batches import (
 )
 from mission.flight.causes import check_flight_causes
 from mission.flight.fly import PhaseFlight
+from mission.flight.guard.counts import GuardComparison
 from mission.flight.guard.store import guarded_policies
 from mission.machine.devices import configure
 from mission.machine.programs import Program, in_background
 from mission.machine.stages import tell
-from mission.missionfile.models import Judge, MissionFile
+from mission.missionfile.models import Judge, MissionFile, guarded
 from mission.missionfile.phases import Phase, PolicyPhase, TrainedPhase, policy_folders
 from mission.missionfile.resolve import digest, judged, resolve_mission
 from mission.storage.borrowed import borrowed_policy
@@ -54,7 +55,7 @@ class Chain:
     """The phases of a mission in the order of flight, each with the policy that flies it (None: its guide does).
 
     `root` is the folder of the mission's own policies, which may be shipped ones; `home` is the one to which results of this
-    mission are written. `folders` has the policies of other folders, by phase.
+    mission are written. `folders` has the policies of other folders, by phase; `guard` says what the guard does that flies with them.
     """
 
     mission: MissionFile
@@ -67,6 +68,7 @@ class Chain:
     home: Path = Path()
     devices: int | None = None  # the most cores or accelerators that fly; None: all
     folders: Mapping[str, Path] = dataclasses.field(default_factory=dict)
+    guard: GuardComparison | None = None
 
     def folder(self, index: int) -> Path:
         """Return the folder of the policy that flies phase `index`, or where its own would be."""
@@ -178,6 +180,7 @@ class Chain:
             flights=tuple(compile_flight(phase) for phase in phases),
             policy="guide",
             folders={},
+            guard=None,
         )
 
 
@@ -202,11 +205,12 @@ def prepare_chain(
     if policy == "guide":
         _refuse_both(policies)
         mission = mission.all_guides()
-    if policy == "guarded":
-        mission, policy = mission.all_guarded(), "agent"
     mission = mission.flown_by(policies or {})
     mission = mission if guard else mission.unguarded()
     phases = resolve_mission(mission, allow_local_plugins=allow_local_plugins)
+    if policy == "guarded":
+        policy = "agent"
+        mission, phases = _all_guarded(mission, phases, policies or {}) if guard else (mission, phases)
     root, folders = find_policies(mission, phases, checkpoints), policy_folders(mission, phases, policies or ())
 
     def policy_of(k: int, phase: Phase) -> Any:
@@ -222,10 +226,11 @@ def prepare_chain(
         mission = mission.judged_by(judge)
         phases = judged(mission, phases)
     home = (DEFAULT_CHECKPOINTS if checkpoints is None else Path(checkpoints)) / mission.name
+    actors, comparison = guarded_policies(home, mission, phases, actors)
     return Chain(
         mission=mission,
         phases=phases,
-        actors=guarded_policies(home, mission, phases, actors),
+        actors=actors,
         flights=tuple(compile_flight(phase) for phase in phases),
         seed=mission.seed if seed is None else seed,
         policy=policy,
@@ -233,7 +238,24 @@ def prepare_chain(
         home=home,
         devices=devices,
         folders=folders,
+        guard=comparison,
     )
+
+
+def _all_guarded(
+    mission: MissionFile, phases: Sequence[Phase], others: Collection[str]
+) -> tuple[MissionFile, tuple[Phase, ...]]:
+    """Return a mission with a guard in every phase that can have one, except those whose pilot is named (`others`)."""
+    able = [phase.name for phase in phases if phase.guardable and not phase.guarded and phase.name not in others]
+    if not able and not any(phase.guarded for phase in phases):
+        raise InputError(
+            "--policy guarded",
+            expected="a phase that has both an agent and a guide, which could take over",
+            found="none",
+            remedy="remove it",
+        )
+    flown = tuple(phase.flown_by(guarded(phase.pilot)) if phase.name in able else phase for phase in phases)
+    return mission.guarded_in(able), flown
 
 
 def _refuse_both(policies: Mapping[str, str | Path] | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -218,10 +218,10 @@ class MissionFile(StrictModel):
         entries = tuple(entry.model_copy(update={"policy": "guide"}) for entry in self.phases)
         return self.model_copy(update={"phases": entries})
 
-    def all_guarded(self) -> MissionFile:
-        """Return the mission with the guide of every phase standing by where its agent, or the policy in a folder, flies."""
+    def guarded_in(self, names: Collection[str]) -> MissionFile:
+        """Return the mission with a guard for the agent, or the policy in a folder, that flies each of these phases."""
         entries = tuple(
-            entry.model_copy(update={"policy": guarded(entry.policy)}) if _may_be_guarded(entry.policy) else entry
+            entry.model_copy(update={"policy": guarded(entry.policy)}) if entry.name in names else entry
             for entry in self.phases
         )
         return self.model_copy(update={"phases": entries})
@@ -285,10 +285,6 @@ def unguarded(pilot: str) -> str:
 def guarded(pilot: str) -> str:
     """Return the pilot that is "agent" or the policy in a folder, under guard."""
     return GUARDED if pilot == "agent" else f"{_GUARDED_FOLDER}{pilot}"
-
-
-def _may_be_guarded(pilot: str) -> bool:
-    return pilot == "agent" or pilot == unguarded(pilot) not in NAMED_PILOTS
 
 
 def _pilot(pilot: str | Path, where: str) -> str:

@@ -140,6 +140,11 @@ class Phase:
         """Whether its guide takes over from the networks where that promises more."""
         return False
 
+    @property
+    def guardable(self) -> bool:
+        """Whether it can have a guard: its agent flies it, or the policy in a folder, and it has a guide."""
+        return False
+
     def flown_by(self, pilot: str) -> Phase:
         """Return the same phase with another pilot, as `PhaseEntry.policy` names them."""
         fields: dict[str, Any] = {field.name: getattr(self, field.name) for field in dataclasses.fields(Phase)}
@@ -172,6 +177,11 @@ class PolicyPhase(Phase):
     def guarded(self) -> bool:
         """Whether its guide takes over from the networks where that promises more."""
         return unguarded(self.pilot) != self.pilot
+
+    @property
+    def guardable(self) -> bool:
+        """Whether it can have a guard: its agent flies it, or the policy in a folder, and it has a guide."""
+        return self.environment.guide is not None and self.pilot != "imitator"
 
     def build_learner(self) -> Learner:
         """Return the learning algorithm, with its settings, for this phase."""

@@ -75,6 +75,7 @@ def flights_from(headers: Sequence[PhaseHeader], arrays: Arrays, prefix: str) ->
                 channels=header.channels,
                 limits=header.limits,
                 entered=entered,
+                takeover=arrays.get(f"{prefix}/{header.name}/takeover"),
                 feasible=arrays.get(f"{prefix}/{header.name}/feasible"),
                 **get,
             )
@@ -133,4 +134,5 @@ def records_from(header: ReportHeader, arrays: Arrays) -> FlightRecords:
         provenance=header.provenance,
         interval_note=header.report.interval_note(),
         sensitivity=header.report.sensitivity,
+        guard=header.report.guard,
     )

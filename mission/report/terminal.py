@@ -15,10 +15,10 @@ from rich.text import Text
 
 from mission.errors import printable
 from mission.flight.feasibility.store import FeasibilityRecord
-from mission.flight.guard.counts import TakeOvers
+from mission.flight.guard.counts import TakeOvers, guard_words
 from mission.flight.guard.store import GuardRecord
 from mission.flight.splitting import Splitting
-from mission.missionfile.models import NAMED_PILOTS, pilot_in_words
+from mission.missionfile.models import NAMED_PILOTS, pilot_in_words, unguarded
 from mission.report.compare import Comparison
 from mission.report.envelope import Envelope
 from mission.report.feasibility import ALARM, box_words, side_words
@@ -93,6 +93,14 @@ def print_summary(report: MissionSummary, stream: TextIO) -> None:
         if phase.outside:
             causes = ", ".join(f"{printable(cause)} {n}" for cause, n in phase.outside.items())
             printer.line(f"{phase.name}: went on outside of its box: {causes}")
+    for phase in report.phases:
+        if phase.takeovers is not None:
+            taken = phase.takeovers
+            printer.line(
+                f"{phase.name}: its guide took over in {taken.flights:,} flights; {taken.succeeded:,} of these succeeded"
+            )
+    if report.guard is not None:
+        printer.line(guard_words(report.guard))
     if report.sensitivity is not None:
         _print_sensitivity(printer, report.sensitivity)
     success, returns = report.success, report.returns
@@ -134,7 +142,16 @@ def print_guard(record: GuardRecord, stream: TextIO) -> None:
         where = f"margin {one.margin:.3g}" if one.margin is not None else f"off: {one.reason}"
         printer.line(f"{one.phase}: {where}")
     rows = [_takeover_cells(name, one) for name, one in [*found.phases.items(), ("any phase", found.any_phase)]]
-    columns = ("phase", "lost without", "take-overs in them", "saved", "95 % interval", "false alarms", "95 % interval ", "spoiled")
+    columns = (
+        "phase",
+        "lost without",
+        "take-overs in them",
+        "saved",
+        "95 % interval",
+        "false alarms",
+        "95 % interval ",
+        "spoiled",
+    )
     title = f"{record.mission}: {found.flights:,} flights with and without guard, seed {found.seed}"
     printer.table(title, columns, ("phase",), rows)
     sides = [f"{one.count:,}, {_shares(one)}" for one in (found.without, found.guarded)]
@@ -224,7 +241,10 @@ def _pilots(report: MissionSummary) -> str:
 
 def _pilot(phase: PhaseSummary) -> str:
     """Return who flew a phase, short enough for a table."""
-    return phase.flown_by if phase.flown_by in NAMED_PILOTS else "folder"
+    flies = unguarded(phase.flown_by)
+    return (
+        phase.flown_by if phase.flown_by in NAMED_PILOTS else "folder" if flies == phase.flown_by else "guarded folder"
+    )
 
 
 def _phase_cells(phase: PhaseSummary) -> list[str]:

@@ -15,7 +15,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import Array
 
 from mission.strict import Count, Natural, Positive, StrictModel
@@ -62,7 +61,14 @@ def likely(weights: Weights, obs: np.ndarray) -> np.ndarray:
     return np.asarray(probability(weights, jnp.asarray(obs)), np.float64)
 
 
-def fit(obs: np.ndarray, success: np.ndarray, counts: np.ndarray, settings: FitSettings, seed: int) -> Weights:
+def fit(
+    obs: np.ndarray,
+    success: np.ndarray,
+    counts: np.ndarray,
+    settings: FitSettings,
+    seed: int,
+    flights: np.ndarray | None = None,
+) -> Weights:
     """Fit a network to flights: three quarters of them teach it, the others choose among its states and calibrate it.
 
     Args:
@@ -71,13 +77,16 @@ def fit(obs: np.ndarray, success: np.ndarray, counts: np.ndarray, settings: FitS
       counts: [N], for how many flights each one stands.
       settings: sizes and lengths.
       seed: of the first weights and of the minibatches.
+      flights: int [N], the flight of each row, so that rows of one flight stay together; None: each row is a flight.
     """
+    import optax  # here, because flights under guard evaluate networks and fit none
+
     counts = counts / counts.mean()
-    shuffled = np.random.default_rng(seed).permutation(len(obs))
-    kept = len(obs) // 4
-    teach, choose = (
-        jax.tree.map(lambda a, i=i: a[i], (obs, success, counts)) for i in (shuffled[kept:], shuffled[:kept])
-    )
+    groups = np.arange(len(obs)) if flights is None else np.unique(flights, return_inverse=True)[1]
+    shuffled = np.random.default_rng(seed).permutation(groups.max() + 1)
+    place = np.argsort(shuffled)[groups]
+    order, cut = np.argsort(place, kind="stable"), int((place < len(shuffled) // 4).sum())
+    teach, choose = (jax.tree.map(lambda a, i=i: a[i], (obs, success, counts)) for i in (order[cut:], order[:cut]))
     weights = _first_weights(teach[0], settings.width, jax.random.key(seed))
     best, best_loss = weights, np.inf
     optimiser = optax.adamw(optax.cosine_decay_schedule(settings.rate, settings.updates), weight_decay=_DECAY)
@@ -94,6 +103,8 @@ def fit(obs: np.ndarray, success: np.ndarray, counts: np.ndarray, settings: FitS
 
 def log_loss(log_odds: Array, success: Array, counts: Array) -> Array:
     """Return the mean log loss of predictions [N] for flights that stand for `counts` [N] flights each."""
+    import optax
+
     return (counts * optax.sigmoid_binary_cross_entropy(log_odds, jnp.asarray(success, jnp.float32))).mean()
 
 

@@ -86,3 +86,13 @@ def compare_guarded(
         any_phase=count_takeovers(every, without, guarded),
         phases={name: count_takeovers(one, without, guarded) for name, one in taken.items()},
     )
+
+
+def guard_words(found: GuardComparison) -> str:
+    """Return what the guard of a mission does to the flights with which it was compared."""
+    one = found.any_phase
+    return (
+        f"In {found.flights:,} flights that were flown with and without guard (seed {found.seed}), {one.lost:,} were lost without it. "
+        f"The guides took over in {one.in_lost:,} of these and saved {one.saved.count:,}. Of the {one.landed:,} others they took over "
+        f"{one.false_alarms.count:,} ({100 * (one.false_alarms.rate or 0.0):.2f} %), of which {one.spoiled:,} were then lost."
+    )

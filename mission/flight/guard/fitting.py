@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from mission import __version__
@@ -25,7 +26,10 @@ from mission.storage.lock import folder_lock
 from mission.storage.protection import refuse_read_only
 from mission.strict import Count
 
-_FITTED, _CHOSEN = 1 << 31, 3 << 30  # numbers of the first flights that fit and that choose; those that compare begin at 0
+_FITTED, _CHOSEN = (
+    1 << 31,
+    3 << 30,
+)  # numbers of the first flights that fit and that choose; those that compare begin at 0
 _FEWEST = 20  # lost flights from which a network can learn
 _TEST = 5  # one flight in five scores the networks
 
@@ -157,22 +161,26 @@ def _sampled(explorer: Explorer, entries: Entries, settings: GuardSettings, flew
     some = rng.permutation(landed)[: settings.samples]
     chosen = np.concatenate([some, np.repeat(lost, settings.repeats)])
     weights = np.concatenate(
-        [np.full(len(some), len(landed) / max(len(some), 1)), np.full(len(lost) * settings.repeats, 1 / settings.repeats)]
+        [
+            np.full(len(some), len(landed) / max(len(some), 1)),
+            np.full(len(lost) * settings.repeats, 1 / settings.repeats),
+        ]
     )
-    at = np.int32(rng.uniform(size=len(chosen)) * entries.steps[chosen])
+    at = (rng.uniform(size=len(chosen)) * entries.steps[chosen]).astype(np.int32)
     rows = rows_of(entries, chosen)
     found, success = explorer.explore(explorer.chain.actors[explorer.index], rows, at, flew)
     met = found.flight.takeover >= 0
     return Samples(*(leaf[met] for leaf in (rows.numbers, found.obs, rows.success, success, weights)))
 
 
-def _networks(
-    samples: Samples, settings: GuardSettings, seed: int
-) -> tuple[dict[str, Weights], list[Scores | None]]:
+def _networks(samples: Samples, settings: GuardSettings, seed: int) -> tuple[dict[str, Weights], list[Scores | None]]:
     """Return the networks of a phase, and their scores on flights that did not fit them."""
     kept = samples.flights % _TEST == 0
-    networks, scored = {}, []
-    for part, success in (("stay", samples.stay), ("take", samples.take)):
-        networks[part] = fit(samples.obs[~kept], success[~kept], samples.weights[~kept], settings, seed)
-        scored.append(scores(likely(networks[part], samples.obs[kept]), success[kept]))
+    chance = samples.weights[kept] / samples.weights[kept].sum()
+    drawn = np.random.default_rng(seed).choice(np.flatnonzero(kept), kept.sum(), p=chance)  # so that each counts once
+    teach, networks, scored = jax.tree.map(lambda leaf: leaf[~kept], samples), {}, []
+    for part in ("stay", "take"):
+        success = getattr(teach, part)
+        networks[part] = fit(teach.obs, success, teach.weights, settings, seed, teach.flights)
+        scored.append(scores(likely(networks[part], samples.obs[drawn]), getattr(samples, part)[drawn]))
     return networks, scored

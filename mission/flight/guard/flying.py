@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -45,8 +45,8 @@ class Explored(NamedTuple):
     """N flights of one phase whose guide took over at given control steps."""
 
     flight: PhaseFlight
-    obs: np.ndarray  # float32 [N, O] at the take-over; zero without one
-    peak: np.ndarray  # float32 [N], the guide's largest advantage before it; -inf without networks
+    obs: Any  # float32 [N, O] at the take-over; zero without one
+    peak: Any  # float32 [N], the guide's largest advantage before it; -inf without networks
 
 
 class Entries(NamedTuple):
@@ -59,10 +59,8 @@ class Entries(NamedTuple):
 
 
 def guard_phases(chain: Chain) -> list[int]:
-    """Return the indices of the phases that can have a guard: a policy flies them, and they have a guide."""
-    return [
-        k for k, one in enumerate(chain.phases) if isinstance(one, PolicyPhase) and one.environment.guide is not None
-    ]
+    """Return the indices of the phases that can have a guard."""
+    return [k for k, phase in enumerate(chain.phases) if phase.guardable]
 
 
 def with_guards(chain: Chain, indices: list[int], parameters: dict[int, dict[str, Any]] | None = None) -> Chain:
@@ -104,7 +102,7 @@ class Explorer:
 
     def __init__(self, chain: Chain, index: int) -> None:
         """Prepare for phase `index` of a chain from `with_guards`."""
-        self.chain, self.index, self.phase = chain, index, chain.phases[index]
+        self.chain, self.index, self.phase = chain, index, cast(PolicyPhase, chain.phases[index])
         self._program = Program(
             partial(_explore, self.phase), program_identity(self.phase, "explore"), None, self.phase.name
         )

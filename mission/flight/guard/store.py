@@ -86,8 +86,9 @@ def read_guard(folder: Path) -> Guard | None:
 
 def guarded_policies(
     home: Path, mission: MissionFile, phases: Sequence[Phase], actors: Sequence[Any]
-) -> tuple[Any, ...]:
-    """Return the parameters of the flights of phases: those of the guarded ones with the networks of their guard.
+) -> tuple[tuple[Any, ...], GuardComparison | None]:
+    """Return the parameters of the flights of phases, those of the guarded ones with the networks of their guard, and what
+    their guard does; None if no phase is guarded.
 
     Args:
       home: the folder of the mission that holds `guard.npz`.
@@ -100,7 +101,7 @@ def guarded_policies(
       FormatError, MachineError: see `read_guard`.
     """
     if not any(phase.guarded for phase in phases):
-        return tuple(actors)
+        return tuple(actors), None
     guard, path = read_guard(home), mission.source.path
     asked = [k for k, phase in enumerate(phases) if phase.guarded]
     if guard is None:
@@ -121,10 +122,11 @@ def guarded_policies(
             raise _missing(mission, k, f"a guard of this phase in {home / GUARD}", f"those of {', '.join(known)}")
         if known[phases[k].name].margin is None:
             log.warning('the guard of phase "%s" is off: %s', phases[k].name, known[phases[k].name].reason)
-    return tuple(
+    params = tuple(
         guarded_parameters(actor, guard.networks.get(phase.name), known[phase.name].margin) if phase.guarded else actor
         for phase, actor in zip(phases, actors, strict=True)
     )
+    return params, guard.record.comparison
 
 
 def guarded_parameters(

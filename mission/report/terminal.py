@@ -93,14 +93,7 @@ def print_summary(report: MissionSummary, stream: TextIO) -> None:
         if phase.outside:
             causes = ", ".join(f"{printable(cause)} {n}" for cause, n in phase.outside.items())
             printer.line(f"{phase.name}: went on outside of its box: {causes}")
-    for phase in report.phases:
-        if phase.takeovers is not None:
-            taken = phase.takeovers
-            printer.line(
-                f"{phase.name}: its guide took over in {taken.flights:,} flights; {taken.succeeded:,} of these succeeded"
-            )
-    if report.guard is not None:
-        printer.line(guard_words(report.guard))
+    _print_takeovers(printer, report)
     if report.sensitivity is not None:
         _print_sensitivity(printer, report.sensitivity)
     success, returns = report.success, report.returns
@@ -133,6 +126,16 @@ def print_feasibility(record: FeasibilityRecord, stream: TextIO) -> None:
         f"{record.mission}: feasibility from {record.flights:,} flights, seed {record.seed}, scores of a fifth of them"
     )
     Printer(stream).table(title, columns, ("entering",), rows)
+
+
+def _print_takeovers(printer: Printer, report: MissionSummary) -> None:
+    """Print how often guides took over, and what the guard saves and spoils."""
+    for phase in report.phases:
+        if phase.takeovers is not None:
+            taken, succeeded = phase.takeovers.flights, phase.takeovers.succeeded
+            printer.line(f"{phase.name}: its guide took over in {taken:,} flights; {succeeded:,} of these succeeded")
+    if report.guard is not None:
+        printer.line(guard_words(report.guard))
 
 
 def print_guard(record: GuardRecord, stream: TextIO) -> None:

@@ -68,6 +68,7 @@ def fit(
     settings: FitSettings,
     seed: int,
     flights: np.ndarray | None = None,
+    even: bool = False,
 ) -> Weights:
     """Fit a network to flights: three quarters of them teach it, the others choose among its states and calibrate it.
 
@@ -78,6 +79,7 @@ def fit(
       settings: sizes and lengths.
       seed: of the first weights and of the minibatches.
       flights: int [N], the flight of each row, so that rows of one flight stay together; None: each row is a flight.
+      even: teach with all rows alike, and use `counts` to calibrate alone.
     """
     import optax  # here, because flights under guard evaluate networks and fit none
 
@@ -86,7 +88,8 @@ def fit(
     shuffled = np.random.default_rng(seed).permutation(groups.max() + 1)
     place = np.argsort(shuffled)[groups]
     order, cut = np.argsort(place, kind="stable"), int((place < len(shuffled) // 4).sum())
-    teach, choose = (jax.tree.map(lambda a, i=i: a[i], (obs, success, counts)) for i in (order[cut:], order[:cut]))
+    learned = np.ones_like(counts) if even else counts
+    teach, choose = (jax.tree.map(lambda a, i=i: a[i], (obs, success, learned)) for i in (order[cut:], order[:cut]))
     weights = _first_weights(teach[0], settings.width, jax.random.key(seed))
     best, best_loss = weights, np.inf
     optimiser = optax.adamw(optax.cosine_decay_schedule(settings.rate, settings.updates), weight_decay=_DECAY)
@@ -98,7 +101,8 @@ def fit(
         found = float(loss(logit(weights, choose[0]), *choose[1:]))
         if found < best_loss:
             best, best_loss = weights, found
-    return _calibrated({name: np.asarray(value) for name, value in best.items()}, *choose)
+    best = {name: np.asarray(value) for name, value in best.items()}
+    return _calibrated(best, *choose[:2], counts[order[:cut]])
 
 
 def log_loss(log_odds: Array, success: Array, counts: Array) -> Array:

@@ -31,7 +31,7 @@ class PhaseGuard(StrictModel):
     """The guard of one phase.
 
     `margin` is by how much the guide must raise the probability of success to take over; None if the guard is off, for the
-    `reason` given. `stay` and `take` score the networks on flights that did not fit them; `chosen_by` counts the flights that chose the margin.
+    `reason` given. `stay` and `take` score, on flights that did not fit the networks, what they foresee if the agent continues and if the guide takes over; `chosen_by` counts the flights that chose the margin.
     """
 
     phase: Name

@@ -10,16 +10,18 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mission import __version__
 from mission.errors import InputError
 from mission.flight.chain import Chain, check_flights
 from mission.flight.feasibility.conditions import conditions_of
-from mission.flight.feasibility.network import FitSettings, Weights, fit, likely
+from mission.flight.feasibility.network import FitSettings, Weights, fit
 from mission.flight.feasibility.scores import Scores, scores
 from mission.flight.guard.choosing import choose_margin, compare_chain
 from mission.flight.guard.counts import PhaseGuard
+from mission.flight.guard.decision import foreseen
 from mission.flight.guard.flying import Entries, Explorer, Flew, fly_entries, guard_phases, rows_of, with_guards
 from mission.flight.guard.store import Guard, GuardRecord, guarded_parameters, write_guard
 from mission.storage.lock import folder_lock
@@ -119,7 +121,7 @@ def _fit(chain: Chain, indices: list[int], settings: GuardSettings, flew: Flew) 
     agents = with_guards(chain, indices)
     entries = fly_entries(agents, _FITTED + np.arange(settings.flights), flew)
     networks: dict[int, dict[str, Weights]] = {}
-    scored: dict[int, list[Scores | None]] = {}
+    scored: dict[int, tuple[Scores | None, Scores | None]] = {}
     for k in indices:
         lost = int((~entries[k].success).sum())
         if min(lost, len(entries[k].success) - lost) >= _FEWEST:
@@ -173,14 +175,23 @@ def _sampled(explorer: Explorer, entries: Entries, settings: GuardSettings, flew
     return Samples(*(leaf[met] for leaf in (rows.numbers, found.obs, rows.success, success, weights)))
 
 
-def _networks(samples: Samples, settings: GuardSettings, seed: int) -> tuple[dict[str, Weights], list[Scores | None]]:
+def _networks(
+    samples: Samples, settings: GuardSettings, seed: int
+) -> tuple[dict[str, Weights], tuple[Scores | None, Scores | None]]:
     """Return the networks of a phase, and their scores on flights that did not fit them."""
     kept = samples.flights % _TEST == 0
     chance = samples.weights[kept] / samples.weights[kept].sum()
     drawn = np.random.default_rng(seed).choice(np.flatnonzero(kept), kept.sum(), p=chance)  # so that each counts once
-    teach, networks, scored = jax.tree.map(lambda leaf: leaf[~kept], samples), {}, []
-    for part in ("stay", "take"):
-        success = getattr(teach, part)
-        networks[part] = fit(teach.obs, success, teach.weights, settings, seed, teach.flights)
-        scored.append(scores(likely(networks[part], samples.obs[drawn]), getattr(samples, part)[drawn]))
-    return networks, scored
+    teach, test = (jax.tree.map(lambda leaf, rows=rows: leaf[rows], samples) for rows in (~kept, drawn))
+    every = np.ones(len(teach.stay), bool)
+    networks = {
+        # taught to lost flights and to others alike, and calibrated to how frequent they are
+        name: fit(teach.obs[rows], success[rows], teach.weights[rows], settings, seed, teach.flights[rows], even=True)
+        for name, rows, success in (
+            ("stay", every, teach.stay),
+            ("saves", ~teach.stay, teach.take),
+            ("keeps", teach.stay, teach.take),
+        )
+    }
+    stay, take = (np.asarray(one, np.float64) for one in foreseen(networks, jnp.asarray(test.obs)))
+    return networks, (scores(stay, test.stay), scores(take, test.take))

@@ -163,7 +163,7 @@ def _explore(phase: PolicyPhase, params: Any, at: Array, handoff: Any, keys: Arr
         obs = jax.vmap(phase.environment.observe)(now.state)
         seen = jnp.where(((now.t == at) & ~now.ended)[:, None], obs, seen)
         if "margin" in params:
-            gain = advantage(params["stay"], params["take"], obs)
+            gain = advantage(params, obs)
             peak = jnp.where(now.ended | (now.takeover >= 0), peak, jnp.maximum(peak, gain))
         return advance_flights(phase, control, params, keys, now)[0], seen, peak
 

@@ -22,6 +22,7 @@ from mission.flight.feasibility.conditions import (
 )
 from mission.flight.feasibility.network import Weights
 from mission.flight.guard.counts import GuardComparison, PhaseGuard
+from mission.flight.guard.decision import NETWORKS
 from mission.missionfile.models import MissionFile
 from mission.missionfile.phases import Phase
 from mission.storage.arrays import read_arrays
@@ -45,7 +46,7 @@ class GuardRecord(FittedRecord):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Guard:
-    """The networks of a mission's guard: phase -> {"stay", "take"}, for the phases in which it is on."""
+    """The networks of a mission's guard: phase -> name -> network, for the phases in which it is on."""
 
     record: GuardRecord
     networks: dict[str, dict[str, Weights]]
@@ -76,9 +77,7 @@ def read_guard(folder: Path) -> Guard | None:
     sizes = {phase.name: len(phase.observation_names) for phase in record.phases}
     on = [guard.phase for guard in record.guards if guard.margin is not None]
     try:
-        networks = {
-            name: {part: network_in(arrays, f"{name}.{part}", sizes[name]) for part in ("stay", "take")} for name in on
-        }
+        networks = {name: {part: network_in(arrays, f"{name}.{part}", sizes[name]) for part in NETWORKS} for name in on}
     except (KeyError, ValueError) as error:
         raise damaged(path, "guard", str(error), remedy) from None
     return Guard(record, networks)

@@ -261,16 +261,11 @@ def test_the_networks_of_a_folder_are_guarded_too(copied: Path) -> None:
     """As the networks of another mission: the hashes of the policies decide, not where they lie."""
     folder = copied.parent / "duel"
     (folder / GUARD).unlink()
-    words = [copied, "--allow-local-plugins", "--checkpoints", copied.parent]
-    pilot = f"duel={folder / 'duel'}"
-    done = run_cli("guard", *words, "--policy", pilot, "--flights", "1000", "--json", "-")
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert found["guards"][0]["margin"] > 0.0
-    flown = fly(copied, policies={"duel": f"guarded:{folder / 'duel'}"}, flights=1000)
+    found = fit_guard(chain_of(copied, policies={"duel": folder / "duel"}, guard=False), QUICK)
+    flown = fly(copied, policies={"duel": f"guarded:{folder / 'duel'}"}, flights=QUICK.flights)
     assert flown.phases[0].flown_by == f"guarded:{folder / 'duel'}"
-    assert flown.guard.model_dump(mode="json") == found["comparison"]
-    assert flown.success.count == found["comparison"]["guarded"]["count"]
+    assert flown.guard == found.comparison
+    assert flown.success.count == found.comparison.guarded.count > found.comparison.without.count
     with pytest.raises(InputError, match="no such folder"):
         fly(copied, policies={"duel": f"guarded:{folder / 'none'}"})
 
@@ -299,6 +294,20 @@ def test_the_commands_say_what_the_guard_does(duel: Path, tmp_path: Path) -> Non
     assert stored.report.phases[0].takeovers.flights == (taken >= 0).sum() > 0
     assert stored.guide is not None
     assert stored.report.guard == records.guard
+
+
+def test_the_command_stores_and_prints_a_guard_that_is_off(copied: Path, tmp_path: Path) -> None:
+    """Of 100 flights too few are lost."""
+    out = tmp_path / "guard.json"
+    words = [copied, "--allow-local-plugins", "--checkpoints", copied.parent, "--policy", "guarded", "--flights", "100"]
+    done = run_cli("guard", *words, "--phase", "duel", "--json", out)
+    assert done.returncode == 0, done.stderr
+    assert "duel: off:" in done.stdout
+    assert "100 flights with and without guard, seed 11" in done.stdout
+    found = json.loads(out.read_text())
+    assert found["guards"][0]["margin"] is None
+    assert found["comparison"]["any_phase"]["saved"]["count"] == 0
+    assert found == read_guard(copied.parent / "duel").record.model_dump(mode="json")
 
 
 def test_reports_under_guard_are_joined(duel: Path, tmp_path: Path) -> None:

@@ -59,8 +59,7 @@ def train_mission(
         (130).
     """
     configure()
-    flights = _baseline_flights(baseline_flights)
-    mission = mission.unguarded()  # an agent learns from its own flights
+    flights, mission = _baseline_flights(baseline_flights), mission.unguarded()  # agents learn from their own flights
     phases = resolve_mission(mission, allow_local_plugins=allow_local_plugins)
     chosen = [k for k, phase in enumerate(phases) if not only or phase.name in only]
     _check_names(phases, chosen, only, init or {})

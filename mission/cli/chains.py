@@ -1,4 +1,4 @@
-"""The commands that look at the hand-overs of a mission: feasibility, and the states from which the rest succeeds."""
+"""The commands that look at a mission as a chain: feasibility, the states from which the rest succeeds, and the guard."""
 
 from __future__ import annotations
 
@@ -140,3 +140,49 @@ def envelope(
         write_text(found.model_dump_json(indent=2) + "\n", output)
     if page is not None:
         say(f"page: {page}")
+
+
+@app.command(cls=Command)
+def guard(
+    file: File,
+    checkpoints: Checkpoints = None,
+    flights: Annotated[
+        int,
+        typer.Option("--flights", metavar="N", min=1, help="Vehicles of each of three sets: to fit, choose, compare."),
+    ] = 10_000,
+    phase: Annotated[
+        list[str] | None, typer.Option("--phase", metavar="NAME", help="Guard only this phase. Repeatable.")
+    ] = None,
+    seed: Seed = None,
+    policies: Policy = None,
+    judge: JudgeOption = None,
+    allow_stale: Stale = False,
+    json_file: JsonFile = None,
+    devices: Devices = None,
+    overrides: Set = None,
+    local: Local = False,
+) -> None:
+    """Find out when the guide of a phase is to take over from its agent, and what that saves; then fly with --policy guarded.
+
+    The guard is stored in CHECKPOINTS/MISSION. It is stale once a policy, a plugin or a setting of the mission changes.
+    """
+    from mission.flight.chain import prepare_chain
+    from mission.flight.guard.fitting import GuardSettings, fit_guard
+    from mission.observers.progress import flight_bar
+
+    output = json_path(json_file)
+    mission, policy, by_phase = mission_and_pilots(file, overrides, policies, allow_stale)
+    pilots: dict[str, Any] = {"policy": policy, "policies": by_phase, "allow_stale": allow_stale, "guard": False}
+    pilots |= {"checkpoints": checkpoints, "allow_local_plugins": local}
+    chain = prepare_chain(mission, seed=seed, judge=judge, devices=devices, **pilots)
+    with flight_bar(flights) as bar:
+        record = fit_guard(chain, GuardSettings(flights=flights), only=phase or (), progress=bar)
+    if json_file == "-":
+        write_json(record.model_dump_json(indent=2))
+        return
+    from mission.report.terminal import print_guard
+
+    print_guard(record, results())
+    if output is not None:
+        write_text(record.model_dump_json(indent=2) + "\n", output)
+    say("next: mission fly with the same options, and --policy guarded, or guarded:DIR instead of DIR")

@@ -79,10 +79,11 @@ Policy = Annotated[
     list[str] | None,
     typer.Option(
         "--policy",
-        metavar="guide|DIR|NAME=PILOT",
+        metavar="guide|guarded|DIR|NAME=PILOT",
         help="guide: fly every phase by its guidance law. DIR: the networks of another mission's folder fly the phases of "
-        "the same name. NAME=agent|imitator|guide|DIR: who flies one phase; DIR is the folder of a trained phase. "
-        "Repeatable. [default: agent, as the mission file says]",
+        "the same name. NAME=agent|imitator|guide|guarded|DIR: who flies one phase; DIR is the folder of a trained phase. "
+        "guarded, or guarded:DIR: the same networks, from which the guide takes over where it promises more (needs `mission "
+        "guard`). Repeatable. [default: agent, as the mission file says]",
     ),
 ]
 Sensitivity = Annotated[
@@ -141,13 +142,16 @@ ReportDir = Annotated[
 ]
 
 
+_FOR_ALL = ("agent", "guide", "guarded")  # pilots that every phase can have
+
+
 def pilots(values: list[str]) -> tuple[str, dict[str, str | Path]]:
-    """Return who flies every phase (agent, guide, or a folder of a mission) and phase -> pilot, for --policy's values."""
+    """Return who flies every phase (agent, guide, guarded, or a mission's folder) and phase -> pilot, for --policy's values."""
     every, named = [text for text in values if "=" not in text], [text for text in values if "=" in text]
     for text in every:
-        if text not in ("agent", "guide") and not os.path.isdir(text or "?"):
+        if text not in _FOR_ALL and not os.path.isdir(text.removeprefix("guarded:") or "?"):
             remedy = f"name one of them; for one phase write --policy NAME={text or 'guide'}"
-            expected = "agent or guide for all phases, the folder of a mission, or NAME=PILOT"
+            expected = "agent, guide or guarded for all phases, the folder of a mission, or NAME=PILOT"
             raise input_error(f"--policy {text}", expected, text, remedy)
     if len(set(every)) > 1:
         raise input_error("--policy", "one pilot for all phases", " and ".join(every), "remove one")
@@ -157,16 +161,21 @@ def pilots(values: list[str]) -> tuple[str, dict[str, str | Path]]:
 def mission_and_pilots(
     file: Path, overrides: list[str] | None, policies: list[str] | None, allow_stale: bool
 ) -> tuple[MissionFile, str, dict[str, str | Path]]:
-    """Return the mission, who flies every phase (agent or guide), and phase -> pilot where that is another."""
+    """Return the mission, who flies every phase (agent, guide or guarded), and phase -> pilot where that is another."""
     from mission.missionfile.reading import load_mission
 
     policy, by_phase = pilots(policies or [])
     apply_only(policy != "guide", "with --policy agent; a guide needs no policy", {"--allow-stale": allow_stale})
     mission = load_mission(file, overrides or [])
-    if policy not in ("agent", "guide"):
+    if policy not in _FOR_ALL:
+        from mission.missionfile.models import guarded, unguarded
         from mission.storage.borrowed import pilots_of
 
-        policy, by_phase = "agent", pilots_of(Path(policy), [phase.name for phase in mission.phases]) | by_phase
+        folder, names = unguarded(policy), [phase.name for phase in mission.phases]
+        found = pilots_of(Path(folder), names)
+        if folder != policy:
+            found = {name: guarded(str(path)) for name, path in found.items()}
+        policy, by_phase = "agent", found | by_phase
     return mission, policy, by_phase
 
 

@@ -65,7 +65,7 @@ def program_identity(phase: Phase, purpose: str) -> str | None:
     decides = {"params", "sac", "restart", "training_params", "training_share", "tolerated"}
     configuration = phase.configuration().model_dump(include=decides, mode="json")
     # The parameters of a policy are no part of its program: agent, imitator and folder share one.
-    configuration["policy"] = "agent" if isinstance(phase, PolicyPhase) else "guide"
+    configuration["policy"] = "guarded" if phase.guarded else "agent" if isinstance(phase, PolicyPhase) else "guide"
     if phase.rest is not None:  # its numbers are constants of the program
         configuration["rest"] = [phase.rest.sha256, phase.rest.weight, phase.rest.replaces]
     return json.dumps([purpose, phase.origin.source_sha256, phase.entry.plugin, configuration], sort_keys=True)
@@ -75,7 +75,7 @@ def _flight_like(phase: Phase, params: Any, handoff: Any, keys: Any, alive: Any)
     """Return a tree like the result of a flight."""
     limited = dict.fromkeys(limit.channel for limit in phase.limits)
     limits = dict.fromkeys(limited, 0)
-    return PhaseFlight(phase.leaves, 0, 0, 0, 0, 0, dict.fromkeys(phase.channels, 0), limits, limits)
+    return PhaseFlight(phase.leaves, 0, 0, 0, 0, 0, dict.fromkeys(phase.channels, 0), limits, limits, 0)
 
 
 def batches(total: int, first: int = 0) -> Iterator[np.ndarray]:

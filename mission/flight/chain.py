@@ -6,7 +6,7 @@ Shapes: N flights of a batch, at most 1,000.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from mission.flight.batches import (
     compile_flight,
     first_rows,
     flight_keys,
+    fly_batch,
     join,
     map_each,
     name_key,
@@ -32,10 +33,12 @@ from mission.flight.batches import (
 )
 from mission.flight.causes import check_flight_causes
 from mission.flight.fly import PhaseFlight
+from mission.flight.guard.counts import GuardComparison
+from mission.flight.guard.store import guarded_policies
 from mission.machine.devices import configure
 from mission.machine.programs import Program, in_background
 from mission.machine.stages import tell
-from mission.missionfile.models import Judge, MissionFile
+from mission.missionfile.models import Judge, MissionFile, guarded
 from mission.missionfile.phases import Phase, PolicyPhase, TrainedPhase, policy_folders
 from mission.missionfile.resolve import digest, judged, resolve_mission
 from mission.storage.borrowed import borrowed_policy
@@ -52,7 +55,7 @@ class Chain:
     """The phases of a mission in the order of flight, each with the policy that flies it (None: its guide does).
 
     `root` is the folder of the mission's own policies, which may be shipped ones; `home` is the one to which results of this
-    mission are written. `folders` has the policies of other folders, by phase.
+    mission are written. `folders` has the policies of other folders, by phase; `guard` says what the guard does that flies with them.
     """
 
     mission: MissionFile
@@ -65,6 +68,7 @@ class Chain:
     home: Path = Path()
     devices: int | None = None  # the most cores or accelerators that fly; None: all
     folders: Mapping[str, Path] = dataclasses.field(default_factory=dict)
+    guard: GuardComparison | None = None
 
     def folder(self, index: int) -> Path:
         """Return the folder of the policy that flies phase `index`, or where its own would be."""
@@ -95,13 +99,30 @@ class Chain:
         Raises:
           PluginError: a flight ended with a cause that contradicts the contract.
         """
-        by_phase = self._keys(numbers)
+        by_phase = self.keys(numbers)
         if fly_one is None:
             return self._fly_blocks(by_phase, len(numbers))
-        results: list[PhaseFlight] = []
-        handoff, alive = nominal_starts(self.phases[0], by_phase[0][: len(numbers)]), np.ones(len(numbers), bool)
-        for k, phase in enumerate(self.phases):
-            result = fly_one(k, handoff, by_phase[k][: len(numbers)], alive)
+        handoff = nominal_starts(self.phases[0], by_phase[0][: len(numbers)])
+        return self.fly_from(0, handoff, numbers, np.ones(len(numbers), bool), fly_one)
+
+    def fly_from(
+        self, first: int, handoff: Any, numbers: np.ndarray, alive: np.ndarray, fly_one: FlyOne | None = None
+    ) -> list[PhaseFlight]:
+        """Fly phase `first` and those after it.
+
+        Args:
+          first: index of a phase, or the number of phases, in which case nothing is flown.
+          handoff: leaves [N, ...], with which the flights enter it.
+          numbers, fly_one: as for `fly`; a number may occur several times.
+          alive: bool [N], the flights that enter it.
+        """
+        by_phase, results = self.keys(numbers), []
+        for k, phase in list(enumerate(self.phases))[first:]:
+            keys = by_phase[k][: len(numbers)]
+            if fly_one is None:
+                result = fly_batch(self.flights[k], self.actors[k], handoff, keys, alive)
+            else:
+                result = fly_one(k, handoff, keys, alive)
             check_flight_causes(phase, result.cause, alive)
             results.append(result._replace(handoff=()))
             handoff, alive = result.handoff, result.success
@@ -109,9 +130,9 @@ class Chain:
 
     def starts(self, numbers: np.ndarray) -> Any:
         """Return the hand-overs [N, ...] with which flights `numbers` (int [N], at most 1,000) enter the first phase."""
-        return to_host(nominal_starts(self.phases[0], self._keys(numbers)[0][: len(numbers)]))
+        return to_host(nominal_starts(self.phases[0], self.keys(numbers)[0][: len(numbers)]))
 
-    def _keys(self, numbers: np.ndarray) -> list[Any]:
+    def keys(self, numbers: np.ndarray) -> list[Any]:
         """Return the keys [BATCH] of flights by phase; those beyond N repeat the first."""
         key = name_key(jax.random.key(self.seed), "flights of")  # no phase can have this name
         keys = pad(flight_keys(key, numbers), len(numbers))
@@ -159,6 +180,7 @@ class Chain:
             flights=tuple(compile_flight(phase) for phase in phases),
             policy="guide",
             folders={},
+            guard=None,
         )
 
 
@@ -173,14 +195,22 @@ def prepare_chain(
     allow_local_plugins: bool = False,
     devices: int | None = None,
     judge: Judge | None = None,
+    guard: bool = True,
 ) -> Chain:
-    """Resolve a mission and read its policies; nothing is compiled yet. For the arguments see `fly_mission`."""
+    """Resolve a mission and read its policies; nothing is compiled yet.
+
+    For the arguments see `fly_mission`; without `guard` the networks of guarded phases fly alone.
+    """
     configure()
     if policy == "guide":
         _refuse_both(policies)
         mission = mission.all_guides()
     mission = mission.flown_by(policies or {})
+    mission = mission if guard else mission.unguarded()
     phases = resolve_mission(mission, allow_local_plugins=allow_local_plugins)
+    if policy == "guarded":
+        policy = "agent"
+        mission, phases = _all_guarded(mission, phases, policies or {}) if guard else (mission, phases)
     root, folders = find_policies(mission, phases, checkpoints), policy_folders(mission, phases, policies or ())
 
     def policy_of(k: int, phase: Phase) -> Any:
@@ -195,6 +225,8 @@ def prepare_chain(
     if judge is not None:  # of these flights, not of the training
         mission = mission.judged_by(judge)
         phases = judged(mission, phases)
+    home = (DEFAULT_CHECKPOINTS if checkpoints is None else Path(checkpoints)) / mission.name
+    actors, comparison = guarded_policies(home, mission, phases, actors)
     return Chain(
         mission=mission,
         phases=phases,
@@ -203,10 +235,27 @@ def prepare_chain(
         seed=mission.seed if seed is None else seed,
         policy=policy,
         root=root,
-        home=(DEFAULT_CHECKPOINTS if checkpoints is None else Path(checkpoints)) / mission.name,
+        home=home,
         devices=devices,
         folders=folders,
+        guard=comparison,
     )
+
+
+def _all_guarded(
+    mission: MissionFile, phases: Sequence[Phase], others: Collection[str]
+) -> tuple[MissionFile, tuple[Phase, ...]]:
+    """Return a mission with a guard in every phase that can have one, except those whose pilot is named (`others`)."""
+    able = [phase.name for phase in phases if phase.guardable and not phase.guarded and phase.name not in others]
+    if not able and not any(phase.guarded for phase in phases):
+        raise InputError(
+            "--policy guarded",
+            expected="a phase that has both an agent and a guide, which could take over",
+            found="none",
+            remedy="remove it",
+        )
+    flown = tuple(phase.flown_by(guarded(phase.pilot)) if phase.name in able else phase for phase in phases)
+    return mission.guarded_in(able), flown
 
 
 def _refuse_both(policies: Mapping[str, str | Path] | None) -> None:

@@ -14,12 +14,21 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from mission.flight.causes import marked_causes
+from mission.flight.guard.decision import guide_promises_more
 from mission.machine.trees import all_finite, drop_weak_types, where_rows
 from mission.missionfile.phases import Phase, PolicyPhase
 from mission.phase import Outcome
 
 # (policy parameters, states [N, ...], observations [N, O]) -> actions [N, A]
 Controller = Callable[[Any, Any, Array], Array]
+
+
+class TakeOver(NamedTuple):
+    """Two controllers of a phase: the second takes over once it is wanted, to the end of the phase."""
+
+    first: Controller
+    second: Controller
+    wanted: Callable[[Any, Array, Array], Array]  # (parameters, observations [N, O], control step []) -> bool [N]
 
 
 class PhaseFlight(NamedTuple):
@@ -34,6 +43,7 @@ class PhaseFlight(NamedTuple):
     telemetry: dict[str, Any]  # [N] at the end
     lowest: dict[str, Any]  # [N] by limited channel, over the whole phase
     highest: dict[str, Any]
+    takeover: Any  # int32 [N], control step from which the guide flew a guarded phase; -1: it did not
 
 
 class Flying(NamedTuple):
@@ -47,6 +57,7 @@ class Flying(NamedTuple):
     returns: Array  # float32 [N]
     lowest: dict[str, Array]  # [N] by limited channel
     highest: dict[str, Array]
+    takeover: Array  # int32 [N]; -1: none
     t: Array  # int32 [], control steps since the first vehicle entered
 
 
@@ -68,9 +79,20 @@ def policy_controller(phase: PolicyPhase) -> Controller:
     return lambda params, state, obs: learner.mean_action(params, obs)
 
 
-def controller_of(phase: Phase) -> Controller:
-    """Return what flies a phase: a policy, of which the parameters are given later, or the guide."""
-    return policy_controller(phase) if isinstance(phase, PolicyPhase) else guide_controller(phase)
+def controller_of(phase: Phase) -> Controller | TakeOver:
+    """Return what flies a phase: a policy, of which the parameters are given later, the guide, or first one, then the other.
+
+    The parameters of a guarded phase are those of `mission.flight.guard.decision`.
+    """
+    if not isinstance(phase, PolicyPhase):
+        return guide_controller(phase)
+    return guarded_controller(phase, guide_promises_more) if phase.guarded else policy_controller(phase)
+
+
+def guarded_controller(phase: PolicyPhase, wanted: Callable[[Any, Array, Array], Array]) -> TakeOver:
+    """Return the policy of a phase, with parameters {"actor": ..., ...}, from which its guide takes over once wanted."""
+    policy = policy_controller(phase)
+    return TakeOver(lambda params, state, obs: policy(params["actor"], state, obs), guide_controller(phase), wanted)
 
 
 def flight_status(phase: Phase, state: Any, steps: Array) -> tuple[Array, Array, Array]:
@@ -138,18 +160,20 @@ def begin_flights(phase: Phase, handoff: Any, keys: Array, alive: Array) -> tupl
         returns=jnp.zeros(flights),
         lowest=limited,
         highest=limited,
+        takeover=jnp.full(flights, -1, jnp.int32),
         t=jnp.int32(0),
     )
     return drop_weak_types(begun), telemetry_table(channels)
 
 
 def advance_flights(
-    phase: Phase, control: Controller, params: Any, keys: Array, now: Flying
+    phase: Phase, control: Controller | TakeOver, params: Any, keys: Array, now: Flying
 ) -> tuple[Flying, dict[str, Array]]:
     """Advance N flights by one control step; also return their channels [N] after it."""
     env, ended = phase.environment, now.ended
     obs = jax.vmap(env.observe)(now.state)
-    action = jnp.clip(control(params, now.state, obs), -1.0, 1.0)
+    command, takeover = _command(control, params, now, obs)
+    action = jnp.clip(command, -1.0, 1.0)
     step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, now.t + 1)
     moved = drop_weak_types(jax.vmap(env.step)(step_keys, now.state, action))
     returns = now.returns
@@ -170,9 +194,20 @@ def advance_flights(
         returns=returns,
         lowest={name: jnp.where(ended, low, jnp.minimum(low, channels[name])) for name, low in now.lowest.items()},
         highest={name: jnp.where(ended, high, jnp.maximum(high, channels[name])) for name, high in now.highest.items()},
+        takeover=takeover,
         t=now.t + 1,
     )
     return after, every
+
+
+def _command(control: Controller | TakeOver, params: Any, now: Flying, obs: Array) -> tuple[Array, Array]:
+    """Return the actions [N, A] of flights with observations [N, O], and the steps of their take-over so far, int32 [N]."""
+    if not isinstance(control, TakeOver):
+        return control(params, now.state, obs), now.takeover
+    begins = control.wanted(params, obs, now.t) & (now.takeover < 0) & ~now.ended
+    takeover = jnp.where(begins, now.t, now.takeover)
+    first, second = (one(params, now.state, obs) for one in control[:2])
+    return jnp.where((takeover >= 0)[:, None], second, first), takeover
 
 
 def end_flights(phase: Phase, end: Flying, alive: Array, enter: Array) -> PhaseFlight:
@@ -187,10 +222,13 @@ def end_flights(phase: Phase, end: Flying, alive: Array, enter: Array) -> PhaseF
         telemetry=channels_of(phase, end.state),
         lowest=end.lowest,
         highest=end.highest,
+        takeover=end.takeover,
     )
 
 
-def fly_phase(phase: Phase, control: Controller, params: Any, handoff: Any, keys: Array, alive: Array) -> PhaseFlight:
+def fly_phase(
+    phase: Phase, control: Controller | TakeOver, params: Any, handoff: Any, keys: Array, alive: Array
+) -> PhaseFlight:
     """Fly N vehicles until each has ended; those not alive stay where they are and count as failed.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -24,7 +24,9 @@ def _folder(text: str) -> str:
     return text
 
 
-NamedPilot = Literal["agent", "imitator", "guide"]
+NamedPilot = Literal["agent", "imitator", "guide", "guarded"]
+GUARDED = "guarded"  # the agent, until its guard hands over to the guide
+_GUARDED_FOLDER = f"{GUARDED}:"  # before the folder of a trained phase: its policy instead of the agent
 # Who flies a phase: one of its own pilots, or the policy in the folder of a trained phase.
 Pilot = NamedPilot | Annotated[str, AfterValidator(_folder), WithJsonSchema({"type": "string", "pattern": "/"})]
 NAMED_PILOTS: tuple[str, ...] = get_args(NamedPilot)
@@ -128,7 +130,8 @@ class PhaseEntry(StrictModel):
     policy: Pilot = Field(
         "agent",
         description="Who flies the phase: its agent, its imitator, its guide, or the policy in the folder of a trained "
-        "phase, relative to the mission file. It is no part of the trained configuration.",
+        "phase, relative to the mission file; `guarded`, or `guarded:` before such a folder, lets the guide take over where "
+        "that promises more. It is no part of the trained configuration.",
     )
     gate: Gate | None = Field(None, description="Without a gate the phase trains its whole budget and always passes.")
     restart: Restart = Field(default_factory=Restart, description="Where training vehicles start.")
@@ -276,6 +279,19 @@ class MissionFile(StrictModel):
         entries = tuple(entry.model_copy(update={"policy": "guide"}) for entry in self.phases)
         return self.model_copy(update={"phases": entries})
 
+    def guarded_in(self, names: Collection[str]) -> MissionFile:
+        """Return the mission with a guard for the agent, or the policy in a folder, that flies each of these phases."""
+        entries = tuple(
+            entry.model_copy(update={"policy": guarded(entry.policy)}) if entry.name in names else entry
+            for entry in self.phases
+        )
+        return self.model_copy(update={"phases": entries})
+
+    def unguarded(self) -> MissionFile:
+        """Return the mission without guards: who flies a guarded phase flies it alone."""
+        entries = tuple(entry.model_copy(update={"policy": unguarded(entry.policy)}) for entry in self.phases)
+        return self.model_copy(update={"phases": entries})
+
     def judged_by(self, judge: Judge) -> MissionFile:
         """Return the mission with other rules for its hand-overs.
 
@@ -326,7 +342,8 @@ class MissionFile(StrictModel):
         """Return the mission with other pilots for some of its phases.
 
         Args:
-          policies: name of a phase -> "agent", "imitator", "guide", or the folder of a trained phase.
+          policies: name of a phase -> "agent", "imitator", "guide", "guarded", or the folder of a trained phase, also with
+            "guarded:" before it.
 
         Raises:
           InputError: there is no such phase or no such pilot.
@@ -346,8 +363,20 @@ class MissionFile(StrictModel):
 
 
 def pilot_in_words(pilot: str) -> str:
-    """Return who flies one phase: its agent, its imitator, its guide, or the policy in a folder."""
-    return f"its {pilot}" if pilot in NAMED_PILOTS else f"the policy in {pilot}"
+    """Return who flies one phase: its agent, its imitator, its guide, or the policy in a folder; and whether under guard."""
+    flies = unguarded(pilot)
+    words = f"its {flies}" if flies in NAMED_PILOTS else f"the policy in {flies}"
+    return words if flies == pilot else f"{words} under guard"
+
+
+def unguarded(pilot: str) -> str:
+    """Return who flies a phase until its guard hands over; the pilot itself if there is no guard."""
+    return "agent" if pilot == GUARDED else pilot.removeprefix(_GUARDED_FOLDER)
+
+
+def guarded(pilot: str) -> str:
+    """Return the pilot that is "agent" or the policy in a folder, under guard."""
+    return GUARDED if pilot == "agent" else f"{_GUARDED_FOLDER}{pilot}"
 
 
 def _pilot(pilot: str | Path, where: str) -> str:
@@ -357,10 +386,11 @@ def _pilot(pilot: str | Path, where: str) -> str:
         return text
     if "/" in text:
         return text
-    if not Path(text).is_dir():
+    folder = unguarded(text)
+    if not Path(folder).is_dir():
         expected = f"{', '.join(NAMED_PILOTS)}, or the folder of a trained phase"
         raise InputError(where, expected=expected, found=text or "nothing", remedy="name one of them")
-    return f"./{text}"
+    return f"./{text}" if folder == text else guarded(f"./{folder}")
 
 
 def dotted(location: Location) -> str:

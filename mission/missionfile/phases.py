@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, JsonValue
 
 from mission.learner import Learner, LearnerConfig, PhaseInterface, build_learner
-from mission.missionfile.models import NAMED_PILOTS, MissionFile, Name, PhaseEntry
+from mission.missionfile.models import NAMED_PILOTS, MissionFile, Name, PhaseEntry, unguarded
 from mission.phase import NON_FINITE, TIME_OUT, Environment, Limit, PluginOrigin, Reward
 from mission.strict import StrictModel
 
@@ -148,15 +148,25 @@ class Phase:
 
     @property
     def pilot(self) -> str:
-        """Who flies it: "guide"; if networks do "agent", "imitator", or a folder as it was written."""
+        """Who flies it: "guide"; if networks do "agent", "imitator", "guarded", or a folder as it was written."""
         return "guide"
+
+    @property
+    def guarded(self) -> bool:
+        """Whether its guide takes over from the networks where that promises more."""
+        return False
+
+    @property
+    def guardable(self) -> bool:
+        """Whether it can have a guard: its agent flies it, or the policy in a folder, and it has a guide."""
+        return False
 
     def flown_by(self, pilot: str) -> Phase:
         """Return the same phase with another pilot, as `PhaseEntry.policy` names them."""
         fields: dict[str, Any] = {field.name: getattr(self, field.name) for field in dataclasses.fields(Phase)}
         fields["entry"] = self.entry.model_copy(update={"policy": pilot})
         kind = phase_class(pilot, self.learner, self.reward)
-        fields["environment"] = flown_environment(kind, self.guide_environment, self.learner)
+        fields["environment"] = flown_environment(kind, self.guide_environment, self.learner, pilot)
         return kind(**fields)
 
     def guided(self) -> Phase:
@@ -179,6 +189,16 @@ class PolicyPhase(Phase):
         """Who flies it."""
         return self.entry.policy
 
+    @property
+    def guarded(self) -> bool:
+        """Whether its guide takes over from the networks where that promises more."""
+        return unguarded(self.pilot) != self.pilot
+
+    @property
+    def guardable(self) -> bool:
+        """Whether it can have a guard: its agent flies it, or the policy in a folder, and it has a guide."""
+        return self.environment.guide is not None and self.pilot != "imitator"
+
     def build_learner(self) -> Learner:
         """Return the learning algorithm, with its settings, for this phase."""
         env = self.environment
@@ -198,9 +218,13 @@ def phase_class(pilot: str, learner: LearnerConfig | None, reward: Reward | None
     return TrainedPhase if pilot in NAMED_PILOTS else PolicyPhase
 
 
-def flown_environment(kind: type[Phase], environment: Environment, learner: LearnerConfig | None) -> Environment:
-    """Return an environment as a phase of this class flies it: networks do without what only the guide needs."""
-    needs_guide = learner is None or learner.fill.policy == "guide"
+def flown_environment(
+    kind: type[Phase], environment: Environment, learner: LearnerConfig | None, pilot: str
+) -> Environment:
+    """Return an environment as a phase of this class flies it: networks do without what only the guide needs, unless the
+    guide may take over from them.
+    """
+    needs_guide = learner is None or learner.fill.policy == "guide" or unguarded(pilot) != pilot
     return environment if kind is Phase or needs_guide else environment.unguided()
 
 
@@ -210,7 +234,7 @@ def policy_folders(mission: MissionFile, phases: Sequence[Phase], here: Collecti
     Folders are relative to the mission file; those of the phases in `here`, to the working directory.
     """
     return {
-        phase.name: Path(phase.pilot) if phase.name in here else mission.folder / phase.pilot
+        phase.name: (Path() if phase.name in here else mission.folder) / unguarded(phase.pilot)
         for phase in phases
         if isinstance(phase, PolicyPhase) and not isinstance(phase, TrainedPhase)
     }

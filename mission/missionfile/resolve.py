@@ -19,7 +19,7 @@ from mission.missionfile.contract import Shapes, check_contract, check_links
 from mission.missionfile.held_out import check_gate_starts
 from mission.missionfile.history import with_history
 from mission.missionfile.hooks import PhaseHooks
-from mission.missionfile.models import Location, MissionFile, PhaseEntry
+from mission.missionfile.models import Location, MissionFile, PhaseEntry, unguarded
 from mission.missionfile.once import once
 from mission.missionfile.phases import Phase, PhaseConfiguration, flown_environment, phase_class
 from mission.missionfile.plugins import (
@@ -258,7 +258,7 @@ def build_phase(
     if learner is not None and reward is not None:
         environment, reward = with_history(environment, reward, learner.history)
     kind = phase_class(entry.policy, learner, reward)
-    common["environment"] = flown_environment(kind, environment, learner)
+    common["environment"] = flown_environment(kind, environment, learner, entry.policy)
     return kind(reward=reward, learner=learner, guide_environment=environment, **common)
 
 
@@ -272,6 +272,13 @@ def _check_pilot(
             expected=f"policy: guide, since {origin} has no learner and so no networks",
             found=pilot,
             remedy="remove policy:, or set policy: guide",
+        )
+    if pilot != unguarded(pilot) and environment.guide is None:
+        raise InputError(
+            where,
+            expected=f"{origin} to offer a guide, which takes over where the guard says so",
+            found="no guide(state) on its environment",
+            remedy=f"set policy: {unguarded(pilot)}",
         )
     if learner is not None and pilot != "guide":
         return

@@ -38,6 +38,8 @@ def pack_flight(phase: Phase, result: PhaseFlight, prefix: str) -> Arrays:
         "lowest": table(result.lowest, limited),
         "highest": table(result.highest, limited),
     }
+    if phase.guarded:
+        fields["takeover"] = result.takeover
     return {f"{prefix}/{phase.name}/{name}": np.asarray(values) for name, values in fields.items()}
 
 
@@ -54,6 +56,7 @@ def unpack_flight(phase: Phase | PhaseHeader, arrays: Arrays, prefix: str) -> Ph
         telemetry={name: get["end"][:, i] for i, name in enumerate(phase.channels)},
         lowest={limit.channel: get["lowest"][:, i] for i, limit in enumerate(phase.limits)},
         highest={limit.channel: get["highest"][:, i] for i, limit in enumerate(phase.limits)},
+        takeover=arrays.get(f"{prefix}/{phase.name}/takeover", np.full(len(get["steps"]), -1, np.int32)),
     )
 
 
@@ -72,6 +75,7 @@ def flights_from(headers: Sequence[PhaseHeader], arrays: Arrays, prefix: str) ->
                 channels=header.channels,
                 limits=header.limits,
                 entered=entered,
+                takeover=arrays.get(f"{prefix}/{header.name}/takeover"),
                 feasible=arrays.get(f"{prefix}/{header.name}/feasible"),
                 **get,
             )
@@ -130,4 +134,5 @@ def records_from(header: ReportHeader, arrays: Arrays) -> FlightRecords:
         provenance=header.provenance,
         interval_note=header.report.interval_note(),
         sensitivity=header.report.sensitivity,
+        guard=header.report.guard,
     )

@@ -81,8 +81,9 @@ def _check_flights(phase: PhaseHeader, arrays: Arrays, who: str, flights: int) -
     for name, (kind, shape) in fields.items():
         at = f"{who}/{phase.name}/{name}"
         _require(_is(arrays[at], kind, shape), at)
-    at = f"{who}/{phase.name}/feasible"
-    _require(at not in arrays or _is(arrays[at], "f", (flights,)), at)
+    for name, kind in (("feasible", "f"), ("takeover", "i")):
+        at = f"{who}/{phase.name}/{name}"
+        _require(at not in arrays or _is(arrays[at], kind, (flights,)), at)
     causes = arrays[f"{who}/{phase.name}/cause"]
     _require(flights > 0 and causes.min() >= 0 and causes.max() < len(phase.causes), f"causes of {phase.name}")
 
@@ -95,6 +96,8 @@ def _check_summary(summary: MissionSummary, flights: Flights) -> None:
         entered, succeeded = int(phase.entered.sum()), int((phase.entered & phase.success).sum())
         counted = Rate(count=found.succeeded, rate=found.rate, low=found.low, high=found.high)
         fits = found.entered == entered and _equal(counted, rate(succeeded, entered))
+        taken = None if phase.takeover is None else int((phase.entered & (phase.takeover >= 0)).sum())
+        fits = fits and taken == (None if found.takeovers is None else found.takeovers.flights)
         _require(fits and found.causes == phase.losses(), f"numbers of {phase.name}")
 
 

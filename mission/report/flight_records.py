@@ -11,6 +11,7 @@ import dataclasses
 import numpy as np
 from pydantic import JsonValue
 
+from mission.flight.guard.counts import GuardComparison
 from mission.phase import Limit
 from mission.report.header import PhaseHeader, Provenance
 from mission.report.sensitivity import Sensitivity
@@ -36,6 +37,9 @@ class FlownPhase:
     end: np.ndarray  # [N, C] telemetry at the end
     lowest: np.ndarray  # [N, L] of the limited channels, in the order of `limits`
     highest: np.ndarray  # [N, L]
+    takeover: np.ndarray | None = (
+        None  # int32 [N], control step from which its guide flew, -1: none; None without a guard
+    )
     feasible: np.ndarray | None = None  # [N] on entering: the probability that the mission succeeds; None if not known
 
     def at_end(self, channel: str) -> np.ndarray | None:
@@ -158,6 +162,7 @@ class FlightRecords:
     provenance: Provenance
     interval_note: str = ""  # what to know about the interval of the success rate
     sensitivity: Sensitivity | None = None  # what losses and end states depend on, if it was asked
+    guard: GuardComparison | None = None  # the same flights with and without the guard that flew, if one did
 
     def channels(self) -> tuple[str, ...]:
         """Return every telemetry channel of the mission, in order of appearance."""

@@ -18,7 +18,7 @@ from mission.statistics import Distribution
 from mission.storage.stored import check_format, seal
 from mission.strict import Fraction01, Natural, StrictModel
 
-OLDEST, FORMAT = 2, 6  # of the header and of the arrays
+OLDEST, FORMAT = 2, 7  # of the header and of the arrays
 KEY_FORMAT = 4  # of the batches of an unfinished report
 KIND = "mission report"
 Role = Literal["nominal", "median", "worst", "lost"]
@@ -96,7 +96,7 @@ class ReportHeader(StrictModel):
     """
 
     kind: Literal["mission report"] = KIND
-    format: Literal[6] = FORMAT
+    format: Literal[7] = FORMAT
     mission: str
     report: MissionSummary
     guide: MissionSummary | None
@@ -138,7 +138,8 @@ def upgrade(data: dict[str, Any], where: str) -> dict[str, Any]:
     """Return the data of a header or of a key in the current format.
 
     Format 2 is that of mission 0.1; there is no older one. Its summaries lack returns. Reports of format 3 begin with
-    flight 0. Summaries of format 4 do not say who flew a phase, those of format 5 not who judged its hand-overs.
+    flight 0. Summaries of format 4 do not say who flew a phase, those of format 5 not who judged its hand-overs, those of format 6
+    nothing of guards.
 
     Raises:
       FormatError: the format is unknown.

@@ -12,7 +12,8 @@ from pydantic import Field
 
 from mission.flight.batches import BATCH, batches, concatenate, loss_causes
 from mission.flight.fly import PhaseFlight
-from mission.missionfile.models import Judge
+from mission.flight.guard.counts import GuardComparison
+from mission.missionfile.models import Judge, unguarded
 from mission.missionfile.phases import Phase
 from mission.phase import Limit
 from mission.report.sensitivity import Sensitivity, sensitivity
@@ -51,11 +52,19 @@ class Described(Protocol):
         ...
 
 
+class TakeOverCount(StrictModel):
+    """The flights of a guarded phase that its guide took over, and those of them that succeeded in the phase."""
+
+    flights: int
+    succeeded: int
+
+
 class PhaseSummary(StrictModel):
     """One phase of a flown mission; the fields are those of `mission fly --json`.
 
-    `flown_by` is "agent", "imitator", "guide", or the folder of a policy as it was named. `returns` are the sums of rewards of the flights that entered; undefined if the phase has no reward.
-    `outside` counts the flights that went on by the causes for which the phase's own box would have failed them.
+    `flown_by` is "agent", "imitator", "guide", "guarded", or the folder of a policy as it was named, with "guarded:" before it under guard. `returns` are the sums of rewards of the flights that entered; undefined if the phase has no reward.
+    `outside` counts the flights that went on by the causes for which the phase's own box would have failed them. `takeovers` is None
+    without a guard.
     """
 
     name: str
@@ -68,6 +77,7 @@ class PhaseSummary(StrictModel):
     high: float
     causes: dict[str, int]
     outside: dict[str, int] = Field(default_factory=dict)
+    takeovers: TakeOverCount | None = None
     duration_s: Distribution
     returns: Distribution
     end: dict[str, Distribution]
@@ -79,7 +89,8 @@ class MissionSummary(StrictModel):
 
     `returns` are the sums over the phases that a flight entered. `until` is the half-width at which the flights were to
     stop, and `looks` how often the interval was compared with it; both None without --until. `sensitivity` is there with
-    --sensitivity. If the mission judges hand-overs, `by_boxes` counts the flights that the boxes of all phases pass.
+    --sensitivity. If the mission judges hand-overs, `by_boxes` counts the flights that the boxes of all phases pass. `guard` is what
+    `mission guard` found of the guard that flew: the same flights with and without it.
     """
 
     mission: str
@@ -95,6 +106,7 @@ class MissionSummary(StrictModel):
     sensitivity: Sensitivity | None = None
     judge: Judge = "box"
     by_boxes: Rate | None = None
+    guard: GuardComparison | None = None
 
     def interval_note(self) -> str:
         """Return what to know about the interval of the success rate; empty if it is an ordinary one."""
@@ -143,6 +155,7 @@ def mission_summary(
         looks=None if until is None else math.ceil(flights / BATCH),
         judge=judge,
         by_boxes=rate(int((entered & inside).sum()), flights) if judge == "mission" else None,
+        guard=chain.guard,
         sensitivity=_sensitivity(chain, results[-1], entered, first) if sensitive else None,
     )
 
@@ -189,6 +202,7 @@ def summarise(
         high=proportion.high,
         causes=loss_causes(phase.causes, result, entered),
         outside=_outside(phase.causes, result.cause[success]),
+        takeovers=_takeovers(entered & (result.takeover >= 0), success) if unguarded(flown_by) != flown_by else None,
         duration_s=distribution(seconds[success]),
         returns=distribution(returns[entered]),
         end={name: distribution(values[success]) for name, values in result.telemetry.items()},
@@ -221,6 +235,11 @@ def durations(phase: Phase, result: PhaseFlight) -> np.ndarray:
 def timed(result: PhaseFlight, control_period_s: float) -> np.ndarray:
     """Return the seconds [N] that each flight spent in a phase with that period, as `durations` does."""
     return result.telemetry.get("phase_time_s", result.steps * control_period_s)
+
+
+def _takeovers(taken: np.ndarray, success: np.ndarray) -> TakeOverCount:
+    """Count the flights with a take-over, and those of them that succeeded, bool [N] each."""
+    return TakeOverCount(flights=int(taken.sum()), succeeded=int((taken & success).sum()))
 
 
 def _outside(names: Sequence[str], causes: np.ndarray) -> dict[str, int]:

@@ -15,14 +15,16 @@ from rich.text import Text
 
 from mission.errors import printable
 from mission.flight.feasibility.store import FeasibilityRecord
+from mission.flight.guard.counts import TakeOvers, guard_words
+from mission.flight.guard.store import GuardRecord
 from mission.flight.splitting import Splitting
-from mission.missionfile.models import NAMED_PILOTS, pilot_in_words
+from mission.missionfile.models import NAMED_PILOTS, pilot_in_words, unguarded
 from mission.report.compare import Comparison
 from mission.report.envelope import Envelope
 from mission.report.feasibility import ALARM, box_words, side_words
 from mission.report.sensitivity import Odds, Sensitivity
 from mission.report.summary import MissionSummary, PhaseSummary
-from mission.statistics import PairedMean
+from mission.statistics import PairedMean, Rate
 
 _MOST_INPUTS, _FEW_INPUTS = 8, 3  # of the losses, and of an output
 _LONGEST_WORD = 24  # characters of a name that a narrow table does not cut
@@ -91,6 +93,7 @@ def print_summary(report: MissionSummary, stream: TextIO) -> None:
         if phase.outside:
             causes = ", ".join(f"{printable(cause)} {n}" for cause, n in phase.outside.items())
             printer.line(f"{phase.name}: went on outside of its box: {causes}")
+    _print_takeovers(printer, report)
     if report.sensitivity is not None:
         _print_sensitivity(printer, report.sensitivity)
     success, returns = report.success, report.returns
@@ -123,6 +126,50 @@ def print_feasibility(record: FeasibilityRecord, stream: TextIO) -> None:
         f"{record.mission}: feasibility from {record.flights:,} flights, seed {record.seed}, scores of a fifth of them"
     )
     Printer(stream).table(title, columns, ("entering",), rows)
+
+
+def _print_takeovers(printer: Printer, report: MissionSummary) -> None:
+    """Print how often guides took over, and what the guard saves and spoils."""
+    for phase in report.phases:
+        if phase.takeovers is not None:
+            taken, succeeded = phase.takeovers.flights, phase.takeovers.succeeded
+            printer.line(f"{phase.name}: its guide took over in {taken:,} flights; {succeeded:,} of these succeeded")
+    if report.guard is not None:
+        printer.line(guard_words(report.guard))
+
+
+def print_guard(record: GuardRecord, stream: TextIO) -> None:
+    """Print when the guides take over, and what that does to flights that neither fitted nor chose the guard."""
+    printer, found = Printer(stream), record.comparison
+    for one in record.guards:
+        where = f"margin {one.margin:.3g}" if one.margin is not None else f"off: {one.reason}"
+        printer.line(f"{one.phase}: {where}")
+    rows = [_takeover_cells(name, one) for name, one in [*found.phases.items(), ("any phase", found.any_phase)]]
+    columns = (
+        "phase",
+        "lost without",
+        "take-overs in them",
+        "saved",
+        "95 % interval",
+        "false alarms",
+        "95 % interval ",
+        "spoiled",
+    )
+    title = f"{record.mission}: {found.flights:,} flights with and without guard, seed {found.seed}"
+    printer.table(title, columns, ("phase",), rows)
+    sides = [f"{one.count:,}, {_shares(one)}" for one in (found.without, found.guarded)]
+    printer.line(f"success without guard {sides[0]}; with it {sides[1]}; p = {found.success.p_value:.2g}", "bold")
+
+
+def _takeover_cells(name: str, one: TakeOvers) -> list[str]:
+    saved, alarms = (f"{100 * share.low:.1f} to {100 * share.high:.1f} %" for share in (one.saved, one.false_alarms))
+    share = f" ({100 * (one.false_alarms.rate or 0.0):.2f} %)"
+    cells = [f"{one.lost:,}", f"{one.in_lost:,}", f"{one.saved.count:,}", saved, f"{one.false_alarms.count:,}{share}"]
+    return [name, *cells, alarms, f"{one.spoiled:,}"]
+
+
+def _shares(one: Rate) -> str:
+    return "{:.2f} % ({:.2f} to {:.2f} %)".format(*(100 * (value or 0.0) for value in (one.rate, one.low, one.high)))
 
 
 def print_splitting(found: Splitting, stream: TextIO) -> None:
@@ -197,7 +244,10 @@ def _pilots(report: MissionSummary) -> str:
 
 def _pilot(phase: PhaseSummary) -> str:
     """Return who flew a phase, short enough for a table."""
-    return phase.flown_by if phase.flown_by in NAMED_PILOTS else "folder"
+    flies = unguarded(phase.flown_by)
+    return (
+        phase.flown_by if phase.flown_by in NAMED_PILOTS else "folder" if flies == phase.flown_by else "guarded folder"
+    )
 
 
 def _phase_cells(phase: PhaseSummary) -> list[str]:

@@ -193,6 +193,7 @@ class TelemetryRecorder:
             telemetry=dict(zip(phase.channels, last.T, strict=True)),
             lowest=now.lowest,
             highest=now.highest,
+            takeover=now.takeover,
         )
         return BatchTelemetry(tables, first_rows(flight, rows), alive)
 

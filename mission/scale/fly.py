@@ -41,8 +41,9 @@ def fly_mission(
       mission, checkpoints: from `load_mission`; folder of `<mission>/<phase>/`; None: `checkpoints`, then the shipped policies.
       flights, until: the number of vehicles, N; stop before N once the half-width of the success interval is at most this.
       seed: of the flights; replaces that of the mission file.
-      policy: "agent" to fly as the mission file says, or "guide" to fly every phase by its guide.
-      policies: name of a phase -> another pilot: "agent", "imitator", "guide", or the folder of a trained phase.
+      policy: "agent" to fly as the mission file says, "guide" to fly every phase by its guide, "guarded" to guard every agent.
+      policies: name of a phase -> another pilot: "agent", "imitator", "guide", "guarded", or the folder of a trained phase, also with
+        "guarded:" before it.
       report: folder for records and page (docs/reports.md); an unfinished report is resumed.
       allow_stale, allow_local_plugins: fly policies of another configuration; permit `plugin: ./file.py`.
       progress: called with (flights done, flights).

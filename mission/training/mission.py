@@ -66,7 +66,7 @@ def train_mission(
     """
     configure()
     flights = _baseline_flights(baseline_flights)
-    mission = _with_chain(mission, sweeps, joint)
+    mission = _with_chain(mission.unguarded(), sweeps, joint)  # agents learn from their own flights
     phases = resolve_mission(mission, allow_local_plugins=allow_local_plugins)
     chosen = [k for k, phase in enumerate(phases) if not only or phase.name in only]
     _check_names(phases, chosen, only, init or {})

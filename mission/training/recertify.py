@@ -201,7 +201,7 @@ def _resolve(
     Raises:
       StaleError: the policies were made under another configuration.
     """
-    last, chosen = records[-1], mission or mission_of(folder, records)
+    last, chosen = records[-1], (mission or mission_of(folder, records)).unguarded()
     try:
         phases = resolve_mission(chosen, allow_local_plugins=allow_local)
     except InputError as error:

@@ -182,7 +182,7 @@ def as_format_5(data: dict[str, Any]) -> None:
 def test_a_report_of_an_earlier_format_is_read(folder: Path, tmp_path: Path, earlier: Any) -> None:
     rewrite(folder / "a", tmp_path / "a", earlier)
     header, _ = read_report(tmp_path / "a")
-    assert (header.format, header.first_flight) == (6, 0)
+    assert (header.format, header.first_flight) == (7, 0)
     assert [phase.flown_by for phase in header.report.phases] == [phase.flown_by for phase in header.phases]
     if earlier is as_format_3:
         with pytest.raises(InputError, match="earlier version"):

@@ -342,7 +342,7 @@ def test_what_is_stored_has_a_fixed_form(flown, folder):
     }  # fmt: skip
     stored = json.loads((folder / "out" / "summary.json").read_text())
     assert set(stored) == set(ReportHeader.model_fields)
-    assert (stored["kind"], stored["format"]) == ("mission report", 6)
+    assert (stored["kind"], stored["format"]) == ("mission report", 7)
     assert [phase["params"] for phase in stored["phases"]] == [
         {"tolerance_m": 0.012, "seconds": 3.0},
         {"tolerance_m": 0.0002, "seconds": 2.0},
@@ -364,7 +364,7 @@ def test_a_report_of_version_0_1_is_drawn_again(tmp_path):
         assert part in page
     assert before.items() <= contents(out).items(), "the records stay as they are"
     read, records = read_records(out)
-    assert read.format == header.FORMAT == 6
+    assert read.format == header.FORMAT == 7
     assert read.report.returns.mean is None, "format 2 did not store it"
     assert np.isfinite(records.flights.returns).all()
     assert [phase.flown_by for phase in records.headers] == ["agent", "agent"]

@@ -18,12 +18,13 @@ from mission.errors import MachineError
 from mission.flight.batches import BATCH, batches
 from mission.flight.chain import Chain, check_flights
 from mission.flight.entering import fly_observing
+from mission.flight.feasibility.conditions import conditions_of
 from mission.flight.feasibility.network import FeasibilitySettings, fit, likely
 from mission.flight.feasibility.scores import scores
 from mission.flight.feasibility.store import (
     Feasibility,
+    FeasibilityPhase,
     FeasibilityRecord,
-    feasibility_phases,
     write_feasibility,
 )
 from mission.flight.splitting import Samples, fly_splitting, samples_of
@@ -87,9 +88,10 @@ def _fit(chain: Chain, settings: FeasibilitySettings, progress: Callable[[int, i
             teach = [_joined(old, samples_of(levels, k)) if k < len(levels) else old for k, old in enumerate(teach)]
             flew(BATCH)
         weights = [fit(*one, settings, chain.seed) for one in teach]
+    conditions = conditions_of(chain.phases, chain.policy_hashes())
     scored = [
-        described.model_copy(update={"scores": scores(likely(network, plain.kept.obs), plain.kept.success)})
-        for described, network, plain in zip(feasibility_phases(chain), weights, phases, strict=True)
+        FeasibilityPhase(**dict(one), scores=scores(likely(network, plain.kept.obs), plain.kept.success))
+        for one, network, plain in zip(conditions, weights, phases, strict=True)
     ]
     record = FeasibilityRecord(
         mission=chain.mission.name,

@@ -15,7 +15,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import Array
 
 from mission.strict import Count, Natural, Positive, StrictModel
@@ -27,15 +26,20 @@ _DECAY = 1e-3
 _LOOKS = 20  # at the validation flights while fitting
 
 
-class FeasibilitySettings(StrictModel):
-    """How the networks are fitted."""
+class FitSettings(StrictModel):
+    """How a network is fitted."""
 
-    flights: Count = 10_000
-    rounds: Natural = 3  # of split flights, which look for what is lost seldom
     width: Count = 64
     updates: Count = 3000
     batch: Count = 512
     rate: Positive = 3e-3
+
+
+class FeasibilitySettings(FitSettings):
+    """How the networks are fitted, and to what."""
+
+    flights: Count = 10_000
+    rounds: Natural = 3  # of split flights, which look for what is lost seldom
 
 
 def logit(weights: Weights, obs: Array) -> Array:
@@ -57,7 +61,15 @@ def likely(weights: Weights, obs: np.ndarray) -> np.ndarray:
     return np.asarray(probability(weights, jnp.asarray(obs)), np.float64)
 
 
-def fit(obs: np.ndarray, success: np.ndarray, counts: np.ndarray, settings: FeasibilitySettings, seed: int) -> Weights:
+def fit(
+    obs: np.ndarray,
+    success: np.ndarray,
+    counts: np.ndarray,
+    settings: FitSettings,
+    seed: int,
+    flights: np.ndarray | None = None,
+    even: bool = False,
+) -> Weights:
     """Fit a network to flights: three quarters of them teach it, the others choose among its states and calibrate it.
 
     Args:
@@ -66,13 +78,18 @@ def fit(obs: np.ndarray, success: np.ndarray, counts: np.ndarray, settings: Feas
       counts: [N], for how many flights each one stands.
       settings: sizes and lengths.
       seed: of the first weights and of the minibatches.
+      flights: int [N], the flight of each row, so that rows of one flight stay together; None: each row is a flight.
+      even: teach with all rows alike, and use `counts` to calibrate alone.
     """
+    import optax  # here, because flights under guard evaluate networks and fit none
+
     counts = counts / counts.mean()
-    shuffled = np.random.default_rng(seed).permutation(len(obs))
-    kept = len(obs) // 4
-    teach, choose = (
-        jax.tree.map(lambda a, i=i: a[i], (obs, success, counts)) for i in (shuffled[kept:], shuffled[:kept])
-    )
+    groups = np.arange(len(obs)) if flights is None else np.unique(flights, return_inverse=True)[1]
+    shuffled = np.random.default_rng(seed).permutation(groups.max() + 1)
+    place = np.argsort(shuffled)[groups]
+    order, cut = np.argsort(place, kind="stable"), int((place < len(shuffled) // 4).sum())
+    learned = np.ones_like(counts) if even else counts
+    teach, choose = (jax.tree.map(lambda a, i=i: a[i], (obs, success, learned)) for i in (order[cut:], order[:cut]))
     weights = _first_weights(teach[0], settings.width, jax.random.key(seed))
     best, best_loss = weights, np.inf
     optimiser = optax.adamw(optax.cosine_decay_schedule(settings.rate, settings.updates), weight_decay=_DECAY)
@@ -84,11 +101,14 @@ def fit(obs: np.ndarray, success: np.ndarray, counts: np.ndarray, settings: Feas
         found = float(loss(logit(weights, choose[0]), *choose[1:]))
         if found < best_loss:
             best, best_loss = weights, found
-    return _calibrated({name: np.asarray(value) for name, value in best.items()}, *choose)
+    best = {name: np.asarray(value) for name, value in best.items()}
+    return _calibrated(best, *choose[:2], counts[order[:cut]])
 
 
 def log_loss(log_odds: Array, success: Array, counts: Array) -> Array:
     """Return the mean log loss of predictions [N] for flights that stand for `counts` [N] flights each."""
+    import optax
+
     return (counts * optax.sigmoid_binary_cross_entropy(log_odds, jnp.asarray(success, jnp.float32))).mean()
 
 

@@ -53,6 +53,8 @@ def render_page(
     ]
     if any(phase.feasible is not None for phase in records.flights.phases):
         own.insert(1, ("feasibility", "Feasibility at the hand-overs", draw(sections.feasibility)))
+    if any(phase.takeover is not None for phase in records.flights.phases):
+        own.insert(1, ("guard", "Take-overs by the guides", draw(sections.takeovers)))
     if records.sensitivity is not None:
         own.insert(1, ("sensitivity", "Sensitivity", draw(sections.dependence)))
     added, missing = plugin_sections(records, reports)

@@ -1,4 +1,4 @@
-"""The sections that the page has for any mission: headline, losses, sensitivity, feasibility, margins, hand-overs, telemetry, provenance."""
+"""The sections that the page has for any mission: headline, losses, sensitivity, take-overs, feasibility, margins, hand-overs, telemetry, provenance."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mission.missionfile.models import NAMED_PILOTS, pilot_in_words
+from mission.flight.guard.counts import guard_words
+from mission.missionfile.models import NAMED_PILOTS, pilot_in_words, unguarded
 from mission.report.charts import histogram, number, time_chart
 from mission.report.feasibility import feasibility_html, handover_feasibility
 from mission.report.flight_records import FlightRecords, Flights, FlownPhase
@@ -35,8 +36,10 @@ def headline(records: FlightRecords) -> str:
 
 
 def _several(pilot: str) -> str:
-    """Return the pilots of a kind: agents, imitators, guides; or the policy in a folder."""
-    return f"{pilot}s" if pilot in NAMED_PILOTS else pilot_in_words(pilot)
+    """Return the pilots of a kind: agents, imitators, guides; or the policy in a folder; and whether under guard."""
+    flies = unguarded(pilot)
+    words = f"{flies}s" if flies in NAMED_PILOTS else pilot_in_words(flies)
+    return words if flies == pilot else f"{words} under guard"
 
 
 def _card(flights: Flights, who: str, note: str = "") -> str:
@@ -176,6 +179,19 @@ def dependence(records: FlightRecords) -> str:
         f"<details open><summary>shares of the variance, by output</summary>{''.join(bars)}</details>" if bars else ""
     )
     return f'<p class="soft">{note}</p>{table if rows else ""}{folded}'
+
+
+def takeovers(records: FlightRecords) -> str:
+    """Return how often the guide of each guarded phase took over, and what the guard saves and spoils."""
+    rows, success = [], records.flights.success
+    for phase in records.flights.phases:
+        if phase.takeover is not None:
+            taken = phase.entered & (phase.takeover >= 0)
+            cells = (f"{int(count):,}" for count in (phase.entered.sum(), taken.sum(), (taken & success).sum()))
+            rows.append(f"<tr><td>{escape(phase.name)}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
+    head = "<tr><th>phase</th><th>entered</th><th>taken over</th><th>of these ended the mission</th></tr>"
+    table = f'<div class="scroll card"><table>{head}{"".join(rows)}</table></div>'
+    return f'{table}<p class="soft">{escape(guard_words(records.guard))}</p>' if records.guard is not None else table
 
 
 def feasibility(records: FlightRecords) -> str:

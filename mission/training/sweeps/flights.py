@@ -18,10 +18,10 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from mission.flight.batches import program_identity
-from mission.flight.fly import Controller, controller_of, enter_phase, goes_on
+from mission.flight.fly import Controller, enter_phase, goes_on, guide_controller, policy_controller
 from mission.machine.programs import Program
 from mission.machine.trees import drop_weak_types, floats, where_rows, with_floats, with_keys, without_keys
-from mission.missionfile.phases import Phase
+from mission.missionfile.phases import Phase, PolicyPhase
 from mission.phase import Outcome
 
 
@@ -63,8 +63,9 @@ class PhaseFlights:
 
     @property
     def control(self) -> Controller:
-        """Return who flies."""
-        return controller_of(self.phase)
+        """Return who flies, without a guard."""
+        phase = self.phase
+        return policy_controller(phase) if isinstance(phase, PolicyPhase) else guide_controller(phase)
 
     def forward(self, policy: Any, handoff: Any, keys: Array, alive: Array) -> Leg:
         """Fly B vehicles to the end of the phase; those not alive stay where they are.

@@ -34,7 +34,7 @@ from mission.training.sweeps.flights import Leg, PhaseFlights
 
 log = logging.getLogger("mission")
 _BLOCK = 32
-_CHOSEN = (3 << 30) - (1 << 20)  # number of the first flight that chooses among the policies: fresh ones
+_CHOSEN = (5 << 29) - (1 << 20)  # number of the first flight that chooses among the policies: fresh ones
 _KEPT = "joint.npz"
 
 

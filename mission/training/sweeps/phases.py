@@ -49,7 +49,7 @@ def _sweep_phase(mission: MissionFile, index: int, phase: Phase) -> Phase:
     changed = dataclasses.replace(
         phase,
         learner=learner,
-        environment=flown_environment(type(phase), phase.guide_environment, learner),
+        environment=flown_environment(type(phase), phase.guide_environment, learner, phase.pilot),
         entry=entry.model_copy(update={"budget": budget, "gate": None}),
     )
     if jax.tree.map(_shape, policy_shapes(changed)) != jax.tree.map(_shape, policy_shapes(phase)):

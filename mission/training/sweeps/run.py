@@ -52,7 +52,7 @@ from mission.training.sweeps.store import (
 from mission.training.sweeps.terminal import with_terminal_value
 
 log = logging.getLogger("mission")
-_RATED = 3 << 30  # number of the first flight that rates the chain: fresh ones, which nobody asks `mission fly` for
+_RATED = 5 << 29  # number of the first flight that rates the chain: fresh ones, which nobody asks `mission fly` for
 _TOLD = ("update", "updates", "success")  # of an event of joint training
 _ROUNDS = 1  # of split flights, when feasibility is fitted
 

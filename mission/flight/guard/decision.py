@@ -1,0 +1,47 @@
+"""When the guide takes over a guarded phase: once it promises more than the agent, by a margin.
+
+The parameters of a guarded phase are {"actor": those of its policy, "stay", "saves", "keeps": networks as
+`feasibility.network` fits them, "margin": float32 []}, or the first alone if its guard is off. `stay` is the probability that the
+mission succeeds if the agent continues; `saves` and `keeps` are those with which it succeeds after a take-over now, in flights
+that the agent loses and in flights that it does not. Losses are rare, so that a single network for a take-over would hardly see those
+in which it counts. Shapes: N flights, O observation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+
+from mission.flight.feasibility.network import Weights, probability
+
+NETWORKS = ("stay", "saves", "keeps")
+
+
+def foreseen(networks: Mapping[str, Weights], obs: Array) -> tuple[Array, Array]:
+    """Return the probabilities that the mission succeeds if the agent continues, and if the guide takes over now.
+
+    Args:
+      networks: the three networks of a phase; other entries do not count.
+      obs: [N, O].
+
+    Returns:
+      [N] each.
+    """
+    stay, saves, keeps = (probability(networks[name], obs) for name in NETWORKS)
+    return stay, (1.0 - stay) * saves + stay * keeps
+
+
+def advantage(networks: Mapping[str, Weights], obs: Array) -> Array:
+    """Return by how much a take-over now raises the probability that the mission succeeds [N], for observations [N, O]."""
+    stay, take = foreseen(networks, obs)
+    return take - stay
+
+
+def guide_promises_more(params: Any, obs: Array, step: Array) -> Array:
+    """Return whether the guide of a guarded phase is to take over from observations [N, O], bool [N]."""
+    if "margin" not in params:
+        return jnp.zeros(obs.shape[0], bool)
+    return advantage(params, obs) > params["margin"]

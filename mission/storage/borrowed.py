@@ -92,7 +92,7 @@ def _no_policy(path: Path, name: str, where: str, guided: bool) -> InputError:
         remedy = f"write {path / name}"
     elif os.path.isfile(path / "meta.json"):
         remedy = f"write {path.parent}"
-    expected = "agent, imitator, guide, or the folder of a trained phase, such as checkpoints/MISSION/PHASE"
+    expected = "agent, imitator, guide, guarded, or the folder of a trained phase, such as checkpoints/MISSION/PHASE"
     return InputError(where, expected=expected, found=f"{path}: {found}", remedy=remedy)
 
 

@@ -128,19 +128,12 @@ def _fit(chain: Chain, indices: list[int], settings: GuardSettings, flew: Flew) 
             samples = _sampled(Explorer(agents, k), entries[k], settings, flew)
             networks[k], scored[k] = _networks(samples, settings, chain.seed)
     fresh = fly_entries(agents, _CHOSEN + np.arange(settings.flights), flew) if networks else []
-    guards = []
-    for k in indices:
-        name = chain.phases[k].name
-        if k not in networks:
-            lost = int((~entries[k].success).sum())
-            reason = f"{lost:,} of {len(entries[k].success):,} flights that entered were lost, too few or too many to learn from"
-            guards.append(PhaseGuard(phase=name, margin=None, reason=reason, stay=None, take=None, chosen_by=None))
-            continue
-        params = guarded_parameters(chain.actors[k], networks[k])
-        margin, counts = choose_margin(Explorer(agents, k), params, fresh[k], flew)
-        reason = "" if margin is not None else "no margin saved more flights than it spoiled with few false alarms"
-        stay, take = scored[k]
-        guards.append(PhaseGuard(phase=name, margin=margin, reason=reason, stay=stay, take=take, chosen_by=counts))
+    guards = [
+        _chosen(Explorer(agents, k), networks[k], fresh[k], scored[k], flew)
+        if k in networks
+        else _off(chain.phases[k].name, entries[k].success)
+        for k in indices
+    ]
     on = {k: guard.margin for k, guard in zip(indices, guards, strict=True) if guard.margin is not None}
     record = GuardRecord(
         mission=chain.mission.name,
@@ -153,6 +146,28 @@ def _fit(chain: Chain, indices: list[int], settings: GuardSettings, flew: Flew) 
         comparison=compare_chain(chain, {k: (networks[k], margin) for k, margin in on.items()}, settings.flights, flew),
     )
     return Guard(record, {chain.phases[k].name: networks[k] for k in on})
+
+
+def _off(phase: str, success: np.ndarray) -> PhaseGuard:
+    """Return the guard of a phase that has too few flights of a kind, given the success of those that entered it, bool [N]."""
+    lost = int((~success).sum())
+    reason = f"{lost:,} of {len(success):,} flights that entered were lost, too few or too many to learn from"
+    return PhaseGuard(phase=phase, margin=None, reason=reason, stay=None, take=None, chosen_by=None)
+
+
+def _chosen(
+    explorer: Explorer,
+    networks: dict[str, Weights],
+    entries: Entries,
+    scored: tuple[Scores | None, Scores | None],
+    flew: Flew,
+) -> PhaseGuard:
+    """Return the guard of a phase with the margin that flights choose that did not fit its networks."""
+    params = guarded_parameters(explorer.chain.actors[explorer.index]["actor"], networks)
+    margin, counts = choose_margin(explorer, params, entries, flew)
+    reason = "" if margin is not None else "no margin saved more flights than it spoiled with few false alarms"
+    stay, take = scored
+    return PhaseGuard(phase=explorer.phase.name, margin=margin, reason=reason, stay=stay, take=take, chosen_by=counts)
 
 
 def _sampled(explorer: Explorer, entries: Entries, settings: GuardSettings, flew: Flew) -> Samples:

@@ -32,11 +32,12 @@ from mission.flight.batches import (
 )
 from mission.flight.causes import check_flight_causes
 from mission.flight.fly import PhaseFlight
+from mission.flight.onboard.flying import library_parameters, with_library
 from mission.machine.devices import configure
 from mission.machine.programs import Program, in_background
 from mission.machine.stages import tell
 from mission.missionfile.models import Judge, MissionFile
-from mission.missionfile.phases import Phase, PolicyPhase, TrainedPhase, policy_folders
+from mission.missionfile.phases import LibraryPhase, Phase, PolicyPhase, TrainedPhase, policy_folders
 from mission.missionfile.resolve import digest, judged, resolve_mission
 from mission.storage.borrowed import borrowed_policy
 from mission.storage.policies import DEFAULT_CHECKPOINTS, find_policies, stored_actor
@@ -182,12 +183,15 @@ def prepare_chain(
     mission = mission.flown_by(policies or {})
     phases = resolve_mission(mission, allow_local_plugins=allow_local_plugins)
     root, folders = find_policies(mission, phases, checkpoints), policy_folders(mission, phases, policies or ())
+    phases = [_with_library(mission, k, phase, folders) for k, phase in enumerate(phases)]
 
     def policy_of(k: int, phase: Phase) -> Any:
         if isinstance(phase, TrainedPhase):
             return to_host(stored_actor(PhaseFolder(root / phase.name), phases, k, allow_stale))
         if isinstance(phase, PolicyPhase):
             where = mission.source.where(("phases", k, "policy"))
+            if isinstance(phase, LibraryPhase):
+                return library_parameters(folders[phase.name], where)
             return to_host(borrowed_policy(folders[phase.name], phase, where))
         return None
 
@@ -207,6 +211,13 @@ def prepare_chain(
         devices=devices,
         folders=folders,
     )
+
+
+def _with_library(mission: MissionFile, k: int, phase: Phase, folders: Mapping[str, Path]) -> Phase:
+    """Return phase `k` as the library of an exported policy flies it, if the folder of its policy holds one."""
+    if not isinstance(phase, PolicyPhase) or phase.name not in folders:
+        return phase
+    return with_library(phase, folders[phase.name], mission.source.where(("phases", k, "policy")))
 
 
 def _refuse_both(policies: Mapping[str, str | Path] | None) -> None:

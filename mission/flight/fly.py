@@ -11,13 +11,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from mission.flight.causes import marked_causes
 from mission.machine.trees import all_finite, drop_weak_types, where_rows
-from mission.missionfile.phases import Phase, PolicyPhase
+from mission.missionfile.phases import LibraryPhase, Phase, PolicyPhase
 from mission.phase import Outcome
 
+_PIECE = 25_000  # floats of one argument of a callback, just below 100 KiB
 # (policy parameters, states [N, ...], observations [N, O]) -> actions [N, A]
 Controller = Callable[[Any, Any, Array], Array]
 
@@ -68,8 +70,31 @@ def policy_controller(phase: PolicyPhase) -> Controller:
     return lambda params, state, obs: learner.mean_action(params, obs)
 
 
+def library_controller(phase: LibraryPhase) -> Controller:
+    """Return the library of an exported policy as a controller; it runs on the host, in the thread of the program.
+
+    An argument of a callback above 100 KiB is copied by another thread of XLA's pool, which may be waiting for a callback
+    itself: two blocks on two cores then wait for each other indefinitely. Observations are therefore passed in pieces
+    (docs/decisions/0018-library-called-back.md).
+    """
+    actions = len(phase.environment.action_names)
+
+    def control(params: Any, state: Any, obs: Array) -> Array:
+        rows, flat = obs.shape[0], obs.reshape(-1)
+        pieces = [flat[at : at + _PIECE] for at in range(0, flat.size, _PIECE)]
+
+        def call(*pieces: Any) -> np.ndarray:
+            return phase.act(np.concatenate([np.asarray(piece) for piece in pieces]).reshape(rows, -1))
+
+        return jax.pure_callback(call, jax.ShapeDtypeStruct((rows, actions), jnp.float32), *pieces)
+
+    return control
+
+
 def controller_of(phase: Phase) -> Controller:
-    """Return what flies a phase: a policy, of which the parameters are given later, or the guide."""
+    """Return what flies a phase: a library, a policy, of which the parameters are given later, or the guide."""
+    if isinstance(phase, LibraryPhase):
+        return library_controller(phase)
     return policy_controller(phase) if isinstance(phase, PolicyPhase) else guide_controller(phase)
 
 

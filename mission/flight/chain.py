@@ -183,7 +183,7 @@ def prepare_chain(
     mission = mission.flown_by(policies or {})
     phases = resolve_mission(mission, allow_local_plugins=allow_local_plugins)
     root, folders = find_policies(mission, phases, checkpoints), policy_folders(mission, phases, policies or ())
-    phases = [_with_library(mission, k, phase, folders) for k, phase in enumerate(phases)]
+    phases = tuple(_with_library(mission, k, phase, folders) for k, phase in enumerate(phases))
 
     def policy_of(k: int, phase: Phase) -> Any:
         if isinstance(phase, TrainedPhase):

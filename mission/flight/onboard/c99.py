@@ -36,7 +36,7 @@ def c_files(subject: Subject, golden: Sequence[int], notice: str) -> dict[str, s
     Raises:
       InputError: the observation uses an operation that has no translation to C.
     """
-    comment = "/*\n" + "".join(f" * {line}".rstrip() + "\n" for line in notice.splitlines()) + " */\n"
+    comment = "/*\n" + "".join(f" * {_safe(line)}".rstrip() + "\n" for line in notice.splitlines()) + " */\n"
     header = comment + _filled("policy.h", subject, DECLARATIONS="\n".join(_declarations(subject)))
     return {
         "policy.h": header,
@@ -94,8 +94,8 @@ def _indices(kind: str, names: Sequence[str]) -> Iterator[str]:
 
 
 def _safe(text: str) -> str:
-    """Return text that cannot end a comment."""
-    return text.replace("*/", "* /").encode("unicode_escape").decode()
+    """Return text that neither ends a comment nor begins one."""
+    return text.replace("*/", "* /").replace("/*", "/ *").encode("unicode_escape").decode()
 
 
 def _source(subject: Subject) -> Iterator[str]:
@@ -198,7 +198,7 @@ def _array(name: str, values: np.ndarray, inner: str = "", kind: str = "float") 
 
 
 def _number(value: float) -> str:
-    return value.hex() if value else "0.0"
+    return float(value).hex() if value else "0.0"
 
 
 def _padded(values: np.ndarray) -> np.ndarray:

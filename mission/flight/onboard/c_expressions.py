@@ -97,7 +97,7 @@ class _Translator:
         if name == "integer_pow" and 1 <= params["y"] <= 4:
             return " * ".join(["{0}"] * params["y"])
         if name == "convert_element_type":
-            return "(double)(float){0}" if dtype == jnp.float32 else "(double){0}" if dtype != bool else "{0} != 0"
+            return {"float32": "(double)(float){0}", "bool": "{0} != 0"}.get(dtype.name, "(double){0}")
         if name not in _SCALAR:
             raise InputError(
                 self.where,
@@ -146,9 +146,7 @@ def _constants(value: Any) -> np.ndarray:
     return result
 
 
-def c_statements(
-    function: Callable[..., Any], arguments: Sequence[str], where: str
-) -> tuple[list[str], list[str]]:
+def c_statements(function: Callable[..., Any], arguments: Sequence[str], where: str) -> tuple[list[str], list[str]]:
     """Return the statements that compute a function, and the expressions of its results.
 
     Args:

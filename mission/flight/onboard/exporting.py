@@ -174,7 +174,7 @@ def compare(subject: Subject, target: Target, folder: Path, golden: int = 0) -> 
       ParityError: an action or an observation is further away than `BOUND`.
     """
     act = target.load(subject, folder)
-    got = _in_blocks(act, subject.observations)
+    got = in_blocks(act, subject.observations)
     wanted = subject.exact if target.float64 else subject.flown
     worst = _apart(got, wanted)
     measured = target.measure(subject, folder, act)
@@ -208,8 +208,8 @@ def compare(subject: Subject, target: Target, folder: Path, golden: int = 0) -> 
     )
 
 
-def _in_blocks(act: Act, observations: np.ndarray) -> np.ndarray:
-    """Evaluate observations in blocks, as flights do."""
+def in_blocks(act: Act, observations: np.ndarray) -> np.ndarray:
+    """Return the actions [M, A] for observations [M, n O], evaluated in blocks as flights are."""
     starts = range(0, len(observations), BLOCK)
     return np.concatenate([act(observations[at : at + BLOCK]) for at in starts])
 
@@ -269,5 +269,3 @@ def _version() -> str:
     import mission
 
     return mission.__version__
-
-

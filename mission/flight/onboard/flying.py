@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from mission.errors import InputError, MachineError, StaleError
-from mission.flight.onboard.interface import GOLDEN, Interface, is_export, read_interface
 from mission.flight.onboard.compiler import LIBRARY
+from mission.flight.onboard.interface import GOLDEN, Interface, is_export, read_interface
 from mission.flight.onboard.library import Library
 from mission.missionfile.phases import LibraryPhase, PolicyPhase
 

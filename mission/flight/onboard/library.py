@@ -55,7 +55,9 @@ class Library:
         """Return the actions, float32 [M, A], for the observations [M, O] of one flight, whose history the library keeps."""
         memory = self.ffi.new("policy_memory *")
         self.functions.policy_reset(memory)
-        return self._each(lambda row, action: self.functions.policy_step(memory, row, action), observations, self.actions)
+        return self._each(
+            lambda row, action: self.functions.policy_step(memory, row, action), observations, self.actions
+        )
 
     def _each(self, function: Any, rows: np.ndarray, width: int) -> np.ndarray:
         rows = np.ascontiguousarray(rows, np.float32)

@@ -20,7 +20,12 @@ def numpy_files(subject: Subject, notice: str) -> dict[str, bytes]:
     arrays = {
         f"{name}_{at}": values
         for at, layer in enumerate(policy.layers)
-        for name, values in (("kernel", layer.kernel), ("bias", layer.bias), ("scale", layer.scale), ("shift", layer.shift))
+        for name, values in (
+            ("kernel", layer.kernel),
+            ("bias", layer.bias),
+            ("scale", layer.scale),
+            ("shift", layer.shift),
+        )
         if values is not None
     }
     if policy.mean is not None:

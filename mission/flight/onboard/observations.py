@@ -66,9 +66,7 @@ def flown_observations(
 def _fly_block(chain: Chain, index: int, numbers: np.ndarray) -> Observed:
     """Fly one block of flights to the end of a phase; return its control steps in the order of time."""
     head = slice(index + 1)
-    upto = dataclasses.replace(
-        chain, phases=chain.phases[head], actors=chain.actors[head], flights=chain.flights[head]
-    )
+    upto = dataclasses.replace(chain, phases=chain.phases[head], actors=chain.actors[head], flights=chain.flights[head])
     steps: list[Observed] = []
 
     def fly_one(k: int, handoff: Any, keys: Any, alive: np.ndarray) -> PhaseFlight:
@@ -100,4 +98,4 @@ def _record(
         if not live.any():
             break
         now, obs, channels = step(now)
-    return jax.tree.map(np.asarray, jax.jit(lambda end: end_flights(phase, end, alive, enter))(now))
+    return jax.tree.map(np.asarray, jax.jit(lambda *end: end_flights(phase, *end))(now, alive, enter))

@@ -75,7 +75,7 @@ def library_controller(phase: LibraryPhase) -> Controller:
 
     An argument of a callback above 100 KiB is copied by another thread of XLA's pool, which may be waiting for a callback
     itself: two blocks on two cores then wait for each other indefinitely. Observations are therefore passed in pieces
-    (docs/decisions/0018-library-called-back.md).
+    (docs/decisions/0018-policies-on-board.md).
     """
     actions = len(phase.environment.action_names)
 

@@ -1,4 +1,4 @@
-"""A policy as an ONNX graph; the only file that knows onnx and onnxruntime, which the extra `onnx` installs.
+"""A policy as an ONNX graph, and that graph in onnxruntime; the extra `onnx` installs what both need.
 
 It computes in float64 between float32 inputs and outputs. With a history it takes the observations of the control steps
 before, and returns those for the next one. Shapes: B batch, n O entries of an observation with its history.

@@ -22,7 +22,7 @@ from mission.flight.onboard.observations import flown_observations
 from mission.flight.onboard.subject import Subject
 
 ROOT = Path(__file__).resolve().parents[1]
-MISSIONS = {"vertical": "burn", "return_to_launch_site": "landing"}
+MISSIONS = {"vertical": "burn", "landing_only": "landing", "return_to_launch_site": "landing"}
 MOST_US = {"gcc -O2": 50.0, "gcc -O3": 20.0}
 
 
@@ -66,7 +66,7 @@ def flights(name: str, phase: str, count: int) -> bool:
     mission = load_mission(path_of(name))
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent) / "export"
-        export_policy(prepare_chain(mission), phase, check_target("c99", folder), folder)
+        export_policy(prepare_chain(mission), phase, check_target("c99", folder), folder, observations=1000)
         chains = [prepare_chain(mission), prepare_chain(mission, policies={phase: folder})]
         index = [one.name for one in chains[0].phases].index(phase)
         network, library = (

@@ -31,7 +31,7 @@ if shutil.which("gcc") is None:
     pytest.skip("no gcc", allow_module_level=True)
 
 SETTINGS = "sac: {history: 2, standardise: true, actor: {layer_norm: true, activation: silu}}"
-SHORT = MISSION.replace("env_steps: 3000", "env_steps: 1100").replace(
+SHORT = MISSION.replace("    budget: {env_steps: 3000}\n", "    policy: guide\n").replace(
     "    budget: {env_steps: 2500}", f"    {SETTINGS}\n    budget: {{env_steps: 1100}}"
 )
 CHANNELS = """
@@ -109,7 +109,7 @@ def test_observations_come_from_flights(trained: Path) -> None:
 
 def test_the_library_flies_as_the_policy_does(trained: Path) -> None:
     by_agent, by_library = fly(trained), fly(trained, policies={"second": trained / "c99"})
-    assert [phase.flown_by for phase in by_library.phases] == ["agent", str(trained / "c99")]
+    assert [phase.flown_by for phase in by_library.phases] == ["guide", str(trained / "c99")]
     assert by_library.success == by_agent.success
     for agent, library in zip(by_agent.phases, by_library.phases, strict=True):
         assert (library.succeeded, library.causes) == (agent.succeeded, agent.causes)
@@ -262,7 +262,7 @@ def test_the_commands_from_export_to_flight(trained: Path, tmp_path: Path) -> No
         "fly", trained / "mission.yaml", "--policy-from", tmp_path / "out", "--flights", 100, "--json", "-", *common
     )
     assert flown.returncode == 0, flown.stderr
-    assert [phase["flown_by"] for phase in json.loads(flown.stdout)["phases"]] == ["agent", str(tmp_path / "out")]
+    assert [phase["flown_by"] for phase in json.loads(flown.stdout)["phases"]] == ["guide", str(tmp_path / "out")]
 
 
 @pytest.mark.parametrize(
@@ -319,7 +319,6 @@ def test_a_missing_compiler_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_what_cannot_be_flown_is_refused(trained: Path, tmp_path: Path) -> None:
     exported(trained, "npz")
-    common = ("--checkpoints", trained / "ck", "--allow-local-plugins")
     file = trained / "mission.yaml"
     for words, part in (
         (("--policy-from", trained / "npz"), "--format npz"),
@@ -328,7 +327,7 @@ def test_what_cannot_be_flown_is_refused(trained: Path, tmp_path: Path) -> None:
         (("--policy-from", trained / "c99", "--policy", "guide"), "without --policy guide"),
         (("--policy-from", trained / "c99", "--policy", "second=imitator"), "one pilot for second"),
     ):
-        done = run("fly", file, *words, *common)
+        done = run("fly", file, *words, "--allow-local-plugins")
         assert part in str(done.exception)
         assert done.exception.exit_code == 2
 
@@ -336,7 +335,7 @@ def test_what_cannot_be_flown_is_refused(trained: Path, tmp_path: Path) -> None:
 def test_a_learner_that_does_not_describe_its_policy_is_refused(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mission.sac.learner.Sac.policy_layers", lambda self, policy: None)
     with pytest.raises(InputError, match=r"override Learner\.policy_layers"):
-        exported(trained, "npz")
+        exported(trained, "undescribed")
 
 
 def test_an_export_that_differs_is_not_written(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

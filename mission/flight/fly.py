@@ -19,7 +19,6 @@ from mission.machine.trees import all_finite, drop_weak_types, where_rows
 from mission.missionfile.phases import LibraryPhase, Phase, PolicyPhase
 from mission.phase import Outcome
 
-_PIECE = 25_000  # floats of one argument of a callback, just below 100 KiB
 # (policy parameters, states [N, ...], observations [N, O]) -> actions [N, A]
 Controller = Callable[[Any, Any, Array], Array]
 
@@ -71,22 +70,15 @@ def policy_controller(phase: PolicyPhase) -> Controller:
 
 
 def library_controller(phase: LibraryPhase) -> Controller:
-    """Return the library of an exported policy as a controller; it runs on the host, in the thread of the program.
+    """Return the library of an exported policy as a controller; the compiled flight calls it on the host.
 
-    An argument of a callback above 100 KiB is copied by another thread of XLA's pool, which may be waiting for a callback
-    itself: two blocks on two cores then wait for each other indefinitely. Observations are therefore passed in pieces
-    (docs/decisions/0018-policies-on-board.md).
+    docs/decisions/0018-policies-on-board.md says why that does not stop two threads.
     """
     actions = len(phase.environment.action_names)
 
     def control(params: Any, state: Any, obs: Array) -> Array:
-        rows, flat = obs.shape[0], obs.reshape(-1)
-        pieces = [flat[at : at + _PIECE] for at in range(0, flat.size, _PIECE)]
-
-        def call(*pieces: Any) -> np.ndarray:
-            return phase.act(np.concatenate([np.asarray(piece) for piece in pieces]).reshape(rows, -1))
-
-        return jax.pure_callback(call, jax.ShapeDtypeStruct((rows, actions), jnp.float32), *pieces)
+        result = jax.ShapeDtypeStruct((obs.shape[0], actions), jnp.float32)
+        return jax.pure_callback(lambda obs: phase.act(np.asarray(obs)), result, obs)
 
     return control
 

@@ -49,7 +49,7 @@ def trained(tmp_path_factory) -> Path:
     write_mission(folder, SHORT, PLUGIN)
     mission = load_mission(folder / "mission.yaml")
     train_mission(mission, checkpoints=folder / "ck", allow_local_plugins=True, baseline_flights=0)
-    exported(folder, "c99")
+    exported(folder, "c99", folder / "c99")
     return folder
 
 
@@ -58,9 +58,8 @@ def chain(folder: Path, **options: Any) -> Any:
     return prepare_chain(mission, checkpoints=folder / "ck", allow_local_plugins=True, **options)
 
 
-def exported(folder: Path, name: str, phase: str = "second") -> ExportSummary:
-    output = folder / name
-    return export_policy(chain(folder), phase, check_target(name, output), output, observations=1000)
+def exported(folder: Path, name: str, output: Path) -> ExportSummary:
+    return export_policy(chain(folder), "second", check_target(name, output), output, observations=1000)
 
 
 def fly(folder: Path, **options: Any) -> Any:
@@ -208,7 +207,6 @@ def test_a_cluster_is_refused(trained: Path) -> None:
 WIDE = """
 import sys, jax, numpy as np
 from pathlib import Path
-from mission.flight import fly
 from mission.flight.batches import compile_flight, flight_keys, fly_batch, nominal_starts
 from mission.machine.devices import configure
 from mission.missionfile.phases import LibraryPhase
@@ -234,7 +232,7 @@ print(len(called), flown.success.sum())
 
 
 def test_observations_that_are_large_do_not_stop_two_threads() -> None:
-    """448 KB for each call: one argument of that size is copied by a thread of XLA's pool, which may wait for a callback."""
+    """448 KB for each call; all threads of XLA's pool wait in callbacks at times, and none may need another one."""
     command = [sys.executable, "-c", WIDE, str(Path(__file__).parent)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
@@ -318,10 +316,10 @@ def test_a_missing_compiler_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_what_cannot_be_flown_is_refused(trained: Path, tmp_path: Path) -> None:
-    exported(trained, "npz")
+    exported(trained, "npz", tmp_path / "npz")
     file = trained / "mission.yaml"
     for words, part in (
-        (("--policy-from", trained / "npz"), "--format npz"),
+        (("--policy-from", tmp_path / "npz"), "--format npz"),
         (("--policy-from", tmp_path), "no interface.json in it"),
         (("--policy-from", tmp_path / "none"), "no such folder"),
         (("--policy-from", trained / "c99", "--policy", "guide"), "without --policy guide"),
@@ -332,10 +330,10 @@ def test_what_cannot_be_flown_is_refused(trained: Path, tmp_path: Path) -> None:
         assert done.exception.exit_code == 2
 
 
-def test_a_learner_that_does_not_describe_its_policy_is_refused(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_learner_without_layers_is_refused(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mission.sac.learner.Sac.policy_layers", lambda self, policy: None)
     with pytest.raises(InputError, match=r"override Learner\.policy_layers"):
-        exported(trained, "undescribed")
+        exported(trained, "npz", tmp_path / "out")
 
 
 def test_an_export_that_differs_is_not_written(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,10 +74,15 @@ def _borrowed(mission: MissionFile, phases: Sequence[Phase]) -> set[str]:
     folders, files = policy_folders(mission, phases), set()
     for k, phase in enumerate(phases):
         if isinstance(phase, PolicyPhase) and phase.name in folders:
+            from mission.flight.onboard.flying import with_library
             from mission.storage.borrowed import borrowed_record
 
-            borrowed_record(folders[phase.name], phase, mission.source.where(("phases", k, "policy")))
-            files |= {str(path) for path in (folders[phase.name] / "policy").rglob("*") if path.is_file()}
+            folder, where = folders[phase.name], mission.source.where(("phases", k, "policy"))
+            if with_library(phase, folder, where).from_library:
+                files |= {str(path) for path in folder.iterdir()}
+                continue
+            borrowed_record(folder, phase, where)
+            files |= {str(path) for path in (folder / "policy").rglob("*") if path.is_file()}
     return files
 
 

@@ -330,6 +330,23 @@ def test_what_cannot_be_flown_is_refused(trained: Path, tmp_path: Path) -> None:
         assert done.exception.exit_code == 2
 
 
+def test_a_mission_file_may_name_an_export(trained: Path, tmp_path: Path) -> None:
+    write_mission(
+        tmp_path,
+        SHORT.replace("plugin: ./cart.py\n    params", "plugin: ./cart.py\n    policy: ./c99\n    params"),
+        PLUGIN,
+    )
+    shutil.copytree(trained / "c99", tmp_path / "c99")
+    checked = run("check", tmp_path / "mission.yaml", "--allow-local-plugins")
+    assert "./c99; " in checked.stdout
+    flown = fly(tmp_path).phases[1]
+    assert (flown.flown_by, flown.causes) == ("./c99", fly(trained).phases[1].causes)
+    with pytest.raises(InputError, match="`mission fly` alone"):
+        train_mission(load_mission(tmp_path / "mission.yaml"), checkpoints=tmp_path / "ck", allow_local_plugins=True)
+    (tmp_path / "c99" / "policy.c").write_text("")
+    assert "another SHA-256" in str(run("check", tmp_path / "mission.yaml", "--allow-local-plugins").exception)
+
+
 def test_a_learner_without_layers_is_refused(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mission.sac.learner.Sac.policy_layers", lambda self, policy: None)
     with pytest.raises(InputError, match=r"override Learner\.policy_layers"):

@@ -21,7 +21,6 @@ from mission.flight.chain import Chain
 from mission.flight.onboard.formats import TARGETS, Act, Target, golden_text
 from mission.flight.onboard.interface import (
     GOLDEN,
-    INTERFACE,
     NOTICE,
     PARITY,
     ActionField,
@@ -37,6 +36,7 @@ from mission.flight.onboard.texts import template
 from mission.learner import PolicyLayers
 from mission.machine.stages import tell
 from mission.missionfile.phases import Phase, PolicyPhase
+from mission.storage.export import INTERFACE
 from mission.storage.protection import refuse_read_only
 from mission.storage.steps import content_hash
 

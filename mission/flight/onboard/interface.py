@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Literal
 
 from mission.errors import FormatError, InputError, MachineError
+from mission.storage.export import INTERFACE
 from mission.storage.stored import json_mapping
 from mission.strict import StrictModel
 
-INTERFACE, PARITY, GOLDEN, NOTICE = "interface.json", "parity.json", "golden_vectors.json", "LICENSE_NOTE.txt"
+PARITY, GOLDEN, NOTICE = "parity.json", "golden_vectors.json", "LICENSE_NOTE.txt"
 FORMAT = 1
 FormatName = Literal["c99", "onnx", "stablehlo", "npz"]
 

@@ -6,7 +6,7 @@ Shapes: N flights of a batch, at most 1,000.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -183,7 +183,8 @@ def prepare_chain(
     mission = mission.flown_by(policies or {})
     phases = resolve_mission(mission, allow_local_plugins=allow_local_plugins)
     root, folders = find_policies(mission, phases, checkpoints), policy_folders(mission, phases, policies or ())
-    phases = tuple(_with_library(mission, k, phase, folders) for k, phase in enumerate(phases))
+    trusted = [phase.name for phase in phases] if allow_local_plugins else (policies or ())
+    phases = tuple(_with_library(mission, k, phase, folders, trusted) for k, phase in enumerate(phases))
 
     def policy_of(k: int, phase: Phase) -> Any:
         if isinstance(phase, TrainedPhase):
@@ -213,11 +214,14 @@ def prepare_chain(
     )
 
 
-def _with_library(mission: MissionFile, k: int, phase: Phase, folders: Mapping[str, Path]) -> Phase:
+def _with_library(
+    mission: MissionFile, k: int, phase: Phase, folders: Mapping[str, Path], trusted: Collection[str]
+) -> Phase:
     """Return phase `k` as the library of an exported policy flies it, if the folder of its policy holds one."""
     if not isinstance(phase, PolicyPhase) or phase.name not in folders:
         return phase
-    return with_library(phase, folders[phase.name], mission.source.where(("phases", k, "policy")))
+    where = mission.source.where(("phases", k, "policy"))
+    return with_library(phase, folders[phase.name], where, phase.name in trusted)
 
 
 def _refuse_both(policies: Mapping[str, str | Path] | None) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from factory import CART, MISSION, run_cli, write_mission
+from factory import CART, MISSION, ROOT, run_cli, write_mission
 from typer.testing import CliRunner
 
 from mission import fly_mission, load_mission, train_mission
@@ -343,6 +343,14 @@ def test_a_mission_file_may_name_an_export(trained: Path, tmp_path: Path) -> Non
     assert (flown.flown_by, flown.causes) == ("./c99", fly(trained).phases[1].causes)
     with pytest.raises(InputError, match="`mission fly` alone"):
         train_mission(load_mission(tmp_path / "mission.yaml"), checkpoints=tmp_path / "ck", allow_local_plugins=True)
+    landing = (ROOT / "missions" / "landing_only.yaml").read_text()
+    (tmp_path / "other.yaml").write_text(
+        landing.replace("plugin: landing_burn", "plugin: landing_burn\n    policy: ./c99")
+    )
+    for command in ("check", "fly"):
+        refused = run(command, tmp_path / "other.yaml").exception
+        assert "--allow-local-plugins, because" in str(refused)
+        assert refused.exit_code == 2
     (tmp_path / "c99" / "policy.c").write_text("")
     assert "another SHA-256" in str(run("check", tmp_path / "mission.yaml", "--allow-local-plugins").exception)
 

@@ -31,21 +31,29 @@ def exported_phase(folder: Path) -> str:
     return read_interface(folder, f"--policy-from {folder}").phase
 
 
-def with_library(phase: PolicyPhase, folder: Path, where: str) -> PolicyPhase:
+def with_library(phase: PolicyPhase, folder: Path, where: str, allowed: bool) -> PolicyPhase:
     """Return a phase that the library in a folder flies, if the folder holds an exported policy; else the phase itself.
 
     Args:
       phase: that the policy in this folder flies.
       folder: of the policy.
       where: the place that names it, for messages.
+      allowed: whether code beside the mission may run, or the caller named the folder.
 
     Raises:
-      InputError: the export has no library, or cffi is not installed.
+      InputError: that is not allowed, the export has no library, or cffi is not installed.
       StaleError: it was made for other observations or actions, or another rate.
       MachineError: a file was altered, or the library does not reproduce its golden vectors.
     """
     if not is_export(folder):
         return phase
+    if not allowed:
+        raise InputError(
+            where,
+            expected="--allow-local-plugins, because the library of an exported policy is code that runs",
+            found=str(folder),
+            remedy="pass it if you trust the folder, or name the folder with --policy-from",
+        )
     interface = read_interface(folder, where)
     _check_fits(phase, interface, folder, where)
     library = Library(folder, interface.declarations, len(interface.actions), 0)

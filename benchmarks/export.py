@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -61,13 +62,14 @@ def formats(name: str, phase: str, observations: int) -> bool:
     return kept
 
 
-def flights(name: str, phase: str, count: int) -> bool:
+def flights(name: str, phase: str, count: int, policies: Mapping[str, Path]) -> bool:
     """Fly a mission with the network and with its exported library; return whether every flight ends alike."""
     mission = load_mission(path_of(name))
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent) / "export"
-        export_policy(prepare_chain(mission), phase, check_target("c99", folder), folder, observations=1000)
-        chains = [prepare_chain(mission), prepare_chain(mission, policies={phase: folder})]
+        network_chain = prepare_chain(mission, policies=policies)
+        export_policy(network_chain, phase, check_target("c99", folder), folder, observations=1000)
+        chains = [network_chain, prepare_chain(mission, policies={**policies, phase: folder})]
         index = [one.name for one in chains[0].phases].index(phase)
         network, library = (
             [np.concatenate([getattr(part[index], field) for part in parts]) for field in ("success", "cause", "steps")]
@@ -88,10 +90,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--observations", type=int, default=10_000)
     parser.add_argument("--flights", type=int, default=1000, help="0: none")
+    parser.add_argument(
+        "--hard-day", action="store_true", help="fly the landing of hard_day instead, which loses flights"
+    )
     options = parser.parse_args()
+    if options.hard_day:
+        shipped = ROOT / "checkpoints" / "shipped" / "return_to_launch_site"
+        folders = {entry.name: shipped / entry.name for entry in load_mission(path_of("hard_day")).phases}
+        sys.exit(not flights("hard_day", "landing", options.flights, folders))
     kept = formats("return_to_launch_site", "landing", options.observations)
     for name, phase in MISSIONS.items() if options.flights else ():
-        kept &= flights(name, phase, options.flights)
+        kept &= flights(name, phase, options.flights, {})
     sys.exit(not kept)
 
 

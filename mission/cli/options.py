@@ -90,7 +90,7 @@ PolicyFrom = Annotated[
     typer.Option(
         "--policy-from",
         metavar="DIR",
-        help="Fly the phase that DIR names with the compiled library in it, which `mission export --format c99` wrote.",
+        help="Fly the phase that DIR names with the compiled library in it, which `mission export` wrote with --format c99.",
     ),
 ]
 Sensitivity = Annotated[

@@ -26,7 +26,7 @@ def policy_layers(config: SacConfig, actions: int, policy: Any) -> PolicyLayers:
     body = policy["params"]["body"]
     hidden = len(config.actor.sizes)
     layers = tuple(_hidden(body, at, config) for at in range(hidden))
-    last = body[f"Dense_{hidden}"]
+    last = _module(body, "Dense", hidden)
     # Of the 2 A outputs, the first A are the mean; the heads `squashed` and `bounded` squash it.
     squash = "identity" if config.actor.head == "softplus" else "tanh"
     layers += (Layer(_floats(last["kernel"])[:, :actions], _floats(last["bias"])[:actions], squash),)
@@ -39,12 +39,18 @@ def policy_layers(config: SacConfig, actions: int, policy: Any) -> PolicyLayers:
 
 
 def _hidden(body: Mapping[str, Any], at: int, config: SacConfig) -> Layer:
-    dense = body[f"Dense_{at}"]
+    dense = _module(body, "Dense", at)
     kernel, bias = _floats(dense["kernel"]), _floats(dense["bias"])
     if not config.actor.layer_norm:
         return Layer(kernel, bias, config.actor.activation)
-    norm = body[f"LayerNorm_{at}"]
+    norm = _module(body, "LayerNorm", at)
     return Layer(kernel, bias, config.actor.activation, _floats(norm["scale"]), _floats(norm["bias"]))
+
+
+def _module(body: Mapping[str, Any], kind: str, at: int) -> Any:
+    """Return the parameters of one module; flax numbers the modules of each kind."""
+    name = f"{kind}_{at}"
+    return body[name]
 
 
 def _floats(values: Any) -> np.ndarray:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mission.missionfile.phases import Phase
     from mission.missionfile.reading import load_mission, read_text, read_yaml
     from mission.missionfile.resolve import resolve_mission
-    from mission.phase import Environment, Limit, Outcome, PhaseSpec
+    from mission.phase import Environment, Limit, ObservationEntry, Outcome, PhaseSpec
     from mission.report.charts import Chart, histogram, time_chart
     from mission.report.flight_records import FlightRecords, Section
     from mission.report.markup import escape
@@ -49,6 +49,7 @@ _HOME = {
     "MissionFile": "missionfile.models",
     "MissionSummary": "report.summary",
     "NetworkConfig": "sac.config",
+    "ObservationEntry": "phase",
     "Outcome": "phase",
     "Phase": "missionfile.phases",
     "PhaseSpec": "phase",
@@ -90,6 +91,7 @@ __all__ = [
     "MissionFile",
     "MissionSummary",
     "NetworkConfig",
+    "ObservationEntry",
     "Outcome",
     "Phase",
     "PhaseSpec",

@@ -85,6 +85,12 @@ class GateError(MissionError):
     exit_code = 1
 
 
+class ParityError(MissionError):
+    """An exported policy does not compute what the policy computes."""
+
+    exit_code = 1
+
+
 class DifferentFlightsError(MissionError):
     """Stored policies do not fly as their baseline did."""
 

@@ -242,6 +242,34 @@ class PolicyNetwork(StrictModel):
     standard_deviation: str
 
 
+class Layer(NamedTuple):
+    """One layer of a policy: y = x @ kernel + bias, normalised if there is a scale, then the activation.
+
+    All arrays are float32 numpy: kernel [I, J]; bias, scale and shift [J]. The normalisation is
+    scale * (y - mean(y)) / sqrt(variance(y) + epsilon) + shift; without one `scale` and `shift` are None.
+    """
+
+    kernel: Any
+    bias: Any
+    activation: Literal["relu", "tanh", "elu", "silu", "identity"]
+    scale: Any = None
+    shift: Any = None
+
+
+class PolicyLayers(NamedTuple):
+    """The numbers of a policy in the order in which they apply, for programs that fly it without the engine.
+
+    The input is (observation - mean) / std, clipped to +-most; `mean` is None if the observation is taken as it is. The
+    action is the output of the last layer, clipped to [-1, 1].
+    """
+
+    layers: tuple[Layer, ...]
+    epsilon: float  # of the normalisations
+    mean: Any = None  # float32 [O]
+    std: Any = None  # float32 [O]
+    most: float = 0.0  # deviations from the mean
+
+
 class Learner(abc.ABC):
     """A learning algorithm for one phase; made from (its configuration, the `PhaseInterface`).
 
@@ -353,6 +381,10 @@ class Learner(abc.ABC):
 
     def describe_policy(self) -> PolicyNetwork | None:
         """Return the description with which `actor.safetensors` can be evaluated; None: that file is not written."""
+        return None
+
+    def policy_layers(self, policy: Any) -> PolicyLayers | None:
+        """Return what `mean_action` computes from a policy's parameters; None: it cannot be exported (docs/export.md)."""
         return None
 
 

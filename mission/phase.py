@@ -41,6 +41,19 @@ class Outcome(NamedTuple):
     cause: Array
 
 
+class ObservationEntry(NamedTuple):
+    """What one entry of an observation is, for those who connect a policy to their sensors.
+
+    `quantity` in words; `unit` and `frame` of that quantity, "-" if it has none; `scale` says how the entry, which is of
+    order one, is computed from it.
+    """
+
+    quantity: str
+    unit: str = "-"
+    scale: str = "1"
+    frame: str = "-"
+
+
 class Environment(abc.ABC, Generic[H, S]):
     """One phase of flight for one vehicle. Concrete classes are frozen dataclasses with `eq=False`.
 
@@ -58,6 +71,10 @@ class Environment(abc.ABC, Generic[H, S]):
       mirror: signs of the observation (O) and of the action (A), each 1 or -1: a flight whose observations and actions
         are multiplied by them is as likely, and as good, as the flight itself. None: no such symmetry is known.
       event_actions: the actions that are times to an event, such as an ignition.
+
+      observation_entries: O descriptions of the observation, or none.
+      observation_inputs: telemetry channels of which the observation is a function, `observe_channels`; an export to C
+        then computes the observation too (docs/export.md). Empty: it is not such a function.
 
       privileged_names: P names of values that only the training of an agent sees, such as the dispersions of a flight;
         empty by default.
@@ -120,6 +137,16 @@ class Environment(abc.ABC, Generic[H, S]):
             ...
 
         @property
+        def observation_entries(self) -> tuple[ObservationEntry, ...]:
+            """Return O descriptions, none by default."""
+            ...
+
+        @property
+        def observation_inputs(self) -> tuple[str, ...]:
+            """Return the channels of which the observation is a function, none by default."""
+            ...
+
+        @property
         def privileged_names(self) -> tuple[str, ...]:
             """Return P names, none by default."""
             ...
@@ -131,7 +158,15 @@ class Environment(abc.ABC, Generic[H, S]):
 
     else:
         time_out_cause = mirror = guide = privileged = None
-        box_causes = event_actions = privileged_names = ()
+        box_causes = event_actions = privileged_names = observation_entries = observation_inputs = ()
+
+    def observe_channels(self, channels: dict[str, Array]) -> Array:
+        """Return the observation, float32 [O], from the telemetry channels that `observation_inputs` names.
+
+        It must be what `observe` returns for the same state; override it if `observation_inputs` is not empty. An export to
+        C translates it, so it consists of elementary operations on scalars.
+        """
+        raise NotImplementedError
 
     def unguided(self) -> Environment[H, Any]:
         """Return the phase without what only its guide needs, for flights by an agent; its state may be smaller.

@@ -18,11 +18,12 @@ from mission.missionfile.models import PhaseEntry
 from mission.missionfile.phases import Phase
 from mission.missionfile.resolve import build_phase, check_record
 from mission.missionfile.sources import UNKNOWN_SOURCE
-from mission.phase import Outcome, PhaseSpec, PluginOrigin
+from mission.phase import Environment, Outcome, PhaseSpec, PluginOrigin
 from mission.training.bank import fit_density
 from mission.training.restart import draw_noise
 
 VEHICLES = 64
+_SAME_OBSERVATION = 1e-5  # entries are of order one, and a channel may round once more than the state
 
 
 def make_phase(spec: PhaseSpec, params: Any = None, name: str = "phase") -> Phase:
@@ -45,7 +46,8 @@ def check_phase(
     """Check a phase against the contract; raise an error with the reason if it violates the contract.
 
     It checks shapes, dtypes and names; that state, observation, privileged values, reward and telemetry are finite under random actions
-    until each vehicle has ended; that success implies termination and causes are in range; that rewards stay within
+    until each vehicle has ended; that `observe_channels`, where the phase declares `observation_inputs`, returns the observation;
+    that success implies termination and causes are in range; that rewards stay within
     `largest_reward` and the guide's actions within [-1, 1]; that the same keys give the same flight; that `step` is
     traced once; that what the phase leaves can be entered again if the trees agree; and that `enter` accepts starts with
     the noise of the restart mixture (`perturb`) or with new dispersions (`redraw`). It warns of a setting of the learner
@@ -106,6 +108,7 @@ class _Frame(NamedTuple):
 
     finite: Any  # bool [VEHICLES, L]
     obs: Any  # [VEHICLES, O]
+    from_channels: Any  # [VEHICLES, O], the same by `observe_channels`, if the phase declares its inputs
     privileged: Any  # [VEHICLES, P]
     outcome: Outcome  # [VEHICLES]
     reward: Any  # [VEHICLES]
@@ -127,6 +130,14 @@ def _fly(phase: Phase, program: Callable[..., Any], steps: int, seed: int) -> tu
         if not live.any():
             break
     return frames, handoff, state
+
+
+def _observed_channels(env: Environment, state: Any) -> Any:
+    """Return the observation of a state from its telemetry, [O], where the phase declares how; else from the state."""
+    if not env.observation_inputs:
+        return env.observe(state)
+    channels = env.telemetry(state)
+    return env.observe_channels({name: channels[name] for name in env.observation_inputs})
 
 
 def _types(state: Any) -> dict[str, str]:
@@ -156,6 +167,7 @@ class _Check:
         frame = _Frame(
             finite=finite_leaves(after, 1),
             obs=jax.vmap(env.observe)(after),
+            from_channels=jax.vmap(_observed_channels, (None, 0))(env, after),
             privileged=jax.vmap(env.privileged)(after) if env.privileged is not None else jnp.zeros((VEHICLES, 0)),
             outcome=outcome,
             reward=jnp.zeros(VEHICLES)
@@ -201,6 +213,10 @@ class _Check:
             if not np.isfinite(values[live]).all():
                 raise self.error(f"a finite {name}", f"a non-finite one at {when}")
         self._outcome(frame, when)
+        apart = np.abs(frame.obs - frame.from_channels)[live].max(initial=0.0)
+        if apart > _SAME_OBSERVATION:
+            found = f"a difference of {apart:g} at {when}"
+            raise self.error("observe_channels to return what observe returns", found)
         largest = np.abs(frame.reward[live]).max(initial=0.0)
         if largest > self.largest_reward:
             raise self.error(f"rewards within {self.largest_reward:g} per step", f"{largest:g} at {when}")

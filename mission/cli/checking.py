@@ -67,17 +67,22 @@ def _place(mission: MissionFile, index: int, key: str) -> str:
     return mission.source.where(("phases", index, *key.split(".")))
 
 
-def _borrowed(mission: MissionFile, phases: Sequence[Phase]) -> set[str]:
+def _borrowed(mission: MissionFile, phases: Sequence[Phase], allow_local_plugins: bool) -> set[str]:
     """Check the policies of other folders that fly phases; return the files on which that depends."""
     from mission.missionfile.phases import PolicyPhase, policy_folders
 
     folders, files = policy_folders(mission, phases), set()
     for k, phase in enumerate(phases):
         if isinstance(phase, PolicyPhase) and phase.name in folders:
+            from mission.flight.onboard.flying import with_library
             from mission.storage.borrowed import borrowed_record
 
-            borrowed_record(folders[phase.name], phase, mission.source.where(("phases", k, "policy")))
-            files |= {str(path) for path in (folders[phase.name] / "policy").rglob("*") if path.is_file()}
+            folder, where = folders[phase.name], mission.source.where(("phases", k, "policy"))
+            if with_library(phase, folder, where, allow_local_plugins).from_library:
+                files |= {str(path) for path in folder.iterdir()}
+                continue
+            borrowed_record(folder, phase, where)
+            files |= {str(path) for path in (folder / "policy").rglob("*") if path.is_file()}
     return files
 
 
@@ -96,7 +101,7 @@ def _check(mission: MissionFile, allow_local_plugins: bool) -> Checked:
         for index, phase in enumerate(phases):
             warn_of_settings(phase, partial(_place, mission, index))
         Observers(mission, Path())  # loads each of them
-        borrowed = _borrowed(mission, phases)
+        borrowed = _borrowed(mission, phases, allow_local_plugins)
     finally:
         logging.getLogger("mission").removeHandler(warnings)
     found = digest([phase.configuration() for phase in phases])[:16]

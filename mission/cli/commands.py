@@ -23,6 +23,7 @@ from mission.cli.options import (
     LogDir,
     On,
     Policy,
+    PolicyFrom,
     ReportDir,
     Seed,
     Sensitivity,
@@ -37,6 +38,7 @@ from mission.cli.options import (
     mission_and_pilots,
     phase_folders,
     pilots,
+    with_export,
 )
 from mission.cli.output import Command, results, say, write_json, write_text
 
@@ -183,6 +185,7 @@ def fly(
     until: Until = None,
     seed: Seed = None,
     policies: Policy = None,
+    policy_from: PolicyFrom = None,
     allow_stale: Stale = False,
     json_file: JsonFile = None,
     report_dir: ReportDir = None,
@@ -203,6 +206,7 @@ def fly(
     whole = {"--until": until, "--report": report_dir, "--first-flight": first_flight, "--sensitivity": sensitivity}
     apply_only(not splitting, "without --splitting", whole | {"--on": on != "local"})
     mission, policy, by_phase = mission_and_pilots(file, overrides, policies, allow_stale)
+    by_phase = with_export(by_phase, policy, policy_from)
     output = json_path(json_file)
     common: dict[str, Any] = {"checkpoints": checkpoints, "flights": flights, "seed": seed, "judge": judge}
     common |= {"policy": policy, "policies": by_phase, "allow_stale": allow_stale}

@@ -86,6 +86,14 @@ Policy = Annotated[
         "guard`). Repeatable. [default: agent, as the mission file says]",
     ),
 ]
+PolicyFrom = Annotated[
+    Path | None,
+    typer.Option(
+        "--policy-from",
+        metavar="DIR",
+        help="Fly the phase that DIR names with the compiled library in it, which `mission export` wrote with --format c99.",
+    ),
+]
 Sensitivity = Annotated[
     bool, typer.Option("--sensitivity", help="Find out which dispersions the losses and the end states depend on.")
 ]
@@ -177,6 +185,20 @@ def mission_and_pilots(
             found = {name: guarded(str(path)) for name, path in found.items()}
         policy, by_phase = "agent", found | by_phase
     return mission, policy, by_phase
+
+
+def with_export(by_phase: dict[str, str | Path], policy: str, folder: Path | None) -> dict[str, str | Path]:
+    """Return phase -> pilot with the exported policy of --policy-from as the pilot of its phase."""
+    if folder is None:
+        return by_phase
+    apply_only(policy != "guide", "without --policy guide, which flies every phase", {"--policy-from": folder})
+    from mission.flight.onboard.flying import exported_phase
+
+    name = exported_phase(folder)
+    if str(by_phase.get(name, folder)) != str(folder):
+        found = f"{name} is flown by {by_phase[name]}, too"
+        raise input_error(f"--policy-from {folder}", f"one pilot for {name}", found, "remove one of the two options")
+    return by_phase | {name: folder}
 
 
 def phase_folders(init: list[str]) -> dict[str, str | Path]:

@@ -25,7 +25,7 @@ from mission.flight.fly import PhaseFlight, controller_of, fly_phase
 from mission.machine.devices import workers
 from mission.machine.programs import Program
 from mission.machine.trees import is_key
-from mission.missionfile.phases import Phase, PolicyPhase
+from mission.missionfile.phases import LibraryPhase, Phase, PolicyPhase
 from mission.missionfile.sources import UNKNOWN_SOURCE
 from mission.statistics import wilson
 
@@ -59,8 +59,9 @@ def prepare_flight(flight: Program, phase: Phase, params: Any) -> None:
 
 
 def program_identity(phase: Phase, purpose: str) -> str | None:
-    """Return what decides a program that flies or trains a phase; None if the files of its plugin are not known."""
-    if phase.origin.source_sha256 == UNKNOWN_SOURCE:
+    """Return what decides a program that flies or trains a phase; None if it cannot be kept: a library flies, or the files of
+    its plugin are not known."""
+    if phase.origin.source_sha256 == UNKNOWN_SOURCE or isinstance(phase, LibraryPhase):
         return None
     decides = {"params", "sac", "restart", "training_params", "training_share", "tolerated"}
     configuration = phase.configuration().model_dump(include=decides, mode="json")

@@ -35,11 +35,12 @@ from mission.flight.causes import check_flight_causes
 from mission.flight.fly import PhaseFlight
 from mission.flight.guard.counts import GuardComparison
 from mission.flight.guard.store import guarded_policies
+from mission.flight.onboard.flying import library_parameters, with_library
 from mission.machine.devices import configure
 from mission.machine.programs import Program, in_background
 from mission.machine.stages import tell
 from mission.missionfile.models import Judge, MissionFile, guarded
-from mission.missionfile.phases import Phase, PolicyPhase, TrainedPhase, policy_folders
+from mission.missionfile.phases import LibraryPhase, Phase, PolicyPhase, TrainedPhase, policy_folders
 from mission.missionfile.resolve import digest, judged, resolve_mission
 from mission.storage.borrowed import borrowed_policy
 from mission.storage.policies import DEFAULT_CHECKPOINTS, find_policies, stored_actor
@@ -212,12 +213,16 @@ def prepare_chain(
         policy = "agent"
         mission, phases = _all_guarded(mission, phases, policies or {}) if guard else (mission, phases)
     root, folders = find_policies(mission, phases, checkpoints), policy_folders(mission, phases, policies or ())
+    trusted = [phase.name for phase in phases] if allow_local_plugins else (policies or ())
+    phases = tuple(_with_library(mission, k, phase, folders, trusted) for k, phase in enumerate(phases))
 
     def policy_of(k: int, phase: Phase) -> Any:
         if isinstance(phase, TrainedPhase):
             return to_host(stored_actor(PhaseFolder(root / phase.name), phases, k, allow_stale))
         if isinstance(phase, PolicyPhase):
             where = mission.source.where(("phases", k, "policy"))
+            if isinstance(phase, LibraryPhase):
+                return library_parameters(folders[phase.name], where)
             return to_host(borrowed_policy(folders[phase.name], phase, where))
         return None
 
@@ -256,6 +261,16 @@ def _all_guarded(
         )
     flown = tuple(phase.flown_by(guarded(phase.pilot)) if phase.name in able else phase for phase in phases)
     return mission.guarded_in(able), flown
+
+
+def _with_library(
+    mission: MissionFile, k: int, phase: Phase, folders: Mapping[str, Path], trusted: Collection[str]
+) -> Phase:
+    """Return phase `k` as the library of an exported policy flies it, if the folder of its policy holds one."""
+    if not isinstance(phase, PolicyPhase) or phase.name not in folders:
+        return phase
+    where = mission.source.where(("phases", k, "policy"))
+    return with_library(phase, folders[phase.name], where, phase.name in trusted)
 
 
 def _refuse_both(policies: Mapping[str, str | Path] | None) -> None:

@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from mission.flight.causes import marked_causes
 from mission.flight.guard.decision import guide_promises_more
 from mission.machine.trees import all_finite, drop_weak_types, where_rows
-from mission.missionfile.phases import Phase, PolicyPhase
+from mission.missionfile.phases import LibraryPhase, Phase, PolicyPhase
 from mission.phase import Outcome
 
 # (policy parameters, states [N, ...], observations [N, O]) -> actions [N, A]
@@ -80,10 +81,12 @@ def policy_controller(phase: PolicyPhase) -> Controller:
 
 
 def controller_of(phase: Phase) -> Controller | TakeOver:
-    """Return what flies a phase: a policy, of which the parameters are given later, the guide, or first one, then the other.
+    """Return what flies a phase: a library, a policy, of which the parameters are given later, the guide, or first one, then the other.
 
     The parameters of a guarded phase are those of `mission.flight.guard.decision`.
     """
+    if isinstance(phase, LibraryPhase):
+        return library_controller(phase)
     if not isinstance(phase, PolicyPhase):
         return guide_controller(phase)
     return guarded_controller(phase, guide_promises_more) if phase.guarded else policy_controller(phase)
@@ -93,6 +96,20 @@ def guarded_controller(phase: PolicyPhase, wanted: Callable[[Any, Array, Array],
     """Return the policy of a phase, with parameters {"actor": ..., ...}, from which its guide takes over once wanted."""
     policy = policy_controller(phase)
     return TakeOver(lambda params, state, obs: policy(params["actor"], state, obs), guide_controller(phase), wanted)
+
+
+def library_controller(phase: LibraryPhase) -> Controller:
+    """Return the library of an exported policy as a controller; the compiled flight calls it on the host.
+
+    docs/decisions/0019-policies-on-board.md says why that does not stop two threads.
+    """
+    actions = len(phase.environment.action_names)
+
+    def control(params: Any, state: Any, obs: Array) -> Array:
+        result = jax.ShapeDtypeStruct((obs.shape[0], actions), jnp.float32)
+        return jax.pure_callback(lambda obs: phase.act(np.asarray(obs)), result, obs)
+
+    return control
 
 
 def flight_status(phase: Phase, state: Any, steps: Array) -> tuple[Array, Array, Array]:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from mission.errors import LinkError, PluginError, run_plugin_code
 from mission.learner import LearnerConfig
-from mission.missionfile.declarations import MOST_ENTRIES, check_learner, check_signs_and_events
+from mission.missionfile.declarations import MOST_ENTRIES, check_learner, check_observation, check_signs_and_events
 from mission.missionfile.phases import Phase, TrainedPhase
 from mission.phase import NON_FINITE, TIME_OUT, Environment, Limit, Outcome, PluginOrigin, Reward
 
@@ -132,6 +132,7 @@ def check_contract(
     channels = check.evaluate("telemetry", env.telemetry, state)
     check.scalars("telemetry", channels)
     _check_limits(check, limits, channels)
+    _check_observation(check, env, channels)
     if learner is not None and learner.fill.policy == "guide" and env.guide is None:
         raise check.error("a guide, since sac.fill.policy is guide", "none", "set sac.fill.policy: random")
     if learner is not None and learner.imitation is not None and env.guide is None:
@@ -179,6 +180,15 @@ def _check_attributes(check: _Checker, env: Environment) -> None:
         raise check.error(f"control_period_s above 0, from {_SHORTEST_S:g} to {_LONGEST_S:g} s", repr(period))
     if not (_is_number(steps) and isinstance(steps, int) and 1 <= steps <= _MOST_STEPS):
         raise check.error(f"max_steps to be a whole number above 0, at most {_MOST_STEPS:,}", repr(steps))
+
+
+def _check_observation(check: _Checker, env: Environment, channels: dict[str, Any]) -> None:
+    """Check what a phase says of its observation beside the names."""
+    check_observation(check.error, env, channels)
+    if env.observation_inputs:
+        seen = {name: channels[name] for name in env.observation_inputs}
+        values = check.evaluate("observe_channels", env.observe_channels, seen)
+        check.array("observe_channels", values, (len(env.observation_names),), jnp.float32)
 
 
 def _check_privileged(check: _Checker, env: Environment, state: Any, learner: LearnerConfig | None) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from mission.errors import PluginError
 from mission.learner import LearnerConfig
 from mission.missionfile.history import stacked_names
-from mission.phase import Environment
+from mission.phase import Environment, ObservationEntry
 
 MOST_ENTRIES = 4096  # of an observation, an action, and the floats of a hand-over
 
@@ -29,6 +29,18 @@ def check_signs_and_events(error: Callable[..., PluginError], env: Environment) 
     known = isinstance(events, tuple) and all(name in env.action_names for name in events)
     if not known or len({*events}) < len(events):
         raise error(f"event_actions to be a tuple of actions ({', '.join(env.action_names)})", repr(events))
+
+
+def check_observation(error: Callable[..., PluginError], env: Environment, channels: Collection[str]) -> None:
+    """Check the descriptions of the observation, and the channels of which it is a function."""
+    entries, names = env.observation_entries, env.observation_names
+    if entries and not (len(entries) == len(names) and all(isinstance(one, ObservationEntry) for one in entries)):
+        expected = f"observation_entries to be {len(names)} of mission.ObservationEntry, or empty"
+        raise error(expected, f"{len(entries)}: {entries[0]!r}, ...")
+    inputs = env.observation_inputs
+    if not isinstance(inputs, tuple) or not {*inputs} <= {*channels} or len({*inputs}) < len(inputs):
+        expected = f"observation_inputs to be a tuple of telemetry channels ({', '.join(channels)})"
+        raise error(expected, repr(inputs))
 
 
 def check_learner(error: Callable[..., PluginError], env: Environment, learner: LearnerConfig) -> None:

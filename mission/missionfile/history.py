@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from mission.phase import Environment, Outcome, Reward
+from mission.phase import Environment, ObservationEntry, Outcome, Reward
 
 
 class Remembered(NamedTuple):
@@ -84,6 +84,11 @@ class WithHistory(Environment[Any, Remembered]):
     def event_actions(self) -> tuple[str, ...]:
         """Those of the phase."""
         return self.inner.event_actions
+
+    @property
+    def observation_entries(self) -> tuple[ObservationEntry, ...]:
+        """The descriptions of all n observations."""
+        return self.inner.observation_entries * self.history
 
     @property
     def guide(self) -> Any:

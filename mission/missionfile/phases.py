@@ -197,7 +197,12 @@ class PolicyPhase(Phase):
     @property
     def guardable(self) -> bool:
         """Whether it can have a guard: its agent flies it, or the policy in a folder, and it has a guide."""
-        return self.environment.guide is not None and self.pilot != "imitator"
+        return self.environment.guide is not None and self.pilot != "imitator" and not self.from_library
+
+    @property
+    def from_library(self) -> bool:
+        """Whether a compiled library flies it instead of the networks of its learner."""
+        return False
 
     def build_learner(self) -> Learner:
         """Return the learning algorithm, with its settings, for this phase."""
@@ -209,6 +214,18 @@ class PolicyPhase(Phase):
 @dataclasses.dataclass(frozen=True, eq=False)
 class TrainedPhase(PolicyPhase):
     """A phase that an agent is trained for; the agent flies it, or its imitator."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LibraryPhase(PolicyPhase):
+    """A phase that an exported policy flies (docs/export.md): `act` maps observations [N, O] to actions [N, A], on the host."""
+
+    act: Callable[[Any], Any] = dataclasses.field(kw_only=True)
+
+    @property
+    def from_library(self) -> bool:
+        """Whether a compiled library flies it."""
+        return True
 
 
 def phase_class(pilot: str, learner: LearnerConfig | None, reward: Reward | None) -> type[Phase]:

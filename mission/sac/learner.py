@@ -14,12 +14,13 @@ import numpy as np
 import optax
 from jax import Array, lax
 
-from mission.learner import Labels, Learner, PhaseInterface, PolicyNetwork, Transition
+from mission.learner import Labels, Learner, PhaseInterface, PolicyLayers, PolicyNetwork, Transition
 from mission.machine.devices import AXIS, device_share
 from mission.sac import memory as store
 from mission.sac.config import SacConfig
 from mission.sac.entropy import largest_entropy, target_entropy
 from mission.sac.imitate import fit, standardised, with_all_statistics
+from mission.sac.layers import policy_layers
 from mission.sac.losses import (
     Agent,
     Minibatch,
@@ -257,6 +258,10 @@ class Sac(Learner):
             mean_action=_MEAN_ACTIONS[actor.head] + ", clipped to [-1, 1] in flight",
             standard_deviation=self._standard_deviation(),
         )
+
+    def policy_layers(self, policy: Any) -> PolicyLayers:
+        """Return the layers that compute the mean action."""
+        return policy_layers(self.config, self.actions, policy)
 
     def _standard_deviation(self) -> str:
         """Return the head's standard deviation, before any squashing, as a formula of the output."""

@@ -6,9 +6,11 @@ import contextlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from mission.errors import InputError
 from mission.flight.batches import fly_batches
 from mission.flight.chain import Chain, check_flights, prepare_chain
 from mission.missionfile.models import Judge, MissionFile
+from mission.missionfile.phases import LibraryPhase
 from mission.report.folder import check_target
 from mission.report.recording import report_flights
 from mission.report.summary import MissionSummary, mission_summary
@@ -43,7 +45,7 @@ def fly_mission(
       seed: of the flights; replaces that of the mission file.
       policy: "agent" to fly as the mission file says, "guide" to fly every phase by its guide, "guarded" to guard every agent.
       policies: name of a phase -> another pilot: "agent", "imitator", "guide", "guarded", or the folder of a trained phase, also with
-        "guarded:" before it.
+        "guarded:" before it, or of an exported policy.
       report: folder for records and page (docs/reports.md); an unfinished report is resumed.
       allow_stale, allow_local_plugins: fly policies of another configuration; permit `plugin: ./file.py`.
       progress: called with (flights done, flights).
@@ -70,12 +72,26 @@ def fly_mission(
         judge=judge,
     )
     folder = None if report is None else Path(report)
+    if place.ray:
+        _refuse_libraries(chain, on)
     if not place.ray:
         return _fly(chain, folder, flights, until, progress, first_flight, sensitivity)
     if folder is not None:
         check_target(folder, mission.name)  # before Ray starts
     with cluster(on, workers=devices) as workers:
         return _fly(chain, folder, flights, until, progress, first_flight, sensitivity, Fleet(workers, chain))
+
+
+def _refuse_libraries(chain: Chain, on: str) -> None:
+    """Reject exported policies on a cluster, whose machines may be of another kind."""
+    for phase in chain.phases:
+        if isinstance(phase, LibraryPhase):
+            raise InputError(
+                f"--on {on}",
+                expected="phases that networks or guides fly",
+                found=f'phase "{phase.name}" is flown by the exported policy in {phase.pilot}',
+                remedy="remove --on, or fly this phase with its agent",
+            )
 
 
 def _fly(

@@ -19,7 +19,7 @@ from mission.errors import InputError, StaleError
 from mission.missionfile.changes import read_settings
 from mission.missionfile.phases import PolicyPhase
 from mission.missionfile.resolve import first_change
-from mission.storage.export import DESCRIPTION
+from mission.storage.export import DESCRIPTION, INTERFACE
 from mission.storage.policies import load_actor, policy_shapes, warn_of_missed_gate
 from mission.storage.records import PolicyRecord, plugin_records
 from mission.storage.steps import PhaseFolder
@@ -88,6 +88,8 @@ def _no_policy(path: Path, name: str, where: str, guided: bool) -> InputError:
     found, remedy = "no such folder", "name such a folder"
     if os.path.exists(path):
         found = "one that no agent was trained for" if guided else "no policy in it"
+    if os.path.isfile(path / INTERFACE):
+        found, remedy = "an exported policy, which `mission fly` alone can fly", "name the folder of the trained phase"
     if os.path.isdir(path / name / "policy"):
         remedy = f"write {path / name}"
     elif os.path.isfile(path / "meta.json"):

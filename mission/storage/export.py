@@ -12,6 +12,7 @@ from mission.learner import PolicyNetwork
 from mission.missionfile.phases import TrainedPhase
 
 TENSORS, DESCRIPTION = "actor.safetensors", "policy.json"
+INTERFACE = "interface.json"  # of a policy that `mission export` wrote
 
 
 class PolicyDescription(PolicyNetwork):

@@ -25,7 +25,7 @@ def mission_file(tmp_path_factory):
 
 def test_help_teaches():
     text = run_cli("--help").stdout
-    for command in ("plugins", "check", "schema", "train", "fly", "report", "compare", "new"):
+    for command in ("plugins", "check", "schema", "train", "fly", "export", "report", "compare", "new"):
         assert command in text
         done = run_cli(command, "--help")
         assert done.returncode == 0

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 import jax.numpy as jnp
 from jax import Array
 
-from mission import Environment
+from mission import Environment, ObservationEntry
 from mission_rocket.causes import Causes
 from mission_rocket.physics.vector import Scalar, Vector
 
@@ -168,6 +168,11 @@ class Observation(tuple[Row, ...]):
         """Return the name of each entry."""
         return tuple(row.name for row in self)
 
+    @property
+    def entries(self) -> tuple[ObservationEntry, ...]:
+        """Return what each entry is."""
+        return tuple(ObservationEntry(row.quantity, row.scale.unit, row.scale.text, row.frame) for row in self)
+
     def values(self, phase: Any, state: Any) -> Array:
         """Compute the observation, float32 [O]; rows of one vector compute it once."""
         values: dict[Value, Any] = {}
@@ -196,6 +201,7 @@ class ObservedPhase(Environment[H, S], Generic[H, S]):
         super().__init_subclass__(**options)
         if "observation" in cls.__dict__:
             cls.observation_names = cls.observation.names
+            cls.observation_entries = cls.observation.entries
             text, size = inspect.cleandoc(cls.__doc__ or ""), len(cls.observation)
             cls.__doc__ = f"{text}\n\nObservation ({size}):\n\n{cls.observation.table()}\n"
 

@@ -129,6 +129,15 @@ def telemetry(booster: Booster) -> dict[str, Array]:
     }
 
 
+SEEN = ("height_m", "velocity_m_s", "mass_kg")  # the channels of which the observations are functions
+
+
+def booster_in(channels: dict[str, Array]) -> Booster:
+    """Return the booster that these channels show; what no observation uses is 0."""
+    height, velocity, mass = (channels[name] for name in SEEN)
+    return Booster(height, velocity, mass, jnp.zeros(()), jnp.zeros(()))
+
+
 def vertical_sac(gamma: float, learning_rate: float = 1e-3) -> SacConfig:
     """Return the defaults of an agent that flies alone."""
     return SacConfig(

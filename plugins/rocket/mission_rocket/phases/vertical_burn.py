@@ -91,6 +91,12 @@ class VerticalBurn(ObservedPhase[Booster, State]):
     control_period_s = 0.1
     max_steps = 600
 
+    observation_inputs = vertical.SEEN
+
+    def observe_channels(self, channels: dict[str, Array]) -> Array:
+        no = jnp.bool_(False)
+        return self.observe(State(vertical.booster_in(channels), jnp.zeros(()), no, no, no))
+
     def start(self, key: Array) -> Booster:
         draw, margin_key = jax.random.split(key)
         above = vertical.dispersed_start(draw)

@@ -97,6 +97,12 @@ class VerticalCoast(ObservedPhase[Booster, State]):
     control_period_s = 0.1
     max_steps = 400
 
+    observation_inputs = vertical.SEEN
+
+    def observe_channels(self, channels: dict[str, Array]) -> Array:
+        zero = jnp.zeros(())
+        return self.observe(State(vertical.booster_in(channels), zero, zero, zero, jnp.bool_(False)))
+
     def start(self, key: Array) -> Booster:
         return vertical.dispersed_start(key)
 

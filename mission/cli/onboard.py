@@ -1,0 +1,104 @@
+"""The command that exports policies to other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mission.cli.chains import app
+from mission.cli.options import (
+    Checkpoints,
+    Devices,
+    File,
+    JsonFile,
+    Local,
+    Policy,
+    Seed,
+    Set,
+    Stale,
+    json_path,
+    mission_and_pilots,
+)
+from mission.cli.output import Command, results, say, write_json, write_text
+
+PhaseName = Annotated[str, typer.Option("--phase", metavar="NAME", help="The phase whose policy is exported.")]
+Format = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        metavar="c99|onnx|stablehlo|npz",
+        help="c99: scalar code without allocation, checked with gcc (extra: c). onnx: checked with onnxruntime (extra: onnx). "
+        "stablehlo: the function of JAX (extra: stablehlo). npz: arrays, and a forward pass in numpy.",
+    ),
+]
+Output = Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder to write; new or empty.")]
+Observations = Annotated[
+    int,
+    typer.Option("--observations", metavar="N", min=100, help="Control steps of flights on which to compare."),
+]
+
+
+@app.command(cls=Command)
+def export(
+    file: File,
+    phase: PhaseName,
+    target: Format,
+    output: Output,
+    checkpoints: Checkpoints = None,
+    observations: Observations = 10_000,
+    seed: Seed = None,
+    policies: Policy = None,
+    allow_stale: Stale = False,
+    json_file: JsonFile = None,
+    devices: Devices = None,
+    overrides: Set = None,
+    local: Local = False,
+) -> None:
+    """Export the policy of a phase for a flight computer or another program, and compare it with the policy on the spot.
+
+    The folder holds the policy with its standardisation, history and squashing, golden vectors, interface.json (names, units,
+    ranges, rates), parity.json and a licence note. An export is at most 1e-6 from its policy on every observation, or nothing
+    is written and the exit code is 1. For example:
+
+    mission export missions/vertical.yaml --phase burn --format c99 -o burn_c99, then mission fly missions/vertical.yaml
+    --policy-from burn_c99
+    """
+    from mission.flight.onboard.exporting import check_phase_name, check_target
+
+    chosen, json_output = check_target(target, output), json_path(json_file)
+    mission, policy, by_phase = mission_and_pilots(file, overrides, policies, allow_stale)
+    check_phase_name([entry.name for entry in mission.phases], phase)
+    from mission.flight.chain import prepare_chain
+    from mission.flight.onboard.exporting import export_policy
+    from mission.observers.progress import flight_bar
+
+    chain = prepare_chain(
+        mission,
+        checkpoints=checkpoints,
+        seed=seed,
+        policy=policy,
+        policies=by_phase,
+        allow_stale=allow_stale,
+        allow_local_plugins=local,
+        devices=devices,
+    )
+    with flight_bar(observations) as bar:
+        summary = export_policy(chain, phase, chosen, output, observations=observations, progress=bar)
+    text = summary.parity.model_dump_json(indent=2)
+    if json_file == "-":
+        write_json(text)
+        return
+    from mission.report.onboard import print_export
+
+    print_export(summary, results())
+    if json_output is not None:
+        write_text(text + "\n", json_output)
+    say(*_next_steps(file, phase, target, output))
+
+
+def _next_steps(file: Path, phase: str, target: str, output: Path) -> list[str]:
+    if target == "c99":
+        return [f"next: mission fly {file} --policy-from {output}", f"      make -C {output} test latency"]
+    return [f"next: {output}/interface.json says what goes in and out; --format c99 can be flown by `mission fly`"]

@@ -1,0 +1,105 @@
+"""Fly a phase with the compiled library of an exported policy, in place of the networks of its learner.
+
+The library is called on the host for a block of flights at a time. Shapes: N flights of a block, n O entries of an
+observation with its history, A action.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mission.errors import InputError, MachineError, StaleError
+from mission.flight.onboard.compiler import LIBRARY
+from mission.flight.onboard.interface import GOLDEN, Interface, is_export, read_interface
+from mission.flight.onboard.library import Library
+from mission.missionfile.phases import LibraryPhase, PolicyPhase
+
+_MOST_APART = 1e-6
+
+
+def exported_phase(folder: Path) -> str:
+    """Return the name of the phase whose policy a folder holds, for `--policy-from`.
+
+    Raises:
+      InputError: it holds no exported policy.
+    """
+    return read_interface(folder, f"--policy-from {folder}").phase
+
+
+def with_library(phase: PolicyPhase, folder: Path, where: str, allowed: bool) -> PolicyPhase:
+    """Return a phase that the library in a folder flies, if the folder holds an exported policy; else the phase itself.
+
+    Args:
+      phase: that the policy in this folder flies.
+      folder: of the policy.
+      where: the place that names it, for messages.
+      allowed: whether code beside the mission may run, or the caller named the folder.
+
+    Raises:
+      InputError: that is not allowed, the export has no library, or cffi is not installed.
+      StaleError: it was made for other observations or actions, or another rate.
+      MachineError: a file was altered, or the library does not reproduce its golden vectors.
+    """
+    if not is_export(folder):
+        return phase
+    if not allowed:
+        raise InputError(
+            where,
+            expected="--allow-local-plugins, because the library of an exported policy is code that runs",
+            found=str(folder),
+            remedy="pass it if you trust the folder, or name the folder with --policy-from",
+        )
+    interface = read_interface(folder, where)
+    _check_fits(phase, interface, folder, where)
+    library = Library(folder, interface.declarations, len(interface.actions), 0)
+    _check_golden(library, folder)
+    fields = {field.name: getattr(phase, field.name) for field in dataclasses.fields(PolicyPhase)}
+    return LibraryPhase(**fields, act=library.act)
+
+
+def library_parameters(folder: Path, where: str) -> Any:
+    """Return what stands for the parameters of the policy: the SHA-256 of its library, uint8 [32]."""
+    return np.frombuffer(bytes.fromhex(read_interface(folder, where).files[LIBRARY]), np.uint8)
+
+
+def _check_fits(phase: PolicyPhase, interface: Interface, folder: Path, where: str) -> None:
+    if LIBRARY not in interface.files:
+        raise InputError(
+            where,
+            expected="an export with a compiled library, which `--format c99` writes",
+            found=f"{folder}: --format {interface.target}",
+            remedy="export the policy with --format c99",
+        )
+    env = phase.environment
+    pairs = (
+        ("plugin", interface.plugin, phase.origin.name),
+        ("observations", [field.name for field in interface.observations], list(env.observation_names)),
+        ("actions", [field.name for field in interface.actions], list(env.action_names)),
+        ("seconds between two actions", interface.control_period_s, env.control_period_s),
+    )
+    for what, exported, current in pairs:
+        if exported != current:
+            raise StaleError(
+                where,
+                expected=f'an export for phase "{phase.name}", with {what} {current}',
+                found=f"{exported} ({folder})",
+                remedy="export the policy of this phase again",
+            )
+
+
+def _check_golden(library: Library, folder: Path) -> None:
+    golden = json.loads((folder / GOLDEN).read_text(encoding="utf-8"))
+    got = library.act(np.array(golden["observations"], np.float32))
+    difference = np.abs(got - np.array(golden["actions"]))
+    if not (difference <= _MOST_APART).all():
+        raise MachineError(
+            str(folder / LIBRARY),
+            expected=f"a library that reproduces {GOLDEN} within {_MOST_APART:g}",
+            found=f"a difference of {np.nanmax(difference):.3g}",
+            remedy="export the policy again on this machine",
+        )

@@ -37,12 +37,13 @@ class Policy:
       phase: the resolved phase, with its environment.
       params: the numbers of the network, by their names in `actor.safetensors`; numpy arrays.
       description: how they map an observation to an action, as in `policy.json`; None if its learner does not say.
+      actor: the same numbers as the learner of the phase has them, a pytree.
     """
 
     phase: PolicyPhase
     params: dict[str, np.ndarray]
     description: PolicyNetwork | None
-    _actor: Any = dataclasses.field(repr=False)
+    actor: Any = dataclasses.field(repr=False)
 
     @property
     def observation_names(self) -> tuple[str, ...]:
@@ -85,7 +86,7 @@ class Policy:
                 found=f"an array {list(rows.shape)}",
                 remedy="pass what observe() or an environment of this phase returns",
             )
-        action = np.array(self._act(self._actor, rows.reshape(-1, size)))
+        action = np.array(self._act(self.actor, rows.reshape(-1, size)))
         return action if rows.ndim == 2 else action[0]
 
     def observe(self, state: Any) -> np.ndarray:

@@ -5,7 +5,7 @@ Shapes: V vehicles, O observation, A action, W numbers of a row, L float leaves 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -160,7 +160,7 @@ class Env(gymnasium.Env):
 
     def __init__(
         self,
-        phase: Phase | str,
+        phase: Phase | str | Sequence[Phase],
         *,
         params: Mapping[str, Any] | None = None,
         bank: Any = None,
@@ -213,7 +213,7 @@ class VectorEnv(vector.VectorEnv):
 
     def __init__(
         self,
-        phase: Phase | str,
+        phase: Phase | str | Sequence[Phase],
         num_envs: int = 1,
         *,
         params: Mapping[str, Any] | None = None,

@@ -6,7 +6,7 @@ Shapes: V vehicles, O observation, A action, L float leaves of a state.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from mission.adapters.chain import chain_phase
 from mission.errors import InputError, LinkError
 from mission.machine.devices import configure
 from mission.missionfile.contract import first_difference
@@ -106,6 +107,10 @@ class PhaseEnv:
         """Return the observations of V vehicles, float32 [V, O]."""
         return jax.vmap(self.phase.environment.observe)(state.state)
 
+    def started_from(self, bank: TerminalBank | None) -> PhaseEnv:
+        """Return the same vehicles with another bank, which may be traced; it is not checked."""
+        return dataclasses.replace(self, bank=bank)
+
     def guide(self, state: EnvBatch) -> Array:
         """Return the actions of the classical guidance law, float32 [V, A] in [-1, 1].
 
@@ -164,7 +169,7 @@ def advance(
 
 
 def make_env(
-    phase: Phase | str,
+    phase: Phase | str | Sequence[Phase],
     *,
     params: Mapping[str, Any] | None = None,
     bank: Any = None,
@@ -180,7 +185,9 @@ def make_env(
         state, step = jax.jit(env.step)(jax.random.key(1), state, jnp.zeros((64, 1)))
 
     Args:
-      phase: a phase from `resolve_mission`, or the name of a plugin, which is taken with its default parameters.
+      phase: a phase from `resolve_mission`, or the name of a plugin, which is taken with its default parameters. Several
+        consecutive phases are one chain: a vehicle that ends a phase with a success enters the next one in the same step,
+        with observations and actions padded to the largest ones, and the number of the phase in the observation.
       params: other parameters, only with the name of a plugin.
       bank: from `load_bank`, of the phase before: vehicles start from the restart mixture of the phase. Default: they
         start from the phase's own start.
@@ -205,12 +212,15 @@ def make_env(
     return PhaseEnv(one, vehicles, None if bank is None else _checked(bank, one))
 
 
-def trained(phase: Phase | str, params: Mapping[str, Any] | None = None) -> TrainedPhase:
+def trained(phase: Phase | str | Sequence[Phase], params: Mapping[str, Any] | None = None) -> TrainedPhase:
     """Return a phase as an agent trains on it; for arguments and errors see `make_env`."""
-    if not isinstance(phase, Phase | str) or (isinstance(phase, Phase) and params):
-        expected = "a phase of resolve_mission, or the name of a plugin, and params only with a name"
+    several = isinstance(phase, list | tuple) and len(phase) > 0 and all(isinstance(one, Phase) for one in phase)
+    if not (several or isinstance(phase, Phase | str)) or (params and not isinstance(phase, str)):
+        expected = "phases of resolve_mission, or the name of a plugin, and params only with a name"
         found = type(phase).__name__ + (" with params" if params else "")
         raise InputError(_WHERE, expected=expected, found=found, remedy="pass one of them")
+    if isinstance(phase, list | tuple):
+        return chain_phase(phase) if len(phase) > 1 else trained(phase[0])
     if isinstance(phase, str):
         mission = MissionFile(name="env", phases=(PhaseEntry(name="phase", plugin=phase, params=dict(params or {})),))
         source = Source(Path(f'{_WHERE}("{phase.replace("/", " ")}")'), {}, {0: phase})

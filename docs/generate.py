@@ -39,6 +39,11 @@ _SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         "Fly a mission and read its summary.",
         ("report.summary", "report.merging", "report.compare", "scale", "flight", "storage", "statistics"),
     ),
+    (
+        "Step and act",
+        "Phases, policies and banks for code of your own; [Other frameworks](other-frameworks.md) has examples.",
+        ("adapters",),
+    ),
     ("Sweep and search", "Train many times; [Sweeps and searches](sweeps.md) explains both.", ("scale",)),
     ("Report", "Add sections to the page of a report.", ("report",)),
     ("Write a phase", "What a phase plugin builds on.", ("phase", "missionfile.hooks", "gate")),

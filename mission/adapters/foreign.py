@@ -224,7 +224,8 @@ def _of_brax(where: str, env: Any, max_steps: int) -> Library:
     def step(key: Array, foreign: Any, action: Array) -> State:
         return state(env.step(foreign, action))
 
-    return Library(reset, step, env.observation_size, env.action_size, float(env.dt), max_steps)
+    # an environment that is not made of Brax's physics has no period
+    return Library(reset, step, env.observation_size, env.action_size, float(getattr(env, "dt", 1.0)), max_steps)
 
 
 def _hook(where: str, load: Callable[[str], Library], goal: bool, sac: LearnerConfig | None) -> Hook:

@@ -137,7 +137,9 @@ def _checked(action: Any, shape: tuple[int, ...], begun: bool, name: str) -> np.
                          remedy="call reset()")  # fmt: skip
     rows = np.asarray(action, np.float32)
     if rows.shape != shape or not np.isfinite(rows).all():
-        found = f"an array {list(rows.shape)}" + ("" if np.isfinite(rows).all() else " with numbers that are not finite")
+        found = f"an array {list(rows.shape)}" + (
+            "" if np.isfinite(rows).all() else " with numbers that are not finite"
+        )
         raise InputError(where, expected=f"finite actions {list(shape)} in [-1, 1]", found=found, remedy="correct them")
     return rows
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from mission.adapters.chain import chain_phase
+from mission.adapters.policy import StoredBank
 from mission.errors import InputError, LinkError
 from mission.machine.devices import configure
 from mission.missionfile.contract import first_difference
@@ -251,11 +252,10 @@ def check_guide(phase: Phase) -> None:
 
 def _checked(bank: Any, phase: Phase) -> TerminalBank:
     """Return a bank whose rows the phase accepts."""
-    parts = [getattr(bank, name, None) for name in TerminalBank._fields]
-    if any(part is None for part in parts):
+    if not isinstance(bank, StoredBank | TerminalBank):
         found = type(bank).__name__
         raise InputError(_WHERE, expected="bank: from load_bank", found=found, remedy="pass load_bank(mission, phase)")
-    held = TerminalBank(*parts)
+    held = TerminalBank(bank.rows, bank.held_out, jnp.asarray(bank.mean), jnp.asarray(bank.factor))
     row = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), held.rows)
     difference = first_difference(row, phase.accepts)
     if difference:

@@ -47,7 +47,11 @@ def test_steps_are_those_of_training(restart: dict[str, float]) -> None:
     phase, held = drift(**restart), jax.tree.map(jnp.asarray, bank())
     horizon = snapshot_steps(phase, 0)
     env = make_env(phase, bank=bank(), vehicles=V)
-    step, start, move = jax.jit(env.step), jax.jit(start_waiting, static_argnums=0), jax.jit(step_envs, static_argnums=0)
+    step, start, move = (
+        jax.jit(env.step),
+        jax.jit(start_waiting, static_argnums=0),
+        jax.jit(step_envs, static_argnums=0),
+    )
     keep = jax.jit(keep_snapshots, static_argnums=3)
     state, obs = jax.jit(env.init)(jax.random.key(0))
     envs = start(phase, held, waiting_envs(phase, V, horizon), jax.random.split(jax.random.key(0), V))
@@ -112,7 +116,7 @@ def test_wrong_arguments_are_named() -> None:
     ):
         with pytest.raises(InputError, match=expected):
             make_env(phase, **arguments)
-    with pytest.raises(InputError, match="params.speed"):
+    with pytest.raises(InputError, match=r"params\.speed"):
         make_env("vertical_burn", params={"speed": 1.0})
     with pytest.raises(InputError, match="that an agent can fly"):
         make_env(make_phase(probes.drift()))

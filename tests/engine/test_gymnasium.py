@@ -122,7 +122,7 @@ def test_what_comes_from_outside_is_checked() -> None:
         env.step(np.full((2, 2), np.nan))
     broken = adapter.VectorEnv(drift(wind=float("nan")), 16)
     broken.reset(seed=0)
-    with pytest.raises(NonFiniteError, match="state.position"):
+    with pytest.raises(NonFiniteError, match=r"state\.position"):
         broken.step(np.zeros((16, 2)))
 
 

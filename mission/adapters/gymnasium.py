@@ -16,21 +16,21 @@ from jax import Array
 from mission.adapters.extras import import_extra
 from mission.adapters.vehicles import PhaseEnv, advance, begin, make_env
 from mission.errors import InputError
-from mission.machine.devices import REPLICATED, SPLIT, mesh
+from mission.machine.devices import mesh
 from mission.missionfile.phases import Phase
 from mission.training.checks import check_causes, check_states
 from mission.training.restart import wide_vehicles
 
 _WHERE = "mission.adapters.gymnasium"
 _TERMS = "terms/"
-_LEAST_SPLIT = 16  # vehicles; for fewer, the exchange between two devices costs more than it saves
+_LEAST_SHARED = 64  # vehicles; for fewer, a second program per step costs more than it saves
 
 gymnasium = import_extra("gymnasium", "gymnasium", _WHERE)
 vector = import_extra("gymnasium.vector", "gymnasium", _WHERE)
 
 
 class _Rows:
-    """Named arrays [V] or [V, n] as the columns of one array: each array that two devices share costs a copy."""
+    """Named arrays [V] or [V, n] as the columns of one array, since each array that a program returns costs time."""
 
     def __init__(self) -> None:
         self._columns: dict[str, tuple[Any, int | None]] = {}  # dtype and n, noted when the program is traced
@@ -40,31 +40,76 @@ class _Rows:
         self._columns = {k: (v.dtype, v.shape[1] if v.ndim == 2 else None) for k, v in fields.items()}
         return jnp.concatenate([jnp.float32(v).reshape(v.shape[0], -1) for v in fields.values()], axis=1)
 
-    def unpack(self, rows: Any) -> dict[str, np.ndarray]:
+    def unpack(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Return the fields of a packed array."""
-        table, at, fields = np.asarray(rows), 0, {}
+        fields, at = {}, 0
         for name, (dtype, width) in self._columns.items():
-            part = table[:, at] if width is None else table[:, at : at + width]
+            part = rows[:, at] if width is None else rows[:, at : at + width]
             fields[name] = part.astype(dtype)
             at += 1 if width is None else width
         return fields
 
 
+class _State:
+    """A tree with leaves [V, ...] as one array per dtype: a state of a hundred leaves costs more to pass than to advance."""
+
+    def __init__(self) -> None:
+        self._leaves: list[Any] = []
+        self._tree: Any = None
+
+    def pack(self, tree: Any) -> dict[str, Any]:
+        """Return dtype -> [V, n]; typed keys stay as they are."""
+        leaves, self._tree = jax.tree.flatten(tree)
+        self._leaves = [jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) for leaf in leaves]
+        groups: dict[str, list[Array]] = {}
+        for leaf in leaves:
+            keys = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+            groups.setdefault(str(leaf.dtype), []).append(leaf if keys else leaf.reshape(leaf.shape[0], -1))
+        return {
+            name: part if name.startswith("key") else jnp.concatenate(part, axis=1) for name, part in groups.items()
+        }
+
+    def unpack(self, groups: dict[str, Any]) -> Any:
+        """Return the tree of packed arrays."""
+        at, leaves = dict.fromkeys(groups, 0), []
+        for like in self._leaves:
+            name, first = str(like.dtype), at[str(like.dtype)]
+            if name.startswith("key"):
+                leaves.append(groups[name][first])
+                at[name] += 1
+            else:
+                leaves.append(groups[name][:, first : first + like.size].reshape(-1, *like.shape))
+                at[name] += like.size
+        return jax.tree.unflatten(self._tree, leaves)
+
+
 class _Vehicles:
-    """V vehicles of a phase behind two compiled programs; their state stays on the devices."""
+    """V vehicles of a phase, in equal parts on the devices of the engine, behind two compiled programs.
+
+    Keys and vehicles are the same for any number of parts. The host starts a step of each part and then waits for all.
+    """
 
     def __init__(self, env: PhaseEnv, guide: bool) -> None:
         self.env, self._guide, self._count = env, guide, 0
-        self._split = env.vehicles % mesh().size == 0 and env.vehicles >= _LEAST_SPLIT
-        self._started, self._stepped = _Rows(), _Rows()
+        devices = list(mesh().devices.flat)
+        shared = env.vehicles >= _LEAST_SHARED and env.vehicles % len(devices) == 0
+        self._devices = devices if shared else devices[:1]
+        self._size = env.vehicles // len(self._devices)
+        self._banks = [jax.device_put(env.bank, device) for device in self._devices]
+        self._started, self._stepped, self._packing = _Rows(), _Rows(), _State()
         self._start, self._step = jax.jit(self._begin), jax.jit(self._advance, donate_argnums=0)
-        self._key, self._state = jax.random.key(0), None
+        self._keys: list[Array] = []
+        self._states: list[Any] = []
 
     def start(self, seed: int) -> dict[str, np.ndarray]:
         """Start all vehicles; return `obs` [V, O], and with a guide its actions `guide` [V, A]."""
-        self._key, self._count = jax.random.key(seed), 0
-        self._state, rows = self._start(self.env.bank, self._key)
-        return self._started.unpack(rows)
+        self._count = 0
+        self._keys = [jax.device_put(jax.random.key(seed), device) for device in self._devices]
+        results = [
+            self._start(*part, self._first(k)) for k, part in enumerate(zip(self._banks, self._keys, strict=True))
+        ]
+        self._states = [state for state, _ in results]
+        return self._started.unpack(np.concatenate([rows for _, rows in results]))
 
     def step(self, action: np.ndarray) -> dict[str, np.ndarray]:
         """Advance all vehicles by actions [V, A].
@@ -75,48 +120,47 @@ class _Vehicles:
         Raises:
           NonFiniteError, PluginError: the phase has an error with which training would stop.
         """
-        env, before = self.env, self._count * self.env.vehicles
+        phase, before = self.env.phase, self._count * self.env.vehicles
         self._count += 1
-        self._state, rows, finite = self._step(self._state, env.bank, self._key, np.uint32(self._count), action)
-        check_states(env.phase, np.asarray(finite).reshape(mesh().size if self._split else 1, -1), before)
+        results = []
+        for k, (state, bank, key) in enumerate(zip(self._states, self._banks, self._keys, strict=True)):
+            part = action[k * self._size : (k + 1) * self._size]
+            results.append(self._step(state, bank, key, np.uint32(self._count), self._first(k), part))
+        self._states = [state for state, _, _ in results]
+        rows = np.concatenate([rows for _, rows, _ in results])
+        check_states(phase, np.stack([finite for _, _, finite in results]), before)
         result = self._stepped.unpack(rows)
         causes = result["cause"][result["terminated"]]
         if causes.size:
-            check_causes(env.phase, np.array([[causes.min(), causes.max()]]), before)
+            check_causes(phase, np.array([[causes.min(), causes.max()]]), before)
         return result
 
-    def _begin(self, bank: Any, key: Array) -> Any:
-        phase, keys = self.env.phase, jax.random.split(key, self.env.vehicles)
+    def _first(self, part: int) -> Any:
+        """Return the number of the first vehicle of a part."""
+        return np.int32(part * self._size)
 
-        def start(bank: Any, keys: Array, wide: Array | None) -> Any:
-            state = begin(phase, bank, keys, wide)
-            return state, self._started.pack({"obs": self.env.observe(state)} | self._guided(state))
+    def _begin(self, bank: Any, key: Array, first: Array) -> Any:
+        phase = self.env.phase
+        keys, wide = self._part((jax.random.split(key, self.env.vehicles), wide_vehicles(phase)), first)
+        state = begin(phase, bank, keys, wide)
+        return self._packing.pack(state), self._started.pack({"obs": self.env.observe(state)} | self._guided(state))
 
-        return self._shared(start, (False, True, True))(bank, keys, wide_vehicles(phase))
-
-    def _advance(self, state: Any, bank: Any, key: Array, count: Array, action: Array) -> Any:
+    def _advance(self, packed: Any, bank: Any, key: Array, count: Array, first: Array, action: Array) -> Any:
         phase = self.env.phase
         restart, move = jax.random.split(jax.random.fold_in(key, count), (2, self.env.vehicles))
+        rows = self._part((restart, move, wide_vehicles(phase)), first)
+        state, result = advance(phase, bank, self._packing.unpack(packed), action, *rows)
+        fields = result._asdict()
+        terms, finite = fields.pop("terms"), fields.pop("finite")
+        fields |= {f"{_TERMS}{name}": term for name, term in terms.items()} | self._guided(state)
+        return self._packing.pack(state), self._stepped.pack(fields), finite
 
-        def step(state: Any, bank: Any, *rows: Any) -> Any:
-            state, result = advance(phase, bank, state, *rows)
-            fields = result._asdict()
-            terms, finite = fields.pop("terms"), fields.pop("finite")
-            fields |= {f"{_TERMS}{name}": term for name, term in terms.items()} | self._guided(state)
-            return state, self._stepped.pack(fields), finite
-
-        shared = self._shared(step, (True, False, True, True, True, True))
-        return shared(state, bank, action, restart, move, wide_vehicles(phase))
+    def _part(self, rows: Any, first: Array) -> Any:
+        """Return the rows of one part of those of all vehicles."""
+        return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, first, self._size), rows)
 
     def _guided(self, state: Any) -> dict[str, Array]:
         return {"guide": self.env.guide(state)} if self._guide else {}
-
-    def _shared(self, function: Any, takes: tuple[bool, ...]) -> Any:
-        """Return a function of which the devices share some arguments by vehicle; they have the whole of the others."""
-        if not self._split:
-            return function
-        specs = tuple(SPLIT if shared else REPLICATED for shared in takes)
-        return jax.shard_map(function, mesh=mesh(), in_specs=specs, out_specs=SPLIT, check_vma=False)
 
 
 class _Spaces:

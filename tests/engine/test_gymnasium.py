@@ -105,7 +105,7 @@ def test_vehicles_restart_in_the_step_that_ends_them(vehicles: int) -> None:
 def test_two_devices_fly_the_same_vehicles_as_one() -> None:
     def flown(least: int) -> list[np.ndarray]:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(adapter, "_LEAST_SPLIT", least)
+            patch.setattr(adapter, "_LEAST_SHARED", least)
             env = adapter.VectorEnv(drift(), 16)
         env.reset(seed=4)
         return [env.step(np.full((16, 2), 0.3))[0] for _ in range(12)]

@@ -30,22 +30,22 @@ vector = import_extra("gymnasium.vector", "gymnasium", _WHERE)
 
 
 class _Rows:
-    """Named arrays [V] or [V, n] as the columns of one array, since each array that a program returns costs time."""
+    """Named arrays [V] or [V, n] as the rows of one array, since each array that a program returns costs time."""
 
     def __init__(self) -> None:
-        self._columns: dict[str, tuple[Any, int | None]] = {}  # dtype and n, noted when the program is traced
+        self._rows: dict[str, tuple[Any, int | None]] = {}  # dtype and n, noted when the program is traced
 
     def pack(self, fields: Mapping[str, Array]) -> Array:
-        """Return float32 [V, W]; whole numbers must be below 2^24."""
-        self._columns = {k: (v.dtype, v.shape[1] if v.ndim == 2 else None) for k, v in fields.items()}
-        return jnp.concatenate([jnp.float32(v).reshape(v.shape[0], -1) for v in fields.values()], axis=1)
+        """Return float32 [W, V]; whole numbers must be below 2^24."""
+        self._rows = {k: (v.dtype, v.shape[1] if v.ndim == 2 else None) for k, v in fields.items()}
+        return jnp.concatenate([_across(jnp.float32(v)) for v in fields.values()])
 
     def unpack(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Return the fields of a packed array."""
         fields, at = {}, 0
-        for name, (dtype, width) in self._columns.items():
-            part = rows[:, at] if width is None else rows[:, at : at + width]
-            fields[name] = part.astype(dtype)
+        for name, (dtype, width) in self._rows.items():
+            part = rows[at] if width is None else rows[at : at + width].T
+            fields[name] = np.array(part, dtype, order="C")
             at += 1 if width is None else width
         return fields
 
@@ -58,16 +58,14 @@ class _State:
         self._tree: Any = None
 
     def pack(self, tree: Any) -> dict[str, Any]:
-        """Return dtype -> [V, n]; typed keys stay as they are."""
+        """Return dtype -> [n, V], in which each number of all vehicles is contiguous; typed keys stay as they are."""
         leaves, self._tree = jax.tree.flatten(tree)
         self._leaves = [jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) for leaf in leaves]
         groups: dict[str, list[Array]] = {}
         for leaf in leaves:
             keys = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-            groups.setdefault(str(leaf.dtype), []).append(leaf if keys else leaf.reshape(leaf.shape[0], -1))
-        return {
-            name: part if name.startswith("key") else jnp.concatenate(part, axis=1) for name, part in groups.items()
-        }
+            groups.setdefault(str(leaf.dtype), []).append(leaf if keys else _across(leaf))
+        return {name: part if name.startswith("key") else jnp.concatenate(part) for name, part in groups.items()}
 
     def unpack(self, groups: dict[str, Any]) -> Any:
         """Return the tree of packed arrays."""
@@ -78,9 +76,14 @@ class _State:
                 leaves.append(groups[name][first])
                 at[name] += 1
             else:
-                leaves.append(groups[name][:, first : first + like.size].reshape(-1, *like.shape))
+                leaves.append(groups[name][first : first + like.size].T.reshape(-1, *like.shape))
                 at[name] += like.size
         return jax.tree.unflatten(self._tree, leaves)
+
+
+def _across(leaf: Array) -> Array:
+    """Return an array [V, ...] as [n, V]."""
+    return leaf.reshape(leaf.shape[0], -1).T
 
 
 class _Vehicles:
@@ -109,7 +112,7 @@ class _Vehicles:
             self._start(*part, self._first(k)) for k, part in enumerate(zip(self._banks, self._keys, strict=True))
         ]
         self._states = [state for state, _ in results]
-        return self._started.unpack(np.concatenate([rows for _, rows in results]))
+        return self._started.unpack(np.concatenate([rows for _, rows in results], axis=1))
 
     def step(self, action: np.ndarray) -> dict[str, np.ndarray]:
         """Advance all vehicles by actions [V, A].
@@ -127,7 +130,7 @@ class _Vehicles:
             part = action[k * self._size : (k + 1) * self._size]
             results.append(self._step(state, bank, key, np.uint32(self._count), self._first(k), part))
         self._states = [state for state, _, _ in results]
-        rows = np.concatenate([rows for _, rows, _ in results])
+        rows = np.concatenate([rows for _, rows, _ in results], axis=1)
         check_states(phase, np.stack([finite for _, _, finite in results]), before)
         result = self._stepped.unpack(rows)
         causes = result["cause"][result["terminated"]]

@@ -37,7 +37,7 @@ _SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (
         "Fly",
         "Fly a mission and read its summary.",
-        ("report.summary", "report.merging", "report.compare", "scale", "flight", "storage", "statistics"),
+        ("report.summary", "report.merging", "report.compare", "scale", "flight", "storage"),
     ),
     (
         "Step and act",

@@ -14,9 +14,9 @@ from mission.flight.batches import BATCH, batches, concatenate, loss_causes
 from mission.flight.fly import PhaseFlight
 from mission.missionfile.models import Judge
 from mission.missionfile.phases import Phase
+from mission.missionfile.statistics import Distribution, Rate, distribution, rate
 from mission.phase import Limit
 from mission.report.sensitivity import Sensitivity, sensitivity
-from mission.statistics import Distribution, Rate, distribution, rate
 from mission.strict import StrictModel
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 Claim: after 20,000 steps, the mean action reaches a mean return of at least -200 over 100 episodes. Published results of SAC on
 Pendulum-v1 lie about -150.
 
-Command: python benchmarks/foreign.py [--seed N] [--json FILE]; needs the extra `gymnax`.
+Command: python benchmarks/foreign.py [--seed N] [--json FILE]; needs `gymnax>=1.0.1`.
 
 Reading it: the phase is `gymnax_phase("Pendulum-v1")`, which two lines of a plugin make; networks (2x256), batch (256) and one
 update a step are those of `pendulum.py`, which trains the same pendulum as a phase of its own. Seconds include compilation.

@@ -18,7 +18,7 @@ from mission.machine.trees import drop_weak_types
 from mission.missionfile.phases import Phase
 from mission.training.restart import fresh_state
 
-base = import_extra("brax.envs.base", "brax", "mission.adapters.brax")
+base = import_extra("brax.envs.base", "mission-engine[brax]", "mission.adapters.brax")
 
 
 class Vehicle(NamedTuple):

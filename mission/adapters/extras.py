@@ -1,4 +1,4 @@
-"""Import the packages that only an extra installs."""
+"""Import the packages of other frameworks, which the engine does not need."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ from typing import Any
 
 from mission.errors import MachineError
 
+GYMNAX = "gymnax>=1.0.1"  # no extra: it holds back JAX, and extras of a distribution are resolved together
 
-def import_extra(module: str, extra: str, where: str) -> Any:
-    """Return a module that an extra of this distribution installs.
+
+def import_extra(module: str, install: str, where: str) -> Any:
+    """Return a module of another framework.
 
     Args:
       module: its dotted name.
-      extra: name of the extra.
+      install: the requirement that installs it, mostly an extra of this distribution.
       where: what needs it, for the message.
 
     Raises:
-      MachineError: it cannot be imported; names the extra.
+      MachineError: it cannot be imported; names the requirement.
     """
     try:
         return importlib.import_module(module)
@@ -26,5 +28,5 @@ def import_extra(module: str, extra: str, where: str) -> Any:
             where,
             expected=f"{module.partition('.')[0]} to be installed",
             found=str(error),
-            remedy=f'install the extra: pip install "mission-engine[{extra}]"',
+            remedy=f'pip install "{install}"',
         ) from error

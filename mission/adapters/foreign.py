@@ -18,7 +18,7 @@ import numpy as np
 from jax import Array
 from pydantic import Field, create_model
 
-from mission.adapters.extras import import_extra
+from mission.adapters.extras import GYMNAX, import_extra
 from mission.errors import MissionError, PluginError, exception_text
 from mission.learner import LearnerConfig, config_class
 from mission.machine.trees import drop_weak_types
@@ -117,7 +117,7 @@ class Foreign(Environment[Seen, State]):
 
 
 def gymnax_phase(name: str, *, goal: bool = False, sac: LearnerConfig | None = None) -> Hook:
-    """Return the hook of a plugin that is an environment of gymnax (extra `gymnax`).
+    """Return the hook of a plugin that is an environment of gymnax 1.0.1 or later.
 
     A plugin is then two lines:
 
@@ -134,12 +134,12 @@ def gymnax_phase(name: str, *, goal: bool = False, sac: LearnerConfig | None = N
       sac: settings of the agent; default: those of `SacConfig()`.
 
     Raises:
-      MachineError: the extra is missing; when the hook is called, as the next.
+      MachineError: gymnax is not installed; when the hook is called, as the next.
       PluginError: there is no such environment, or its actions are discrete.
     """
 
     def load(where: str) -> Library:
-        gymnax = import_extra("gymnax", "gymnax", where)
+        gymnax = import_extra("gymnax", GYMNAX, where)
         env, params = gymnax.make(name)
         actions, observations = env.action_space(params), env.observation_space(params)
         if not hasattr(actions, "low") or not hasattr(observations, "low"):
@@ -181,7 +181,7 @@ def brax_phase(name: str, *, backend: str | None = None, goal: bool = False, sac
     """
 
     def load(where: str) -> Library:
-        envs = import_extra("brax.envs", "brax", where)
+        envs = import_extra("brax.envs", "mission-engine[brax]", where)
         env = envs.get_environment(name, **({} if backend is None else {"backend": backend}))
         return _of_brax(where, env, _BRAX_STEPS)
 
@@ -201,7 +201,7 @@ def playground_phase(name: str, *, goal: bool = False, sac: LearnerConfig | None
     """
 
     def load(where: str) -> Library:
-        registry = import_extra("mujoco_playground", "playground", where).registry
+        registry = import_extra("mujoco_playground", "mission-engine[playground]", where).registry
         config = registry.get_default_config(name)
         # The states of its other implementation, Warp, hold arrays that `jax.vmap` does not batch.
         env = registry.load(name, config_overrides={"impl": "jax"} if "impl" in config else None)

@@ -25,8 +25,8 @@ _WHERE = "mission.adapters.gymnasium"
 _TERMS = "terms/"
 _LEAST_SHARED = 64  # vehicles; for fewer, a second program per step costs more than it saves
 
-gymnasium = import_extra("gymnasium", "gymnasium", _WHERE)
-vector = import_extra("gymnasium.vector", "gymnasium", _WHERE)
+gymnasium = import_extra("gymnasium", "mission-engine[gymnasium]", _WHERE)
+vector = import_extra("gymnasium.vector", "mission-engine[gymnasium]", _WHERE)
 
 
 class _Rows:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 from jax import Array
 
-from mission.adapters.extras import import_extra
+from mission.adapters.extras import GYMNAX, import_extra
 from mission.adapters.vehicles import make_env
 from mission.missionfile.phases import Phase
 from mission.training.bank import TerminalBank
@@ -83,15 +83,15 @@ class GymnaxEnv:
         return result.obs, state, result.reward, result.terminated, result.truncated, info
 
     def observation_space(self, params: Params | None = None) -> Any:
-        """Return gymnax's space of observations; needs the extra `gymnax`."""
+        """Return gymnax's space of observations; needs gymnax."""
         return self._box(float("-inf"), float("inf"), len(self._env.observation_names))
 
     def action_space(self, params: Params | None = None) -> Any:
-        """Return gymnax's space of actions; needs the extra `gymnax`."""
+        """Return gymnax's space of actions; needs gymnax."""
         return self._box(-1.0, 1.0, self.num_actions)
 
     def _box(self, low: float, high: float, size: int) -> Any:
-        spaces = import_extra("gymnax.environments.spaces", "gymnax", "mission.adapters.gymnax")
+        spaces = import_extra("gymnax.environments.spaces", GYMNAX, "mission.adapters.gymnax")
         return spaces.Box(low, high, (size,))
 
     def _with(self, params: Params | None) -> Any:

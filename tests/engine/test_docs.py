@@ -607,7 +607,7 @@ def test_the_written_programs_for_other_frameworks_run(
 
 
 def test_the_written_pendulum_is_a_mission(tmp_path: Path) -> None:
-    pytest.importorskip("gymnax", reason="needs the extra gymnax")
+    pytest.importorskip("gymnax", reason="needs gymnax")
     for kind, name in (("python", "pendulum.py"), ("yaml", "pendulum.yaml")):
         (block,) = blocks(read("other-frameworks.md"), kind, name)
         (tmp_path / name).write_text(block, encoding="utf-8")

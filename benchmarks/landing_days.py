@@ -20,7 +20,7 @@ import numpy as np
 from mission import load_mission
 from mission.flight.batches import fly_batches
 from mission.flight.chain import prepare_chain
-from mission.statistics import paired_difference, wilson
+from mission.missionfile.statistics import paired_difference, wilson
 
 MISSION = Path(__file__).resolve().parents[1] / "missions" / "landing_only.yaml"
 STRICT = ["params.miss_m=5", "params.vertical_speed_m_s=1", "params.lateral_speed_m_s=1"]

@@ -31,7 +31,7 @@ from mission.flight.batches import fly_batch, fly_batches
 from mission.flight.chain import prepare_chain
 from mission.flight.fly import PhaseFlight
 from mission.missionfile.reading import load_mission
-from mission.statistics import wilson
+from mission.missionfile.statistics import wilson
 
 MISSION = Path(__file__).resolve().parent.parent / "missions" / "return_to_launch_site.yaml"
 OUTER_ENGINE = 4

@@ -23,7 +23,7 @@ from mission.flight.batches import fly_batch, fly_batches
 from mission.flight.chain import Chain, prepare_chain
 from mission.flight.fly import PhaseFlight
 from mission.missionfile.reading import load_mission
-from mission.statistics import paired_difference
+from mission.missionfile.statistics import paired_difference
 
 MISSION = Path(__file__).resolve().parent.parent / "missions" / "return_to_launch_site.yaml"
 SHOWN = ("propellant_kg", "gas_used_kg", "impact_miss_m", "miss_m", "predicted_miss_x_m", "predicted_miss_y_m")

@@ -37,7 +37,12 @@ _SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (
         "Fly",
         "Fly a mission and read its summary.",
-        ("report.summary", "report.merging", "report.compare", "scale", "flight", "storage", "statistics"),
+        ("report.summary", "report.merging", "report.compare", "scale", "flight", "storage"),
+    ),
+    (
+        "Step and act",
+        "Phases, policies and banks for code of your own; [Other frameworks](other-frameworks.md) has examples.",
+        ("adapters",),
     ),
     ("Sweep and search", "Train many times; [Sweeps and searches](sweeps.md) explains both.", ("scale",)),
     ("Report", "Add sections to the page of a report.", ("report",)),

@@ -11,6 +11,8 @@ TYPE_CHECKING = False  # the module `typing` takes half of the time until the co
 if TYPE_CHECKING:
     from typing import Any
 
+    from mission.adapters.policy import Policy, StoredBank, load_bank, load_policy
+    from mission.adapters.vehicles import EnvStep, PhaseEnv, make_env
     from mission.errors import MissionError
     from mission.learner import FillConfig, ImitationConfig, Learner, LearnerConfig
     from mission.missionfile.hooks import Event, StopTraining, hookimpl
@@ -37,11 +39,12 @@ __version__ = "0.1.0"
 _HOME = {
     "ActorConfig": "sac.config",
     "Chart": "report.charts",
+    "EnvStep": "adapters.vehicles",
     "Environment": "phase",
     "Event": "missionfile.hooks",
     "FillConfig": "learner",
-    "ImitationConfig": "learner",
     "FlightRecords": "report.flight_records",
+    "ImitationConfig": "learner",
     "Learner": "learner",
     "LearnerConfig": "learner",
     "Limit": "phase",
@@ -52,11 +55,14 @@ _HOME = {
     "ObservationEntry": "phase",
     "Outcome": "phase",
     "Phase": "missionfile.phases",
+    "PhaseEnv": "adapters.vehicles",
     "PhaseSpec": "phase",
     "PhaseSummary": "report.summary",
+    "Policy": "adapters.policy",
     "SacConfig": "sac.config",
     "Section": "report.flight_records",
     "StopTraining": "missionfile.hooks",
+    "StoredBank": "adapters.policy",
     "SweepSummary": "scale.summary",
     "TrainingSummary": "training.ending",
     "TuneSummary": "scale.tune",
@@ -65,7 +71,10 @@ _HOME = {
     "fly_mission": "scale.fly",
     "histogram": "report.charts",
     "hookimpl": "missionfile.hooks",
+    "load_bank": "adapters.policy",
     "load_mission": "missionfile.reading",
+    "load_policy": "adapters.policy",
+    "make_env": "adapters.vehicles",
     "merge_reports": "report.merging",
     "read_text": "missionfile.reading",
     "read_yaml": "missionfile.reading",
@@ -79,6 +88,7 @@ _HOME = {
 __all__ = [
     "ActorConfig",
     "Chart",
+    "EnvStep",
     "Environment",
     "Event",
     "FillConfig",
@@ -94,11 +104,14 @@ __all__ = [
     "ObservationEntry",
     "Outcome",
     "Phase",
+    "PhaseEnv",
     "PhaseSpec",
     "PhaseSummary",
+    "Policy",
     "SacConfig",
     "Section",
     "StopTraining",
+    "StoredBank",
     "SweepSummary",
     "TrainingSummary",
     "TuneSummary",
@@ -107,7 +120,10 @@ __all__ = [
     "fly_mission",
     "histogram",
     "hookimpl",
+    "load_bank",
     "load_mission",
+    "load_policy",
+    "make_env",
     "merge_reports",
     "read_text",
     "read_yaml",

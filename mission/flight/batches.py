@@ -27,7 +27,7 @@ from mission.machine.programs import Program
 from mission.machine.trees import is_key
 from mission.missionfile.phases import LibraryPhase, Phase, PolicyPhase
 from mission.missionfile.sources import UNKNOWN_SOURCE
-from mission.statistics import wilson
+from mission.missionfile.statistics import wilson
 
 BATCH = 1000
 BLOCK = 250

@@ -34,7 +34,7 @@ from mission.flight.chain import Chain
 from mission.flight.entering import first_observations
 from mission.flight.feasibility.network import Weights, likely
 from mission.flight.feasibility.store import Feasibility
-from mission.statistics import Z95
+from mission.missionfile.statistics import Z95
 from mission.strict import Fraction01, Natural, StrictModel
 
 _RULE_OF_THREE = 3.0  # of flights without a loss: the upper bound of its probability at 95 % is 3 / N (Hanley 1983)

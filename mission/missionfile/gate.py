@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from mission.errors import printable
-from mission.statistics import Z95, Distribution, distribution, wilson
+from mission.missionfile.statistics import Z95, Distribution, distribution, wilson
 from mission.strict import Count, Fraction01, Natural, StrictModel
 
 NEW_STARTS = 1024  # gate flights of a phase that starts from no bank
@@ -23,7 +23,7 @@ NEW_STARTS = 1024  # gate flights of a phase that starts from no bank
 class ChannelGate(StrictModel):
     """Bounds on a telemetry channel at the end of the successful gate flights.
 
-    A field is named `<statistic>_<side>`: a statistic of `mission.statistics.Distribution`, then `min` or `max`.
+    A field is named `<statistic>_<side>`: a statistic of `mission.missionfile.statistics.Distribution`, then `min` or `max`.
     """
 
     mean_min: float | None = Field(None, description="Lower bound of the mean.")

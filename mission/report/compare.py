@@ -19,8 +19,8 @@ from mission.flight.chain import Chain, check_flights, prepare_chain
 from mission.flight.fly import PhaseFlight
 from mission.missionfile.models import MissionFile
 from mission.missionfile.reading import load_mission
+from mission.missionfile.statistics import PairedDifference, PairedMean, Rate, paired_difference, paired_mean
 from mission.report.summary import mission_summary, phase_returns, total_returns
-from mission.statistics import PairedDifference, PairedMean, Rate, paired_difference, paired_mean
 from mission.strict import StrictModel
 
 

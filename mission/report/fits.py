@@ -9,11 +9,11 @@ import math
 
 import numpy as np
 
+from mission.missionfile.statistics import Rate, rate
 from mission.report.arrays import Arrays, flights_from
 from mission.report.flight_records import Flights
 from mission.report.header import PhaseHeader, ReportHeader
 from mission.report.summary import MissionSummary
-from mission.statistics import Rate, rate
 
 _BANDS = ("p05", "p50", "p95")
 

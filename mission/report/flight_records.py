@@ -12,10 +12,10 @@ import numpy as np
 from pydantic import JsonValue
 
 from mission.flight.guard.counts import GuardComparison
+from mission.missionfile.statistics import Rate, rate
 from mission.phase import Limit
 from mission.report.header import PhaseHeader, Provenance
 from mission.report.sensitivity import Sensitivity
-from mission.statistics import Rate, rate
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -15,10 +15,10 @@ from mission.errors import FormatError, MachineError
 from mission.flight.batches import BATCH, flight_keys, name_key, nominal_starts, to_host
 from mission.flight.chain import Chain
 from mission.machine.trees import count
+from mission.missionfile.statistics import two_sample
 from mission.report.flight_records import Flights, TrainingStarts
 from mission.report.header import ChannelShift
 from mission.report.tracks import TelemetryRecorder
-from mission.statistics import two_sample
 from mission.storage.steps import PhaseFolder
 from mission.training.bank import load_bank
 

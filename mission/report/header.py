@@ -11,10 +11,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, JsonValue
 
 from mission.machine.devices import Machine
+from mission.missionfile.statistics import Distribution
 from mission.phase import Limit
 from mission.report.benchmark import Benchmark
 from mission.report.summary import MissionSummary
-from mission.statistics import Distribution
 from mission.storage.stored import check_format, seal
 from mission.strict import Fraction01, Natural, StrictModel
 

@@ -12,13 +12,13 @@ import numpy as np
 
 from mission.errors import InputError
 from mission.missionfile.resolve import first_change
+from mission.missionfile.statistics import distribution
 from mission.report.arrays import Arrays, flights_from, unpack_flight
 from mission.report.folder import check_target
 from mission.report.header import Provenance, ReportHeader
 from mission.report.redraw import installed_report, read_report
 from mission.report.summary import MissionSummary, summarise, timed
 from mission.report.writing import Flown, write_report
-from mission.statistics import distribution
 from mission.storage.lock import folder_lock
 
 # What decides the bits of a flight besides mission, policies and seed; the number of cores does not.

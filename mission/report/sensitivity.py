@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from mission.machine.trees import is_float
-from mission.statistics import Z95
+from mission.missionfile.statistics import Z95
 from mission.strict import StrictModel
 
 LOST = "lost"  # the output that is 1 for a lost flight and 0 for any other

@@ -15,9 +15,9 @@ from mission.flight.fly import PhaseFlight
 from mission.flight.guard.counts import GuardComparison
 from mission.missionfile.models import Judge, unguarded
 from mission.missionfile.phases import Phase
+from mission.missionfile.statistics import Distribution, Rate, distribution, rate
 from mission.phase import Limit
 from mission.report.sensitivity import Sensitivity, sensitivity
-from mission.statistics import Distribution, Rate, distribution, rate
 from mission.strict import StrictModel
 
 if TYPE_CHECKING:

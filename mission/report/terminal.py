@@ -19,12 +19,12 @@ from mission.flight.guard.counts import TakeOvers, guard_words
 from mission.flight.guard.store import GuardRecord
 from mission.flight.splitting import Splitting
 from mission.missionfile.models import NAMED_PILOTS, pilot_in_words, unguarded
+from mission.missionfile.statistics import PairedMean, Rate
 from mission.report.compare import Comparison
 from mission.report.envelope import Envelope
 from mission.report.feasibility import ALARM, box_words, side_words
 from mission.report.sensitivity import Odds, Sensitivity
 from mission.report.summary import MissionSummary, PhaseSummary
-from mission.statistics import PairedMean, Rate
 
 _MOST_INPUTS, _FEW_INPUTS = 8, 3  # of the losses, and of an output
 _LONGEST_WORD = 24  # characters of a name that a narrow table does not cut

@@ -8,9 +8,9 @@ import numpy as np
 from pydantic import JsonValue
 
 from mission.errors import UnfinishedError
+from mission.missionfile.statistics import Rate, median_interval, rate
 from mission.scale.combinations import Combination
 from mission.scale.jobs import HAS_RESULT, TrainingRecord
-from mission.statistics import Rate, median_interval, rate
 from mission.strict import StrictModel
 
 

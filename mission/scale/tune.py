@@ -10,6 +10,7 @@ from typing import Any
 
 from mission.errors import Interrupted, UnfinishedError
 from mission.missionfile.reading import load_mission
+from mission.missionfile.statistics import Rate, rate
 from mission.scale.best_file import write_mission_file
 from mission.scale.combinations import override
 from mission.scale.fly import fly_mission
@@ -21,7 +22,6 @@ from mission.scale.reporting import trained_value
 from mission.scale.search import Goal, Places, Plan, SearchIdentity, plan_search
 from mission.scale.space import Scalar
 from mission.scale.study import JOURNAL, Study, Trial, TrialState
-from mission.statistics import Rate, rate
 from mission.storage.lock import folder_lock
 from mission.strict import StrictModel
 from mission.training.signals import interruptible

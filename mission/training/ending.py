@@ -16,7 +16,7 @@ from mission.machine.trees import count
 from mission.missionfile.gate import GateVerdict
 from mission.missionfile.models import pilot_in_words
 from mission.missionfile.phases import Phase, TrainedPhase
-from mission.statistics import distribution
+from mission.missionfile.statistics import distribution
 from mission.storage.export import policy_files
 from mission.storage.records import BankSize, PolicyRecord, RunProgress, StoredRecord
 from mission.storage.steps import PhaseFolder, content_hash

@@ -22,7 +22,7 @@ from mission.machine.devices import replicate
 from mission.machine.trees import count
 from mission.missionfile.gate import Gate, GateVerdict, gate_verdict
 from mission.missionfile.phases import TrainedPhase
-from mission.statistics import distribution
+from mission.missionfile.statistics import distribution
 from mission.storage.records import EvaluationRecord, RunProgress
 from mission.training.bank import TerminalBank
 from mission.training.checks import check_causes, check_flights, check_metrics, check_networks, check_states

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mission.statistics import paired_difference
+from mission.missionfile.statistics import paired_difference
 from mission.storage.baseline import PhaseOutcomes
 from mission.strict import StrictModel
 

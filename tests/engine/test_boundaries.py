@@ -19,8 +19,8 @@ PLUGIN = ROOT / "plugins" / "rocket" / "mission_rocket"
 SOURCES = sorted(ENGINE.rglob("*.py"))
 # Families and files of the engine, from the bottom up: each imports only those before it, and itself.
 ORDER = (
-    "strict", "errors", "statistics", "learner", "phase", "machine", "missionfile", "sac", "storage",
-    "flight", "observers", "training", "report", "testing", "scale", "cli", "__main__",
+    "strict", "errors", "learner", "phase", "machine", "missionfile", "sac", "storage",
+    "flight", "observers", "training", "adapters", "report", "testing", "scale", "cli", "__main__",
 )  # fmt: skip
 
 

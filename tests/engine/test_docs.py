@@ -26,6 +26,7 @@ from pydantic import BaseModel
 
 import mission
 from mission import Event, fly_mission, load_mission, train_mission
+from mission.adapters.registration import register_phases
 from mission.cli import app
 from mission.errors import MissionError
 from mission.missionfile.hooks import ObserverHooks, PhaseHooks
@@ -579,3 +580,37 @@ def test_the_commands_for_a_cluster_parse() -> None:
     (block,) = blocks(read("cluster.md"), "bash", "cluster.sh")
     (line,) = [line for line in block.splitlines() if line.startswith("mission ")]
     assert place_of(fly_options([".venv/bin/mission", *shlex.split(line)[1:]])["on"]).address == "10.0.0.1:6379"
+
+
+# The programs of docs/other-frameworks.md
+
+
+@pytest.mark.parametrize(
+    ("name", "needs"),
+    [("step.py", "jax"), ("gym.py", "gymnasium"), ("chain.py", "gymnasium"), ("functional.py", "jax")],
+)
+def test_the_written_programs_for_other_frameworks_run(
+    name: str, needs: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    library = pytest.importorskip(needs, reason=f"needs the extra {needs}")
+    if needs == "gymnasium" and "mission/vertical_burn-v0" not in library.envs.registry:
+        with library.envs.registration.namespace("mission"):  # of a checkout that is not installed
+            register_phases()
+    (block,) = blocks(read("other-frameworks.md"), "python", name)
+    monkeypatch.chdir(ROOT)
+    exec(compile(block, name, "exec"), {})
+    printed = capsys.readouterr().out
+    if name == "gym.py":
+        assert printed.startswith("True landed {")
+    elif name != "functional.py":
+        assert "landed" in printed
+
+
+def test_the_written_pendulum_is_a_mission(tmp_path: Path) -> None:
+    pytest.importorskip("gymnax", reason="needs gymnax")
+    for kind, name in (("python", "pendulum.py"), ("yaml", "pendulum.yaml")):
+        (block,) = blocks(read("other-frameworks.md"), kind, name)
+        (tmp_path / name).write_text(block, encoding="utf-8")
+        assert kind != "python" or len(block.split("\n\n")) == 2  # two lines of code
+    (phase,) = mission.resolve_mission(load_mission(tmp_path / "pendulum.yaml"), allow_local_plugins=True)
+    assert phase.causes == ("reached", "ended", "survived", "non_finite")

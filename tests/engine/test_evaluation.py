@@ -17,7 +17,7 @@ from mission import load_mission, resolve_mission
 from mission.errors import InputError
 from mission.missionfile.gate import NEW_STARTS, Gate, gate_verdict, success_interval
 from mission.missionfile.models import Evaluation
-from mission.statistics import wilson
+from mission.missionfile.statistics import wilson
 from mission.storage.records import EvaluationRecord, RunProgress, upgrade
 from mission.testing import make_phase
 from mission.training.bank import TerminalBank, fit_density

@@ -20,6 +20,7 @@ from mission import FlightRecords, MissionError, Section, fly_mission, load_miss
 from mission.errors import FormatError, MachineError
 from mission.flight.batches import flight_keys, fly_batch, nominal_starts
 from mission.flight.chain import Chain, prepare_chain
+from mission.missionfile.statistics import paired_difference, two_sample
 from mission.observers.metrics import read_metrics
 from mission.report import benchmark, header
 from mission.report.benchmark import Benchmark, read_benchmark, write_benchmark
@@ -32,7 +33,6 @@ from mission.report.page import inline_script, render_page
 from mission.report.page.data import page_data
 from mission.report.redraw import read_records, report_again
 from mission.report.tracks import SPAN, TelemetryRecorder
-from mission.statistics import paired_difference, two_sample
 from mission.storage.lock import LOCK, folder_lock
 
 OVERRIDES = ["phases.first.params.tolerance_m=0.012", "phases.second.params.tolerance_m=0.0002"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mission.missionfile.gate import ChannelGate, Gate, gate_verdict
-from mission.statistics import distribution, rate, wilson
+from mission.missionfile.statistics import distribution, rate, wilson
 
 
 @pytest.mark.parametrize(

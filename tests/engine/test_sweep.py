@@ -21,12 +21,12 @@ from typer.testing import CliRunner
 from mission import MissionError, MissionFile, sweep
 from mission.cli import app
 from mission.machine.devices import CORES_VARIABLE
+from mission.missionfile.statistics import median_interval, wilson
 from mission.scale.combinations import Combination, combinations, parse_seeds, parse_values
 from mission.scale.jobs import Task, TrainingJob
 from mission.scale.page import median_curve, sweep_page
 from mission.scale.process import __file__ as WORKER
 from mission.scale.summary import SweepSummary, TrainingRow, combination_summary
-from mission.statistics import median_interval, wilson
 
 MISSION = """\
 name: trial

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mission.statistics import wilson
+from mission.missionfile.statistics import wilson
 from mission.strict import Fraction01, Natural, StrictModel
 
 Sides = tuple[np.ndarray, np.ndarray]  # lower and upper bounds of a box, [C] each

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mission.statistics import wilson
+from mission.missionfile.statistics import wilson
 from mission.strict import Fraction01, Natural, StrictModel
 
 _BINS = 10

@@ -8,7 +8,7 @@ import numpy as np
 
 from mission.flight.feasibility.scores import Scores
 from mission.missionfile.models import Name
-from mission.statistics import PairedDifference, Rate, paired_difference, rate
+from mission.missionfile.statistics import PairedDifference, Rate, paired_difference, rate
 from mission.strict import Natural, Seed, StrictModel
 
 

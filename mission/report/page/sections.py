@@ -8,12 +8,12 @@ import numpy as np
 
 from mission.flight.guard.counts import guard_words
 from mission.missionfile.models import NAMED_PILOTS, pilot_in_words, unguarded
+from mission.missionfile.statistics import distribution, paired_difference, paired_mean
 from mission.report.charts import histogram, number, time_chart
 from mission.report.feasibility import feasibility_html, handover_feasibility
 from mission.report.flight_records import FlightRecords, Flights, FlownPhase
 from mission.report.header import ChannelShift
 from mission.report.markup import escape
-from mission.statistics import distribution, paired_difference, paired_mean
 
 _MOST_CHARTS = 12  # per phase whose hand-over differs
 _MOST_INPUTS, _FEW_INPUTS = 12, 4  # of the losses, and of an output

@@ -29,7 +29,7 @@ from mission.flight.feasibility.network import FeasibilitySettings, Weights
 from mission.flight.feasibility.store import chain_feasibility
 from mission.missionfile.models import ChainSettings, JointSettings
 from mission.missionfile.phases import Phase, PolicyPhase, TrainedPhase, policy_folders
-from mission.statistics import wilson
+from mission.missionfile.statistics import wilson
 from mission.storage.borrowed import borrowed_policy
 from mission.storage.policies import load_actor, part_of
 from mission.storage.steps import PhaseFolder

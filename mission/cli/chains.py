@@ -149,7 +149,7 @@ def guard(
     flights: Annotated[
         int,
         typer.Option("--flights", metavar="N", min=1, help="Vehicles of each of three sets: to fit, choose, compare."),
-    ] = 10_000,
+    ] = 20_000,
     phase: Annotated[
         list[str] | None, typer.Option("--phase", metavar="NAME", help="Guard only this phase. Repeatable.")
     ] = None,

@@ -39,9 +39,10 @@ _TEST = 5  # one flight in five scores the networks
 class GuardSettings(FitSettings):
     """How a guard is fitted, and to what."""
 
-    flights: Count = 10_000  # of each of the three sets
-    samples: Count = 8000  # take-overs in flights that succeed, by phase
-    repeats: Count = 8  # take-overs in each flight that is lost
+    flights: Count = 20_000  # of each of the three sets
+    samples: Count = 12_000  # take-overs in flights that succeed, by phase
+    repeats: Count = 12  # take-overs in each flight that is lost
+    updates: Count = 2000
 
 
 class Samples(NamedTuple):

@@ -44,8 +44,7 @@ def fly_mission(
       flights, until: the number of vehicles, N; stop before N once the half-width of the success interval is at most this.
       seed: of the flights; replaces that of the mission file.
       policy: "agent" to fly as the mission file says, or "guide" to fly every phase by its guide.
-      policies: name of a phase -> another pilot: "agent", "imitator", "guide", or the folder of a trained phase or of an
-        exported policy.
+      policies: name of a phase -> another pilot: "agent", "imitator", "guide", or the folder of a trained phase or an export.
       report: folder for records and page (docs/reports.md); an unfinished report is resumed.
       allow_stale, allow_local_plugins: fly policies of another configuration; permit `plugin: ./file.py`.
       progress: called with (flights done, flights).
@@ -72,10 +71,9 @@ def fly_mission(
         judge=judge,
     )
     folder = None if report is None else Path(report)
-    if place.ray:
-        _refuse_libraries(chain, on)
     if not place.ray:
         return _fly(chain, folder, flights, until, progress, first_flight, sensitivity)
+    _refuse_libraries(chain, on)
     if folder is not None:
         check_target(folder, mission.name)  # before Ray starts
     with cluster(on, workers=devices) as workers:

@@ -42,10 +42,9 @@ def fly_mission(
     Args:
       mission, checkpoints: from `load_mission`; folder of `<mission>/<phase>/`; None: `checkpoints`, then the shipped policies.
       flights, until: the number of vehicles, N; stop before N once the half-width of the success interval is at most this.
-      seed: of the flights; replaces that of the mission file.
+      seed: of the flights; None: that of the mission file.
       policy: "agent" to fly as the mission file says, "guide" to fly every phase by its guide, "guarded" to guard every agent.
-      policies: name of a phase -> another pilot: "agent", "imitator", "guide", "guarded", or the folder of a trained phase, also with
-        "guarded:" before it, or of an exported policy.
+      policies: name of a phase -> "agent", "imitator", "guide", "guarded", or the folder of a phase ("guarded:DIR") or an export.
       report: folder for records and page (docs/reports.md); an unfinished report is resumed.
       allow_stale, allow_local_plugins: fly policies of another configuration; permit `plugin: ./file.py`.
       progress: called with (flights done, flights).
@@ -72,10 +71,9 @@ def fly_mission(
         judge=judge,
     )
     folder = None if report is None else Path(report)
-    if place.ray:
-        _refuse_libraries(chain, on)
     if not place.ray:
         return _fly(chain, folder, flights, until, progress, first_flight, sensitivity)
+    _refuse_libraries(chain, on)
     if folder is not None:
         check_target(folder, mission.name)  # before Ray starts
     with cluster(on, workers=devices) as workers:

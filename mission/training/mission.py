@@ -50,8 +50,7 @@ def train_mission(
       init: phase -> phase folder whose policy its networks start from.
       fresh: discard the stored results of the phases to be trained and restart them.
       seed: replaces the seed of the mission file.
-      log_dir: folder for observers that write (TensorBoard), with a folder in it for each folder of checkpoints; default
-        `runs`.
+      log_dir: for observers that write (TensorBoard), with a folder in it for each folder of checkpoints; default `runs`.
       allow_local_plugins: permit `plugin: ./file.py`.
       checkpoint_every_s: seconds between training checkpoints.
       baseline_flights: number of flights that record the baseline of `mission recertify` once all phases are done; 0:

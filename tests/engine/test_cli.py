@@ -54,7 +54,7 @@ def test_help_teaches():
         (("train", "FILE", "--allow-local-plugins", "--init", "first"), 2, "NAME=DIR"),
         (("train", "FILE", "--allow-local-plugins", "--set", "phases.first.sac.gamma=2"), 2, "less than or equal to 1"),
         (("train", "FILE", "--allow-local-plugins", "--checkpoints", "/proc/none"), 3, "folder to write"),
-        (("fly", "FILE", "--allow-local-plugins", "--policy", "autopilot"), 2, "agent or guide"),
+        (("fly", "FILE", "--allow-local-plugins", "--policy", "autopilot"), 2, "agent, guide or guarded"),
         (
             ("fly", "FILE", "--allow-local-plugins", "--checkpoints", "none"),
             3,

@@ -27,7 +27,7 @@ from mission.missionfile.phases import TrainedPhase
 from mission.report.redraw import read_records
 from mission.training.recertify import read_policies
 
-QUICK = GuardSettings(flights=1500, samples=1500, updates=800, width=32)
+QUICK = GuardSettings(flights=1500, samples=1500, updates=800, width=32, members=2)
 GUARDED = {"duel": "guarded"}
 
 

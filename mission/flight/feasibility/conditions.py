@@ -99,7 +99,7 @@ def write_networks(path: Path, what: str, record: Record, networks: Mapping[str,
 
 
 def network_in(arrays: Mapping[str, np.ndarray], name: str, observations: int) -> Weights:
-    """Return the network of a name among the arrays of a file.
+    """Return the network of a name, or several stacked ones, among the arrays of a file.
 
     Raises:
       ValueError: there is none, or it does not have that number of observations.
@@ -107,7 +107,7 @@ def network_in(arrays: Mapping[str, np.ndarray], name: str, observations: int) -
     prefix = f"{name}."
     weights = {part.removeprefix(prefix): a for part, a in arrays.items() if part.startswith(prefix)}
     try:
-        fits = weights["kernel_0"].shape[0] == observations
+        fits = weights["kernel_0"].shape[-2] == observations
     except (KeyError, IndexError) as error:
         raise ValueError(exception_text(error)) from None
     if not fits:

@@ -1,10 +1,11 @@
 """When the guide takes over a guarded phase: once it promises more than the agent, by a margin.
 
-The parameters of a guarded phase are {"actor": those of its policy, "stay", "saves", "keeps": networks as
-`feasibility.network` fits them, "margin": float32 []}, or the first alone if its guard is off. `stay` is the probability that the
+The parameters of a guarded phase are {"actor": those of its policy, "stay", "saves", "keeps": networks, "margin": float32 []}, or
+the first alone if its guard is off. A network is M of those that `feasibility.network` fits, stacked: a take-over happens where the
+advantage is largest over a flight, and there a single network is wrong most (the mean of several varies less). `stay` is the probability that the
 mission succeeds if the agent continues; `saves` and `keeps` are those with which it succeeds after a take-over now, in flights
 that the agent loses and in flights that it does not. Losses are rare, so that a single network for a take-over would hardly see those
-in which it counts. Shapes: N flights, O observation.
+in which it counts. Shapes: N flights, O observation, M members of a network.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -30,7 +32,8 @@ def foreseen(networks: Mapping[str, Weights], obs: Array) -> tuple[Array, Array]
     Returns:
       [N] each.
     """
-    stay, saves, keeps = (probability(networks[name], obs) for name in NETWORKS)
+    each = jax.vmap(probability, (0, None))
+    stay, saves, keeps = (each(networks[name], obs).mean(axis=0) for name in NETWORKS)
     return stay, (1.0 - stay) * saves + stay * keeps
 
 

@@ -42,6 +42,7 @@ class GuardSettings(FitSettings):
     flights: Count = 20_000  # of each of the three sets
     samples: Count = 12_000  # take-overs in flights that succeed, by phase
     repeats: Count = 12  # take-overs in each flight that is lost
+    members: Count = 4  # of each network
     updates: Count = 2000
 
 
@@ -191,6 +192,18 @@ def _sampled(explorer: Explorer, entries: Entries, settings: GuardSettings, flew
     return Samples(*(leaf[met] for leaf in (rows.numbers, found.obs, rows.success, success, weights)))
 
 
+def _fit_members(
+    samples: Samples, rows: np.ndarray, success: np.ndarray, settings: GuardSettings, seed: int
+) -> Weights:
+    """Return a network of some rows (bool [S]), as stacked members that have each seen other three quarters of their flights.
+
+    They are taught to lost flights and to others alike, and calibrated to how frequent these are.
+    """
+    data = [leaf[rows] for leaf in (samples.obs, success, samples.weights, samples.flights)]
+    members = [fit(*data[:3], settings, seed + member, data[3], even=True) for member in range(settings.members)]
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *members)
+
+
 def _networks(
     samples: Samples, settings: GuardSettings, seed: int
 ) -> tuple[dict[str, Weights], tuple[Scores | None, Scores | None]]:
@@ -201,8 +214,7 @@ def _networks(
     teach, test = (jax.tree.map(lambda leaf, rows=rows: leaf[rows], samples) for rows in (~kept, drawn))
     every = np.ones(len(teach.stay), bool)
     networks = {
-        # taught to lost flights and to others alike, and calibrated to how frequent they are
-        name: fit(teach.obs[rows], success[rows], teach.weights[rows], settings, seed, teach.flights[rows], even=True)
+        name: _fit_members(teach, rows, success, settings, seed)
         for name, rows, success in (
             ("stay", every, teach.stay),
             ("saves", ~teach.stay, teach.take),

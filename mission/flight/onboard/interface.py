@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -129,7 +130,7 @@ def sha256(content: bytes) -> str:
 
 def is_export(folder: Path) -> bool:
     """Return whether a folder holds an exported policy."""
-    return (folder / INTERFACE).is_file()
+    return os.path.isfile(folder / INTERFACE)  # which also answers for a path that is too long
 
 
 def read_interface(folder: Path, where: str) -> Interface:

@@ -245,4 +245,4 @@ class Ascent(BoosterPhase[State]):
 @hookimpl
 def mission_phase() -> PhaseSpec:
     """Return the record of the phase."""
-    return booster.booster_spec(Ascent, Params, booster.flown_alone_sac(rounds=20))
+    return booster.booster_spec(Ascent, Params, booster.flown_alone_sac(rounds=26))

@@ -197,6 +197,12 @@ class ChainSettings(StrictModel):
         description="Flights that rate the chain after a sweep, and that fit its feasibility.",
     )
 
+    @model_validator(mode="after")
+    def _has_feasibility(self) -> ChainSettings:
+        if self.terminal is not None and not self.sweeps:
+            raise ValueError("terminal with sweeps of at least 1, because feasibility is that of trained phases")
+        return self
+
 
 @dataclasses.dataclass(frozen=True)
 class Source:
@@ -248,10 +254,6 @@ class MissionFile(StrictModel):
     def _has_a_link(self) -> MissionFile:
         if self.chain is not None and len(self.phases) < 2:
             raise ValueError("chain: needs at least two phases, because it says how they depend on each other")
-        if self.chain is not None and self.chain.terminal is not None and not self.chain.sweeps:
-            raise ValueError(
-                "chain.terminal: needs chain.sweeps of at least 1, because feasibility is that of trained phases"
-            )
         return self
 
     @property

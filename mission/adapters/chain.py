@@ -36,7 +36,7 @@ class Leg(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Chain(Environment[Any, Leg]):
-    """K phases, one after the other. Every phase of a batch is computed for every vehicle, whichever it flies."""
+    """K phases, one after the other. All phases are computed for each vehicle, although it flies one."""
 
     phases: tuple[Phase, ...]
 

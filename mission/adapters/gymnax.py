@@ -28,7 +28,7 @@ class GymnaxEnv:
     """One vehicle of a phase as `reset(key, params)` and `step(key, state, action, params)`.
 
     Vehicles start, end and restart as in `mission.make_env`, from which it is made. For many vehicles, `make_env` itself is
-    faster: `jax.vmap` over this one computes a start for every vehicle as soon as one of them needs it.
+    faster: `jax.vmap` over this one computes a start for all vehicles if one of them needs it.
     """
 
     def __init__(self, phase: Phase | str, *, params: Mapping[str, Any] | None = None, bank: Any = None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -290,3 +291,4 @@ def test_names_cannot_end_a_comment(tmp_path: Path) -> None:
     env = type("Named", (Instruments,), {"action_names": ("*/ int x; /*", "new\nline", "ok")})()
     subject = random_subject(0, environment=env, **NETWORKS[0])
     written("c99", subject, tmp_path)  # which compiles it
+    assert "int x;" not in re.sub(r"/\*.*?\*/", "", (tmp_path / "policy.h").read_text(), flags=re.DOTALL)

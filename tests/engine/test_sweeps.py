@@ -23,7 +23,7 @@ from mission.missionfile.resolve import resolve_mission
 from mission.storage.steps import PhaseFolder
 from mission.training.sweeps.joint import JointTraining
 from mission.training.sweeps.phases import sweep_phases
-from mission.training.sweeps.store import FOLDER, copy_policies, read_sweeps
+from mission.training.sweeps.store import FOLDER, check_sweeps, copy_policies, read_sweeps
 from mission.training.sweeps.terminal import TERM, with_terminal_value
 
 PAID = "{sweeps: 1, flights: 1000, terminal: {weight: 4.0, replaces: [own]}}"
@@ -108,6 +108,32 @@ def test_changed_settings_name_the_stale_part(swept: Path, old: str, new: str, m
             train_mission(load_mission(swept), checkpoints=swept.parent / "ck", **OPTIONS)
     finally:
         swept.write_text(text)
+
+
+def test_policies_of_another_training_are_told_from_those_that_a_sweep_has_shipped(swept: Path) -> None:
+    """Another sweep may have been chosen, but not yet copied; then the mission still has what was shipped before."""
+    root, mission = swept.parent / "ck" / "aim_and_catch", load_mission(swept)
+    record = read_sweeps(root)
+    assert record.chosen == 1
+    check_sweeps(root, record.model_copy(update={"chosen": 0}), mission, 3)
+    others = record.model_copy(update={"chosen": 0, "shipped": dict.fromkeys(record.shipped, "0" * 64)})
+    with pytest.raises(StaleError, match='"aim" was trained again since'):
+        check_sweeps(root, others, mission, 3)
+
+
+def test_joint_training_from_other_policies_begins_again(swept: Path, joint: Path) -> None:
+    mission, place = load_mission(swept.parent / "joint.yaml"), joint / "aim_and_catch"
+    nothing = {"progress": lambda done, total: None, "tell": lambda *told: None}
+    updates = []
+    for start in (place / FOLDER / "0", place):
+        (joint / f"copy-{len(updates)}").mkdir()
+        copy_policies(start, joint / f"copy-{len(updates)}" / "aim_and_catch", ["aim", "catch"])
+        chain = prepare_chain(mission, checkpoints=joint / f"copy-{len(updates)}", allow_local_plugins=True)
+        folder = place / FOLDER / "joint"
+        updates.append(
+            JointTraining(chain, chain.phases, mission.chain.joint, (), folder, **nothing)._restore().updates
+        )
+    assert updates == [60, 0]
 
 
 def test_more_sweeps_go_on_from_the_last_one_and_fewer_change_nothing(swept: Path) -> None:

@@ -43,6 +43,7 @@ class JointRecord(Record):
 
     seed: Seed
     settings: JointSettings
+    start: tuple[str | None, ...]  # content hashes of the policies that it began with
     updates: Natural
     succeeded: Natural
 
@@ -163,7 +164,11 @@ class JointTraining:
         """Write what the training carries, atomically."""
         leaves = jax.tree.leaves((state.actors, state.optimisers, state.best))
         record = JointRecord(
-            seed=self.chain.seed, settings=self.settings, updates=state.updates, succeeded=state.succeeded
+            seed=self.chain.seed,
+            settings=self.settings,
+            start=self.chain.policy_hashes(),
+            updates=state.updates,
+            succeeded=state.succeeded,
         )
         self.folder.mkdir(parents=True, exist_ok=True)
         arrays = {str(number): np.asarray(leaf) for number, leaf in enumerate(leaves)}
@@ -173,7 +178,8 @@ class JointTraining:
         """Return the state that an interrupted run has kept, or the first one."""
         state = self._begin()
         found = read_arrays(self.folder / _KEPT, "joint training", JointRecord, "remove the file: it begins again")
-        if found is None or found[0].settings != self.settings or found[0].seed != self.chain.seed:
+        conditions = (self.settings, self.chain.seed, self.chain.policy_hashes())
+        if found is None or (found[0].settings, found[0].seed, found[0].start) != conditions:
             return state
         record, arrays = found
         carried = (state.actors, state.optimisers, state.best)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import jax
 
 from mission.errors import InputError
-from mission.missionfile.models import MissionFile, PhaseEntry
+from mission.missionfile.models import MissionFile, SweepEntry
 from mission.missionfile.phases import Phase, TrainedPhase, flown_environment
 from mission.missionfile.resolve import merged_settings
 from mission.storage.policies import policy_shapes
@@ -35,7 +35,7 @@ def _sweep_phase(mission: MissionFile, index: int, phase: Phase) -> Phase:
     entry, at = phase.entry, ("phases", index, "sweep", "sac")
     where = mission.source.where(at)
     if not isinstance(phase, TrainedPhase):
-        if entry.sweep != PhaseEntry.model_fields["sweep"].get_default(call_default_factory=True):
+        if entry.sweep != SweepEntry():
             raise InputError(
                 mission.source.where(("phases", index, "sweep")),
                 expected="a phase that an agent is trained for",

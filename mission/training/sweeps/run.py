@@ -42,6 +42,7 @@ from mission.training.sweeps.store import (
     ChainRate,
     SweepsRecord,
     check_sweeps,
+    content_of,
     copy_policies,
     read_sweeps,
     remove_sweeps,
@@ -102,21 +103,27 @@ class Sweeps:
         Raises:
           MissionError: a phase does not train, or a signal arrived; the same command goes on from there.
         """
-        names, everything = [phase.name for phase in self.phases], list(range(len(self.phases)))
+        names = [phase.name for phase in self.phases]
         if not self.begun:
             copy_policies(self.root, sweep_folder(self.root, 0), names)
+            self.record = self.record.model_copy(update={"shipped": self._shipped()})
             self._rate(0, time.monotonic())
         for sweep in range(1, self.settings.sweeps + 1):
             began = time.monotonic()
             if sweep < len(self.record.rates):
                 continue
-            if not (self._backwards(sweep) and self._forwards(sweep, everything)):
+            if not (self._backwards(sweep) and self._forwards(sweep)):
                 return self.record  # an observer has stopped the run
             self._rate(sweep, began)
         if self.settings.joint is not None and self.record.joint is None:
             self._jointly(self.settings.joint)
         copy_policies(sweep_folder(self.root, self.record.chosen), self.root, names)
+        self.record = self.record.model_copy(update={"shipped": self._shipped()})
+        write_sweeps(self.root, self.record)
         return self.record
+
+    def _shipped(self) -> dict[str, str]:
+        return {phase.name: content_of(self.root / phase.name) for phase in self.phases}
 
     def _backwards(self, sweep: int) -> bool:
         """Train each phase from its present starts, the last one first; return whether all are done."""
@@ -131,11 +138,11 @@ class Sweeps:
                 return False
         return True
 
-    def _forwards(self, sweep: int, chosen: list[int]) -> bool:
+    def _forwards(self, sweep: int) -> bool:
         """Train each phase again from the new end states of the one before it; return whether all are done."""
         folder, back = sweep_folder(self.root, sweep), self._backward_folder(sweep)
         init = {phase.name: back / phase.name for phase in self.phases if isinstance(phase, TrainedPhase)}
-        for k in chosen:
+        for k in range(len(self.phases)):
             self._trainer(sweep, folder, "forwards", [k], init, folder).train_all([k], fresh=False)
             if not PhaseFolder(folder / self.phases[k].name).done:
                 return False

@@ -18,7 +18,7 @@ from pydantic import Field, JsonValue
 from mission.errors import MachineError, StaleError, machine_errors
 from mission.missionfile.models import MissionFile, Name
 from mission.missionfile.resolve import first_change
-from mission.storage.records import Record, read_record
+from mission.storage.records import Record, Sha256, read_record
 from mission.storage.steps import PhaseFolder
 from mission.strict import Fraction01, Natural, Seed, StrictModel
 
@@ -43,7 +43,10 @@ class ChainRate(StrictModel):
 
 
 class SweepsRecord(Record):
-    """The sweeps of a mission so far, `sweeps.json`; `chosen` is the sweep of which the policies ship."""
+    """The sweeps of a mission so far, `sweeps.json`; `chosen` is the sweep of which the policies ship.
+
+    `shipped` has the content hashes of the policies that the mission's folder was last given, by phase.
+    """
 
     mission: Name
     seed: Seed
@@ -51,6 +54,7 @@ class SweepsRecord(Record):
     rates: tuple[ChainRate, ...] = ()
     joint: ChainRate | None = None
     chosen: int = Field(0, ge=JOINT)
+    shipped: dict[Name, Sha256] = Field(default_factory=dict)
 
     def rated(self, rate: ChainRate) -> SweepsRecord:
         """Return the record with one more rate, and the sweep after which most flights succeeded; the first of several.
@@ -122,8 +126,9 @@ def check_sweeps(root: Path, stored: SweepsRecord, mission: MissionFile, seed: i
     if stored.seed != seed:
         change = f"seed was {stored.seed}, is {seed}"
     for entry in mission.phases if stored.rates else ():
-        kept = [_numbers(sweep_folder(root, sweep) / entry.name) for sweep in (0, stored.chosen)]
-        if (root / entry.name / "done").exists() and _numbers(root / entry.name) not in kept:
+        # a run may have been killed while it copied the chosen policies
+        known = (stored.shipped.get(entry.name), content_of(sweep_folder(root, stored.chosen) / entry.name))
+        if (root / entry.name / "done").exists() and content_of(root / entry.name) not in known:
             change = change or f'phase "{entry.name}" was trained again since'
     if change:
         raise StaleError(
@@ -134,7 +139,7 @@ def check_sweeps(root: Path, stored: SweepsRecord, mission: MissionFile, seed: i
         )
 
 
-def _numbers(phase: Path) -> str:
+def content_of(phase: Path) -> str:
     """Return the content hash of the policy in a phase's folder; empty if there is none."""
     record = PhaseFolder(phase).policy_record()
     return "" if record is None else record.content_sha256
@@ -148,7 +153,7 @@ def copy_policies(source: Path, target: Path, names: list[str]) -> None:
     """
     for name in names:
         old, new = PhaseFolder(source / name), PhaseFolder(target / name)
-        if new.done and _numbers(new.path) == _numbers(old.path):
+        if new.done and content_of(new.path) == content_of(old.path):
             continue
         new.clear()
         with machine_errors(new.path, "to copy a policy", "free disk space or correct the permissions"):

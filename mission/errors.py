@@ -42,8 +42,8 @@ def exception_text(error: BaseException) -> str:
     return printable(f"{type(error).__name__}: {message}", MOST_SHOWN)
 
 
-class MissionError(Exception):
-    """An error that says where, what was expected, what was found and what to do, with the exit code of the process."""
+class FourParts(BaseException):
+    """An exception in four parts, where, expected, found and what to do, with the exit code of the process."""
 
     exit_code = 2
 
@@ -58,9 +58,13 @@ class MissionError(Exception):
         return f"{self.where}\n  expected: {self.expected}\n  found: {self.found}\n  to do: {self.remedy}"
 
 
-def _read_again(kind: type[MissionError], where: str, expected: str, found: str, remedy: str) -> MissionError:
+def _read_again(kind: type[FourParts], where: str, expected: str, found: str, remedy: str) -> FourParts:
     """Return a pickled error."""
     return kind(where, expected=expected, found=found, remedy=remedy)
+
+
+class MissionError(FourParts, Exception):
+    """An error that says where, what was expected, what was found and what to do, with the exit code of the process."""
 
 
 class InputError(MissionError):
@@ -121,8 +125,11 @@ class FormatError(MissionError):
     exit_code = 3
 
 
-class Interrupted(MissionError):
-    """SIGINT or SIGTERM arrived; the state was saved first."""
+class Interrupted(FourParts, KeyboardInterrupt):
+    """SIGINT or SIGTERM arrived; the state was saved first.
+
+    It is a KeyboardInterrupt and no MissionError, so that `except MissionError` in a loop does not swallow Ctrl-C.
+    """
 
     exit_code = 130
 

@@ -26,6 +26,7 @@ S = TypeVar("S")
 TIME_OUT = "time_out"
 NON_FINITE = "non_finite"
 LOCAL_FILE = "local file"  # the distribution of a plugin that is a file beside the mission file
+LOCAL_SOURCE = "local source"  # of a PhaseSpec that a program or a notebook passes itself
 
 
 class Outcome(NamedTuple):
@@ -277,6 +278,11 @@ class PluginOrigin:
     distribution: str
     version: str
     source_sha256: str
+
+    @property
+    def local(self) -> bool:
+        """Whether no distribution installs it: its classes have another name, or none, in the next process."""
+        return self.distribution in (LOCAL_FILE, LOCAL_SOURCE)
 
     def __str__(self) -> str:
         return f'plugin "{self.name}" of {self.distribution} {self.version}'

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from mission.adapters.extras import import_extra
+from mission.machine.extras import import_extra
 from mission.adapters.vehicles import make_env
 from mission.machine.trees import drop_weak_types
 from mission.missionfile.phases import Phase

@@ -18,7 +18,8 @@ import numpy as np
 from jax import Array
 from pydantic import Field, create_model
 
-from mission.adapters.extras import GYMNAX, import_extra
+from mission.adapters.extras import GYMNAX
+from mission.machine.extras import import_extra
 from mission.errors import MissionError, PluginError, exception_text
 from mission.learner import LearnerConfig, config_class
 from mission.machine.trees import drop_weak_types

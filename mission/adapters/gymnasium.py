@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from mission.adapters.extras import import_extra
+from mission.machine.extras import import_extra
 from mission.adapters.vehicles import PhaseEnv, advance, begin, make_env
 from mission.errors import InputError
 from mission.machine.devices import mesh

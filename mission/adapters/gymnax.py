@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import jax
 from jax import Array
 
-from mission.adapters.extras import GYMNAX, import_extra
+from mission.adapters.extras import GYMNAX
+from mission.machine.extras import import_extra
 from mission.adapters.vehicles import make_env
 from mission.missionfile.phases import Phase
 from mission.training.bank import TerminalBank

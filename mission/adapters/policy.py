@@ -183,7 +183,7 @@ def load_bank(
             str(folder.path),
             expected=f'a bank of phase "{phase}"',
             found="none" if record is None else "too few successes for one when the phase was trained",
-            remedy=f"run `mission train {mission.source.path}`",
+            remedy=f"run {mission.source.command('train')}",
         )
     bank = to_host(bank)
     return StoredBank(tuple(_named(bank.rows)), *bank)

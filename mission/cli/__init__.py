@@ -17,6 +17,7 @@ from mission.training.signals import finish_process, quiet_threads, watch_signal
 if _PROGRAM:
     watch_signals()
 
+from mission.errors import FourParts  # noqa: E402
 from mission.cli.onboard import app  # noqa: E402  # with the commands of the modules that it imports from
 from mission.cli.output import PrintableFormatter  # noqa: E402
 
@@ -53,6 +54,9 @@ def _exit_code(end: SystemExit, debug: bool) -> int:
     if not str(frames[-1].f_globals.get("__name__")).startswith("typer"):
         return _report(end, debug)
     if end.code == 130:  # after a KeyboardInterrupt
+        cause = end.__context__.__cause__ if end.__context__ is not None else None
+        if isinstance(cause, FourParts):
+            return _report(cause, debug)
         print(STOPPED, file=sys.stderr)
     # typer ends with 1 if standard output was closed, but here 1 means a negative result
     return 3 if end.code == 1 else int(end.code or 0)

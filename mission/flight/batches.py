@@ -28,6 +28,7 @@ from mission.machine.trees import is_key
 from mission.missionfile.phases import LibraryPhase, Phase, PolicyPhase
 from mission.missionfile.sources import UNKNOWN_SOURCE
 from mission.missionfile.statistics import wilson
+from mission.phase import LOCAL_SOURCE
 
 BATCH = 1000
 BLOCK = 250
@@ -59,9 +60,10 @@ def prepare_flight(flight: Program, phase: Phase, params: Any) -> None:
 
 
 def program_identity(phase: Phase, purpose: str) -> str | None:
-    """Return what decides a program that flies or trains a phase; None if it cannot be kept: a library flies, or the files of
-    its plugin are not known."""
-    if phase.origin.source_sha256 == UNKNOWN_SOURCE or isinstance(phase, LibraryPhase):
+    """Return what decides a program that flies or trains a phase; None if it cannot be kept: a library flies, the files of
+    its plugin are not known, or it has none, because a program defined it."""
+    origin = phase.origin
+    if origin.source_sha256 == UNKNOWN_SOURCE or origin.distribution == LOCAL_SOURCE or isinstance(phase, LibraryPhase):
         return None
     decides = {"params", "sac", "restart", "training_params", "training_share", "tolerated"}
     configuration = phase.configuration().model_dump(include=decides, mode="json")
@@ -69,7 +71,7 @@ def program_identity(phase: Phase, purpose: str) -> str | None:
     configuration["policy"] = "guarded" if phase.guarded else "agent" if isinstance(phase, PolicyPhase) else "guide"
     if phase.rest is not None:  # its numbers are constants of the program
         configuration["rest"] = [phase.rest.sha256, phase.rest.weight, phase.rest.replaces]
-    return json.dumps([purpose, phase.origin.source_sha256, phase.entry.plugin, configuration], sort_keys=True)
+    return json.dumps([purpose, origin.source_sha256, phase.entry.plugin, configuration], sort_keys=True)
 
 
 def _flight_like(phase: Phase, params: Any, handoff: Any, keys: Any, alive: Any) -> PhaseFlight:

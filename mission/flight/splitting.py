@@ -110,7 +110,7 @@ def check_splitting(chain: Chain, feasibility: Feasibility | None, flights: int)
             "--splitting",
             expected="the feasibility of this mission, which says which flights to multiply",
             found="none stored",
-            remedy=f"run `mission feasibility {chain.mission.source.path}` first, with the same pilots",
+            remedy=f"run {chain.mission.source.command('feasibility')} first, with the same pilots",
         )
     return feasibility
 

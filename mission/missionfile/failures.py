@@ -6,21 +6,21 @@ import os
 import traceback
 from pathlib import Path
 
-from mission.errors import MachineError, MissionError, PluginError
+from mission.errors import FourParts, MachineError, PluginError
 from mission.missionfile.hooks import OBSERVER_GROUP, PHASE_GROUP
 from mission.missionfile.plugins import LOCAL_PREFIX, list_plugins
 
 _NO_MEMORY = ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory", "bad_alloc")  # JAX has no class for it
 
 
-def explained(error: BaseException, where: str) -> MissionError:
+def explained(error: BaseException, where: str) -> FourParts:
     """Return the error that the user reads for an exception: the plugin's, the system's, or a fault of the engine.
 
     Args:
-      error: any exception; a MissionError is returned as it is.
+      error: any exception; one in four parts is returned as it is.
       where: the command that raised it.
     """
-    if isinstance(error, MissionError):
+    if isinstance(error, FourParts):
         return error
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]  # JAX may put a whole traceback there
     found = f"{type(error).__name__}: {lines[-1] if lines else 'no message'}"

@@ -6,13 +6,16 @@ import dataclasses
 import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field, PrivateAttr, StringConstraints, WithJsonSchema, model_validator
 
 from mission.errors import InputError
 from mission.missionfile.gate import Gate
 from mission.strict import Count, Fraction01, Positive, StrictModel
+
+if TYPE_CHECKING:
+    from mission.phase import PhaseSpec
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
 Location = tuple[str | int, ...]  # a place in the document, such as ("phases", 0, "plugin")
@@ -206,11 +209,23 @@ class ChainSettings(StrictModel):
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """The path, the key positions and the phase names of a mission file, for messages that point at a line."""
+    """The path, the key positions and the phase names of a mission file, for messages that point at a line.
+
+    A mission that is given as text or as a dict has no file; `path` says what it is. `specs` are the phases that a dict holds
+    itself, by what stands for them under `plugin`.
+    """
 
     path: Path
     positions: dict[Location, tuple[int, int] | str]
     names: dict[int, str]
+    is_file: bool = True
+    specs: Mapping[str, PhaseSpec] = dataclasses.field(default_factory=dict)
+
+    def command(self, name: str) -> str:
+        """Return how to run a command on this mission, for messages."""
+        if self.is_file:
+            return f"`mission {name} {self.path}`"
+        return f"`{name}_mission`" if name in ("train", "fly") else f"`mission {name}` on this mission in a file"
 
     def where(self, location: Location) -> str:
         """Return `mission.yaml:6:7: phases[1] "landing": params.x` for a location in the document."""

@@ -8,15 +8,14 @@ from typing import Any, TypeVar
 
 from mission.machine.kept import file_hash, remembered
 from mission.missionfile.sources import UNKNOWN_SOURCE, files_read, note_files
-from mission.phase import LOCAL_FILE, PluginOrigin
+from mission.phase import PluginOrigin
 
 T = TypeVar("T")
 
 
 def once(identity: list[Any], origin: PluginOrigin, check: Callable[[], T]) -> T:
     """Return what a check of a plugin returns, or returned before under the same identity; files that it reads count."""
-    local = origin.distribution == LOCAL_FILE  # whose classes have another name in each process
-    known = not local and origin.source_sha256 != UNKNOWN_SOURCE
+    known = not origin.local and origin.source_sha256 != UNKNOWN_SOURCE
 
     def valid(kept: tuple[T, dict[str, str]]) -> bool:
         return all(file_hash(path) == found for path, found in kept[1].items())

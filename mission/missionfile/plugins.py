@@ -29,6 +29,7 @@ from mission.phase import Environment, PhaseSpec, PluginOrigin
 
 log = logging.getLogger("mission")
 LOCAL_PREFIX = "mission_local_"  # prefix of the module names of local plugins
+SPEC_PREFIX = "spec:"  # of what stands for a PhaseSpec that a dict holds under `plugin`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -266,6 +267,23 @@ def load_observer(name: str, where: str) -> Any:
     listing = find_plugin(name, where, OBSERVER_GROUP)
     module = load_module(listing, where)
     return hook_caller(module, ObserverHooks, "mission_event", f'observer "{name}" of {listing}', where)
+
+
+def refuse_spec(reference: str, where: str) -> None:
+    """Reject what stands for a PhaseSpec of another process.
+
+    Raises:
+      PluginError: says where the PhaseSpec is.
+    """
+    if reference.startswith(SPEC_PREFIX):
+        name = reference.removeprefix(SPEC_PREFIX)
+        raise PluginError(
+            where,
+            expected=f'the PhaseSpec "{name}", which exists only in the program or notebook that defines it',
+            found="none here",
+            remedy=f'pass it there: load_mission({{"phases": [{{"plugin": {name}, ...}}]}}); or write it to a file beside the '
+            "mission file, with a function mission_phase, and name that: plugin: ./FILE.py",
+        )
 
 
 def local_path(reference: str, folder: Path, allowed: bool, where: str) -> Path | None:

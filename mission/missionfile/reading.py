@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import difflib
 import functools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from mission.errors import InputError, MissionError
+from mission.missionfile.given import DICT, TEXT, plain_mission
 from mission.missionfile.models import Location, MissionFile, Source, dotted
 from mission.missionfile.named import mission_path
 
@@ -24,26 +27,48 @@ M = TypeVar("M", bound=BaseModel)
 _SCALARS = {f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "bool", "null", "str")}
 
 
-def load_mission(path: str | Path, overrides: Sequence[str] = ()) -> MissionFile:
-    """Read and validate a mission file; plugins' own parameters are validated by `resolve_mission`.
+def load_mission(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> MissionFile:
+    """Read and validate a mission; plugins' own parameters are validated by `resolve_mission`.
 
     Args:
-      path: a YAML 1.2 file in UTF-8, at most 64 KiB; or the name of an installed mission, as `mission plugins` lists it.
+      source: a YAML 1.2 file in UTF-8, at most 64 KiB; the name of an installed mission, as `mission plugins` lists it; the
+        text of a file (a str with a line break, or that begins with a brace); or a dict with the keys of a file. In a dict a phase may have
+        a `PhaseSpec` as its plugin, which is trained and flown in this process. Relative paths in a text or a dict
+        begin at the working directory.
       overrides: "KEY=VALUE" strings, e.g. "phases.landing.sac.gamma=0.99".
 
     Raises:
-      InputError: names the position of the error.
+      InputError: names the position of the error, or its key.
     """
-    path = mission_path(path)
-    data, positions = parse_yaml(read_text(path), path.name)
+    data, read = _read_source(source)
     for override in overrides:
-        apply_override(data, positions, override)
-    source = Source(path, positions, _phase_names(data))
+        apply_override(data, read.positions, override)
+    read = dataclasses.replace(read, names=_phase_names(data))
     try:
         mission = MissionFile.model_validate(data)
     except ValidationError as error:
-        raise explain(error, source, (), MissionFile) from None
-    return mission.read_from(source)
+        raise explain(error, read, (), MissionFile) from None
+    return mission.read_from(read)
+
+
+def _read_source(source: str | Path | Mapping[str, Any]) -> tuple[Any, Source]:
+    """Return the data of a mission, and where it comes from."""
+    if isinstance(source, Mapping):
+        data, specs = plain_mission(source)
+        return data, Source(Path(DICT), {}, {}, is_file=False, specs=specs)
+    if isinstance(source, str) and ("\n" in source or source.lstrip().startswith("{")):
+        data, positions = parse_yaml(source, TEXT)
+        return data, Source(Path(TEXT), positions, {}, is_file=False)
+    if not isinstance(source, str | PathLike):
+        raise InputError(
+            "load_mission",
+            expected="a mission file, the name of an installed mission, a text, or a dict",
+            found=type(source).__name__,
+            remedy="pass one of them",
+        )
+    path = mission_path(source)
+    data, positions = parse_yaml(read_text(path), path.name)
+    return data, Source(path, positions, {})
 
 
 def read_yaml(path: str | Path, model: type[M], what: str = "a data file") -> M:

@@ -23,6 +23,7 @@ from mission.missionfile.models import Location, MissionFile, PhaseEntry, unguar
 from mission.missionfile.once import once
 from mission.missionfile.phases import Phase, PhaseConfiguration, flown_environment, phase_class
 from mission.missionfile.plugins import (
+    SPEC_PREFIX,
     Listing,
     build_environment,
     find_plugin,
@@ -33,11 +34,13 @@ from mission.missionfile.plugins import (
     load_module,
     local_path,
     local_sources,
+    refuse_spec,
 )
 from mission.missionfile.reading import explain, unknown_key
 from mission.missionfile.sources import Sources
+from mission.missionfile.spec_sources import SpecSources
 from mission.missionfile.wide import check_wide, merge_params, wide_days
-from mission.phase import LOCAL_FILE, Environment, PhaseSpec, PluginOrigin
+from mission.phase import LOCAL_FILE, LOCAL_SOURCE, Environment, PhaseSpec, PluginOrigin
 
 
 def resolve_mission(mission: MissionFile, *, allow_local_plugins: bool = False) -> tuple[Phase, ...]:
@@ -94,6 +97,11 @@ def load_spec(
     """Return the plugin that phase `index` names; its hash is complete once the phase is resolved."""
     entry = mission.phases[index]
     where = mission.source.where(("phases", index, "plugin"))
+    if (spec := mission.source.specs.get(entry.plugin)) is not None:
+        name = entry.plugin.removeprefix(SPEC_PREFIX)
+        sources = SpecSources(spec, name)
+        return _loaded(spec, _hashed(PluginOrigin(name, LOCAL_SOURCE, "", ""), sources), sources, where)
+    refuse_spec(entry.plugin, where)
     path = local_path(entry.plugin, mission.folder, allow_local, where)
     if path is None:
         return load_installed(entry.plugin, where, listings)
@@ -111,9 +119,9 @@ def load_installed(reference: str, where: str, listings: Sequence[Listing] | Non
 
 
 def _hashed(origin: PluginOrigin, sources: Sources) -> PluginOrigin:
-    """Return an origin with the hash of the files read so far; for a local file the hash is also the version."""
+    """Return an origin with the hash of the files read so far; without a distribution the hash is also the version."""
     found = sources.hash()
-    version = found[:12] if origin.distribution == LOCAL_FILE else origin.version
+    version = found[:12] if origin.local else origin.version
     return dataclasses.replace(origin, version=version, source_sha256=found)
 
 
@@ -128,6 +136,10 @@ def _spec(module: Any, origin: PluginOrigin, sources: Sources, where: str) -> Lo
             found=type(spec).__name__,
             remedy="return mission.PhaseSpec(...)",
         )
+    return _loaded(spec, origin, sources, where)
+
+
+def _loaded(spec: PhaseSpec, origin: PluginOrigin, sources: Sources, where: str) -> LoadedPlugin:
     check_record(origin, spec, where)
     return LoadedPlugin(origin, spec, sources)
 

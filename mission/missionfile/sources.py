@@ -63,7 +63,7 @@ class Sources:
             return call()
         finally:
             _listening.reset(token)
-            known = _read_in_calls.setdefault((str(self.file), parameters), set())
+            known = _read_in_calls.setdefault((str(self.file or self.name), parameters), set())
             known |= read
             self.read |= known
 
@@ -76,10 +76,12 @@ class Sources:
         sources = self.modules()
         if not sources:
             return UNKNOWN_SOURCE
+        return self.hash_with(*(_entry(path) for path in sources))
+
+    def hash_with(self, *code: bytes) -> str:
+        """Return the SHA-256 over code and the data files."""
         digest = hashlib.sha256()
-        for path in sources:
-            digest.update(_entry(path))
-        for entry in sorted(_entry(path) for path in self.data(sources)):
+        for entry in (*code, *sorted(_entry(path) for path in self.data(self.modules()))):
             digest.update(entry)
         return digest.hexdigest()
 
@@ -157,6 +159,14 @@ def module_sources(module: ModuleType, files: Collection[Any] | None = None) -> 
     shared = any(str(base.resolve()) + os.sep in _LIBRARIES for base in bases)
     shipped = {str(path).split("/")[0].removesuffix(".py") for path in files or ()} if shared else None
     return Sources(Path(file) if file else None, module.__name__, bases, shipped)
+
+
+def is_library(file: str | None, name: str) -> bool:
+    """Return whether a module, by its file and dotted name, is of the interpreter, of an installed package or of the engine."""
+    top = name.partition(".")[0]
+    if top in ("mission", "builtins") or (top in sys.stdlib_module_names and top != "__main__"):
+        return True
+    return file is not None and os.path.realpath(file).startswith(tuple(os.path.realpath(one) + os.sep for one in _LIBRARIES))
 
 
 def module_file(base: Path, name: str) -> Path | None:

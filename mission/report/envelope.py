@@ -75,7 +75,7 @@ def mission_envelope(
             str(chain.home / FEASIBILITY),
             expected="the feasibility of this mission",
             found="none",
-            remedy=f"run `mission feasibility {chain.mission.source.path}`, with the same pilots",
+            remedy=f"run {chain.mission.source.command('feasibility')}, with the same pilots",
         )
     _check_names(chain, only, channels)
     return _envelope(chain, feasibility, flights, only, channels, probability, confidence, progress)

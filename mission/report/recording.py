@@ -8,7 +8,7 @@ import platform
 import shlex
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from mission.report.folder import UnfinishedReport, check_target
 from mission.report.handovers import training_starts
 from mission.report.header import Provenance, UnfinishedKey
 from mission.report.summary import MissionSummary, mission_summary
+from mission.report.tables import with_flights
 from mission.report.tracks import TelemetryRecorder
 from mission.report.writing import Flown, write_report
 from mission.storage.lock import folder_lock
@@ -164,7 +165,7 @@ def _fly_and_write(
         ),
         {phase.name: phase.report for phase in chain.phases},
     )
-    return summary
+    return with_flights(summary, chain, results, first)
 
 
 def _feasibility(chain: Chain) -> Feasibility | None:
@@ -192,7 +193,32 @@ def _key(chain: Chain, feasibility: Feasibility | None) -> UnfinishedKey:
 def _provenance(
     chain: Chain, folder: Path, flights: int, until: float | None, first: int, sensitive: bool
 ) -> Provenance:
+    return Provenance(
+        commands=_commands(chain, folder, flights, until, first, sensitive),
+        mission_file=str(chain.mission.source.path),
+        engine=__version__,
+        policies_sha256=chain.policy_hashes(),
+        training_seed=chain.mission.seed,
+        python=platform.python_version(),
+        numpy=np.__version__,
+        **describe().model_dump(),
+    )
+
+
+def _commands(
+    chain: Chain, folder: Path, flights: int, until: float | None, first: int, sensitive: bool
+) -> tuple[str, str]:
+    """Return how to fly these flights again, and how to draw the page again."""
     source = chain.mission.source
+    if not source.is_file:
+        given: dict[str, Any] = {"flights": flights, "seed": chain.seed, "report": str(folder)}
+        given |= {"policy": chain.policy} if chain.policy != "agent" else {}
+        given |= {"until": until} if until is not None else {}
+        given |= {"first_flight": first} if first else {}
+        given |= {"judge": chain.mission.judge} if chain.mission.judge != "box" else {}
+        given |= {"sensitivity": True} if sensitive else {}
+        arguments = ", ".join(f"{name}={value!r}" for name, value in given.items())
+        return f"fly_mission(mission, {arguments})", f"draw_report({str(folder)!r}, mission)"
     overrides = [place for place in source.positions.values() if isinstance(place, str)]
     words = ["mission", "fly", str(source.path), "--flights", str(flights), "--seed", str(chain.seed)]
     words += ["--first-flight", str(first)] if first else []
@@ -201,13 +227,4 @@ def _provenance(
     words += ["--judge", chain.mission.judge] if chain.mission.judge != "box" else []
     words += ["--sensitivity"] if sensitive else []
     words += [word for text in overrides for word in text.split(" ", 1)]
-    return Provenance(
-        commands=(shlex.join([*words, "--report", str(folder)]), shlex.join(["mission", "report", str(folder)])),
-        mission_file=str(source.path),
-        engine=__version__,
-        policies_sha256=chain.policy_hashes(),
-        training_seed=chain.mission.seed,
-        python=platform.python_version(),
-        numpy=np.__version__,
-        **describe().model_dump(),
-    )
+    return shlex.join([*words, "--report", str(folder)]), shlex.join(["mission", "report", str(folder)])

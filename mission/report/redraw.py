@@ -11,6 +11,7 @@ from mission.missionfile.changes import parameters_change
 from mission.missionfile.models import MissionFile
 from mission.missionfile.phases import Phase
 from mission.missionfile.resolve import load_installed, resolve_mission
+from mission.phase import LOCAL_FILE, LOCAL_SOURCE
 from mission.report.arrays import Arrays, records_from
 from mission.report.fits import check_fits
 from mission.report.flight_records import FlightRecords
@@ -81,7 +82,13 @@ def report_again(folder: Path, mission: MissionFile | None = None, *, allow_loca
 
 def installed_report(phase: PhaseHeader) -> PluginReport | None:
     """Return what the plugin that flew a phase adds to the page; None, with a warning, if it is not installed."""
-    if phase.distribution == "local file":
+    if phase.distribution == LOCAL_SOURCE:
+        log.warning(
+            'phase "%s" was flown by a PhaseSpec of a program or a notebook: draw_report(DIR, mission) draws its sections there',
+            phase.name,
+        )
+        return None
+    if phase.distribution == LOCAL_FILE:
         log.warning(
             'phase "%s" was flown by a local file: `mission report DIR --mission FILE` draws its sections', phase.name
         )

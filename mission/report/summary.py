@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import jax
 import numpy as np
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
+from mission.errors import InputError
 from mission.flight.batches import BATCH, batches, concatenate, loss_causes
 from mission.flight.fly import PhaseFlight
 from mission.flight.guard.counts import GuardComparison
@@ -18,6 +19,7 @@ from mission.missionfile.phases import Phase
 from mission.missionfile.statistics import Distribution, Rate, distribution, rate
 from mission.phase import Limit
 from mission.report.sensitivity import Sensitivity, sensitivity
+from mission.storage.tables import Library, Table, html_table, html_text
 from mission.strict import StrictModel
 
 if TYPE_CHECKING:
@@ -84,6 +86,25 @@ class PhaseSummary(StrictModel):
     limits: dict[str, Margin]
 
 
+class _InMemory:
+    """The flights of a summary in the process that flew them: no part of its value, and neither copied nor pickled."""
+
+    def __init__(self, table: Callable[[], Table] | None = None) -> None:
+        self.table = table
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _InMemory)
+
+    def __hash__(self) -> int:
+        return 0
+
+    def __reduce__(self) -> tuple[type[_InMemory], tuple[()]]:
+        return _InMemory, ()
+
+
+_STATISTICS = ("mean", "p05", "p50", "p95")  # of a distribution, as columns
+
+
 class MissionSummary(StrictModel):
     """N flights of a whole mission.
 
@@ -108,6 +129,8 @@ class MissionSummary(StrictModel):
     by_boxes: Rate | None = None
     guard: GuardComparison | None = None
 
+    _flown: _InMemory = PrivateAttr(default_factory=_InMemory)
+
     def interval_note(self) -> str:
         """Return what to know about the interval of the success rate; empty if it is an ordinary one."""
         if self.until is None:
@@ -120,6 +143,75 @@ class MissionSummary(StrictModel):
     def to_json(self) -> str:
         """Return JSON without NaN, identical for the same policies, flights and seed."""
         return self.model_dump_json(indent=2)
+
+    def to_frame(self, library: Library = "pandas") -> Any:
+        """Return a frame with one row per phase (extra `data`).
+
+        Its columns are `phase`, `plugin`, `flown_by`, `entered`, `succeeded`, `rate` with its interval `low` and `high`, the
+        failures `lost/CAUSE`, and mean and percentiles of `duration_s/...`, `returns/...` and `end/CHANNEL/...`.
+
+        Args:
+          library: "pandas" or "polars".
+
+        Raises:
+          MachineError: the library is not installed.
+        """
+        rows = [_row(phase) for phase in self.phases]
+        names = dict.fromkeys(name for row in rows for name in row)
+        return Table({name: [row.get(name) for row in rows] for name in names}).to_frame(library)
+
+    def flight_table(self) -> Table:
+        """Return the flights, with the columns of `read_flights`; only in the process that flew them.
+
+        Raises:
+          InputError: the summary was read or copied from elsewhere; `read_flights` reads the flights of a report.
+        """
+        if self._flown.table is None:
+            raise InputError(
+                "MissionSummary.flight_table",
+                expected="a summary that fly_mission returned in this process",
+                found="one without its flights",
+                remedy='read them from a report: fly_mission(..., report="reports/NAME"), then read_flights("reports/NAME")',
+            )
+        return self._flown.table()
+
+    def with_flights(self, table: Callable[[], Table]) -> MissionSummary:
+        """Return this summary with its flights, which `table` gives on request."""
+        self._flown = _InMemory(table)
+        return self
+
+    def _repr_html_(self) -> str:
+        heads = ("phase", "flown by", "entered", "succeeded", "rate given alive", "95 % interval", "failed by", "mean return")
+        one = self.success
+        title = f"{self.mission}: {self.flights:,} flights, seed {self.seed}"
+        shares = " %, ".join(f"{100 * value:.2f}" for value in (one.low, one.high))
+        success = f"success {one.count:,} of {self.flights:,}: {100 * (one.rate or 0.0):.2f} % (95 % interval {shares} %)"
+        note = f"<p>{html_text(self.interval_note())}</p>" if self.until is not None else ""
+        return html_table(heads, [_cells(phase) for phase in self.phases], title) + f"<p><b>{success}</b></p>{note}"
+
+
+def _row(phase: PhaseSummary) -> dict[str, Any]:
+    """Return a phase as a row of `MissionSummary.to_frame`."""
+    named = ("plugin", "flown_by", "entered", "succeeded", "rate", "low", "high")
+    row = {"phase": phase.name} | {name: getattr(phase, name) for name in named}
+    row |= {f"lost/{cause}": count for cause, count in phase.causes.items()}
+    spread = {"duration_s": phase.duration_s, "returns": phase.returns}
+    spread |= {f"end/{channel}": one for channel, one in phase.end.items()}
+    return row | {f"{name}/{key}": getattr(one, key) for name, one in spread.items() for key in _STATISTICS}
+
+
+def _cells(phase: PhaseSummary) -> list[str]:
+    """Return a phase as a row of the table that a notebook shows."""
+    return [
+        phase.name,
+        phase.flown_by,
+        f"{phase.entered:,}",
+        f"{phase.succeeded:,}",
+        "-" if phase.rate is None else f"{100 * phase.rate:.2f} %",
+        f"{100 * phase.low:.2f} to {100 * phase.high:.2f} %",
+        ", ".join(f"{cause} {count}" for cause, count in phase.causes.items() if count) or "-",
+        "-" if phase.returns.mean is None else f"{phase.returns.mean:.4g}",
+    ]
 
 
 def mission_summary(

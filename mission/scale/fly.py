@@ -11,9 +11,11 @@ from mission.flight.batches import fly_batches
 from mission.flight.chain import Chain, check_flights, prepare_chain
 from mission.missionfile.models import Judge, MissionFile
 from mission.missionfile.phases import LibraryPhase
+from mission.phase import LOCAL_SOURCE
 from mission.report.folder import check_target
 from mission.report.recording import report_flights
 from mission.report.summary import MissionSummary, mission_summary
+from mission.report.tables import with_flights
 from mission.scale.cluster import cluster, place_of
 from mission.scale.flying import Fleet
 
@@ -73,16 +75,23 @@ def fly_mission(
     folder = None if report is None else Path(report)
     if not place.ray:
         return _fly(chain, folder, flights, until, progress, first_flight, sensitivity)
-    _refuse_libraries(chain, on)
+    _refuse_own(chain, on)
     if folder is not None:
         check_target(folder, mission.name)  # before Ray starts
     with cluster(on, workers=devices) as workers:
         return _fly(chain, folder, flights, until, progress, first_flight, sensitivity, Fleet(workers, chain))
 
 
-def _refuse_libraries(chain: Chain, on: str) -> None:
-    """Reject exported policies on a cluster, whose machines may be of another kind."""
+def _refuse_own(chain: Chain, on: str) -> None:
+    """Reject on a cluster exported policies, whose machines may be of another kind, and PhaseSpecs of this process."""
     for phase in chain.phases:
+        if phase.origin.distribution == LOCAL_SOURCE:
+            raise InputError(
+                f"--on {on}",
+                expected="phases that the workers can import",
+                found=f'phase "{phase.name}" is a PhaseSpec of this process',
+                remedy="write it to a file beside a mission file (plugin: ./FILE.py), or fly it here",
+            )
         if isinstance(phase, LibraryPhase):
             raise InputError(
                 f"--on {on}",
@@ -106,4 +115,6 @@ def _fly(
     if folder is not None:
         return report_flights(chain, folder, flights, until, progress, first, fleet, sensitive)
     with contextlib.nullcontext(chain.fly) if fleet is None else fleet.flying(flights, first) as fly:
-        return mission_summary(chain, fly_batches(flights, until, fly, progress, first), until, first, sensitive)
+        results = fly_batches(flights, until, fly, progress, first)
+        summary = mission_summary(chain, results, until, first, sensitive)
+    return with_flights(summary, chain, results, first)

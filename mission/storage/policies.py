@@ -127,7 +127,7 @@ def find_policies(mission: MissionFile, phases: Sequence[Phase], checkpoints: st
             str(chosen / mission.name),
             expected=f"a trained policy for each of {', '.join(needed)}",
             found=f"none for {', '.join(missing)}",
-            remedy=f"run `mission train {mission.source.path}`, or fly with --policy guide or --policy {missing[0]}=DIR",
+            remedy=f"run {mission.source.command('train')}, or fly with --policy guide or --policy {missing[0]}=DIR",
         )
     return chosen / mission.name
 

@@ -23,7 +23,7 @@ from mission.missionfile.changes import configuration_change
 from mission.missionfile.models import NAMED_PILOTS, ChainSettings, MissionFile, PhaseEntry
 from mission.missionfile.phases import Phase, TrainedPhase
 from mission.missionfile.resolve import resolve_mission
-from mission.phase import LOCAL_FILE
+from mission.phase import LOCAL_FILE, LOCAL_SOURCE
 from mission.storage.baseline import BASELINE, Baseline, read_baseline
 from mission.storage.export import policy_files
 from mission.storage.lock import folder_lock
@@ -238,6 +238,14 @@ def mission_of(folder: Path, records: Sequence[PolicyRecord]) -> MissionFile:
       StaleError: a setting is not accepted any more.
     """
     last = records[-1]
+    specs = [plugin.name for plugin in last.plugins if plugin.distribution == LOCAL_SOURCE]
+    if specs:
+        raise InputError(
+            str(folder),
+            expected="phases of installed distributions, or of files beside a mission file",
+            found=f"PhaseSpecs that a program or a notebook had defined ({', '.join(specs)})",
+            remedy="write them to a file beside a mission file, train again, and name that mission: --mission FILE",
+        )
     local = [plugin.name for plugin in last.plugins if plugin.distribution == LOCAL_FILE]
     folders = [f"{one.phase} is flown by {one.flown_by}" for one in records if one.flown_by not in NAMED_PILOTS]
     if local or folders or last.given is None:

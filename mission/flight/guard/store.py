@@ -101,7 +101,7 @@ def guarded_policies(
     """
     if not any(phase.guarded for phase in phases):
         return tuple(actors), None
-    guard, path = read_guard(home), mission.source.path
+    guard = read_guard(home)
     asked = [k for k, phase in enumerate(phases) if phase.guarded]
     if guard is None:
         raise _missing(mission, asked[0], f"the guard of this mission in {home / GUARD}", "none")
@@ -113,7 +113,7 @@ def guarded_policies(
             str(home / GUARD),
             expected="a guard that was fitted to these phases and policies",
             found=change,
-            remedy=f"fit it again: `mission guard {path}`, with the same pilots",
+            remedy=f"fit it again: {mission.source.command('guard')}, with the same pilots",
         )
     known = {one.phase: one for one in guard.record.guards}
     for k in asked:
@@ -145,5 +145,5 @@ def _missing(mission: MissionFile, index: int, expected: str, found: str) -> Inp
         mission.source.where(("phases", index, "policy")),
         expected=expected,
         found=found,
-        remedy=f"run `mission guard {mission.source.path}`, with the same pilots",
+        remedy=f"run {mission.source.command('guard')}, with the same pilots",
     )

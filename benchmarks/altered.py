@@ -120,7 +120,7 @@ def read_all(root: Path, phases: Any, made: Any = None, only: tuple[str, ...] = 
     from mission.errors import MissionError
     from mission.report.benchmark import read_benchmark
     from mission.report.curves import learning_page
-    from mission.report.redraw import report_again
+    from mission.report.redraw import draw_report
     from mission.storage.baseline import read_baseline
     from mission.storage.policies import refuse_other, stored_actor
     from mission.storage.steps import PhaseFolder, content_hash
@@ -157,7 +157,7 @@ def read_all(root: Path, phases: Any, made: Any = None, only: tuple[str, ...] = 
         "mission": lambda: mission_of(mission, read_policies(mission)).model_dump_json(),
         "step": newest,
         "baseline": baseline,
-        "report reader": lambda: report_again(root / "report").read_text(),
+        "report reader": lambda: draw_report(root / "report").path.read_text(),
         "benchmark": lambda: str(read_benchmark(folder.path) or ""),
         "curves": lambda: learning_page(mission, root / "curves.html").read_text(),
     }

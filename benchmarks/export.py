@@ -17,7 +17,7 @@ import numpy as np
 
 from mission import load_mission
 from mission.flight.chain import prepare_chain
-from mission.flight.onboard.exporting import BOUND, check_target, compare, export_policy
+from mission.flight.onboard.exporting import BOUND, check_target, compare, export_flown
 from mission.flight.onboard.formats import TARGETS
 from mission.flight.onboard.observations import flown_observations
 from mission.flight.onboard.subject import Subject
@@ -68,7 +68,7 @@ def flights(name: str, phase: str, count: int, policies: Mapping[str, Path]) -> 
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent) / "export"
         network_chain = prepare_chain(mission, policies=policies)
-        export_policy(network_chain, phase, check_target("c99", folder), folder, observations=1000)
+        export_flown(network_chain, phase, check_target("c99", folder), folder, observations=1000)
         chains = [network_chain, prepare_chain(mission, policies={**policies, phase: folder})]
         index = [one.name for one in chains[0].phases].index(phase)
         network, library = (

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from mission.machine.extras import import_extra
 from mission.adapters.vehicles import make_env
+from mission.machine.extras import import_extra
 from mission.machine.trees import drop_weak_types
 from mission.missionfile.phases import Phase
 from mission.training.restart import fresh_state

@@ -19,9 +19,9 @@ from jax import Array
 from pydantic import Field, create_model
 
 from mission.adapters.extras import GYMNAX
-from mission.machine.extras import import_extra
 from mission.errors import MissionError, PluginError, exception_text
 from mission.learner import LearnerConfig, config_class
+from mission.machine.extras import import_extra
 from mission.machine.trees import drop_weak_types
 from mission.missionfile.hooks import hookimpl
 from mission.phase import Environment, Outcome, PhaseSpec

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from mission.machine.extras import import_extra
 from mission.adapters.vehicles import PhaseEnv, advance, begin, make_env
 from mission.errors import InputError
 from mission.machine.devices import mesh
+from mission.machine.extras import import_extra
 from mission.missionfile.phases import Phase
 from mission.training.checks import check_causes, check_states
 from mission.training.restart import wide_vehicles

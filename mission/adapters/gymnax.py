@@ -12,8 +12,8 @@ import jax
 from jax import Array
 
 from mission.adapters.extras import GYMNAX
-from mission.machine.extras import import_extra
 from mission.adapters.vehicles import make_env
+from mission.machine.extras import import_extra
 from mission.missionfile.phases import Phase
 from mission.training.bank import TerminalBank
 from mission.training.step import EnvBatch

@@ -106,10 +106,10 @@ def check(file: File, overrides: Set = None, local: Local = False) -> None:
 
     If neither the mission nor anything that it depends on has changed, the result of the last check is printed.
     """
-    from mission.cli.checking import checked
     from mission.missionfile.reading import load_mission
+    from mission.report import checking
 
-    say(*checked(load_mission(file, overrides or []), local))
+    say(*checking.check(load_mission(file, overrides or []), allow_local_plugins=local).lines)
 
 
 @app.command(cls=Command)
@@ -294,20 +294,18 @@ def report(
 ) -> None:
     """Redraw a report's page from its records, or draw the learning curves of a training run."""
     from mission.missionfile.reading import load_mission
-    from mission.report.curves import is_training, learning_page
+    from mission.report.curves import is_training
 
     training = is_training(folder)
     drawn_by = {"--mission": mission_file, "--set": overrides, "--allow-local-plugins": local}
     apply_only(not training, "for a report; the learning curves of a training run need no plugin", drawn_by)
     apply_only(training, "for a training run; a report's page is index.html in its folder", {"--output": output})
-    if training:
-        say(str(learning_page(folder, output)))
-        return
-    apply_only_with_mission(mission_file, overrides, local)
-    from mission.report.redraw import report_again
+    if not training:
+        apply_only_with_mission(mission_file, overrides, local)
+    from mission.report.redraw import draw_report
 
     mission = load_mission(mission_file, overrides or []) if mission_file is not None else None
-    say(str(report_again(folder, mission, allow_local_plugins=local)))
+    say(str(draw_report(folder, mission, output=output, allow_local_plugins=local)))
 
 
 @app.command(cls=Command)
@@ -335,10 +333,10 @@ def compare(
     apply_only_with_mission(mission_file, overrides)
     mission = load_mission(mission_file, overrides or []) if mission_file is not None else None
     from mission.observers.progress import flight_bar
-    from mission.report.compare import compare_missions
+    from mission.report import compare as comparing
 
     with flight_bar(flights) as bar:
-        result = compare_missions(
+        result = comparing.compare(
             first,
             second,
             mission=mission,

@@ -67,25 +67,29 @@ def export(
     """
     from mission.flight.onboard.exporting import check_phase_name, check_target
 
-    chosen, json_output = check_target(target, output), json_path(json_file)
+    check_target(target, output)
+    json_output = json_path(json_file)
     mission, policy, by_phase = mission_and_pilots(file, overrides, policies, allow_stale)
-    check_phase_name([entry.name for entry in mission.phases], phase)
-    from mission.flight.chain import prepare_chain
+    check_phase_name([entry.name for entry in mission.phases], phase)  # before the display
     from mission.flight.onboard.exporting import export_policy
     from mission.observers.progress import flight_bar
 
-    chain = prepare_chain(
-        mission,
-        checkpoints=checkpoints,
-        seed=seed,
-        policy=policy,
-        policies=by_phase,
-        allow_stale=allow_stale,
-        allow_local_plugins=local,
-        devices=devices,
-    )
     with flight_bar(observations) as bar:
-        summary = export_policy(chain, phase, chosen, output, observations=observations, progress=bar)
+        summary = export_policy(
+            mission,
+            phase,
+            target,
+            output,
+            checkpoints=checkpoints,
+            observations=observations,
+            seed=seed,
+            policy=policy,
+            policies=by_phase,
+            allow_stale=allow_stale,
+            allow_local_plugins=local,
+            devices=devices,
+            progress=bar,
+        )
     text = summary.parity.model_dump_json(indent=2)
     if json_file == "-":
         write_json(text)

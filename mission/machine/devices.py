@@ -85,8 +85,8 @@ def workers(most: int | None = None) -> ThreadPoolExecutor:
 def configure() -> None:
     """Start JAX: split the CPU into devices, set XLA's flags and switch the compile cache on.
 
-    If JAX already runs, its devices and flags stay as they are; a warning says so if training would use one device
-    instead of two.
+    Every function that trains or flies calls this itself. A notebook that uses JAX before calls it first: once JAX runs, its
+    devices and flags stay as they are, and a warning says what to do if they are not those that training and flights need.
 
     Raises:
       MachineError: JAX finds no device, or the environment sets what training and flying cannot work with.
@@ -94,9 +94,12 @@ def configure() -> None:
     wanted, flags = min(_CPU_DEVICES, visible_cores()), os.environ.get("XLA_FLAGS", "").split()
     names = [flag.partition("=")[0] for flag in flags]
     _try_flags(tuple(flag for flag, name in zip(flags, names, strict=True) if name not in _FLAGS))
-    with contextlib.suppress(RuntimeError):  # JAX already runs
-        jax.config.update("jax_num_cpu_devices", wanted)
     missing = [f"{flag}={value}" for flag, value in _FLAGS.items() if flag not in names]
+    late = False
+    try:
+        jax.config.update("jax_num_cpu_devices", wanted)
+    except RuntimeError:  # JAX already runs; if the flags are missing, it was not started here
+        late = bool(missing)
     os.environ["XLA_FLAGS"] = " ".join([*flags, *missing])
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", _cache_folder())
@@ -104,28 +107,29 @@ def configure() -> None:
     for mode, effect in _REJECTED_MODES.items():
         if getattr(jax.config, mode):
             raise _environment_error(f"{mode} is on, with which {effect}", f"unset {mode.upper()}, or switch it off")
-    _check_devices(wanted)
+    _check_devices(wanted, late)
 
 
-def _check_devices(wanted: int) -> None:
+def _check_devices(wanted: int, late: bool) -> None:
+    """Check that there are devices; warn if the processor is not used as it should, because JAX ran before (`late`)."""
     try:
         devices = jax.devices()
     except Exception as error:  # an AssertionError if JAX_PLATFORMS names a platform of which there is no device
         found = next(iter(str(error).splitlines()), "") or "none of the requested platform"
         raise _environment_error(found, "correct these variables, or set JAX_PLATFORMS=cpu") from None
-    if devices[0].platform == "cpu" and len(devices) < wanted:
+    if devices[0].platform == "cpu" and (late or len(devices) < wanted):
         _warn_of_devices(len(devices), wanted)
 
 
 @cache
 def _warn_of_devices(found: int, wanted: int) -> None:
-    """Warn once that JAX was started with fewer devices than training uses."""
+    """Warn once that JAX was started without the devices and flags that training and flights use."""
+    devices = f"{found} device{'' if found == 1 else 's'} instead of {wanted}" if found < wanted else "other XLA flags"
     log.warning(
-        "JAX was already running, with %d device instead of %d: training is slower, and its results differ in their last "
-        'bits. Call jax.config.update("jax_num_cpu_devices", %d) before the first JAX computation of this process',
-        found,
-        wanted,
-        wanted,
+        "JAX was already running, with %s: training and flights are slower, and results differ in their last bits. To use "
+        "all cores, restart the kernel or process, and begin with `import mission; mission.configure()`, before the first "
+        "JAX computation",
+        devices,
     )
 
 

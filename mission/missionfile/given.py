@@ -45,7 +45,9 @@ def _plain(value: Any, at: Location, refer: Callable[[PhaseSpec], str]) -> Any:
         raise _error(at[:3], f"at most {_MAX_DEPTH} levels", "deeper nesting", "flatten it")
     if isinstance(value, PhaseSpec):
         if len(at) != 3 or at[0] != "phases" or at[2] != "plugin":
-            raise _error(at, "a PhaseSpec only as the plugin of a phase", "one here", 'write {"plugin": spec} in phases')
+            raise _error(
+                at, "a PhaseSpec only as the plugin of a phase", "one here", 'write {"plugin": spec} in phases'
+            )
         return refer(value)
     if isinstance(value, BaseModel):
         return value.model_dump(mode="python")

@@ -166,7 +166,9 @@ def is_library(file: str | None, name: str) -> bool:
     top = name.partition(".")[0]
     if top in ("mission", "builtins") or (top in sys.stdlib_module_names and top != "__main__"):
         return True
-    return file is not None and os.path.realpath(file).startswith(tuple(os.path.realpath(one) + os.sep for one in _LIBRARIES))
+    return file is not None and os.path.realpath(file).startswith(
+        tuple(os.path.realpath(one) + os.sep for one in _LIBRARIES)
+    )
 
 
 def module_file(base: Path, name: str) -> Path | None:

@@ -107,7 +107,7 @@ class _Reader:
         if issubclass(kind, BaseModel):
             for name, field in kind.model_fields.items():
                 self.text(name, _ADDRESS.sub("", repr(field)))
-                for rule in (field.default_factory, *(part for rule in field.metadata for part in _parts(rule))):
+                for rule in (field.default_factory, *(part for one in field.metadata for part in _parts(one))):
                     self.add(rule)
         if dataclasses.is_dataclass(kind):
             for field in dataclasses.fields(kind):
@@ -145,9 +145,9 @@ class _Reader:
 def _parts(value: Any) -> Iterator[Any]:
     """Yield what an object is made of: what it wraps, and its attributes."""
     for name in ("__wrapped__", "__func__", "func", "fget", "fset"):  # of compiled functions, methods and properties
-        if isinstance(inner := inspect.getattr_static(value, name, None), FunctionType | type):
-            yield inner
-        elif inner is not None and isinstance(inner := getattr(value, name, None), FunctionType | type):
+        if isinstance(inner := inspect.getattr_static(value, name, None), FunctionType | type) or (
+            inner is not None and isinstance(inner := getattr(value, name, None), FunctionType | type)
+        ):
             yield inner
     if isinstance(value, BaseModel) or not is_library(None, type(value).__module__):
         yield from (part for pair in getattr(value, "__dict__", {}).items() for part in pair)

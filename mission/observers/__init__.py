@@ -7,17 +7,19 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mission.errors import exception_text, printable
+from mission.errors import InputError, exception_text, printable
 from mission.missionfile.hooks import Event, StopTraining
 from mission.missionfile.models import MissionFile
 from mission.missionfile.plugins import load_observer
-from mission.observers.metrics import KINDS, MetricsFile
+from mission.observers.metrics import KINDS, METRICS, MetricsFile
 
 log = logging.getLogger("mission")
+Observer = Callable[[Event], None]
+Functions = Observer | Iterable[Observer] | Mapping[str, Observer]  # with their own names, or by name
 PATIENCE_S = 10.0  # of a whole run: training waits for one observer no longer than this in all
 _WAITING = 64  # events that an observer may lag behind before training waits for it
 
@@ -25,16 +27,14 @@ _WAITING = 64  # events that an observer may lag behind before training waits fo
 class Observers:
     """Dispatcher of events to every chosen observer; one that fails, blocks or is too slow is reported and dropped."""
 
-    def __init__(
-        self, mission: MissionFile, log_dir: Path, functions: Mapping[str, Callable[[Event], None]] | None = None
-    ) -> None:
-        """Load the observers that the mission file lists; `functions` are further ones, by name."""
+    def __init__(self, mission: MissionFile, log_dir: Path, functions: Functions | None = None) -> None:
+        """Load the observers that the mission file lists; `functions` are further ones."""
         self.mission, self.log_dir = mission, log_dir
         self.observers = [
             _Observer(name, load_observer(name, mission.source.where(("observers", i))))
             for i, name in enumerate(mission.observers)
         ]
-        self.observers += [_Observer(name, _with_keyword(function)) for name, function in (functions or {}).items()]
+        self.observers += [_Observer(name, _with_keyword(function)) for name, function in _named(functions).items()]
         self.metrics: MetricsFile | None = None
 
     def __enter__(self) -> Observers:
@@ -56,11 +56,34 @@ class Observers:
         data = {"log_dir": str(self.log_dir), **(data or {})}
         event = Event(kind, self.mission.name, phase, env_steps, data=data, **more)
         if kind == "phase_start":
-            self.metrics = MetricsFile(Path(event.data["folder"]) / "metrics.jsonl")
+            self.metrics = MetricsFile(Path(event.data["folder"]) / METRICS)
         if self.metrics is not None and kind in KINDS:
             self.metrics.append(event)
         for observer in self.observers:
             observer.send(event)
+
+
+def _named(functions: Functions | None) -> dict[str, Observer]:
+    """Return functions by name: as they are given, or by their own names, which are numbered if several are the same.
+
+    Raises:
+      InputError: one is not a function.
+    """
+    given: Any = functions or ()
+    given = given.items() if isinstance(given, Mapping) else [("", one) for one in ([given] if callable(given) else given)]
+    named: dict[str, Observer] = {}
+    for name, function in given:
+        if not callable(function):
+            raise InputError(
+                "observers",
+                expected="functions of an event, as a list, or as a dict by name",
+                found=repr(function),
+                remedy="an installed observer belongs into the mission, by its name: observers: [NAME]",
+            )
+        own = name or getattr(function, "__name__", type(function).__name__)
+        number = sum(known.partition(" ")[0] == own for known in named) + 1
+        named[own if number == 1 else f"{own} {number}"] = function
+    return named
 
 
 def _with_keyword(function: Callable[[Event], None]) -> Callable[..., None]:

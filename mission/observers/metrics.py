@@ -11,6 +11,7 @@ import json
 import logging
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -18,8 +19,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from mission.errors import machine_errors, printable
 from mission.missionfile.hooks import Event
 from mission.storage.stored import json_mapping, seal
+from mission.storage.tables import Library, Table
 
 log = logging.getLogger("mission")
+METRICS = "metrics.jsonl"
 KINDS = ("imitation", "chunk", "evaluation", "warm_up", "gate")
 _GATE = ("passed", "count", "flights", "low", "high", "failures", "starts", "looks")
 _SEAL = "sha256"
@@ -90,13 +93,44 @@ def metrics_line(event: Event, number: int) -> MetricsLine:
     return MetricsLine(kind=event.kind, env_steps=event.env_steps, line=number, **verdict, **scalars)
 
 
-def read_metrics(path: Path) -> list[MetricsLine]:
+class Metrics(list[MetricsLine]):
+    """The lines of a metrics file in their order; `to_frame` and `table` give one row per line."""
+
+    def table(self) -> Table:
+        """Return one row per line: `kind`, `env_steps`, the verdict of gates, and every scalar by its name in docs/sac.md.
+
+        A value that a line does not have is missing.
+        """
+        rows = [line.model_dump(exclude={"line", "sha256", "failures"}, exclude_none=True) for line in self]
+        names = dict.fromkeys(name for row in rows for name in row)
+        return Table({name: [row.get(name) for row in rows] for name in names})
+
+    def to_frame(self, library: Library = "pandas") -> Any:
+        """Return `table` as a frame (extra `data`).
+
+        Args:
+          library: "pandas" or "polars".
+
+        Raises:
+          MachineError: the library is not installed.
+        """
+        return self.table().to_frame(library)
+
+    def _repr_html_(self) -> str:
+        return self.table()._repr_html_()
+
+
+def read_metrics(path: str | Path) -> Metrics:
     """Return the lines of a metrics file; those that are not as they were written are left out, with one warning.
+
+    Args:
+      path: the folder of a phase, such as `checkpoints/MISSION/PHASE`, or its `metrics.jsonl`.
 
     Raises:
       MachineError: the file cannot be read.
     """
-    return [line for line, _ in _read_file(path)]
+    path = Path(path)
+    return Metrics(line for line, _ in _read_file(path / METRICS if path.is_dir() else path))
 
 
 def cut_metrics(path: Path, env_steps: int) -> None:

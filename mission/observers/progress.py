@@ -1,4 +1,4 @@
-"""The progress display: a live line on a terminal, plain lines elsewhere."""
+"""The progress display: a live line on a terminal, bars in a notebook, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -14,9 +14,20 @@ from mission.errors import printable
 from mission.machine.stages import CLUSTER, watch
 from mission.missionfile.gate import counted
 from mission.missionfile.hooks import Event, hookimpl
+from mission.observers.notebook import NotebookBars, in_notebook
 
 _PLAIN_EVERY_S = 5.0
 _COUNTED = ("count", "flights", "starts", "looks")  # of the event of a gate
+
+
+def _bars(console: Console, disable: bool, transient: bool = False) -> Progress | NotebookBars:
+    """Return the bars of a terminal or of a notebook, which show at once."""
+    if in_notebook():
+        return NotebookBars()
+    columns = TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[text]}")
+    bars = Progress(*columns, TimeElapsedColumn(), console=console, disable=disable, transient=transient)
+    bars.start()
+    return bars
 
 
 class _Display:
@@ -24,14 +35,13 @@ class _Display:
 
     def __init__(self) -> None:
         self.console = Console(stderr=True)
-        columns = TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[text]}")
-        self.bar = Progress(*columns, TimeElapsedColumn(), console=self.console, disable=not self.console.is_terminal)
-        self.bar.start()
+        self.live = self.console.is_terminal or in_notebook()
+        self.bar = _bars(self.console, disable=not self.live)
 
     def begin(self, phase: str, env_steps: int, budget: int) -> None:
         self.began, self.first_step, self.printed, self.success = time.monotonic(), env_steps, 0.0, "-"
         self.task = self.bar.add_task(phase, total=budget, completed=env_steps, text="compiling")
-        if self.bar.disable:
+        if not self.live:
             self.say(f"{phase}: starts at vehicle step {env_steps:,} of at most {budget:,}")
 
     def chunk(self, event: Event) -> None:
@@ -45,7 +55,7 @@ class _Display:
             f"return {'-' if value is None else f'{value:.2f}'}, success {self.success}, {shown}at most {left:.0f} s left"
         )
         self.bar.update(self.task, completed=event.env_steps, text=text)
-        if self.bar.disable and time.monotonic() - self.printed >= _PLAIN_EVERY_S:
+        if not self.live and time.monotonic() - self.printed >= _PLAIN_EVERY_S:
             self.printed = time.monotonic()
             self.say(f"{event.phase}: {text}")
 
@@ -54,7 +64,7 @@ class _Display:
         rate = "-" if success is None else f"{100 * success:.1f} %"
         text = f"imitation, round {done} of {rounds}: loss {event.scalars['Imitation/Loss']:.3g}, success {rate}"
         self.bar.update(self.task, text=text)
-        if self.bar.disable:
+        if not self.live:
             self.say(f"{event.phase}: {text}")
 
     def sweep(self, event: Event) -> None:
@@ -74,15 +84,18 @@ class _Display:
         if done == 0:
             self.printed = time.monotonic()
             self.task = self.bar.add_task("baseline", total=flights, text="compiling")
-            if self.bar.disable:
+            if not self.live:
                 self.say(f"baseline: {flights:,} flights of the finished policies")
         else:
             self.bar.update(self.task, completed=done, text=f"{done:,}/{flights:,} flights")
-        if self.bar.disable and time.monotonic() - self.printed >= _PLAIN_EVERY_S:
+        if not self.live and time.monotonic() - self.printed >= _PLAIN_EVERY_S:
             self.printed = time.monotonic()
             self.say(f"baseline: {done:,} of {flights:,} flights")
 
     def say(self, text: str) -> None:
+        if isinstance(self.bar, NotebookBars):
+            self.bar.say(text)
+            return
         self.console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
 
@@ -127,7 +140,7 @@ def mission_event(event: Event) -> None:
 
 @contextlib.contextmanager
 def flight_bar(flights: int | None = None) -> Generator[Callable[[int, int], None]]:
-    """Yield a progress callback for flights, on standard error; silent if that is not a terminal.
+    """Yield a progress callback for flights, on standard error or in a notebook; silent if there is neither a terminal nor one.
 
     A line for each phase shows what happens to it: checking, tracing, compiling, flying. What the workers of a cluster did
     and cost is printed at the end, to a terminal or not.
@@ -135,11 +148,9 @@ def flight_bar(flights: int | None = None) -> Generator[Callable[[int, int], Non
     Args:
       flights: their number, if it is known before the first call.
     """
-    columns = TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[text]}")
-    console, lines, stages = Console(stderr=True), {}, {}
-    with Progress(
-        *columns, TimeElapsedColumn(), console=console, transient=True, disable=not sys.stderr.isatty()
-    ) as bar:
+    lines, stages = {}, {}
+    bar = _bars(Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+    try:
         whole = bar.add_task("flights", total=flights, text="starting")
 
         def show(phase: str, stage: str) -> None:
@@ -150,5 +161,19 @@ def flight_bar(flights: int | None = None) -> Generator[Callable[[int, int], Non
 
         with watch(show):
             yield lambda done, total: bar.update(whole, completed=done, total=total, text=f"{done:,} of {total:,}")
+    finally:
+        bar.stop()
     if CLUSTER in stages:
         print(f"{CLUSTER}: {stages[CLUSTER]}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def shown_progress(
+    progress: Callable[[int, int], None] | None, flights: int
+) -> Generator[Callable[[int, int], None] | None]:
+    """Yield the caller's progress callback; if there is none, that of bars in a notebook, and None elsewhere."""
+    if progress is not None or not in_notebook():
+        yield progress
+        return
+    with flight_bar(flights) as bar:
+        yield bar

@@ -20,7 +20,9 @@ from mission.flight.fly import PhaseFlight
 from mission.missionfile.models import MissionFile
 from mission.missionfile.reading import load_mission
 from mission.missionfile.statistics import PairedDifference, PairedMean, Rate, paired_difference, paired_mean
+from mission.observers.progress import shown_progress
 from mission.report.summary import mission_summary, phase_returns, total_returns
+from mission.storage.tables import html_table
 from mission.strict import StrictModel
 
 
@@ -62,10 +64,31 @@ class Comparison(StrictModel):
     returns: PairedMean
     phases: tuple[PhaseComparison, ...]
 
+    def _repr_html_(self) -> str:
+        heads = (
+            "",
+            "flights",
+            "only the first succeeds",
+            "only the second",
+            "difference, points",
+            "95 % interval",
+            "p",
+        )
+        parts = [("whole mission", self.success), *((phase.name, phase.success) for phase in self.phases)]
+        title = f"{self.first.name} and {self.second.name}: {self.flights:,} flights each, seed {self.seed}"
+        return html_table(heads, [_cells(name, paired) for name, paired in parts], title)
 
-def compare_missions(
-    first: str | Path,
-    second: str | Path,
+
+def _cells(name: str, paired: PairedDifference) -> list[str]:
+    """Return a row of the table that a notebook shows."""
+    counts = [f"{count:,}" for count in (paired.flights, paired.only_first, paired.only_second)]
+    difference = "-" if paired.difference is None else f"{100 * paired.difference:+.2f}"
+    return [name, *counts, difference, f"{100 * paired.low:+.2f} to {100 * paired.high:+.2f}", f"{paired.p_value:.3g}"]
+
+
+def compare(
+    first: str | Path | MissionFile,
+    second: str | Path | MissionFile,
     *,
     mission: MissionFile | None = None,
     checkpoints: str | Path | None = None,
@@ -78,7 +101,7 @@ def compare_missions(
     """Fly both sides and compare them flight by flight.
 
     Args:
-      first, second: mission files, or folders of checkpoints, which need `mission`.
+      first, second: missions from `load_mission`, mission files or names, or folders of checkpoints, which need `mission`.
       mission: the mission of the policies in the folders.
       checkpoints: folder of the policies of mission files, as in `fly_mission`.
       flights, seed, allow_stale, allow_local_plugins, progress: as in `fly_mission`; both sides fly the same seed.
@@ -95,7 +118,8 @@ def compare_missions(
         )
         for file, folder in sides
     ]
-    flown = [fly_batches(flights, None, chain.fly, progress) for chain in chains]
+    with shown_progress(progress, flights) as show:
+        flown = [fly_batches(flights, None, chain.fly, show) for chain in chains]
     return Comparison(
         first=_side(first, chains[0], flown[0]),
         second=_side(second, chains[1], flown[1]),
@@ -108,22 +132,28 @@ def compare_missions(
 
 
 def _locate(
-    side: str | Path, mission: MissionFile | None, checkpoints: str | Path | None
+    side: str | Path | MissionFile, mission: MissionFile | None, checkpoints: str | Path | None
 ) -> tuple[MissionFile, str | Path | None]:
     """Return the mission of one side and the folder of its policies."""
+    if isinstance(side, MissionFile):
+        return side, checkpoints
     path = Path(side)
     if not path.is_dir():
         return load_mission(path), checkpoints
     if mission is None:
         raise InputError(
-            str(side), expected="a mission file", found="a folder", remedy="add --mission FILE to compare checkpoints"
+            str(side),
+            expected="a mission file",
+            found="a folder",
+            remedy="add --mission FILE (mission=) to compare checkpoints",
         )
     return mission, path
 
 
-def _side(side: str | Path, chain: Chain, flown: list[PhaseFlight]) -> Side:
+def _side(side: str | Path | MissionFile, chain: Chain, flown: list[PhaseFlight]) -> Side:
     summary = mission_summary(chain, flown)
-    return Side(name=os.fspath(side), mission=chain.mission.name, digest=summary.digest, success=summary.success)
+    name = side.name if isinstance(side, MissionFile) else os.fspath(side)
+    return Side(name=name, mission=chain.mission.name, digest=summary.digest, success=summary.success)
 
 
 def _compare_phases(chains: list[Chain], flown: list[list[PhaseFlight]]) -> list[PhaseComparison]:

@@ -13,10 +13,12 @@ from mission.missionfile.phases import Phase
 from mission.missionfile.resolve import load_installed, resolve_mission
 from mission.phase import LOCAL_FILE, LOCAL_SOURCE
 from mission.report.arrays import Arrays, records_from
+from mission.report.curves import is_training, learning_page
 from mission.report.fits import check_fits
 from mission.report.flight_records import FlightRecords
 from mission.report.folder import PAGE, read_arrays, read_header, write_page
 from mission.report.header import PhaseHeader, ReportHeader
+from mission.report.inline import ReportPage
 from mission.report.page import PluginReport, render_page
 from mission.storage.protection import refuse_read_only
 
@@ -50,22 +52,35 @@ def read_records(folder: Path) -> tuple[ReportHeader, FlightRecords]:
     return header, records_from(header, arrays)
 
 
-def report_again(folder: Path, mission: MissionFile | None = None, *, allow_local_plugins: bool = False) -> Path:
-    """Redraw the page of a report from its records, which are not changed.
+def draw_report(
+    folder: str | Path,
+    mission: MissionFile | None = None,
+    *,
+    output: str | Path | None = None,
+    allow_local_plugins: bool = False,
+) -> ReportPage:
+    """Redraw the page of a report from its records, which are not changed; or draw the learning curves of a training run.
 
     Args:
-      folder: folder of the report.
-      mission: the mission whose plugins draw; None uses the installed plugins that the header names.
+      folder: folder of the report, or checkpoints/MISSION of a training run.
+      mission: the mission whose plugins draw; None uses the installed plugins that the report names. Learning curves need none.
+      output: page of the learning curves; default: `learning.html` in the folder. A report's page is `index.html` in its folder.
       allow_local_plugins: permit `plugin: ./file.py`.
 
     Returns:
-      The page's path.
+      The page: its path, which a notebook shows as the page.
 
     Raises:
       InputError: the records cannot be used, or are of another mission, or the folder is read-only.
       FormatError: the report has a format that this version does not read.
       MachineError: the page cannot be written.
     """
+    folder = Path(folder)
+    if is_training(folder):
+        return ReportPage(learning_page(folder, None if output is None else Path(output)))
+    if output is not None:
+        expected, found = "no output for a report, whose page is index.html in its folder", str(output)
+        raise InputError("draw_report", expected=expected, found=found, remedy="remove output")
     refuse_read_only(folder, "report folder")
     header, records = read_records(folder)
     if mission is None:
@@ -77,7 +92,7 @@ def report_again(folder: Path, mission: MissionFile | None = None, *, allow_loca
     page = render_page(records, header.handovers, reports)
     with machine_errors(folder, "the page to be written", "free disk space or check the permissions"):
         write_page(folder / PAGE, page)
-    return folder / PAGE
+    return ReportPage(folder / PAGE)
 
 
 def installed_report(phase: PhaseHeader) -> PluginReport | None:

@@ -181,11 +181,22 @@ class MissionSummary(StrictModel):
         return self
 
     def _repr_html_(self) -> str:
-        heads = ("phase", "flown by", "entered", "succeeded", "rate given alive", "95 % interval", "failed by", "mean return")
+        heads = (
+            "phase",
+            "flown by",
+            "entered",
+            "succeeded",
+            "rate given alive",
+            "95 % interval",
+            "failed by",
+            "mean return",
+        )
         one = self.success
         title = f"{self.mission}: {self.flights:,} flights, seed {self.seed}"
-        shares = " %, ".join(f"{100 * value:.2f}" for value in (one.low, one.high))
-        success = f"success {one.count:,} of {self.flights:,}: {100 * (one.rate or 0.0):.2f} % (95 % interval {shares} %)"
+        shares = " to ".join(f"{100 * value:.2f}" for value in (one.low, one.high))
+        success = (
+            f"success {one.count:,} of {self.flights:,}: {100 * (one.rate or 0.0):.2f} % (95 % interval {shares} %)"
+        )
         note = f"<p>{html_text(self.interval_note())}</p>" if self.until is not None else ""
         return html_table(heads, [_cells(phase) for phase in self.phases], title) + f"<p><b>{success}</b></p>{note}"
 

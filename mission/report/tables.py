@@ -102,9 +102,7 @@ def with_flights(summary: MissionSummary, chain: Chain, results: Sequence[PhaseF
     return summary.with_flights(table)
 
 
-def flights_table(
-    phases: Sequence[PhaseHeader], arrays: Arrays, policies: Sequence[str], first: int = 0
-) -> Table:
+def flights_table(phases: Sequence[PhaseHeader], arrays: Arrays, policies: Sequence[str], first: int = 0) -> Table:
     """Return the table of flights in arrays, as `read_flights` does.
 
     Args:
@@ -131,10 +129,7 @@ def flights_table(
             "phase": _labels([block.phase for block in blocks], sizes),
             "success": np.concatenate([block.common["success"] for block in blocks]),
             "cause": Labels(codes, names),
-            **{
-                name: np.concatenate([block.common[name] for block in blocks])
-                for name in ("steps", "duration_s")
-            },
+            **{name: np.concatenate([block.common[name] for block in blocks]) for name in ("steps", "duration_s")},
             **_ragged(
                 [{name: block.common[name] for name in _SOME if name in block.common} for block in blocks], sizes, _SOME
             ),

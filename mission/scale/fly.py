@@ -11,6 +11,7 @@ from mission.flight.batches import fly_batches
 from mission.flight.chain import Chain, check_flights, prepare_chain
 from mission.missionfile.models import Judge, MissionFile
 from mission.missionfile.phases import LibraryPhase
+from mission.observers.progress import shown_progress
 from mission.phase import LOCAL_SOURCE
 from mission.report.folder import check_target
 from mission.report.recording import report_flights
@@ -49,7 +50,7 @@ def fly_mission(
       policies: name of a phase -> "agent", "imitator", "guide", "guarded", or the folder of a phase ("guarded:DIR") or an export.
       report: folder for records and page (docs/reports.md); an unfinished report is resumed.
       allow_stale, allow_local_plugins: fly policies of another configuration; permit `plugin: ./file.py`.
-      progress: called with (flights done, flights).
+      progress: called with (flights done, flights); None: bars in a notebook, nothing elsewhere.
       devices: the most CPU cores or accelerators that fly, on Ray the most workers; None: all. The results are the same.
       first_flight: number of the first vehicle, a multiple of 1,000; `merge_reports` joins reports of disjoint numbers.
       on: "local"; "ray" for a local Ray; or "ray:ADDRESS" for a cluster (docs/cluster.md). The results are the same.
@@ -112,9 +113,10 @@ def _fly(
     fleet: Fleet | None = None,
 ) -> MissionSummary:
     """Fly for a report if there is a folder, on the workers of a fleet if there is one."""
-    if folder is not None:
-        return report_flights(chain, folder, flights, until, progress, first, fleet, sensitive)
-    with contextlib.nullcontext(chain.fly) if fleet is None else fleet.flying(flights, first) as fly:
-        results = fly_batches(flights, until, fly, progress, first)
-        summary = mission_summary(chain, results, until, first, sensitive)
+    with shown_progress(progress, flights) as show:
+        if folder is not None:
+            return report_flights(chain, folder, flights, until, show, first, fleet, sensitive)
+        with contextlib.nullcontext(chain.fly) if fleet is None else fleet.flying(flights, first) as fly:
+            results = fly_batches(flights, until, fly, show, first)
+            summary = mission_summary(chain, results, until, first, sensitive)
     return with_flights(summary, chain, results, first)

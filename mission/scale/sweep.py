@@ -79,8 +79,9 @@ def sweep(
       progress: receives the state of the trainings, several times per second.
 
     Raises:
-      MissionError: wrong input or the folder of another sweep (2), not writable (3), interrupted (130). A training that
-        fails is a row of the summary.
+      MissionError: wrong input or the folder of another sweep (2), not writable (3). A training that fails is a row of the
+        summary.
+      Interrupted: Ctrl-C; the same call resumes.
     """
     seeds, values = None if seeds is None else check_seeds(seeds), check_values(values or {})
     plan = _plan(mission_path(file), seeds, values, output, cores, allow_local_plugins, checkpoint_every_s)

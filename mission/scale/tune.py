@@ -113,8 +113,9 @@ def tune(
       on, workers, cores, allow_local_plugins, checkpoint_every_s, progress: as in `sweep`.
 
     Raises:
-      MissionError: wrong input or the folder of another search (2), Optuna is missing or not writable (3),
-        interrupted (130). A trial that fails is a row of the summary.
+      MissionError: wrong input or the folder of another search (2), Optuna is missing or not writable (3). A trial
+        that fails is a row of the summary.
+      Interrupted: Ctrl-C; the same call resumes.
     """
     goal = Goal(objective, direction, phase, pruner, startup_trials)
     places = Places(file, output, seeds, cores, allow_local_plugins, checkpoint_every_s)

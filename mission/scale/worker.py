@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mission.errors import MachineError, MissionError
+from mission.errors import FourParts, MachineError
 from mission.machine.devices import CORES_VARIABLE
 from mission.machine.kept import engine_hash
 from mission.missionfile.failures import explained
@@ -20,7 +20,7 @@ Function = Callable[[Any, Any], Any]  # (shared value, item) -> result; found by
 
 def perform(
     function: Function, where: str, versions: Mapping[str, str], shared: Any, item: Any
-) -> tuple[Any, MissionError | None, float]:
+) -> tuple[Any, FourParts | None, float]:
     """Run a task in a worker; return its result, or what it raised as an error in four parts, and its seconds."""
     begun, result, error = time.monotonic(), None, None
     try:

@@ -79,7 +79,9 @@ def _save(path: Path, tree: Any) -> None:
 
     Folders are made before the threads start. Otherwise they wait 20 minutes for a folder that could not be made.
     """
-    with ocp.Context(async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False)):
+    context = ocp.Context()
+    context.asynchronous.create_directories_asynchronously = False
+    with context:
         ocp.save(str(path.resolve()), tree)
 
 

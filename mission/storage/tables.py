@@ -126,7 +126,10 @@ def _array(values: Sequence[Any]) -> np.ndarray:
     missing = [value is None for value in values]
     known = [value for value in values if value is not None]
     dtype = object if not known or isinstance(known[0], str) else np.asarray(known).dtype
-    filled = np.array([dtype.type(0) if gone and dtype is not object else value for value, gone in zip(values, missing, strict=True)], dtype)
+    filled = np.array(
+        [dtype.type(0) if gone and dtype is not object else value for value, gone in zip(values, missing, strict=True)],
+        dtype,
+    )
     return np.ma.masked_array(filled, missing) if any(missing) else filled
 
 

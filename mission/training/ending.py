@@ -20,6 +20,7 @@ from mission.missionfile.statistics import distribution
 from mission.storage.export import policy_files
 from mission.storage.records import BankSize, PolicyRecord, RunProgress, StoredRecord
 from mission.storage.steps import PhaseFolder, content_hash
+from mission.storage.tables import Library, Table, html_table
 from mission.strict import StrictModel
 from mission.training.bank import TerminalBank, bank_flights, build_bank
 from mission.training.loop import Run
@@ -38,6 +39,41 @@ class TrainingSummary(StrictModel):
     returns: float | None
     gate: GateVerdict | None
     seconds: float
+
+
+class TrainingSummaries(tuple[TrainingSummary, ...]):
+    """The results of a training run, one per phase in the order of flight; a tuple that a notebook shows as a table."""
+
+    def to_frame(self, library: Library = "pandas") -> Any:
+        """Return a frame with one row per phase: `phase`, `status`, `env_steps`, `success`, `returns`, `gate`, `seconds` (extra
+        `data`).
+
+        Args:
+          library: "pandas" or "polars".
+
+        Raises:
+          MachineError: the library is not installed.
+        """
+        names = ("status", "env_steps", "success", "returns")
+        columns = {"phase": [one.name for one in self]} | {name: [getattr(one, name) for one in self] for name in names}
+        columns |= {"gate": [None if one.gate is None else one.gate.passed for one in self]}
+        return Table(columns | {"seconds": [one.seconds for one in self]}).to_frame(library)
+
+    def _repr_html_(self) -> str:
+        heads = ("phase", "status", "vehicle steps", "success of its bank's flights", "mean return", "gate", "seconds")
+        rows = [
+            [
+                one.name,
+                one.status,
+                f"{one.env_steps:,}",
+                "-" if one.success is None else f"{100 * one.success:.2f} %",
+                "-" if one.returns is None else f"{one.returns:.4g}",
+                "-" if one.gate is None else one.gate.counted(),
+                f"{one.seconds:.0f}",
+            ]
+            for one in self
+        ]
+        return html_table(heads, rows)
 
 
 @dataclasses.dataclass

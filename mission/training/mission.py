@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mission.errors import InputError
 from mission.machine.devices import configure
-from mission.missionfile.hooks import Event
 from mission.missionfile.models import MissionFile
 from mission.missionfile.phases import Phase, TrainedPhase
 from mission.missionfile.resolve import resolve_mission
-from mission.observers import Observers
+from mission.observers import Functions, Observers
 from mission.storage.lock import folder_lock
 from mission.storage.policies import DEFAULT_CHECKPOINTS
 from mission.storage.protection import refuse_read_only
 from mission.training import baseline
-from mission.training.ending import TrainingSummary
+from mission.training.ending import TrainingSummaries, TrainingSummary
 from mission.training.phase import Trainer
 from mission.training.signals import interruptible
 from mission.training.sweeps.run import Sweeps
@@ -39,8 +38,8 @@ def train_mission(
     baseline_flights: int | None = None,
     sweeps: int | None = None,
     joint: bool = False,
-    observers: Mapping[str, Callable[[Event], None]] | None = None,
-) -> tuple[TrainingSummary, ...]:
+    observers: Functions | None = None,
+) -> TrainingSummaries:
     """Train every phase in order, each from the states in which the previous one ended; resume stored phases.
 
     Args:
@@ -57,11 +56,11 @@ def train_mission(
         none, None: `mission.training.baseline.BASELINE_FLIGHTS`.
       sweeps: replaces `chain: {sweeps: N}` of the mission file.
       joint: train all agents together on whole flights after the sweeps, as `chain: {joint: {}}` does.
-      observers: functions that receive each event, by name, besides the observers of the mission file.
+      observers: functions that receive each event, in a list or by name; `StopTraining` from one ends the run.
 
     Raises:
-      MissionError: wrong input (2), gate missed or non-finite (1), not writable or an unknown format (3), interrupted
-        (130).
+      MissionError: wrong input (2), gate missed (`GateError`) or non-finite (1), not writable or an unknown format (3).
+      Interrupted: Ctrl-C, after the state was saved; it is a KeyboardInterrupt and no MissionError.
     """
     configure()
     flights = _baseline_flights(baseline_flights)
@@ -84,7 +83,7 @@ def train_mission(
             init=dict(init or {}),
             checkpoint_every_s=checkpoint_every_s,
         )
-        return tuple(_run(trainer, chosen, fresh, flights))
+        return TrainingSummaries(_run(trainer, chosen, fresh, flights))
 
 
 def _with_chain(mission: MissionFile, sweeps: int | None, joint: bool) -> MissionFile:

@@ -18,7 +18,7 @@ from mission.missionfile.hooks import Event
 from mission.observers.metrics import MetricsFile, cut_metrics, read_metrics
 from mission.report.benchmark import read_benchmark
 from mission.report.curves import learning_page
-from mission.report.redraw import report_again
+from mission.report.redraw import draw_report
 from mission.storage.baseline import read_baseline
 from mission.storage.steps import PhaseFolder
 from mission.storage.stored import json_mapping
@@ -122,7 +122,7 @@ def test_a_summary_that_does_not_fit_its_arrays_is_refused_although_its_hash_fit
     rewrite(path, CHANGES[change], manifest=False)
     make_hashes_fit(copy, path)
     with pytest.raises(InputError):
-        report_again(copy / "report")
+        draw_report(copy / "report")
 
 
 LINE = {"kind": "chunk", "Episode/Return": 1.5}
@@ -218,7 +218,7 @@ def test_an_altered_mean_is_refused_by_the_hash_of_the_summary(copy, sha256):
 
     rewrite(copy / "report" / "summary.json", change, manifest=False)
     with pytest.raises(InputError):
-        report_again(copy / "report")
+        draw_report(copy / "report")
 
 
 @pytest.mark.parametrize("text", ['{"format": 3, "format": 3}', '{"a": NaN}', "[" * 9999, "1" * 9999, "[1]", '{"a": 1'])
@@ -231,4 +231,4 @@ def test_whatever_is_raised_is_an_error_of_the_engine(copy):
     (copy / "report" / "flights.npz").write_bytes(b"PK\x03\x04 no archive")
     make_hashes_fit(copy, copy / "report" / "flights.npz")
     with pytest.raises(MissionError):
-        report_again(copy / "report")
+        draw_report(copy / "report")

@@ -24,10 +24,10 @@ from mission.missionfile.gate import ChannelGate, Gate, gate_verdict
 from mission.missionfile.phases import TrainedPhase
 from mission.report.bands import GRID_POINTS
 from mission.report.charts import Chart, nice_ticks
-from mission.report.compare import compare_missions
+from mission.report.compare import compare
 from mission.report.folder import UnfinishedReport
 from mission.report.header import UnfinishedKey
-from mission.report.redraw import read_records, report_again
+from mission.report.redraw import draw_report, read_records
 from mission.report.tracks import SAMPLES
 from mission.testing import make_phase
 from mission.training.step import start_waiting, step_envs, waiting_envs
@@ -79,7 +79,7 @@ def test_a_report_comes_out(tmp_path, case):
         assert all(np.isfinite(track.time_s).all() for track in flight.tracks)
     assert ("is left out" in page) == case.startswith("its report")
     assert "could not be drawn" not in page
-    report_again(out)
+    draw_report(out)
 
 
 def test_axes_that_cannot_be_drawn_are_replaced():
@@ -250,7 +250,7 @@ def test_returns_are_in_the_table_in_json_and_paired_in_comparisons(tmp_path):
     assert stored["returns"] == stored["phases"][0]["returns"]
     assert stored["returns"]["mean"] > 0.0
     assert f"return {stored['returns']['mean']:.4g} in the mean" in table.stdout
-    result = compare_missions(path, other, flights=30, allow_local_plugins=True)
+    result = compare(path, other, flights=30, allow_local_plugins=True)
     assert (result.returns.mean, result.returns.sd, result.returns.flights) == (0.0, 0.0, 30)
 
 

@@ -15,7 +15,7 @@ from mission import load_mission, train_mission
 from mission.cli import main
 from mission.errors import InputError, MachineError, StaleError
 from mission.report.curves import learning_page
-from mission.report.redraw import report_again
+from mission.report.redraw import draw_report
 from mission.storage.lock import folder_lock
 from mission.storage.protection import READ_ONLY, refuse_read_only
 from mission.storage.steps import PhaseFolder
@@ -104,7 +104,7 @@ def test_observers_and_reports_do_not_write_there_either(copy):
     with pytest.raises(InputError, match="--output"):
         learning_page(copy / "ck" / "trial")
     with pytest.raises(InputError, match="read-only"):
-        report_again(copy / "ck" / "trial")
+        draw_report(copy / "ck" / "trial")
     assert learning_page(copy / "ck" / "trial", copy / "page.html").is_file()
     refuse_read_only(copy / "other", "--checkpoints")  # beside it
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 from factory import CART, run_cli, write_mission
 
 from mission import cli, load_mission, train_mission
-from mission.errors import MachineError, StaleError
+from mission.errors import Interrupted, MachineError, StaleError
 from mission.machine import devices
 from mission.storage.lock import folder_lock
 
@@ -61,7 +63,25 @@ def test_jax_that_already_runs_with_one_device_is_a_warning(monkeypatch, caplog,
         devices.configure()
     (message,) = [record.message for record in caplog.records]
     assert "1 device instead of 2" in message
-    assert 'jax.config.update("jax_num_cpu_devices", 2)' in message
+    assert "restart the kernel or process" in message
+    assert "mission.configure()" in message
+
+
+def test_a_notebook_that_began_with_jax_is_told_how_to_get_the_cores(tmp_path):
+    """In a process of its own: JAX computes first, or mission.configure() comes first."""
+    script = (
+        "import os, sys, logging\nlogging.basicConfig(format='%(message)s')\nimport mission\n"
+        "from mission.machine import devices\ndevices.visible_cores = lambda: 2\n"
+        "if sys.argv[1] == 'late':\n    import jax.numpy as jnp\n    jnp.zeros(3) + 1\n"
+        "mission.configure()\nmission.configure()\nimport jax\nprint(len(jax.devices()))\n"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
+    for when, count, warnings in (("late", "1", 1), ("early", "2", 0)):
+        command = [sys.executable, "-c", script, when]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=True)
+        assert done.stdout.split()[-1] == count
+        assert done.stderr.count("1 device instead of 2") == warnings, done.stderr
+        assert done.stderr.count("mission.configure()") == warnings
 
 
 def test_a_user_without_a_name_or_a_home_trains_without_a_cache(monkeypatch, caplog, fresh_warnings):
@@ -137,6 +157,7 @@ def fail(monkeypatch, capsys):
         (SystemExit(1), 3, "SystemExit"),
         (StaleError("here", expected="a", found="b", remedy="c"), 2, "here"),
         (KeyboardInterrupt(), 130, "stopped"),
+        (Interrupted("here", expected="a", found="a signal", remedy="c"), 130, "error: here"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
 )

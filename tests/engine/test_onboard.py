@@ -21,7 +21,7 @@ from mission.cli import app
 from mission.errors import InputError, MachineError, MissionError, StaleError
 from mission.flight.batches import program_identity
 from mission.flight.chain import prepare_chain
-from mission.flight.onboard.exporting import ExportSummary, check_target, export_policy
+from mission.flight.onboard.exporting import ExportSummary, check_target, export_flown
 from mission.flight.onboard.interface import Interface, Parity, read_interface, sha256
 from mission.flight.onboard.observations import flown_observations
 from mission.missionfile.phases import LibraryPhase
@@ -59,7 +59,7 @@ def chain(folder: Path, **options: Any) -> Any:
 
 
 def exported(folder: Path, name: str, output: Path) -> ExportSummary:
-    return export_policy(chain(folder), "second", check_target(name, output), output, observations=1000)
+    return export_flown(chain(folder), "second", check_target(name, output), output, observations=1000)
 
 
 def fly(folder: Path, **options: Any) -> Any:
@@ -188,7 +188,7 @@ def test_programs_that_call_a_library_are_not_kept(trained: Path) -> None:
     assert program_identity(one.phases[1], "flight") is None
     assert one.policy_hashes()[1] not in (None, chain(trained).policy_hashes()[1])
     with pytest.raises(InputError, match="an exported policy"):
-        export_policy(one, "second", check_target("npz", trained / "again"), trained / "again")
+        export_flown(one, "second", check_target("npz", trained / "again"), trained / "again")
 
 
 def test_reports_record_who_flew(trained: Path, tmp_path: Path) -> None:
@@ -366,7 +366,7 @@ def test_an_export_that_differs_is_not_written(trained: Path, tmp_path: Path, mo
 
     monkeypatch.setattr(Subject, "exact", property(lambda self: self.flown + 2e-6))
     with pytest.raises(MissionError, match="within 1e-06") as caught:
-        export_policy(chain(trained), "second", check_target("npz", tmp_path / "o"), tmp_path / "o", observations=500)
+        export_flown(chain(trained), "second", check_target("npz", tmp_path / "o"), tmp_path / "o", observations=500)
     assert caught.value.exit_code == 1
     assert not list(tmp_path.iterdir())
     assert jax.config.jax_enable_x64 is False

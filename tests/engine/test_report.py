@@ -24,14 +24,14 @@ from mission.missionfile.statistics import paired_difference, two_sample
 from mission.observers.metrics import read_metrics
 from mission.report import benchmark, header
 from mission.report.benchmark import Benchmark, read_benchmark, write_benchmark
-from mission.report.compare import compare_missions
+from mission.report.compare import compare
 from mission.report.curves import chart_groups, is_training, learning_page
 from mission.report.folder import UnfinishedReport, read_header
 from mission.report.handovers import compare_handovers
 from mission.report.header import ReportHeader, UnfinishedKey
 from mission.report.page import inline_script, render_page
 from mission.report.page.data import page_data
-from mission.report.redraw import read_records, report_again
+from mission.report.redraw import draw_report, read_records
 from mission.report.tracks import SPAN, TelemetryRecorder
 from mission.storage.lock import LOCK, folder_lock
 
@@ -383,12 +383,12 @@ def test_a_report_is_replaced_and_drawn_again(flown, folder, tmp_path):
     fly(folder, out, flights=30)
     assert read_header(out).report.flights == 30
     (out / "index.html").write_text("gone")
-    report_again(out, load(folder), allow_local_plugins=True)
+    draw_report(out, load(folder), allow_local_plugins=True)
     assert "30 flights" in (out / "index.html").read_text()
     assert "20 flights" in page
     other = load_mission(write_mission(tmp_path, (folder / "mission.yaml").read_text().replace("trial", "other")))
     with pytest.raises(MissionError, match="records of trial"):
-        report_again(out, other, allow_local_plugins=True)
+        draw_report(out, other, allow_local_plugins=True)
 
 
 def test_text_is_escaped(folder, tmp_path):
@@ -488,7 +488,7 @@ def test_compare_pairs_flights(folder, tmp_path):
     loose.write_text((folder / "mission.yaml").read_text())
     for path in (strict, loose):
         path.write_text(path.read_text().replace("    plugin: ./cart.py", "    plugin: ./cart.py\n    policy: guide"))
-    result = compare_missions(loose, strict, flights=300, allow_local_plugins=True)
+    result = compare(loose, strict, flights=300, allow_local_plugins=True)
     assert result.success.only_second == 0
     assert result.success.only_first == result.phases[1].causes["missed"].second > 0
     assert result.phases[0].success.difference == 0.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from mission.errors import InputError, ParityError, machine_errors
 from mission.flight.batches import BLOCK
-from mission.flight.chain import Chain
+from mission.flight.chain import Chain, prepare_chain
 from mission.flight.onboard.formats import TARGETS, Act, Target, golden_text
 from mission.flight.onboard.interface import (
     GOLDEN,
@@ -35,6 +35,7 @@ from mission.flight.onboard.subject import Subject
 from mission.flight.onboard.texts import template
 from mission.learner import PolicyLayers
 from mission.machine.stages import tell
+from mission.missionfile.models import MissionFile
 from mission.missionfile.phases import Phase, PolicyPhase
 from mission.storage.export import INTERFACE
 from mission.storage.protection import refuse_read_only
@@ -46,7 +47,7 @@ _GOLDEN = 64
 
 
 class ExportSummary(NamedTuple):
-    """A written export: its folder, its interface and its parity report."""
+    """A written export: its folder, its interface and its parity report (docs/export.md)."""
 
     folder: Path
     interface: Interface
@@ -92,6 +93,54 @@ def check_phase_name(names: Sequence[str], name: str) -> int:
 
 
 def export_policy(
+    mission: MissionFile,
+    phase: str,
+    target: str,
+    output: str | Path,
+    *,
+    checkpoints: str | Path | None = None,
+    observations: int = OBSERVATIONS,
+    seed: int | None = None,
+    policy: str = "agent",
+    policies: Mapping[str, str | Path] | None = None,
+    allow_stale: bool = False,
+    allow_local_plugins: bool = False,
+    devices: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> ExportSummary:
+    """Export the policy of a phase to other programs, and compare the export with it on observations from flights.
+
+    Args:
+      mission: from `load_mission`.
+      phase: name of the phase.
+      target: the format: "c99" (extra `c`), "onnx" (extra `onnx`), "stablehlo" (extra `stablehlo`) or "npz" (docs/export.md).
+      output: folder to write, new or empty; it appears once everything is in it.
+      observations: M, the number of control steps that are compared.
+      checkpoints, seed, policy, policies, allow_stale, allow_local_plugins, devices: of the flights, as in `fly_mission`.
+      progress: called with (control steps flown, M).
+
+    Raises:
+      InputError: no such format or phase, something that it needs is missing, no network flies the phase, or too few flights
+        reach it.
+      ParityError: the export is further from its policy than 1e-6.
+      MachineError: the compiler fails, or the folder cannot be written.
+    """
+    chosen = check_target(target, Path(output))
+    check_phase_name([entry.name for entry in mission.phases], phase)
+    chain = prepare_chain(
+        mission,
+        checkpoints=checkpoints,
+        seed=seed,
+        policy=policy,
+        policies=policies,
+        allow_stale=allow_stale,
+        allow_local_plugins=allow_local_plugins,
+        devices=devices,
+    )
+    return export_flown(chain, phase, chosen, output, observations=observations, progress=progress)
+
+
+def export_flown(
     chain: Chain,
     phase: str,
     target: Target,
@@ -100,7 +149,7 @@ def export_policy(
     observations: int = OBSERVATIONS,
     progress: Callable[[int, int], None] | None = None,
 ) -> ExportSummary:
-    """Export the policy of a phase, and compare the export with it on observations from flights of the mission.
+    """Export the policy of a phase of a chain that is ready to fly, as `export_policy` does.
 
     Args:
       chain: the mission, with its policies (`prepare_chain`).

@@ -1,7 +1,8 @@
-"""Check a mission as `mission check` does, or recall the last check if nothing has changed."""
+"""`check`: resolve a mission and say what would run, or recall the last check if nothing has changed."""
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from mission.machine.kept import engine_hash, file_hash, remembered
 from mission.missionfile.models import MissionFile
+from mission.storage.tables import html_text
 
 if TYPE_CHECKING:
     from mission.missionfile.phases import Phase
@@ -27,6 +29,19 @@ class Checked(NamedTuple):
     quiet: bool
 
 
+@dataclasses.dataclass(frozen=True)
+class MissionCheck:
+    """What would run: `lines` of text, as `mission check` prints them."""
+
+    lines: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{'<br>'.join(map(html_text, self.lines))}</pre>"
+
+
 class _Warnings(logging.Handler):
     """Notes whether anything was logged."""
 
@@ -37,11 +52,17 @@ class _Warnings(logging.Handler):
         self.heard = True
 
 
-def checked(mission: MissionFile, allow_local_plugins: bool) -> Sequence[str]:
-    """Return the lines that describe a checked mission.
+def check(mission: MissionFile, *, allow_local_plugins: bool = False) -> MissionCheck:
+    """Resolve and link a mission, load its observers, and return what would run; nothing is trained.
+
+    If neither the mission nor anything that it depends on has changed, the result of the last check is returned.
+
+    Args:
+      mission: from `load_mission`.
+      allow_local_plugins: permit `plugin: ./file.py`.
 
     Raises:
-      MissionError: the mission, a plugin or the machine is not as it must be.
+      MissionError: the mission, a plugin or the machine is not as it must be; names the place in the mission.
     """
     variables = sorted((name, value) for name, value in os.environ.items() if name.startswith(_VARIABLES))
     identity = repr(
@@ -54,8 +75,8 @@ def checked(mission: MissionFile, allow_local_plugins: bool) -> Sequence[str]:
             variables,
         ]
     )
-    known = identity if _OWN.issuperset(mission.observers) else None
-    return remembered(known, lambda: _check(mission, allow_local_plugins), _valid).lines
+    known = identity if _OWN.issuperset(mission.observers) and mission.source.is_file else None
+    return MissionCheck(remembered(known, lambda: _check(mission, allow_local_plugins), _valid).lines)
 
 
 def _valid(last: Checked) -> bool:

@@ -2,7 +2,7 @@
 
 `mission.schema.json`, `vehicle.schema.json` and `command-line.md` come from the models of mission and vehicle files and
 the command line, `python-api.md` from the docstrings of `mission.__all__`, and the option table of `sac.md` from `SacConfig`. Text outside the two
-markers of `sac.md` is written by hand and is kept.
+markers of `sac.md` is written by hand and is kept. `notebooks/NAME.md` shows the cells of the notebook `NAME.ipynb` on the site.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pydantic import BaseModel
 
 import mission
 from mission.cli import app
-from mission.errors import MissionError
+from mission.errors import FourParts, MissionError
 from mission.missionfile.schema import mission_schema
 from mission.sac.config import SacConfig
 
@@ -32,12 +32,16 @@ END = "<!-- end of options -->"
 # Sections of the Python API: a title, what the section is for, and the families whose public names belong to it.
 # A name listed in `_NAMED` goes to its section whatever its home is.
 _SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("Load", "Read a mission file and check it.", ("missionfile",)),
-    ("Train", "Train the phases of a mission.", ("training",)),
+    (
+        "Load",
+        "Read a mission and check it; [In a notebook](install.md#in-a-notebook) shows how all of it fits together.",
+        ("missionfile", "machine"),
+    ),
+    ("Train", "Train the phases of a mission.", ("training", "observers")),
     (
         "Fly",
         "Fly a mission and read its summary.",
-        ("report.summary", "report.merging", "report.compare", "scale", "flight", "storage"),
+        ("report.summary", "report.merging", "report.compare", "report.tables", "scale", "flight", "storage"),
     ),
     (
         "Step and act",
@@ -45,16 +49,24 @@ _SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         ("adapters",),
     ),
     ("Sweep and search", "Train many times; [Sweeps and searches](sweeps.md) explains both.", ("scale",)),
-    ("Report", "Add sections to the page of a report.", ("report",)),
+    ("Report", "Draw the page of a report, and add sections to it.", ("report",)),
     ("Write a phase", "What a phase plugin builds on.", ("phase", "missionfile.hooks", "gate")),
     (
         "Configure the agent",
         "Settings of the learner; [Soft Actor-Critic](sac.md) explains each option.",
         ("sac", "learner", "strict"),
     ),
-    ("Errors", "Every error that a caller can expect is a `MissionError`.", ("errors",)),
+    (
+        "Errors",
+        "Every error that a caller can expect is a `MissionError`. `Interrupted` is none, so that no `except MissionError` swallows Ctrl-C.",
+        ("errors",),
+    ),
 )
 _NAMED = {
+    "ExportSummary": "Step and act",
+    "MissionCheck": "Load",
+    "check": "Load",
+    "export_policy": "Step and act",
     "train_mission": "Train",
     "fly_mission": "Fly",
     "TrainingSummary": "Train",
@@ -259,18 +271,36 @@ def _error_table() -> str:
     rows = [
         f"| `{error.__name__}` | {error.exit_code} | {_cell((inspect.getdoc(error) or '').partition(chr(10) * 2)[0])} |"
         for error in error_classes()
+        if error is not MissionError
     ]
-    head = ["Its children; the exit code is that of the command line.", "", "| error | exit code | meaning |"]
+    head = ["All of them; the exit code is that of the command line.", "", "| error | exit code | meaning |"]
     return "\n".join([*head, "|---|---|---|", *rows])
 
 
-def error_classes(error: type[MissionError] = MissionError) -> list[type[MissionError]]:
-    """Return every child of an error, grandchildren too."""
+def error_classes(error: type[FourParts] = FourParts) -> list[type[FourParts]]:
+    """Return every child of an exception in four parts, grandchildren too."""
     return [found for child in error.__subclasses__() for found in (child, *error_classes(child))]
 
 
+# The notebooks
+
+
+def notebook_page(path: Path) -> str:
+    """Return Markdown of a notebook's cells, without outputs."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    shown = [
+        source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```"
+        for cell in cells
+        for source in ["".join(cell["source"])]
+    ]
+    note = f"A test runs these cells. [Download the notebook]({path.name}), which shows the results in place."
+    return "\n\n".join([shown[0], note, *shown[1:]]) + "\n"
+
+
 def main() -> None:
-    """Rewrite the five files."""
+    """Rewrite the files."""
+    for path in sorted((DOCS / "notebooks").glob("*.ipynb")):
+        path.with_suffix(".md").write_text(notebook_page(path), encoding="utf-8")
     (DOCS / "command-line.md").write_text(command_line(), encoding="utf-8")
     (DOCS / "python-api.md").write_text(python_api(), encoding="utf-8")
     (DOCS / "mission.schema.json").write_text(schema_text(), encoding="utf-8")

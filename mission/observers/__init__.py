@@ -70,7 +70,9 @@ def _named(functions: Functions | None) -> dict[str, Observer]:
       InputError: one is not a function.
     """
     given: Any = functions or ()
-    given = given.items() if isinstance(given, Mapping) else [("", one) for one in ([given] if callable(given) else given)]
+    given = (
+        given.items() if isinstance(given, Mapping) else [("", one) for one in ([given] if callable(given) else given)]
+    )
     named: dict[str, Observer] = {}
     for name, function in given:
         if not callable(function):

@@ -149,7 +149,7 @@ def _parts(value: Any) -> Iterator[Any]:
             inner is not None and isinstance(inner := getattr(value, name, None), FunctionType | type)
         ):
             yield inner
-    if isinstance(value, BaseModel) or not is_library(None, type(value).__module__):
+    if isinstance(value, BaseModel) or not _is_of_library(type(value)):
         yield from (part for pair in getattr(value, "__dict__", {}).items() for part in pair)
 
 
@@ -157,7 +157,10 @@ def _is_of_library(value: Any) -> bool:
     """Return whether a function or class is that of the interpreter or of an installed package."""
     if not isinstance(getattr(value, "__module__", None), str) or not hasattr(value, "__qualname__"):
         return False
-    module = sys.modules.get(value.__module__)
+    top = value.__module__.partition(".")[0]
+    module = sys.modules.get(value.__module__) or sys.modules.get(
+        top
+    )  # a compiled type may name a module that there is not
     return is_library(getattr(module, "__file__", None), value.__module__)
 
 

@@ -16,6 +16,7 @@ from mission.missionfile.models import MissionFile, pilot_in_words
 from mission.missionfile.named import shipped_policies
 from mission.missionfile.phases import Phase, PolicyPhase, TrainedPhase
 from mission.missionfile.resolve import first_change
+from mission.phase import LOCAL_SOURCE
 from mission.storage.records import PolicyRecord, StepRecord, StoredRecord, plugin_records, read_record
 from mission.storage.steps import PhaseFolder
 
@@ -36,7 +37,7 @@ def refuse_other(folder: Path, stored: StoredRecord, current: StoredRecord, phas
     """
 
     def error(expected: str, found: str, more: str = "") -> StaleError:
-        remedy = f"pass --fresh to restart it, or choose another --checkpoints{more}"
+        remedy = f"pass --fresh (fresh=True) to restart it, or choose another --checkpoints{more}"
         return StaleError(str(folder), expected=expected, found=found, remedy=remedy)
 
     if stored.seed != current.seed:
@@ -46,7 +47,14 @@ def refuse_other(folder: Path, stored: StoredRecord, current: StoredRecord, phas
         raise error("the configuration that it was made with", change)
     change = plugin_change(stored, phases[: len(current.configuration)])
     if change:
-        more = f"; if its phases are done, `mission recertify {folder.parent}` accepts a change that alters no flight"
+        defined = any(
+            one.distribution == LOCAL_SOURCE for one in stored.plugins
+        )  # by a program, which cannot recertify
+        more = (
+            ""
+            if defined
+            else f"; if its phases are done, `mission recertify {folder.parent}` accepts a change that alters no flight"
+        )
         raise error("the plugins that it was made with", change, more)
     if stored.init != current.init and current.init is not None:
         raise error(f"--init {stored.init}, which it was begun with", f"--init {current.init}")

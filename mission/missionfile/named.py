@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import importlib.util
 import re
+from os import PathLike
 from pathlib import Path
 
 from mission.errors import InputError
@@ -50,6 +51,13 @@ def mission_path(reference: str | Path) -> Path:
     Raises:
       InputError: there is no such file, and no distribution, or several, have a mission of that name.
     """
+    if not isinstance(reference, str | PathLike):
+        raise InputError(
+            "the mission",
+            expected="a mission file, or the name of an installed mission",
+            found=type(reference).__name__,
+            remedy="write the mission to a file: sweeps and searches train in processes of their own",
+        )
     path, text = Path(reference), str(reference)
     if path.is_file() or (path.exists() and not _is_name(text)):
         return path

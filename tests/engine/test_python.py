@@ -39,6 +39,7 @@ from mission import (
     load_mission,
     load_policy,
     resolve_mission,
+    sweep,
     train_mission,
 )
 from mission.cli import app
@@ -151,6 +152,8 @@ def test_errors_of_a_text_name_the_line() -> None:
     with pytest.raises(InputError) as caught:
         load_mission(MISSION.replace("budget: {env_steps: 3000}", "bugdet: {}"))
     assert caught.value.where.startswith("the text:6:5: phases[0]")
+    with pytest.raises(InputError, match="write the mission to a file"):
+        sweep(a_mission("cart"))  # ty: ignore[invalid-argument-type]
     endless: dict[str, Any] = {}
     endless["params"] = endless
     for wrong in (3, endless):

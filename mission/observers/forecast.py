@@ -232,40 +232,44 @@ class Forecast:
 
     def _unit(self, work: PhaseWork, kind: str) -> float:
         """Return the seconds of one unit of a kind in a phase, without waits: its own, or by size that of others."""
-        own = self._of(kind, work.name)
-        if own.later is not None:
-            return own.later
-        scaled = self._scaled(work, kind)
-        return min(own.all[0], scaled) if own.all and scaled is not None else own.all[0] if own.all else scaled or 0.0
+        own, scaled = self._seen(kind, work), self._scaled(work, kind)
+        if own is None:
+            return scaled or 0.0
+        return own if self._of(kind, work.name).later is not None or scaled is None else min(own, scaled)
+
+    def _seen(self, kind: str, work: PhaseWork) -> float | None:
+        """Return the seconds of one unit that a phase has shown; if only once, without a guess of its wait."""
+        spans = self._of(kind, work.name)
+        if not spans.all or spans.later is not None:
+            return spans.later
+        first = spans.all[0]
+        return max(first - _FIRST_WAITS.get(kind, 0.0) * self._first_wait(), _LEAST * first)
 
     def _scaled(self, work: PhaseWork, kind: str) -> float | None:
         """Return the seconds of a unit by the cost of others: of this phase if they are of the same sort, else of all."""
         if kind in _FLIGHTS:
             rate = self._flight(work)
             return None if rate is None else rate * work.size(kind)
-        others = [one for one in self._measured(kind) if one is not work]
+        others = {one: cost for one in self.work if one is not work and (cost := self._seen(kind, one)) is not None}
         relative = all(one.updates_per_s for one in (work, *others))
         sizes = sum(one.size(kind, relative) for one in others)
         if sizes > 0.0:
-            return work.size(kind, relative) * sum(self._unit(one, kind) for one in others) / sizes
-        known = [name for name in ("chunk", "warm_up", "round") if name != kind and self._of(name, work.name).later]
-        costs = [(self._of(name, work.name).later or 0.0) / work.size(name) for name in known]
-        return costs[0] * work.size(kind) if costs else None
+            return work.size(kind, relative) * sum(others.values()) / sizes
+        for name in ("chunk", "warm_up", "round"):
+            cost = self._of(name, work.name).later
+            if name != kind and cost is not None:
+                return cost / work.size(name) * work.size(kind)
+        return None
 
     def _flight(self, work: PhaseWork) -> float | None:
         """Return the seconds of one flight of a phase, or of the others: the least of its kinds, as others waited."""
-        rates = {
-            one.name: min(self._without_wait(kind, one) / one.size(kind) for kind in kinds)
-            for one in self.work
-            if (kinds := [kind for kind in _FLIGHTS if self._of(kind, one.name).all and one.size(kind)])
-        }
+        rates: dict[str, float] = {}
+        for one in self.work:
+            seen = [(self._seen(kind, one), one.size(kind)) for kind in _FLIGHTS]
+            found = [cost / size for cost, size in seen if cost is not None and size]
+            if found:
+                rates[one.name] = min(found)
         return rates.get(work.name, sum(rates.values()) / len(rates) if rates else None)
-
-    def _without_wait(self, kind: str, work: PhaseWork) -> float:
-        """Return the seconds of a unit that was measured; if only once, without a guess of its wait."""
-        spans = self._of(kind, work.name)
-        first = spans.all[0]
-        return spans.later or max(first - _FIRST_WAITS[kind] * self._first_wait(), _LEAST * first)
 
     def _wait(self, kind: str) -> float:
         """Return how long a phase waits at its first unit of a kind: the mean of those that have, or a guess."""

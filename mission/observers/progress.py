@@ -108,8 +108,8 @@ class _Display:
 
     def _plain(self, text: str, every_s: float = _PLAIN_EVERY_S) -> None:
         """Print a line about the present state where there is no table, at most once in a while."""
-        if self.table is None and (not every_s or time.monotonic() - self.printed >= every_s):
-            self.printed = time.monotonic()
+        if self.table is None and time.monotonic() - self.printed >= every_s:
+            self.printed = time.monotonic() if every_s else self.printed
             self.say(text)
 
     def say(self, text: str) -> None:

@@ -138,6 +138,11 @@ def _sections_of(report: PluginReport, records: FlightRecords) -> tuple[Section,
     return drawn
 
 
+def stylesheet() -> str:
+    """Return the style of every page."""
+    return _read("page.css")
+
+
 def inline_script(source: str) -> str:
     """Return JavaScript that cannot end its own script element early."""
     return source.replace("</script", "<\\/script").replace("<!--", "<\\!--")

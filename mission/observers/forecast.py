@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -79,7 +80,8 @@ class PhaseWork:
         `relative`: chunks by the speed of an earlier training, which all phases must have.
         """
         if kind == "chunk" and relative:
-            return self.chunk_updates / (self.updates_per_s or 1.0)
+            # Speeds of another run hold other load of its machine too: trusted by half, on a logarithmic scale.
+            return self.chunk_updates / math.sqrt(self.updates_per_s or 1.0)
         sizes = {
             "round": self.round_updates + self.round_steps / 64,  # a step of 64 vehicles costs about one update
             "fill": min(self.fill_steps, self.chunk_steps) / 64,
@@ -108,9 +110,9 @@ class _Spans:
 
     @property
     def later(self) -> float | None:
-        """The mean of the newest spans without the first; None if there is no second one."""
+        """The median of the newest spans without the first; None if there is no second one."""
         recent = self.all[1:][-_RECENT:]
-        return sum(recent) / len(recent) if recent else None
+        return statistics.median(recent) if recent else None
 
 
 class Forecast:
@@ -163,7 +165,7 @@ class Forecast:
         left = list(self._left())
         total = sum(self._phase(work) for work in left) + self._after()
         at_most = any(work.may_stop and work.expected >= work.budget for work in left)
-        if not any(self._measured(kind) for kind in ("round", "chunk")):
+        if not self._measured("chunk") and all(self._of("round", work.name).later is None for work in self.work):
             return Remaining(None, at_most, None)
         total = max(total - (now - self.last), 0.02 * total)
         spent = max(now - self.began, 1e-9)
@@ -265,7 +267,8 @@ class Forecast:
         """Return the seconds of one flight of a phase, or of the others: the least of its kinds, as others waited."""
         rates: dict[str, float] = {}
         for one in self.work:
-            seen = [(self._seen(kind, one), one.size(kind)) for kind in _FLIGHTS]
+            again = [kind for kind in _FLIGHTS if self._of(kind, one.name).later is not None]
+            seen = [(self._seen(kind, one), one.size(kind)) for kind in again or _FLIGHTS]
             found = [cost / size for cost, size in seen if cost is not None and size]
             if found:
                 rates[one.name] = min(found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -90,16 +90,10 @@ def _earlier(
         metrics = folder / phase.name / "metrics.jsonl"
         if not isinstance(record, PolicyRecord) or record.plugins[-1].name != phase.origin.name or not metrics.is_file():
             continue
-        speeds = [speed for line in read_metrics(metrics) if (speed := _speed(line)) is not None]
-        return (record.env_steps or None) if steps else None, _middle(speeds)
+        speeds = [speed for line in read_metrics(metrics) if (speed := _speed(line))]
+        return (record.env_steps or None) if steps else None, statistics.median(speeds) if speeds else None
     return None, None
 
 
 def _speed(line: MetricsLine) -> float | None:
     return line.scalar(_SPEED) if line.kind == "chunk" else None
-
-
-def _middle(values: Sequence[float]) -> float | None:
-    """Return the median of positive numbers; None without any."""
-    kept = sorted(value for value in values if value > 0.0 and math.isfinite(value))
-    return kept[len(kept) // 2] if kept else None

@@ -93,4 +93,4 @@ def _boundaries(records: FlightRecords) -> str:
     if not rows:
         return ""
     head = '<tr><th>at</th><th class="left">channel</th><th>median</th><th>5 to 95 %</th><th>real flights</th></tr>'
-    return f'<h3>Compared with real flights</h3><div class="scroll card"><table>{head}{"".join(rows)}</table></div>'
+    return f'<h3>Compared with real flights</h3><div class="scroll card" tabindex="0" role="region" aria-label="compared with real flights"><table>{head}{"".join(rows)}</table></div>'

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mission.cli.completing import complete_folder, complete_side
 from mission.cli.options import (
     Baseline,
     Checkpoints,
@@ -22,6 +23,7 @@ from mission.cli.options import (
     Local,
     LogDir,
     On,
+    OnlyPhase,
     Policy,
     PolicyFrom,
     ReportDir,
@@ -50,7 +52,6 @@ app = typer.Typer(
     help="Train and fly chains of flight phases, one Soft Actor-Critic agent per phase.\n\n"
     "Begin with: mission train missions/vertical.yaml, then mission fly missions/vertical.yaml",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -129,9 +130,7 @@ def schema(
 def train(
     file: File,
     checkpoints: Checkpoints = None,
-    phase: Annotated[
-        list[str] | None, typer.Option("--phase", metavar="NAME", help="Train only this phase. Repeatable.")
-    ] = None,
+    phase: OnlyPhase = None,
     init: Init = None,
     fresh: Fresh = False,
     seed: Seed = None,
@@ -262,7 +261,7 @@ def split(mission: MissionFile, common: dict[str, Any], json_file: str | None) -
 
 @app.command(cls=Command)
 def merge(
-    folders: Annotated[list[Path], typer.Argument(help="Report folders, in any order.")],
+    folders: Annotated[list[Path], typer.Argument(help="Report folders, in any order.", autocompletion=complete_folder)],
     report_dir: Annotated[Path, typer.Option("--report", metavar="DIR", help="Folder of the joined report.")],
 ) -> None:
     """Join reports of one mission whose flight numbers follow each other (`--first-flight` of `mission fly`)."""
@@ -275,7 +274,12 @@ def merge(
 
 @app.command(cls=Command)
 def report(
-    folder: Annotated[Path, typer.Argument(help="A report folder, or checkpoints/MISSION of a training run.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            help="A report folder, or checkpoints/MISSION of a training run.", autocompletion=complete_folder
+        ),
+    ],
     mission_file: Annotated[
         Path | None,
         typer.Option("--mission", metavar="FILE", help="Mission file whose plugins draw; checked against the records."),
@@ -312,8 +316,8 @@ def report(
 
 @app.command(cls=Command)
 def compare(
-    first: Annotated[Path, typer.Argument(help="Mission file or name, or folder of checkpoints.")],
-    second: Annotated[Path, typer.Argument(help="The other one.")],
+    first: Annotated[Path, typer.Argument(help="Mission file or name, or folder of checkpoints.", autocompletion=complete_side)],
+    second: Annotated[Path, typer.Argument(help="The other one.", autocompletion=complete_side)],
     mission_file: Annotated[
         Path | None,
         typer.Option("--mission", metavar="FILE", help="Mission file of the policies in the folders."),
@@ -359,7 +363,10 @@ def compare(
 
 @app.command(cls=Command)
 def recertify(
-    folder: Annotated[Path, typer.Argument(help="checkpoints/MISSION, with policies and baseline.npz.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(help="checkpoints/MISSION, with policies and baseline.npz.", autocompletion=complete_folder),
+    ],
     mission_file: Annotated[
         Path | None,
         typer.Option("--mission", metavar="FILE", help="Mission file that was trained. [default: from the records]"),

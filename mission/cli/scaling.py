@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from mission.cli.commands import app
+from mission.cli.completing import complete_phase, complete_set
 from mission.cli.options import File, JsonFile, Local, json_path
 from mission.cli.output import Command, results, say, write_json, write_text
 
@@ -39,6 +40,7 @@ Values = Annotated[
         "--set",
         metavar="KEY=VALUE,VALUE",
         help="Values to try, e.g. phases.burn.sac.gamma=0.99,0.995; [a, b] is one value. Repeatable.",
+        autocompletion=complete_set,
     ),
 ]
 Sweeps = Annotated[
@@ -60,7 +62,7 @@ Direction = Annotated[
     str | None, typer.Option("--direction", metavar="maximize|minimize", help="Of a channel, which needs one.")
 ]
 PhaseName = Annotated[
-    str | None, typer.Option("--phase", metavar="NAME", help="Phase whose evaluations count. [default: the last]")
+    str | None, typer.Option("--phase", metavar="NAME", help="Phase whose evaluations count. [default: the last]", autocompletion=complete_phase)
 ]
 Pruner = Annotated[str, typer.Option("--pruner", metavar="median|halving|none", help="What ends a trial early.")]
 Startup = Annotated[

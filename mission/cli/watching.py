@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from mission.cli.completing import complete_folder
 from mission.cli.onboard import app
 from mission.cli.options import Local, apply_only_with_mission
 from mission.cli.output import Command, say
@@ -16,7 +17,7 @@ PORT = 8377
 
 @app.command(cls=Command)
 def watch(
-    folder: Annotated[Path, typer.Argument(help="checkpoints/MISSION of a training run, while it runs or later.")],
+    folder: Annotated[Path, typer.Argument(help="checkpoints/MISSION of a training run, now or later.", autocompletion=complete_folder)],
     port: Annotated[
         int, typer.Option("--port", metavar="N", min=0, max=65535, help="Port of the page on 127.0.0.1; 0: any.")
     ] = PORT,

@@ -147,6 +147,7 @@ def envelope(
         write_text(found.model_dump_json(indent=2) + "\n", output)
     if page is not None:
         say(f"page: {page}")
+    say("next: mission guard, with the same options, for a guide that takes over where it promises more")
 
 
 @app.command(cls=Command)

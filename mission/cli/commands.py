@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mission.cli.completing import complete_folder, complete_side
+from mission.cli.following import given_words, local_words, repeated_words, say_after_flight, say_next
 from mission.cli.options import (
     Baseline,
     Checkpoints,
@@ -99,6 +100,7 @@ def plugins(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")]
     for row in rows:
         mark = '  DUPLICATE: write "distribution:name"' if row["duplicate"] else ""
         say(f"{row['group']:18} {row['name']:24} {row['distribution']} {row['version']}  {row['target']}{mark}")
+    say_next("check", names[0] if names else "FILE", why="what a mission would run")
 
 
 @app.command(cls=Command)
@@ -111,6 +113,13 @@ def check(file: File, overrides: Set = None, local: Local = False) -> None:
     from mission.missionfile.reading import load_mission
 
     say(*checked(load_mission(file, overrides or []), local))
+    say_next(
+        "train",
+        file,
+        *repeated_words("--set", overrides),
+        *local_words(local),
+        why="train it; an interrupted run resumes",
+    )
 
 
 @app.command(cls=Command)
@@ -124,6 +133,8 @@ def schema(
     from mission.missionfile.schema import mission_schema
 
     write_text(json.dumps(mission_schema(), indent=2) + "\n", output)
+    if output is not None:
+        say(f"next: begin mission files with `# yaml-language-server: $schema={output}`")
 
 
 @app.command(cls=Command)
@@ -174,6 +185,12 @@ def train(
         )
         gate = "" if record.gate is None else f"; gate: {record.gate.counted()}"
         say(f"{record.name}: {record.status}, {record.env_steps:,} vehicle steps{success}{gate}")
+    flown = [*repeated_words("--set", overrides), *given_words("--checkpoints", checkpoints), *local_words(local)]
+    if phase or any(record.success is None for record in records):
+        again = [*given_words("--seed", seed), *flown]
+        say_next("train", file, *again, why="the phases that are left; those that are done are kept")
+        return
+    say_next("fly", file, *flown, "--report", f"reports/{mission.name}", why="1,000 flights and their report")
 
 
 @app.command(cls=Command)
@@ -232,8 +249,9 @@ def fly(
     print_summary(summary, results())
     if output is not None:
         write_text(summary.to_json() + "\n", output)
-    if report_dir is not None:
-        say(f"report: {report_dir / 'index.html'}")
+    same = [*given_words("--checkpoints", checkpoints), *repeated_words("--policy", policies)]
+    same += [*repeated_words("--set", overrides), *local_words(local)]
+    say_after_flight(file, same, mission.name, report_dir, policy == "guide")
 
 
 def split(mission: MissionFile, common: dict[str, Any], json_file: str | None) -> None:
@@ -255,13 +273,16 @@ def split(mission: MissionFile, common: dict[str, Any], json_file: str | None) -
         write_json(text)
         return
     print_splitting(found, results())
+    say_next("envelope", mission.source.path, why="which states on entering each phase lose the flight")
     if output is not None:
         write_text(text + "\n", output)
 
 
 @app.command(cls=Command)
 def merge(
-    folders: Annotated[list[Path], typer.Argument(help="Report folders, in any order.", autocompletion=complete_folder)],
+    folders: Annotated[
+        list[Path], typer.Argument(help="Report folders, in any order.", autocompletion=complete_folder)
+    ],
     report_dir: Annotated[Path, typer.Option("--report", metavar="DIR", help="Folder of the joined report.")],
 ) -> None:
     """Join reports of one mission whose flight numbers follow each other (`--first-flight` of `mission fly`)."""
@@ -270,6 +291,7 @@ def merge(
 
     print_summary(merge_reports(folders, report_dir), results())
     say(f"report: {report_dir / 'index.html'}")
+    say_next("report", report_dir, why="draws the page again, with the plugins of that time")
 
 
 @app.command(cls=Command)
@@ -306,17 +328,21 @@ def report(
     apply_only(training, "for a training run; a report's page is index.html in its folder", {"--output": output})
     if training:
         say(str(learning_page(folder, output)))
+        say_next("watch", folder, why="the same curves while they grow, and the latest flight")
         return
     apply_only_with_mission(mission_file, overrides, local)
     from mission.report.redraw import report_again
 
     mission = load_mission(mission_file, overrides or []) if mission_file is not None else None
     say(str(report_again(folder, mission, allow_local_plugins=local)))
+    say("next: open the page in a browser; it needs no network")
 
 
 @app.command(cls=Command)
 def compare(
-    first: Annotated[Path, typer.Argument(help="Mission file or name, or folder of checkpoints.", autocompletion=complete_side)],
+    first: Annotated[
+        Path, typer.Argument(help="Mission file or name, or folder of checkpoints.", autocompletion=complete_side)
+    ],
     second: Annotated[Path, typer.Argument(help="The other one.", autocompletion=complete_side)],
     mission_file: Annotated[
         Path | None,
@@ -359,6 +385,9 @@ def compare(
     from mission.report.terminal import print_comparison
 
     print_comparison(result, results())
+    file = mission_file or next((side for side, one in zip((first, second), folders, strict=True) if not one), None)
+    if file is not None:
+        say_next("fly", file, "--report", f"reports/{Path(file).stem}", why="the flights of one side in full")
 
 
 @app.command(cls=Command)
@@ -401,6 +430,7 @@ def recertify(
             why = "" if equivalent else ", by rounding"
             say(f"{outcomes.rounded:,} of them end one control step apart{why}; the first:")
             say(*(f"  {difference}" for difference in outcomes.differences))
+        say_next("fly", mission_file or result.mission, "--checkpoints", folder.parent, why="the policies, as renewed")
 
 
 @app.command(cls=Command)
@@ -423,6 +453,8 @@ def cache(
     if clear:
         say(f"removed {removed:,} entries")
     say(f"{contents['folder']}: {contents['entries']:,} entries, {contents['bytes'] / 1e6:,.1f} MB")
+    if contents["entries"]:
+        say_next("cache", "--clear", why="removes them; the next run compiles anew")
 
 
 @app.command(cls=Command)

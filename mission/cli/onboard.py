@@ -26,9 +26,7 @@ from mission.cli.output import Command, results, say, write_json, write_text
 
 PhaseName = Annotated[
     str,
-    typer.Option(
-        "--phase", metavar="NAME", help="The phase whose policy is exported.", autocompletion=complete_phase
-    ),
+    typer.Option("--phase", metavar="NAME", help="The phase whose policy is exported.", autocompletion=complete_phase),
 ]
 Format = Annotated[
     str,

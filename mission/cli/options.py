@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mission.cli.completing import complete_file, complete_folder, complete_init, complete_phase, complete_policy, complete_set
+from mission.cli.completing import (
+    complete_file,
+    complete_folder,
+    complete_init,
+    complete_phase,
+    complete_policy,
+    complete_set,
+)
 from mission.errors import InputError, MachineError
 
 if TYPE_CHECKING:
@@ -17,9 +24,7 @@ if TYPE_CHECKING:
 
 File = Annotated[
     Path,
-    typer.Argument(
-        help="Mission file (YAML), or the name of an installed mission.", autocompletion=complete_file
-    ),
+    typer.Argument(help="Mission file (YAML), or the name of an installed mission.", autocompletion=complete_file),
 ]
 Checkpoints = Annotated[
     Path | None,
@@ -130,9 +135,7 @@ LogDir = Annotated[
 ]
 OnlyPhase = Annotated[
     list[str] | None,
-    typer.Option(
-        "--phase", metavar="NAME", help="Train only this phase. Repeatable.", autocompletion=complete_phase
-    ),
+    typer.Option("--phase", metavar="NAME", help="Train only this phase. Repeatable.", autocompletion=complete_phase),
 ]
 SweepsOption = Annotated[
     int | None,

@@ -17,7 +17,10 @@ PORT = 8377
 
 @app.command(cls=Command)
 def watch(
-    folder: Annotated[Path, typer.Argument(help="checkpoints/MISSION of a training run, now or later.", autocompletion=complete_folder)],
+    folder: Annotated[
+        Path,
+        typer.Argument(help="checkpoints/MISSION of a training run, now or later.", autocompletion=complete_folder),
+    ],
     port: Annotated[
         int, typer.Option("--port", metavar="N", min=0, max=65535, help="Port of the page on 127.0.0.1; 0: any.")
     ] = PORT,

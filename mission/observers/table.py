@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -28,7 +29,7 @@ def sparkline(values: Sequence[float], width: int = _WIDTH, blocks: str = _BLOCK
         return ""
     cells = min(width, len(values))
     edges = [round(i * len(values) / cells) for i in range(cells + 1)]
-    means = [sum(values[a:b]) / (b - a) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    means = [sum(values[a:b]) / (b - a) for a, b in itertools.pairwise(edges)]
     low, span = min(means), max(means) - min(means)
     top = len(blocks) - 1
     return "".join(blocks[round((mean - low) / span * top) if span > 0.0 else top // 2] for mean in means)

@@ -151,7 +151,7 @@ def _box_table(box: Box) -> str:
     )
     head = "<tr><th>channel</th><th>inside</th><th>flights beyond</th></tr>" if rows else ""
     note = f'<p class="soft">The largest box: {escape(box_words(box))}.{"" if rows else " It bounds nothing."}</p>'
-    return f'{note}{wide_table(f"the largest box: {box_words(box)}", head + rows)}<p></p>' if rows else note
+    return f"{note}{wide_table(f'the largest box: {box_words(box)}', head + rows)}<p></p>" if rows else note
 
 
 def _reliability(found: Scores) -> str:

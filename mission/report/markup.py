@@ -16,6 +16,4 @@ def escape(text: object) -> str:
 
 def wide_table(label: str, rows: str) -> str:
     """Return a table that scrolls sideways where the screen is narrow, also by keys; `rows` is HTML, `label` text."""
-    return (
-        f'<div class="scroll card" tabindex="0" role="region" aria-label="table: {escape(label)}"><table>{rows}</table></div>'
-    )
+    return f'<div class="scroll card" tabindex="0" role="region" aria-label="table: {escape(label)}"><table>{rows}</table></div>'

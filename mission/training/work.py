@@ -49,7 +49,9 @@ def _sweeps(mission: MissionFile, phases: Sequence[Phase], root: Path) -> Iterat
         backwards = [phase for phase in reversed(trained) if isinstance(phase, TrainedPhase)]
         for way, order in (("backwards", backwards), ("forwards", trained)):
             for phase in order:
-                yield _phase_work(phase, f"{phase.name}-sweep-{sweep}-{way}", _earlier(mission, phase, root, steps=False))
+                yield _phase_work(
+                    phase, f"{phase.name}-sweep-{sweep}-{way}", _earlier(mission, phase, root, steps=False)
+                )
 
 
 def _phase_work(phase: Phase, label: str, earlier: tuple[int | None, float | None]) -> PhaseWork:
@@ -81,14 +83,16 @@ def _phase_work(phase: Phase, label: str, earlier: tuple[int | None, float | Non
     )
 
 
-def _earlier(
-    mission: MissionFile, phase: Phase, root: Path, steps: bool = True
-) -> tuple[int | None, float | None]:
+def _earlier(mission: MissionFile, phase: Phase, root: Path, steps: bool = True) -> tuple[int | None, float | None]:
     """Return the vehicle steps and the updates per second of an earlier training of a phase by the same plugin."""
     for folder in (root, *shipped_policies(mission.name)):
         record = phase_record(PhaseFolder(folder / phase.name))
         metrics = folder / phase.name / "metrics.jsonl"
-        if not isinstance(record, PolicyRecord) or record.plugins[-1].name != phase.origin.name or not metrics.is_file():
+        if (
+            not isinstance(record, PolicyRecord)
+            or record.plugins[-1].name != phase.origin.name
+            or not metrics.is_file()
+        ):
             continue
         speeds = [speed for line in read_metrics(metrics) if (speed := _speed(line))]
         return (record.env_steps or None) if steps else None, statistics.median(speeds) if speeds else None

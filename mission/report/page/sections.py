@@ -253,7 +253,9 @@ def two_flights(records: FlightRecords) -> str:
     """Return the table of differences between two chosen flights, which the page's script fills."""
     if sum(bool(flight.tracks) for flight in records.chosen) < 2:
         return '<p class="soft">There are no two chosen flights to compare.</p>'
-    groups = '<tr><td></td><th scope="colgroup" colspan="3">at the clock</th><th></th>'.replace("<th></th>", "<td></td>")
+    groups = '<tr><td></td><th scope="colgroup" colspan="3">at the clock</th><th></th>'.replace(
+        "<th></th>", "<td></td>"
+    )
     groups += '<th scope="colgroup" colspan="3">at the end of each</th></tr>'
     names = ("channel", "A", "B", "B &minus; A", "largest difference", "A", "B", "B &minus; A")
     head = groups + "<tr>" + "".join(f'<th scope="col">{name}</th>' for name in names) + "</tr>"

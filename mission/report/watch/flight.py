@@ -73,12 +73,12 @@ def newest_chain(root: Path, mission: MissionFile | None = None, allow_local_plu
         )
     configure()
     chosen = (mission or mission_of(root, [record for record, _ in records])).unguarded()
-    chosen = chosen.model_copy(update={"phases": chosen.phases[: len(records)], "chain": chosen.chain if len(records) > 1 else None})
+    chosen = chosen.model_copy(
+        update={"phases": chosen.phases[: len(records)], "chain": chosen.chain if len(records) > 1 else None}
+    )
     phases = resolve_mission(chosen, allow_local_plugins=allow_local_plugins)
     folders = policy_folders(chosen, phases)
-    actors = tuple(
-        _actor(chosen, phases, k, record, place, folders) for k, (record, place) in enumerate(records)
-    )
+    actors = tuple(_actor(chosen, phases, k, record, place, folders) for k, (record, place) in enumerate(records))
     return Chain(
         mission=chosen,
         phases=phases,

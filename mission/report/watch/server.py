@@ -172,7 +172,7 @@ class WatchServer(http.server.ThreadingHTTPServer):
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
-    server: WatchServer
+    server: WatchServer  # ty: ignore[incompatible-mutable-override]
     server_version, sys_version = "mission", ""
     timeout = 20  # of a connection that says nothing
 

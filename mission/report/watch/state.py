@@ -52,14 +52,20 @@ def mission_folder(folder: Path) -> Path:
     """
     if training_files(folder) or (folder / LOCK).is_file():
         return folder
-    inside = [one for one in sorted(folder.glob("*")) if one.is_dir() and (training_files(one) or (one / LOCK).is_file())]
+    inside = [
+        one for one in sorted(folder.glob("*")) if one.is_dir() and (training_files(one) or (one / LOCK).is_file())
+    ]
     if len(inside) == 1:
         return inside[0]
     names = ", ".join(one.name for one in inside)
     raise InputError(
         str(folder),
         expected="checkpoints/MISSION of a training run, begun or done",
-        found=f"several missions: {names}" if inside else "no phase with metrics.jsonl" if folder.is_dir() else "no such folder",
+        found=f"several missions: {names}"
+        if inside
+        else "no phase with metrics.jsonl"
+        if folder.is_dir()
+        else "no such folder",
         remedy=f"name one of them: {inside[0]}" if inside else "begin with `mission train FILE`",
     )
 
@@ -92,9 +98,7 @@ def run_state(folder: Path) -> RunState:
     files, running = training_files(folder), is_running(folder)
     phases = tuple(_phase_state(path, running and path == _newest(files)) for path in files)
     marks = [f"{path}:{_stamp(path)}" for path in files] + [f"{one.name}:{one.state}" for one in phases]
-    return RunState(
-        mission=folder.resolve().name, running=running, version=str(hash((running, *marks))), phases=phases
-    )
+    return RunState(mission=folder.resolve().name, running=running, version=str(hash((running, *marks))), phases=phases)
 
 
 def training_html(folder: Path) -> str:

@@ -124,7 +124,8 @@ class LiveTable:
 
     def _cells(self, name: str, row: _Row) -> list[Any]:
         done, expected = self.forecast.units(name)
-        steps = f"{_short(done)}/{_short(expected)}" if expected and row.state != "waiting" else ""
+        steps = "" if row.state == "waiting" or not done else _short(done)
+        steps += f"/{_short(expected)}" if expected and row.state == "training" else ""
         seconds = f", {duration(row.seconds)}" if row.seconds else ""
         style = {"waiting": "dim", "training": "bold", "done": ""}[row.state]
         success = f"{self._curve(row.success)} {100 * row.success[-1]:.1f} %" if row.success else ""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import os
 import re
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from pathlib import Path
 
 import typer
@@ -16,6 +18,34 @@ _MOST_CHARACTERS = 1 << 16  # of a mission file
 # The name of an entry of `phases:`. A YAML reader would take longer than the rest of a completion.
 _NAME = re.compile(r"""(?:-\s+\{?|\{)\s*name:\s*["']?([A-Za-z0-9_-]+)""")
 _PILOTS = ("agent", "imitator", "guide", "guarded")
+
+
+@contextlib.contextmanager
+def whole_words() -> Generator[None]:
+    """Complete NAME=VALUE in bash, which takes the part behind `=` for a word and replaces that part alone.
+
+    The parts are joined before the command line is parsed, and NAME= is removed from what is printed.
+    """
+    words, place = os.environ.get("COMP_WORDS", "").split("\n"), os.environ.get("COMP_CWORD", "")
+    if os.environ.get("_MISSION_COMPLETE") != "complete_bash" or not place.isdigit() or "=" not in words:
+        yield
+        return
+    now, kept, at = int(place), [], 0
+    for index, word in enumerate([*words, ""] if int(place) == len(words) else words):
+        if kept and (word == "=" or words[index - 1 : index] == ["="]):
+            kept[-1] += word
+        else:
+            kept.append(word)
+        at = len(kept) - 1 if index == now else at
+    os.environ |= {"COMP_WORDS": "\n".join(kept), "COMP_CWORD": str(at)}
+    name, equals, _ = kept[at].rpartition("=") if at < len(kept) else ("", "", "")
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(printed):
+            yield
+    finally:
+        for line in printed.getvalue().splitlines():
+            print(line.removeprefix(name + equals))
 
 
 def complete_file(incomplete: str) -> list[str]:

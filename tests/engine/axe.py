@@ -23,14 +23,13 @@ def _results(page: Any) -> dict[str, Any]:
     return page.run(_RUN)
 
 
-def violations(page: Any) -> list[Any]:
-    """Each rule that the page breaks, with its impact and up to three elements."""
-    return _results(page)["violations"]
+def checked(page: Any) -> tuple[list[Any], float]:
+    """Return each rule that the page breaks, with its impact and up to three elements, and the score of the page.
 
-
-def score(page: Any) -> float:
-    """100 x the weights of the rules that pass over those of all that apply; a rule weighs more the graver its impact."""
+    The score is 100 x the weights of the rules that pass over those of all that apply; a rule weighs more the graver its
+    impact.
+    """
     found = _results(page)
     passed = sum(_WEIGHTS[impact] for impact in found["passes"])
     failed = sum(_WEIGHTS[impact] for _, impact, _ in found["violations"])
-    return 100.0 * passed / (passed + failed)
+    return found["violations"], 100.0 * passed / (passed + failed)

@@ -67,6 +67,20 @@ def test_bash_completes_with_its_script(tmp_path):
     assert done.stdout.split() == ["train"], done.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "place", "completed"),
+    [
+        (["mission", "fly", "vertical", "--policy", "burn", "=", "gui"], 6, ["guide"]),
+        (["mission", "check", "vertical", "--set", "phases.burn.plugin", "=", "vertical_b"], 6, ["vertical_burn"]),
+        (["mission", "train", "vertical", "--init", "burn", "=", "docs/ph"], 6, ["docs/phases/"]),
+        (["mission", "train", "vertical", "--set", "seed", "=", "1", "--phase", "b"], 8, ["burn"]),
+    ],
+)
+def test_bash_takes_the_part_behind_an_equals_sign_for_a_word(words, place, completed):
+    shown = run(_MISSION_COMPLETE="complete_bash", COMP_WORDS="\n".join(words), COMP_CWORD=str(place))
+    assert shown.split() == completed
+
+
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
 def test_the_other_shells_get_the_same_words(shell):
     words = {"_TYPER_COMPLETE_ARGS": "mission train vertical --phase ", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}

@@ -17,8 +17,9 @@ from mission.training.signals import finish_process, quiet_threads, watch_signal
 if _PROGRAM:
     watch_signals()
 
-from mission.cli.onboard import app  # noqa: E402  # with the commands of the modules that it imports from
+from mission.cli.completing import whole_words  # noqa: E402
 from mission.cli.output import PrintableFormatter  # noqa: E402
+from mission.cli.watching import app  # noqa: E402  # with the commands of the modules that it imports from
 from mission.errors import FourParts  # noqa: E402
 
 
@@ -36,7 +37,8 @@ def main() -> None:
     if _PROGRAM and not debug:
         quiet_threads()
     try:
-        app()
+        with whole_words():
+            app()
     except SystemExit as end:
         code = _exit_code(end, debug)
     except BaseException as error:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mission.cli.completing import complete_phase
 from mission.cli.options import (
     Checkpoints,
     Devices,
@@ -26,7 +27,13 @@ from mission.cli.scaling import app
 
 Flights = Annotated[int, typer.Option("--flights", metavar="N", min=1, help="Number of vehicles.")]
 Phases = Annotated[
-    list[str] | None, typer.Option("--phase", metavar="NAME", help="Only the hand-over to this phase. Repeatable.")
+    list[str] | None,
+    typer.Option(
+        "--phase",
+        metavar="NAME",
+        help="Only the hand-over to this phase. Repeatable.",
+        autocompletion=complete_phase,
+    ),
 ]
 Channels = Annotated[
     str | None,
@@ -140,6 +147,7 @@ def envelope(
         write_text(found.model_dump_json(indent=2) + "\n", output)
     if page is not None:
         say(f"page: {page}")
+    say("next: mission guard, with the same options, for a guide that takes over where it promises more")
 
 
 @app.command(cls=Command)
@@ -151,7 +159,13 @@ def guard(
         typer.Option("--flights", metavar="N", min=1, help="Vehicles of each of three sets: to fit, choose, compare."),
     ] = 20_000,
     phase: Annotated[
-        list[str] | None, typer.Option("--phase", metavar="NAME", help="Guard only this phase. Repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--phase",
+            metavar="NAME",
+            help="Guard only this phase. Repeatable.",
+            autocompletion=complete_phase,
+        ),
     ] = None,
     seed: Seed = None,
     policies: Policy = None,

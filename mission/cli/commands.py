@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mission.cli.completing import complete_folder, complete_side
+from mission.cli.following import given_words, local_words, repeated_words, say_after_flight, say_next
 from mission.cli.options import (
     Baseline,
     Checkpoints,
@@ -22,6 +24,7 @@ from mission.cli.options import (
     Local,
     LogDir,
     On,
+    OnlyPhase,
     Policy,
     PolicyFrom,
     ReportDir,
@@ -50,7 +53,6 @@ app = typer.Typer(
     help="Train and fly chains of flight phases, one Soft Actor-Critic agent per phase.\n\n"
     "Begin with: mission train missions/vertical.yaml, then mission fly missions/vertical.yaml",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -98,6 +100,7 @@ def plugins(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")]
     for row in rows:
         mark = '  DUPLICATE: write "distribution:name"' if row["duplicate"] else ""
         say(f"{row['group']:18} {row['name']:24} {row['distribution']} {row['version']}  {row['target']}{mark}")
+    say_next("check", names[0] if names else "FILE", why="what a mission would run")
 
 
 @app.command(cls=Command)
@@ -110,6 +113,13 @@ def check(file: File, overrides: Set = None, local: Local = False) -> None:
     from mission.report import checking
 
     say(*checking.check(load_mission(file, overrides or []), allow_local_plugins=local).lines)
+    say_next(
+        "train",
+        file,
+        *repeated_words("--set", overrides),
+        *local_words(local),
+        why="train it; an interrupted run resumes",
+    )
 
 
 @app.command(cls=Command)
@@ -123,15 +133,15 @@ def schema(
     from mission.missionfile.schema import mission_schema
 
     write_text(json.dumps(mission_schema(), indent=2) + "\n", output)
+    if output is not None:
+        say(f"next: begin mission files with `# yaml-language-server: $schema={output}`")
 
 
 @app.command(cls=Command)
 def train(
     file: File,
     checkpoints: Checkpoints = None,
-    phase: Annotated[
-        list[str] | None, typer.Option("--phase", metavar="NAME", help="Train only this phase. Repeatable.")
-    ] = None,
+    phase: OnlyPhase = None,
     init: Init = None,
     fresh: Fresh = False,
     seed: Seed = None,
@@ -175,6 +185,12 @@ def train(
         )
         gate = "" if record.gate is None else f"; gate: {record.gate.counted()}"
         say(f"{record.name}: {record.status}, {record.env_steps:,} vehicle steps{success}{gate}")
+    flown = [*repeated_words("--set", overrides), *given_words("--checkpoints", checkpoints), *local_words(local)]
+    if phase or any(record.success is None for record in records):
+        again = [*given_words("--seed", seed), *flown]
+        say_next("train", file, *again, why="the phases that are left; those that are done are kept")
+        return
+    say_next("fly", file, *flown, "--report", f"reports/{mission.name}", why="1,000 flights and their report")
 
 
 @app.command(cls=Command)
@@ -233,8 +249,9 @@ def fly(
     print_summary(summary, results())
     if output is not None:
         write_text(summary.to_json() + "\n", output)
-    if report_dir is not None:
-        say(f"report: {report_dir / 'index.html'}")
+    same = [*given_words("--checkpoints", checkpoints), *repeated_words("--policy", policies)]
+    same += [*repeated_words("--set", overrides), *local_words(local)]
+    say_after_flight(file, same, mission.name, report_dir, policy == "guide")
 
 
 def split(mission: MissionFile, common: dict[str, Any], json_file: str | None) -> None:
@@ -256,13 +273,16 @@ def split(mission: MissionFile, common: dict[str, Any], json_file: str | None) -
         write_json(text)
         return
     print_splitting(found, results())
+    say_next("envelope", mission.source.path, why="which states on entering each phase lose the flight")
     if output is not None:
         write_text(text + "\n", output)
 
 
 @app.command(cls=Command)
 def merge(
-    folders: Annotated[list[Path], typer.Argument(help="Report folders, in any order.")],
+    folders: Annotated[
+        list[Path], typer.Argument(help="Report folders, in any order.", autocompletion=complete_folder)
+    ],
     report_dir: Annotated[Path, typer.Option("--report", metavar="DIR", help="Folder of the joined report.")],
 ) -> None:
     """Join reports of one mission whose flight numbers follow each other (`--first-flight` of `mission fly`)."""
@@ -271,11 +291,17 @@ def merge(
 
     print_summary(merge_reports(folders, report_dir), results())
     say(f"report: {report_dir / 'index.html'}")
+    say_next("report", report_dir, why="draws the page again, with the plugins of that time")
 
 
 @app.command(cls=Command)
 def report(
-    folder: Annotated[Path, typer.Argument(help="A report folder, or checkpoints/MISSION of a training run.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            help="A report folder, or checkpoints/MISSION of a training run.", autocompletion=complete_folder
+        ),
+    ],
     mission_file: Annotated[
         Path | None,
         typer.Option("--mission", metavar="FILE", help="Mission file whose plugins draw; checked against the records."),
@@ -306,12 +332,18 @@ def report(
 
     mission = load_mission(mission_file, overrides or []) if mission_file is not None else None
     say(str(draw_report(folder, mission, output=output, allow_local_plugins=local)))
+    if training:
+        say_next("watch", folder, why="the same curves while they grow, and the latest flight")
+    else:
+        say("next: open the page in a browser; it needs no network")
 
 
 @app.command(cls=Command)
 def compare(
-    first: Annotated[Path, typer.Argument(help="Mission file or name, or folder of checkpoints.")],
-    second: Annotated[Path, typer.Argument(help="The other one.")],
+    first: Annotated[
+        Path, typer.Argument(help="Mission file or name, or folder of checkpoints.", autocompletion=complete_side)
+    ],
+    second: Annotated[Path, typer.Argument(help="The other one.", autocompletion=complete_side)],
     mission_file: Annotated[
         Path | None,
         typer.Option("--mission", metavar="FILE", help="Mission file of the policies in the folders."),
@@ -353,11 +385,17 @@ def compare(
     from mission.report.terminal import print_comparison
 
     print_comparison(result, results())
+    file = mission_file or next((side for side, one in zip((first, second), folders, strict=True) if not one), None)
+    if file is not None:
+        say_next("fly", file, "--report", f"reports/{Path(file).stem}", why="the flights of one side in full")
 
 
 @app.command(cls=Command)
 def recertify(
-    folder: Annotated[Path, typer.Argument(help="checkpoints/MISSION, with policies and baseline.npz.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(help="checkpoints/MISSION, with policies and baseline.npz.", autocompletion=complete_folder),
+    ],
     mission_file: Annotated[
         Path | None,
         typer.Option("--mission", metavar="FILE", help="Mission file that was trained. [default: from the records]"),
@@ -392,6 +430,7 @@ def recertify(
             why = "" if equivalent else ", by rounding"
             say(f"{outcomes.rounded:,} of them end one control step apart{why}; the first:")
             say(*(f"  {difference}" for difference in outcomes.differences))
+        say_next("fly", mission_file or result.mission, "--checkpoints", folder.parent, why="the policies, as renewed")
 
 
 @app.command(cls=Command)
@@ -414,6 +453,8 @@ def cache(
     if clear:
         say(f"removed {removed:,} entries")
     say(f"{contents['folder']}: {contents['entries']:,} entries, {contents['bytes'] / 1e6:,.1f} MB")
+    if contents["entries"]:
+        say_next("cache", "--clear", why="removes them; the next run compiles anew")
 
 
 @app.command(cls=Command)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from mission.cli.chains import app
+from mission.cli.completing import complete_phase
 from mission.cli.options import (
     Checkpoints,
     Devices,
@@ -23,12 +24,16 @@ from mission.cli.options import (
 )
 from mission.cli.output import Command, results, say, write_json, write_text
 
-PhaseName = Annotated[str, typer.Option("--phase", metavar="NAME", help="The phase whose policy is exported.")]
+PhaseName = Annotated[
+    str,
+    typer.Option("--phase", metavar="NAME", help="The phase whose policy is exported.", autocompletion=complete_phase),
+]
 Format = Annotated[
     str,
     typer.Option(
         "--format",
         metavar="c99|onnx|stablehlo|npz",
+        autocompletion=lambda: ["c99", "onnx", "stablehlo", "npz"],
         help="c99: scalar code without allocation, checked with gcc (extra: c). onnx: checked with onnxruntime (extra: onnx). "
         "stablehlo: the function of JAX (extra: stablehlo). npz: arrays, and a forward pass in numpy.",
     ),

@@ -9,23 +9,40 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from mission.cli.completing import (
+    complete_file,
+    complete_folder,
+    complete_init,
+    complete_phase,
+    complete_policy,
+    complete_set,
+)
 from mission.errors import InputError, MachineError
 
 if TYPE_CHECKING:
     from mission.missionfile.models import MissionFile
 
-File = Annotated[Path, typer.Argument(help="Mission file (YAML), or the name of an installed mission.")]
+File = Annotated[
+    Path,
+    typer.Argument(help="Mission file (YAML), or the name of an installed mission.", autocompletion=complete_file),
+]
 Checkpoints = Annotated[
     Path | None,
     typer.Option(
         "--checkpoints",
         metavar="DIR",
         help="Folder that holds MISSION/PHASE/. [default: checkpoints]",
+        autocompletion=complete_folder,
     ),
 ]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a value, e.g. phases.burn.sac.gamma=0.99. Repeatable."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a value, e.g. phases.burn.sac.gamma=0.99. Repeatable.",
+        autocompletion=complete_set,
+    ),
 ]
 Local = Annotated[
     bool,
@@ -80,6 +97,7 @@ Policy = Annotated[
     typer.Option(
         "--policy",
         metavar="guide|guarded|DIR|NAME=PILOT",
+        autocompletion=complete_policy,
         help="guide: fly every phase by its guidance law. DIR: the networks of another mission's folder fly the phases of "
         "the same name. NAME=agent|imitator|guide|guarded|DIR: who flies one phase; DIR is the folder of a trained phase. "
         "guarded, or guarded:DIR: the same networks, from which the guide takes over where it promises more (needs `mission "
@@ -100,7 +118,10 @@ Sensitivity = Annotated[
 Init = Annotated[
     list[str] | None,
     typer.Option(
-        "--init", metavar="NAME=DIR", help="Start a phase's actor from the policy in a phase's folder. Repeatable."
+        "--init",
+        metavar="NAME=DIR",
+        help="Start a phase's actor from the policy in a phase's folder. Repeatable.",
+        autocompletion=complete_init,
     ),
 ]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Discard the stored results of the phases and restart them.")]
@@ -111,6 +132,10 @@ LogDir = Annotated[
         metavar="DIR",
         help="Folder in which each folder of checkpoints gets one for observers that write. [default: runs]",
     ),
+]
+OnlyPhase = Annotated[
+    list[str] | None,
+    typer.Option("--phase", metavar="NAME", help="Train only this phase. Repeatable.", autocompletion=complete_phase),
 ]
 SweepsOption = Annotated[
     int | None,
@@ -145,6 +170,7 @@ ReportDir = Annotated[
     typer.Option(
         "--report",
         metavar="DIR",
+        autocompletion=complete_folder,
         help="Write summary.json, flights.npz and index.html; an interrupted run is resumed.",
     ),
 ]

@@ -60,6 +60,7 @@ class Command(TyperCommand):
 def say(*lines: str) -> None:
     """Print lines of a result."""
     typer.echo("\n".join(printable(line) for line in lines), file=results())
+    results().flush()
 
 
 def results() -> TextIO:

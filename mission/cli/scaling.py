@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mission.cli.commands import app
+from mission.cli.completing import complete_phase, complete_set
+from mission.cli.following import say_next
 from mission.cli.options import File, JsonFile, Local, json_path
 from mission.cli.output import Command, results, say, write_json, write_text
+
+if TYPE_CHECKING:
+    from mission.scale.summary import SweepSummary, TrainingRow
 
 On = Annotated[
     str,
@@ -39,6 +45,7 @@ Values = Annotated[
         "--set",
         metavar="KEY=VALUE,VALUE",
         help="Values to try, e.g. phases.burn.sac.gamma=0.99,0.995; [a, b] is one value. Repeatable.",
+        autocompletion=complete_set,
     ),
 ]
 Sweeps = Annotated[
@@ -60,7 +67,13 @@ Direction = Annotated[
     str | None, typer.Option("--direction", metavar="maximize|minimize", help="Of a channel, which needs one.")
 ]
 PhaseName = Annotated[
-    str | None, typer.Option("--phase", metavar="NAME", help="Phase whose evaluations count. [default: the last]")
+    str | None,
+    typer.Option(
+        "--phase",
+        metavar="NAME",
+        help="Phase whose evaluations count. [default: the last]",
+        autocompletion=complete_phase,
+    ),
 ]
 Pruner = Annotated[str, typer.Option("--pruner", metavar="median|halving|none", help="What ends a trial early.")]
 Startup = Annotated[
@@ -113,6 +126,12 @@ def sweep(
     if json_file != "-":
         print_sweep(summary, results())
         say(f"page: {summary.output}/index.html")
+        best = max(summary.trainings, key=lambda one: (one.success is not None, one.success or 0.0), default=None)
+        if best is not None and best.success is not None:
+            options = [word for key, value in _values(summary, best).items() for word in ("--set", f"{key}={value}")]
+            folder = Path(summary.output) / best.folder
+            why = "the best policies, on a seed that did not choose them"
+            say_next("fly", file, "--checkpoints", folder, *options, "--seed", best.seed + 1000, why=why)
     _write(summary.to_json(), json_file, target)
     require_finished(summary)
 
@@ -171,8 +190,16 @@ def tune(
         )
     if json_file != "-":
         print_tuning(summary, results())
+        if summary.mission_file is not None:
+            say_next("train", summary.mission_file, why="the best configuration, on another seed with --seed")
     _write(summary.to_json(), json_file, target)
     require_best(summary)
+
+
+def _values(summary: SweepSummary, row: TrainingRow) -> dict[str, object]:
+    """Return the values with which one training of a sweep was made."""
+    found = next(one for one in summary.combinations if one.number == row.combination)
+    return {key: json.dumps(value) if not isinstance(value, str) else value for key, value in found.values.items()}
 
 
 def _given(seeds: str | None, parse: Callable[[str], tuple[int, ...]]) -> tuple[int, ...] | None:

@@ -23,8 +23,8 @@ MISSION_GROUP = "mission.missions"  # packages with mission files
 class Event:
     """Something that happened between two compiled chunks.
 
-    `kind` is one of mission_start, phase_start, imitation, warm_up, chunk, evaluation, checkpoint, gate, phase_end, sweep,
-    joint, baseline, mission_end.
+    `kind` is one of mission_start, phase_start, imitation, fill, warm_up, chunk, evaluation, checkpoint, gate, phase_end,
+    sweep, joint, baseline, mission_end.
     `scalars` are named as in docs/sac.md, `histograms` are flat float arrays, `series` are arrays with one value per
     update, `data` holds the rest (budget, folders, causes).
     """

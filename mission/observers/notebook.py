@@ -1,4 +1,4 @@
-"""Progress in a notebook: one bar per task and the last lines, which a cell shows and updates in place.
+"""Progress in a notebook: a table, one bar per task and the last lines, which a cell shows and updates in place.
 
 `rich` draws live displays in a notebook only with further packages; this display needs none.
 """
@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import sys
 import threading
 import time
 from typing import Any, NamedTuple
 
+from rich.console import Console, RenderableType
 from rich.progress import TaskID
 
 from mission.errors import printable
@@ -18,6 +20,7 @@ from mission.storage.tables import html_text
 
 _EVERY_S = 0.25  # between two updates of the cell
 _MOST_LINES = 12  # that a cell shows
+_WIDTH = 110  # of the table, in characters
 
 
 class _Task(NamedTuple):
@@ -30,12 +33,13 @@ class _Task(NamedTuple):
 
 
 class NotebookBars:
-    """Bars and lines in the output of the cell that made them; may be called from any thread."""
+    """A table, bars and lines in the output of the cell that made them; may be called from any thread."""
 
-    def __init__(self) -> None:
-        """Show the display in the current cell."""
+    def __init__(self, table: RenderableType | None = None) -> None:
+        """Show the display in the current cell; the table is drawn anew whenever the cell is."""
         from IPython.display import display  # there is one: see `in_notebook`
 
+        self.table = table
         self.tasks: list[_Task] = []
         self.lines: list[str] = []
         self._lock, self._shown = threading.Lock(), time.monotonic()
@@ -44,25 +48,26 @@ class NotebookBars:
     def add_task(self, name: str, total: float | None, text: str = "", completed: float = 0.0) -> TaskID:
         """Add a bar, and return its number."""
         self.tasks.append(_Task(name, completed, total, text))
-        self._show()
+        self.show()
         return TaskID(len(self.tasks) - 1)
 
     def update(self, task: TaskID, **changes: Any) -> None:
         """Change a bar: `completed`, `total`, `text`."""
         changes = {"done" if name == "completed" else name: value for name, value in changes.items()}
         self.tasks[task] = self.tasks[task]._replace(**changes)
-        self._show(now=self.tasks[task].done == self.tasks[task].total)
+        self.show(now=self.tasks[task].done == self.tasks[task].total)
 
     def say(self, text: str) -> None:
         """Add a line below the bars."""
         self.lines.append(text)
-        self._show(now=True)
+        self.show(now=True)
 
     def stop(self) -> None:
         """Show the last state."""
-        self._show(now=True)
+        self.show(now=True)
 
-    def _show(self, now: bool = False) -> None:
+    def show(self, now: bool = False) -> None:
+        """Update the cell, at most once in a while unless `now`."""
         with self._lock:
             if now or time.monotonic() - self._shown >= _EVERY_S:
                 self._shown = time.monotonic()
@@ -71,7 +76,9 @@ class NotebookBars:
 
     def __repr__(self) -> str:
         bars = (f"{task.name}: {task.text}" for task in self.tasks)
-        return "\n".join(printable(line) for line in (*bars, *self.lines[-_MOST_LINES:]))
+        return "\n".join(
+            (self._drawn().export_text().rstrip(), *map(printable, (*bars, *self.lines[-_MOST_LINES:])))
+        ).strip()
 
     def _repr_html_(self) -> str:
         rows = []
@@ -79,7 +86,19 @@ class NotebookBars:
             bar = f'<progress value="{done:g}" max="{total:g}"></progress>' if total else ""
             rows.append(f"<tr><td>{html_text(name)}</td><td>{bar}</td><td>{html_text(text)}</td></tr>")
         lines = "<br>".join(map(html_text, self.lines[-_MOST_LINES:]))
-        return f"<table>{''.join(rows)}</table><div>{lines}</div>"
+        drawn = self._drawn().export_html(inline_styles=True, code_format="<pre>{code}</pre>")
+        return f"{drawn if self.table else ''}<table>{''.join(rows)}</table><div>{lines}</div>"
+
+    def _drawn(self) -> Console:
+        console = notebook_console()
+        if self.table is not None:
+            console.print(self.table)
+        return console
+
+
+def notebook_console() -> Console:
+    """Return a console that records what it prints, for a cell of a notebook."""
+    return Console(file=io.StringIO(), record=True, width=_WIDTH, force_jupyter=False)
 
 
 def in_notebook() -> bool:

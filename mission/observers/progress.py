@@ -1,4 +1,4 @@
-"""The progress display: a live line on a terminal, bars in a notebook, plain lines elsewhere."""
+"""The progress display: a live table on a terminal or in a notebook, plain lines elsewhere; and the bar of flights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from mission.errors import printable
 from mission.machine.stages import CLUSTER, watch
 from mission.missionfile.gate import counted
 from mission.missionfile.hooks import Event, hookimpl
-from mission.observers.notebook import NotebookBars, in_notebook
+from mission.observers.forecast import Forecast
+from mission.observers.notebook import NotebookBars, in_notebook, notebook_console
+from mission.observers.table import LiveTable, left_in_words
 
 _PLAIN_EVERY_S = 5.0
 _COUNTED = ("count", "flights", "starts", "looks")  # of the event of a gate
@@ -31,43 +33,75 @@ def _bars(console: Console, disable: bool, transient: bool = False) -> Progress 
 
 
 class _Display:
-    """The display of one run."""
+    """The display of one run: a live table on a terminal or in a notebook, lines elsewhere; finished results are lines in all."""
 
-    def __init__(self) -> None:
+    def __init__(self, event: Event) -> None:
+        data = event.data
         self.console = Console(stderr=True)
-        self.live = self.console.is_terminal or in_notebook()
-        self.bar = _bars(self.console, disable=not self.live)
+        self.forecast = Forecast(data.get("work", ()), data.get("baseline_flights", 0), time.monotonic())
+        notebook, terminal = in_notebook(), self.console.is_terminal
+        console = notebook_console() if notebook else self.console
+        self.table = LiveTable(console, data["phases"], self.forecast) if notebook or terminal else None
+        self.cell = NotebookBars(self.table) if notebook else None
+        self.success, self.printed = "-", 0.0
+        if self.table is not None and self.cell is None:
+            self.table.live.start()
 
-    def begin(self, phase: str, env_steps: int, budget: int) -> None:
-        self.began, self.first_step, self.printed, self.success = time.monotonic(), env_steps, 0.0, "-"
-        self.task = self.bar.add_task(phase, total=budget, completed=env_steps, text="compiling")
-        if not self.live:
-            self.say(f"{phase}: starts at vehicle step {env_steps:,} of at most {budget:,}")
+    def note(self, event: Event) -> None:
+        """Show an event."""
+        self.forecast.note(event, time.monotonic())
+        if self.table is not None:
+            self.table.note(event)
+        if self.cell is not None:
+            self.cell.show()
+        shown = getattr(self, f"_{event.kind}", None)
+        if shown is not None:
+            shown(event)
 
-    def chunk(self, event: Event) -> None:
+    def end(self) -> None:
+        """Leave the last table on the terminal or in the cell."""
+        if self.cell is not None:
+            self.cell.stop()
+        elif self.table is not None:
+            self.table.live.stop()
+
+    def _phase_start(self, event: Event) -> None:
+        self.success, self.printed = "-", 0.0
+        self._plain(
+            f"{event.phase}: starts at vehicle step {event.env_steps:,} of at most {event.data['budget']:,}", every_s=0
+        )
+
+    def _chunk(self, event: Event) -> None:
         s, budget = event.scalars, event.data["budget"]
-        rate = (event.env_steps - self.first_step) / max(time.monotonic() - self.began, 1e-6)
-        left = max(budget - event.env_steps, 0) / max(rate, 1e-6)
         value = s.get("Episode/Return")
         shown = "".join(f"{label} {number:.3g}, " for label, number in event.data.get("shown", {}).items())
-        text = (
-            f"{event.env_steps:,}/{budget:,} steps, {s['Speed/UpdatesPerSecond']:.0f} updates/s, "
-            f"return {'-' if value is None else f'{value:.2f}'}, success {self.success}, {shown}at most {left:.0f} s left"
+        self._plain(
+            f"{event.phase}: {event.env_steps:,}/{budget:,} steps, {s['Speed/UpdatesPerSecond']:.0f} updates/s, "
+            f"return {'-' if value is None else f'{value:.2f}'}, success {self.success}, {shown}{self._left()}"
         )
-        self.bar.update(self.task, completed=event.env_steps, text=text)
-        if not self.live and time.monotonic() - self.printed >= _PLAIN_EVERY_S:
-            self.printed = time.monotonic()
-            self.say(f"{event.phase}: {text}")
 
-    def imitation(self, event: Event) -> None:
+    def _imitation(self, event: Event) -> None:
         done, rounds, success = *map(event.data.get, ("round", "rounds")), event.scalars.get("Imitation/Success")
         rate = "-" if success is None else f"{100 * success:.1f} %"
         text = f"imitation, round {done} of {rounds}: loss {event.scalars['Imitation/Loss']:.3g}, success {rate}"
-        self.bar.update(self.task, text=text)
-        if not self.live:
-            self.say(f"{event.phase}: {text}")
+        self._plain(f"{event.phase}: {text}, {self._left()}", every_s=0)
 
-    def sweep(self, event: Event) -> None:
+    def _evaluation(self, event: Event) -> None:
+        self.success = f"{100 * event.scalars['Evaluation/Success']:.1f} %"
+        text = f"success {self.success}, return {event.scalars['Evaluation/Return']:.2f}"
+        failures = "".join(f"; {failure}" for failure in event.data["failures"])
+        line = f"{event.phase}: evaluation at {event.env_steps:,}: {text}{failures}"
+        if self.table is None or failures:
+            self.say(line)
+
+    def _gate(self, event: Event) -> None:
+        verdict = "passed" if event.data["passed"] else "missed: " + "; ".join(event.data["failures"])
+        self.say(f"{event.phase}: gate {verdict} ({counted(*map(event.data.get, _COUNTED))}; held-out starts)")
+
+    def _phase_end(self, event: Event) -> None:
+        self.say(f"{event.phase}: {event.data['status']} in {event.data['seconds']:.0f} s")
+
+    def _sweep(self, event: Event) -> None:
         data = event.data
         after = {0: "before the first sweep", -1: "after joint training"}.get(
             data["sweep"], f"after sweep {data['sweep']}"
@@ -76,25 +110,29 @@ class _Display:
         counted = f"{data['succeeded']:,} of {data['flights']:,}: {share:.2f} % ({low:.2f} to {high:.2f} %)"
         self.say(f"chain {after}: success {counted}; {data['seconds']:.0f} s")
 
-    def joint(self, event: Event) -> None:
+    def _joint(self, event: Event) -> None:
         data = event.data
         self.say(f"joint training: update {data['update']} of {data['updates']}, success {100 * data['success']:.2f} %")
 
-    def baseline(self, done: int, flights: int) -> None:
+    def _baseline(self, event: Event) -> None:
+        done, flights = event.data["done"], event.data["flights"]
         if done == 0:
-            self.printed = time.monotonic()
-            self.task = self.bar.add_task("baseline", total=flights, text="compiling")
-            if not self.live:
-                self.say(f"baseline: {flights:,} flights of the finished policies")
+            self._plain(f"baseline: {flights:,} flights of the finished policies", every_s=0)
         else:
-            self.bar.update(self.task, completed=done, text=f"{done:,}/{flights:,} flights")
-        if not self.live and time.monotonic() - self.printed >= _PLAIN_EVERY_S:
-            self.printed = time.monotonic()
-            self.say(f"baseline: {done:,} of {flights:,} flights")
+            self._plain(f"baseline: {done:,} of {flights:,} flights, {self._left()}")
+
+    def _left(self) -> str:
+        return left_in_words(self.forecast.remaining(time.monotonic()))
+
+    def _plain(self, text: str, every_s: float = _PLAIN_EVERY_S) -> None:
+        """Print a line about the present state where there is no table, at most once in a while."""
+        if self.table is None and time.monotonic() - self.printed >= every_s:
+            self.printed = time.monotonic() if every_s else self.printed
+            self.say(text)
 
     def say(self, text: str) -> None:
-        if isinstance(self.bar, NotebookBars):
-            self.bar.say(text)
+        if self.cell is not None:
+            self.cell.say(text)
             return
         self.console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
@@ -107,35 +145,12 @@ def mission_event(event: Event) -> None:
     """Show chunks, evaluations, gates and the ends of phases."""
     global _display
     if event.kind == "mission_start":
-        _display = _Display()
-    if _display is None:
-        return
-    if event.kind == "phase_start":
-        _display.begin(event.phase, event.env_steps, event.data["budget"])
-    elif event.kind == "imitation":
-        _display.imitation(event)
-    elif event.kind == "chunk":
-        _display.chunk(event)
-    elif event.kind == "evaluation":
-        _display.success = f"{100 * event.scalars['Evaluation/Success']:.1f} %"
-        _display.say(
-            f"{event.phase}: evaluation at {event.env_steps:,}: success {_display.success}, return {event.scalars['Evaluation/Return']:.2f}"
-            + "".join(f"; {failure}" for failure in event.data["failures"])
-        )
-    elif event.kind == "gate":
-        verdict = "passed" if event.data["passed"] else "missed: " + "; ".join(event.data["failures"])
-        _display.say(f"{event.phase}: gate {verdict} ({counted(*map(event.data.get, _COUNTED))}; held-out starts)")
-    elif event.kind == "phase_end":
-        _display.say(f"{event.phase}: {event.data['status']} in {event.data['seconds']:.0f} s")
-    elif event.kind == "sweep":
-        _display.sweep(event)
-    elif event.kind == "joint":
-        _display.joint(event)
-    elif event.kind == "baseline":
-        _display.baseline(event.data["done"], event.data["flights"])
-    elif event.kind == "mission_end":
-        _display.bar.stop()
+        _display = _Display(event)
+    elif _display is not None and event.kind == "mission_end":
+        _display.end()
         _display = None
+    elif _display is not None:
+        _display.note(event)
 
 
 @contextlib.contextmanager

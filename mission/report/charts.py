@@ -17,6 +17,8 @@ from mission.report.markup import escape
 WIDTH, HEIGHT = 420, 230
 LEFT, RIGHT, TOP, BOTTOM = 58, 10, 22, 34
 _FAR = 1e5  # of a coordinate in the SVG, far outside it
+_KEYS = "arrow keys move the clock, plus and minus zoom, 0 shows everything"
+_ZOOM_KEYS = "drag to zoom, 0 shows everything"
 _MOST = 1e300  # of an axis, so that the width of its range is finite
 
 
@@ -185,7 +187,7 @@ class Chart:
 
     def html(self, channels: Sequence[str] = (), x_channel: str = "time") -> str:
         """Return the figure; with `channels` the page draws the chosen flight over it, against time or another channel."""
-        axes = [f'<path class="axis" d="M{LEFT} {TOP}V{HEIGHT - BOTTOM}H{WIDTH - RIGHT}"/>']
+        axes = [f'<path class="axis" d="M{LEFT} {TOP}V{HEIGHT - BOTTOM}H{WIDTH - RIGHT}"/><g class="ticks">']
         for tick in nice_ticks(*self.x):
             x = float(self.px(tick))
             axes.append(f'<path class="grid" d="M{x:.1f} {TOP}V{HEIGHT - BOTTOM}"/>')
@@ -194,15 +196,17 @@ class Chart:
             y = float(self.py(tick))
             axes.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
             axes.append(f'<text x="{LEFT - 5}" y="{y + 4:.1f}" text-anchor="end">{number(tick)}</text>')
+        axes.append("</g>")
         middle = (LEFT + WIDTH - RIGHT) / 2
         axes.append(f'<text x="{middle}" y="{HEIGHT - 5}" text-anchor="middle">{escape(self.x_label)}</text>')
         axes.append(f'<text x="4" y="12" class="unit">{escape(self.y_label)}</text>')
         data = ""
-        if channels:
+        if channels:  # the page's script moves the clock and zooms, by pointer and by keys
             box = (LEFT, TOP, WIDTH - RIGHT, HEIGHT - BOTTOM, *self.x, *self.y)
             data = (
                 f' data-box="{" ".join(f"{v:.7g}" for v in box)}" data-x="{escape(x_channel)}"'
-                f' data-channels="{escape(" ".join(channels))}"'
+                f' data-channels="{escape(" ".join(channels))}" tabindex="0"'
+                f' aria-label="{escape(self.title)}: {_KEYS if x_channel == "time" else _ZOOM_KEYS}"'
             )
         keys = "".join(f'<span class="key {css}">{escape(label)}</span>' for css, label in self.legend)
         caption = f"<figcaption>{escape(self.title)}<span class=keys>{keys}</span></figcaption>"

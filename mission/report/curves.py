@@ -33,10 +33,11 @@ _DECADE = 10.0  # an axis is logarithmic if all values are positive and span mor
 
 def is_training(folder: Path) -> bool:
     """Return whether a folder belongs to a training run: it holds phases with `metrics.jsonl`, and no report."""
-    return folder.is_dir() and not (folder / SUMMARY).exists() and bool(_phases(folder))
+    return folder.is_dir() and not (folder / SUMMARY).exists() and bool(training_files(folder))
 
 
-def _phases(folder: Path) -> list[Path]:
+def training_files(folder: Path) -> list[Path]:
+    """Return `<phase>/metrics.jsonl` of a training run, in the order of the mission."""
     files = [path for path in folder.glob("*/metrics.jsonl") if path.is_file()]
     return sorted(files, key=_place)
 
@@ -58,8 +59,8 @@ def learning_page(folder: Path, output: Path | None = None) -> Path:
       InputError: there are no metrics, or the page would be among shipped policies.
       MachineError: the page cannot be written.
     """
-    files = _phases(folder)
-    parts = [(f"phase-{i}", path.parent.name, _phase(path)) for i, path in enumerate(files)]
+    files = training_files(folder)
+    parts = [(f"phase-{i}", path.parent.name, curves(path)) for i, path in enumerate(files)]
     if not any(html for _, _, html in parts):
         raise InputError(
             str(folder),
@@ -108,7 +109,7 @@ def chart_groups(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
     }
 
 
-def _phase(path: Path) -> str:
+def curves(path: Path) -> str:
     """Return the charts of one phase; empty if its file has no metrics."""
     lines = read_metrics(path)
     _warn_if_short(path, lines)

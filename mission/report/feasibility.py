@@ -12,7 +12,7 @@ import numpy as np
 from mission.flight.feasibility.envelope import Box, Map, Side, feasibility_map, largest_box, telling_channels
 from mission.flight.feasibility.scores import Scores, scores
 from mission.report.charts import Chart, number
-from mission.report.markup import escape
+from mission.report.markup import escape, wide_table
 from mission.strict import Fraction01, Natural, StrictModel
 
 ALARM = 0.5  # feasibility below which a hand-over is an alarm
@@ -151,7 +151,7 @@ def _box_table(box: Box) -> str:
     )
     head = "<tr><th>channel</th><th>inside</th><th>flights beyond</th></tr>" if rows else ""
     note = f'<p class="soft">The largest box: {escape(box_words(box))}.{"" if rows else " It bounds nothing."}</p>'
-    return f'{note}<div class="scroll card"><table>{head}{rows}</table></div><p></p>' if rows else note
+    return f"{note}{wide_table(f'the largest box: {box_words(box)}', head + rows)}<p></p>" if rows else note
 
 
 def _reliability(found: Scores) -> str:

@@ -12,3 +12,8 @@ def escape(text: object) -> str:
     """
     shown = "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in str(text))
     return html.escape(shown, quote=True)
+
+
+def wide_table(label: str, rows: str) -> str:
+    """Return a table that scrolls sideways where the screen is narrow, also by keys; `rows` is HTML, `label` text."""
+    return f'<div class="scroll card" tabindex="0" role="region" aria-label="table: {escape(label)}"><table>{rows}</table></div>'

@@ -16,7 +16,7 @@ from mission.observers.metrics import MetricsLine, read_metrics
 from mission.report.charts import Chart, number, span
 from mission.report.curves import series
 from mission.report.folder import write_page
-from mission.report.markup import escape
+from mission.report.markup import escape, wide_table
 from mission.report.page import document
 from mission.report.page.sections import percent
 from mission.scale.summary import CombinationSummary, Spread, SweepSummary, TrainingRow
@@ -89,7 +89,7 @@ def _combinations(summary: SweepSummary) -> str:
         "Success, return and time are medians over the trainings. Choosing the best of several trainings by these "
         "flights biases its success upwards: fly it again with another seed before you quote a figure."
     )
-    return f'<div class="scroll card"><table><tr>{head}</tr>{rows}</table></div><p class="soft">{escape(note)}</p>'
+    return f'{wide_table("combinations", f"<tr>{head}</tr>{rows}")}<p class="soft">{escape(note)}</p>'
 
 
 def _combination(one: CombinationSummary) -> str:
@@ -123,7 +123,7 @@ def _trainings(summary: SweepSummary) -> str:
     names = ("folder", "status", "success", "return", "vehicle steps", "time")
     head = "".join(f"<th>{escape(name)}</th>" for name in names) + '<th class="left">reason</th>'
     rows = "".join(_training(row) for row in summary.trainings)
-    table = f'<div class="scroll card"><table><tr>{head}</tr>{rows}</table></div>'
+    table = wide_table("trials", f"<tr>{head}</tr>{rows}")
     return f"<details><summary>all {len(summary.trainings)} trainings</summary>{table}</details>"
 
 

@@ -61,6 +61,7 @@ def fill_and_warm_up(run: Run, emit: Callable[..., None], interrupted: Callable[
     config, learner = run.phase.learner, run.programs.learner
     for first in range(0, config.fill_cycles, config.chunk_cycles):
         run_chunk(run, "fill", min(config.chunk_cycles, config.fill_cycles - first), True)
+        emit("fill", env_steps=run.progress.env_steps, data={"total": config.fill_cycles * config.cycle_steps})
     if learner.warm_up_steps or learner.prepares:
         run.state, losses = run.programs.warm_up(run.state, name_key(run.key, "warm_up"))
     if learner.warm_up_steps:

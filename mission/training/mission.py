@@ -22,6 +22,7 @@ from mission.training.ending import TrainingSummaries, TrainingSummary
 from mission.training.phase import Trainer
 from mission.training.signals import interruptible
 from mission.training.sweeps.run import Sweeps
+from mission.training.work import mission_work
 
 
 def train_mission(
@@ -96,7 +97,9 @@ def _run(trainer: Trainer, chosen: list[int], fresh: bool, flights: int) -> list
     """Train the chosen phases and the chain, and record a baseline of so many flights."""
     root, seed, sent = trainer.root, trainer.seed, trainer.observers
     names = [phase.name for phase in trainer.phases]
-    sent.emit("mission_start", data={"phases": names, "checkpoints": str(root), "seed": seed})
+    work = mission_work(trainer.mission, trainer.phases, chosen, root, fresh)
+    about = {"phases": names, "checkpoints": str(root), "seed": seed, "work": work, "baseline_flights": flights}
+    sent.emit("mission_start", data=about)
     summaries = _train(trainer, chosen, fresh)
     parts: dict[str, Any] = {"root": root, "seed": seed, "observers": sent, "stop": trainer.stop}
     baseline.record_baseline(trainer.mission, trainer.phases, flights=flights, **parts)

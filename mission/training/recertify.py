@@ -28,7 +28,7 @@ from mission.storage.baseline import BASELINE, Baseline, read_baseline
 from mission.storage.export import policy_files
 from mission.storage.lock import folder_lock
 from mission.storage.policies import load_actor
-from mission.storage.records import PluginRecord, PolicyRecord, Record, plugin_records
+from mission.storage.records import PluginRecord, PolicyRecord, Record, StoredRecord, plugin_records
 from mission.storage.steps import PhaseFolder, rewrite_record
 from mission.strict import StrictModel
 from mission.training.baseline import load_chain, outcomes_of
@@ -230,8 +230,8 @@ def _rejected(folder: Path, found: str) -> StaleError:
     )
 
 
-def mission_of(folder: Path, records: Sequence[PolicyRecord]) -> MissionFile:
-    """Return the mission that stored records describe.
+def mission_of(folder: Path, records: Sequence[StoredRecord]) -> MissionFile:
+    """Return the mission that stored records of its phases describe; one that still trains is flown by its agent.
 
     Raises:
       InputError: they do not suffice: a local plugin, a policy of another folder, or records of version 0.1.
@@ -247,7 +247,9 @@ def mission_of(folder: Path, records: Sequence[PolicyRecord]) -> MissionFile:
             remedy="write them to a file beside a mission file, train again, and name that mission: --mission FILE",
         )
     local = [plugin.name for plugin in last.plugins if plugin.distribution == LOCAL_FILE]
-    folders = [f"{one.phase} is flown by {one.flown_by}" for one in records if one.flown_by not in NAMED_PILOTS]
+    flown_by = [one.flown_by if isinstance(one, PolicyRecord) else "agent" for one in records]
+    pairs = zip(records, flown_by, strict=True)
+    folders = [f"{one.phase} is flown by {pilot}" for one, pilot in pairs if pilot not in NAMED_PILOTS]
     if local or folders or last.given is None:
         found = ", ".join(folders) or "records of version 0.1, without the parameters as the file gives them"
         raise InputError(
@@ -262,9 +264,9 @@ def mission_of(folder: Path, records: Sequence[PolicyRecord]) -> MissionFile:
             "plugin": f"{plugin.distribution}:{stored.plugin}",
             "params": given,
             "sac": stored.sac or {},
-            "policy": record.flown_by,
+            "policy": pilot,
         }
-        for stored, plugin, given, record in zip(last.configuration, last.plugins, last.given, records, strict=True)
+        for stored, plugin, given, pilot in zip(last.configuration, last.plugins, last.given, flown_by, strict=True)
     ]
     try:
         phases = tuple(PhaseEntry.model_validate_json(json.dumps(entry)) for entry in entries)

@@ -18,6 +18,7 @@ import polars
 import pyarrow.parquet
 import pytest
 from factory import write_mission
+from rich.text import Text
 
 from mission import (
     InputError,
@@ -262,6 +263,11 @@ def test_bars_show_in_a_cell(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(MissionError), flight_bar(10):  # the last state stays, whatever happens
         raise InputError("here", expected="a", found="b", remedy="c")
     assert len(cell.shown) > count
+    drawn = notebook.NotebookBars(Text("curves <1>"))
+    drawn.say("a line")
+    assert "curves &lt;1&gt;" in cell.shown[-1]
+    assert "a line" in cell.shown[-1]
+    assert repr(drawn) == "curves <1>\na line"
     shell.kernel = None
     assert not notebook.in_notebook(), "IPython on a terminal"
     with shown_progress(None, 100) as show:

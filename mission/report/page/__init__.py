@@ -24,11 +24,13 @@ _POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:; "
     "base-uri 'none'; form-action 'none'"
 )
-_PLAYER = """<div id="player"><button id="play">Play</button><select id="flight" aria-label="flight"></select>
+_PLAYER = """<footer id="player" aria-label="flight and clock"><button id="play">Play</button><select id="flight" aria-label="flight"></select>
 <span class="slide"><input id="time" type="range" min="0" max="1000" step="any" value="0" aria-label="time"></span>
+<select id="other" aria-label="flight to compare with"></select>
+<span class="zoom"><button id="zoom-out" aria-label="zoom out of the time axis" disabled>&minus;</button><button id="zoom-in" aria-label="zoom into the time axis">+</button></span>
 <select id="speed" aria-label="speed"><option value="0.25">¼&times;</option><option value="1" selected>1&times;</option>
 <option value="4">4&times;</option><option value="10">10&times;</option><option value="30">30&times;</option></select>
-<span id="clock"></span></div>"""
+<span id="clock"></span></footer>"""
 
 PluginReport = Callable[[Any], tuple[Section, ...]]  # of `PhaseSpec.report`
 
@@ -46,6 +48,7 @@ def render_page(
     draw = partial(_drawn, records)
     own = [
         ("losses", "Losses by phase and cause", draw(sections.losses)),
+        ("compare", "Two flights compared", draw(sections.two_flights)),
         ("telemetry", "Telemetry", draw(sections.telemetry)),
         ("margins", "Margins to limits", draw(sections.margins)),
         ("handovers", "Hand-overs", draw(partial(sections.handovers, shifts=shifts))),
@@ -83,13 +86,17 @@ def render_page(
 def document(title: str, lead: str, parts: Sequence[tuple[str, str, str]], style: str = "", tail: str = "") -> str:
     """Return a page of (id, title, html) sections; titles are escaped, fragments are not."""
     links = "".join(f'<a href="#{key}">{escape(name)}</a>' for key, name, _ in parts)
-    body = "".join(f'<section id="{key}"><h2>{escape(name)}</h2>{html}</section>' for key, name, html in parts)
+    body = "".join(
+        f'<section id="{key}" aria-labelledby="{key}-title"><h2 id="{key}-title">{escape(name)}</h2>{html}</section>'
+        for key, name, html in parts
+    )
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         f'<link rel="icon" href="data:,"><style>{_read("page.css")}{style}</style></head>\n'
-        f"<body><header><h1>{escape(title)}</h1><nav>{links}</nav></header>\n<main>{lead}{body}</main>{tail}</body></html>\n"
+        f'<body><a class="skip" href="#main">Skip to the content</a><header><h1>{escape(title)}</h1>'
+        f'<nav aria-label="sections">{links}</nav></header>\n<main id="main" tabindex="-1">{lead}{body}</main>{tail}</body></html>\n'
     )
 
 
@@ -136,6 +143,11 @@ def _sections_of(report: PluginReport, records: FlightRecords) -> tuple[Section,
         if not all(isinstance(text, str) for text in texts):
             raise TypeError("the fields of a Section must be text")
     return drawn
+
+
+def stylesheet() -> str:
+    """Return the style of every page."""
+    return _read("page.css")
 
 
 def inline_script(source: str) -> str:

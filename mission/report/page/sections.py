@@ -13,7 +13,7 @@ from mission.report.charts import histogram, number, time_chart
 from mission.report.feasibility import feasibility_html, handover_feasibility
 from mission.report.flight_records import FlightRecords, Flights, FlownPhase
 from mission.report.header import ChannelShift
-from mission.report.markup import escape
+from mission.report.markup import escape, wide_table
 
 _MOST_CHARTS = 12  # per phase whose hand-over differs
 _MOST_INPUTS, _FEW_INPUTS = 12, 4  # of the losses, and of an output
@@ -127,7 +127,7 @@ def margins(records: FlightRecords) -> str:
     if not rows:
         return '<p class="soft">No phase states a limit.</p>'
     head = '<tr><th>phase</th><th class="left">channel</th><th>limit</th><th>worst</th><th>5 to 95 %</th><th>flights beyond</th></tr>'
-    return f'<div class="scroll card"><table>{head}{"".join(rows)}</table></div>'
+    return wide_table("margins to limits", head + "".join(rows))
 
 
 def handovers(records: FlightRecords, shifts: Sequence[ChannelShift]) -> str:
@@ -161,7 +161,7 @@ def dependence(records: FlightRecords) -> str:
         if rows
         else ""
     )
-    table = f'<h3>Odds of a loss, over those at the mean</h3><div class="scroll card"><table>{head}{"".join(rows)}</table></div>'
+    table = "<h3>Odds of a loss, over those at the mean</h3>" + wide_table("odds of a loss", head + "".join(rows))
     bars = []
     for output in dict.fromkeys(one.output for one in found.indices):
         inner = "".join(
@@ -190,7 +190,7 @@ def takeovers(records: FlightRecords) -> str:
             cells = (f"{int(count):,}" for count in (phase.entered.sum(), taken.sum(), (taken & success).sum()))
             rows.append(f"<tr><td>{escape(phase.name)}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
     head = "<tr><th>phase</th><th>entered</th><th>taken over</th><th>of these ended the mission</th></tr>"
-    table = f'<div class="scroll card"><table>{head}{"".join(rows)}</table></div>'
+    table = wide_table("take-overs", head + "".join(rows))
     return f'{table}<p class="soft">{escape(guard_words(records.guard))}</p>' if records.guard is not None else table
 
 
@@ -249,6 +249,25 @@ def telemetry(records: FlightRecords) -> str:
     )
 
 
+def two_flights(records: FlightRecords) -> str:
+    """Return the table of differences between two chosen flights, which the page's script fills."""
+    if sum(bool(flight.tracks) for flight in records.chosen) < 2:
+        return '<p class="soft">There are no two chosen flights to compare.</p>'
+    groups = '<tr><td></td><th scope="colgroup" colspan="3">at the clock</th><th></th>'.replace(
+        "<th></th>", "<td></td>"
+    )
+    groups += '<th scope="colgroup" colspan="3">at the end of each</th></tr>'
+    names = ("channel", "A", "B", "B &minus; A", "largest difference", "A", "B", "B &minus; A")
+    head = groups + "<tr>" + "".join(f'<th scope="col">{name}</th>' for name in names) + "</tr>"
+    return (
+        '<p id="compare-none" class="soft">Choose a second flight under &ldquo;compare with&rdquo; in the bar at the bottom: '
+        "charts and replay show it too, and the differences are listed here.</p>"
+        '<div id="compare-table" hidden><p id="compare-who"></p><div class="scroll card" tabindex="0" role="region" '
+        f'aria-label="differences between two flights"><table id="differences"><thead>{head}</thead><tbody></tbody></table>'
+        "</div></div>"
+    )
+
+
 def provenance(records: FlightRecords) -> str:
     """Return where the numbers come from, and the commands that reproduce them."""
     origin = records.provenance
@@ -278,4 +297,4 @@ def provenance(records: FlightRecords) -> str:
     names = ("phase", "flown by", "plugin", "distribution", "source", "policy")
     head = "".join(f'<th class="left">{name}</th>' for name in names)
     commands = escape("\n".join(origin.commands))
-    return f'<pre>{commands}</pre><div class="scroll card"><table><tr>{head}</tr>{table}</table></div><dl>{rows}</dl>'
+    return f'<pre tabindex="0">{commands}</pre>{wide_table("plugins and policies", f"<tr>{head}</tr>{table}")}<dl>{rows}</dl>'

@@ -1,5 +1,5 @@
 // 3-D replay of the chosen flight. Local frame: x downrange (east), y north, z up, the pad at the origin.
-import { AmbientLight, BufferAttribute, BufferGeometry, CircleGeometry, CanvasTexture, Color, DirectionalLight, Group, LineBasicMaterial, LineLoop, Mesh, MeshBasicMaterial, PerspectiveCamera, Points, PointsMaterial, Quaternion, RingGeometry, Scene, Vector3, WebGLRenderer } from "three";
+import { AmbientLight, BufferAttribute, BufferGeometry, CircleGeometry, CanvasTexture, Color, DirectionalLight, Group, LineBasicMaterial, LineLoop, Mesh, MeshBasicMaterial, PerspectiveCamera, Points, PointsMaterial, Quaternion, RingGeometry, Scene, Spherical, Vector3, WebGLRenderer } from "three";
 import { OrbitControls } from "three/addons/controls/OrbitControls.js";
 import { Line2 } from "three/addons/lines/Line2.js";
 import { LineGeometry } from "three/addons/lines/LineGeometry.js";
@@ -22,7 +22,7 @@ function disc() {
   return new CanvasTexture(picture);
 }
 const names = (track) => PLACES.find((axes) => axes.every((name) => !name || track.channels[name]));
-const first = (channels, time) => { for (const name of channels) { const value = mission.value(name, time); if (Number.isFinite(value)) return value; } return NaN; };
+const first = (channels, time, flight) => { for (const name of channels) { const value = mission.value(name, time, flight); if (Number.isFinite(value)) return value; } return NaN; };
 
 function point(track, i, j = i, share = 0) {
   const axes = names(track);
@@ -36,8 +36,8 @@ function attitude(track, i, j, share) {
 }
 
 // Where no channel says what the engines do, a falling mass does.
-function throttle(track, i, j) {
-  const value = mission.value("throttle"), mass = track.channels.mass_kg;
+function throttle(track, i, j, flight) {
+  const value = mission.value("throttle", mission.time, flight), mass = track.channels.mass_kg;
   if (Number.isFinite(value)) return Math.min(Math.max(value, 0), 1);
   return mass && j > i && mass[i] - mass[j] > 1e-3 * (track.time[j] - track.time[i]) ? 1 : 0;
 }
@@ -67,8 +67,13 @@ function start() {
   for (const radius of [100, 1000, 5000, 10000, 25000, 50000]) ring(radius);
 
   const booster = makeBooster(), paths = new Group();
+  const ghost = makeBooster(); // the flight to compare with
+  ghost.traverse((part) => { if (part.material) { part.material.transparent = true; part.material.opacity *= 0.45; } });
+  ghost.visible = false;
   const dot = new Points(new BufferGeometry().setAttribute("position", new BufferAttribute(new Float32Array(3), 3)), new PointsMaterial({ color: 0xffffff, size: 10, sizeAttenuation: false, depthTest: false, transparent: true, map: disc() }));
-  local.add(paths, booster, dot);
+  const mark = new Points(new BufferGeometry().setAttribute("position", new BufferAttribute(new Float32Array(3), 3)), new PointsMaterial({ color: 0xffb35c, size: 9, sizeAttenuation: false, depthTest: false, transparent: true, map: disc() }));
+  mark.visible = false;
+  local.add(paths, booster, ghost, dot, mark);
 
   const controls = new OrbitControls(camera, canvas);
   controls.maxDistance = 8e5;
@@ -80,11 +85,12 @@ function start() {
     for (const line of paths.children) { line.geometry.dispose(); line.material.dispose(); }
     paths.clear();
     const low = new Vector3(Infinity, Infinity, Infinity), high = low.clone().negate();
-    for (const track of mission.flight.tracks) {
-      const points = Array.from(track.time, (_, i) => point(track, i));
+    for (const flight of [mission.flight, mission.other]) for (const track of flight ? flight.tracks : []) {
+      const points = Array.from(track.time, (_, i) => point(track, i)), other = flight === mission.other;
       for (const p of points) { low.min(p); high.max(p); }
-      const line = new LineGeometry().setPositions(points.flatMap((p) => [p.x, p.y, p.z]));
-      if (points.length > 1) paths.add(new Line2(line, new LineMaterial({ color: PHASES[track.index % PHASES.length], linewidth: 2.5 })));
+      if (points.length < 2) continue;
+      const line = new Line2(new LineGeometry().setPositions(points.flatMap((p) => [p.x, p.y, p.z])), new LineMaterial({ color: PHASES[track.index % PHASES.length], linewidth: other ? 1.5 : 2.5, transparent: other, opacity: other ? 0.6 : 1 }));
+      paths.add(line);
     }
     low.min(new Vector3()); high.max(new Vector3());
     size = Math.max(high.distanceTo(low), 50);
@@ -98,7 +104,7 @@ function start() {
     if (camera.position.y < 3) camera.position.y = 3;
     controls.update();
   };
-  let seen = null, before = new Vector3(), queued = false;
+  let seen = null, rival = null, before = new Vector3(), queued = false;
   const fit = () => {
     const box = holder.querySelector(".stage").getBoundingClientRect();
     const width = Math.max(1, Math.round(box.width)), height = Math.max(1, Math.round(box.height));
@@ -115,19 +121,24 @@ function start() {
     ground.material.color.set(dark ? 0x2c3730 : 0x55654f);
     scene.background = sky.clone().lerp(SPACE, Math.min(Math.max((view.value === "overview" ? size / 4 : height_m) / 6e4, 0), 1));
     dot.visible = camera.position.distanceTo(world(booster.position)) > 1500;
+    mark.visible = ghost.visible && camera.position.distanceTo(world(ghost.position)) > 1500;
     renderer.render(scene, camera);
     holder.dataset.ready ||= performance.now().toFixed(0);
   };
   const soon = () => { if (!queued) { queued = true; requestAnimationFrame(() => queued && render()); } }; // once a frame, however often asked
+  const set = (model, flight) => {
+    const track = mission.track(mission.time, flight), [i, j, share] = mission.place(track, mission.time);
+    const value = (name) => mission.value(name, mission.time, flight);
+    model.position.copy(point(track, i, j, share));
+    model.quaternion.copy(attitude(track, i, j, share));
+    model.pose({ throttle: throttle(track, i, j, flight), gimbalPitch: value("gimbal_pitch_deg"), gimbalYaw: value("gimbal_yaw_deg"), finPitch: value("fin_pitch_deg"), finYaw: value("fin_yaw_deg"), finRoll: value("fin_roll_deg"), legsDown: Math.min(Math.max(1.5 - model.position.z / 200, 0), 1) * (track.index === mission.phases.length - 1 ? 1 : 0) });
+  };
   const move = () => {
-    const track = mission.track();
-    if (!track) return;
-    const [i, j, share] = mission.place(track, mission.time);
-    booster.position.copy(point(track, i, j, share));
-    booster.quaternion.copy(attitude(track, i, j, share));
+    if (!mission.track()) return;
+    set(booster, mission.flight);
     dot.position.copy(booster.position);
-    const value = (name) => mission.value(name);
-    booster.pose({ throttle: throttle(track, i, j), gimbalPitch: value("gimbal_pitch_deg"), gimbalYaw: value("gimbal_yaw_deg"), finPitch: value("fin_pitch_deg"), finYaw: value("fin_yaw_deg"), finRoll: value("fin_roll_deg"), legsDown: Math.min(Math.max(1.5 - booster.position.z / 200, 0), 1) * (track.index === mission.phases.length - 1 ? 1 : 0) });
+    ghost.visible = mission.other !== null && mission.other !== undefined;
+    if (ghost.visible) { set(ghost, mission.other); mark.position.copy(ghost.position); }
   };
   const rows = [...holder.querySelectorAll("[data-value]")];
   const read = () => rows.forEach((row) => {
@@ -136,8 +147,9 @@ function start() {
   });
   const chips = holder.querySelector(".chips");
   const draw = (changed) => {
-    if (changed || seen !== mission.flight) {
+    if (seen !== mission.flight || rival !== mission.other) {
       seen = mission.flight;
+      rival = mission.other;
       trace();
       chips.replaceChildren(...seen.tracks.map((track) => {
         const chip = document.createElement("button");
@@ -158,13 +170,30 @@ function start() {
     soon();
   };
   view.onchange = () => { place(); soon(); };
+  canvas.addEventListener("keydown", (event) => { // the camera turns about its target, and comes closer
+    const turn = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key], near = { "+": 0.8, "=": 0.8, "-": 1.25 }[event.key];
+    if (event.ctrlKey || event.metaKey || event.altKey || !(turn || near)) return;
+    event.preventDefault();
+    const arm = new Spherical().setFromVector3(camera.position.clone().sub(controls.target));
+    if (turn) { arm.theta += 0.1 * turn[0]; arm.phi = Math.min(Math.max(arm.phi + 0.1 * turn[1], 0.05), 1.55); }
+    arm.radius *= near || 1;
+    camera.position.setFromSpherical(arm).add(controls.target);
+    controls.update();
+    soon();
+  });
+  let printed = null; // a browser prints a canvas of WebGL empty, so its picture is printed
+  addEventListener("beforeprint", () => {
+    render();
+    printed ||= holder.appendChild(Object.assign(new Image(), { className: "printed", alt: "the replay at the chosen time" }));
+    printed.src = canvas.toDataURL("image/jpeg", 0.85);
+  });
   before.copy(world(booster.position));
   mission.on(draw);
   before.copy(world(booster.position));
   controls.addEventListener("change", soon);
   new ResizeObserver(soon).observe(holder.querySelector(".stage"));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", soon);
-  mission.replay = { render, booster, camera, canvas };
+  mission.replay = { render, booster, ghost, camera, canvas };
 }
 
 if (holder && mission && mission.flight) {

@@ -39,7 +39,7 @@ def flight(records: FlightRecords) -> tuple[Section, ...]:
     drawn = [chart for chart in charts if chart]
     if not drawn:
         return ()
-    note = f'<p class="soft">Bands span the 5th to 95th percentile of the flights still flying, out of the first {records.bands.flights:,}; dashed is the median, solid the chosen flight.</p>'
+    note = f'<p class="soft">Bands span the 5th to 95th percentile of the flights still flying, out of the first {records.bands.flights:,}; dotted is the median, solid the chosen flight, dashed the one to compare with.</p>'
     return (Section("Flight", f'{note}<div class="charts">{"".join(drawn)}</div>{_boundaries(records)}'),)
 
 
@@ -93,4 +93,4 @@ def _boundaries(records: FlightRecords) -> str:
     if not rows:
         return ""
     head = '<tr><th>at</th><th class="left">channel</th><th>median</th><th>5 to 95 %</th><th>real flights</th></tr>'
-    return f'<h3>Compared with real flights</h3><div class="scroll card"><table>{head}{"".join(rows)}</table></div>'
+    return f'<h3>Compared with real flights</h3><div class="scroll card" tabindex="0" role="region" aria-label="compared with real flights"><table>{head}{"".join(rows)}</table></div>'

@@ -20,7 +20,7 @@ def propellant(records: FlightRecords) -> tuple[Section, ...]:
     if not rows:
         return ()
     head = "<tr><th>phase</th><th>on entering (kg)</th><th>used (kg)</th><th>left (kg)</th></tr>"
-    table = f'<div class="scroll card"><table>{head}{"".join(f"<tr>{row}</tr>" for row in rows)}</table></div>'
+    table = f'<div class="scroll card" tabindex="0" role="region" aria-label="propellant over the optimum"><table>{head}{"".join(f"<tr>{row}</tr>" for row in rows)}</table></div>'
     return (Section("Propellant", f'<p class="soft">Median, and 5 to 95 %.</p>{table}{_regret(records)}'),)
 
 

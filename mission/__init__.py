@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mission.adapters.vehicles import EnvStep, PhaseEnv, make_env
     from mission.errors import MissionError
     from mission.learner import FillConfig, ImitationConfig, Learner, LearnerConfig
-    from mission.missionfile.hooks import Event, StopTraining, hookimpl
+    from mission.missionfile.hooks import Event, StopTraining, TrajectoryFormat, hookimpl
     from mission.missionfile.models import MissionFile
     from mission.missionfile.phases import Phase
     from mission.missionfile.reading import load_mission, read_text, read_yaml
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from mission.report.markup import escape
     from mission.report.merging import merge_reports
     from mission.report.summary import MissionSummary, PhaseSummary
+    from mission.report.trajectories.formats import write_trajectories
+    from mission.report.trajectories.record import Trajectory, TrajectoryEvent, TrajectoryPhase
     from mission.sac.config import ActorConfig, NetworkConfig, SacConfig, WarmUpConfig
     from mission.scale.fly import fly_mission
     from mission.scale.summary import SweepSummary
@@ -65,6 +67,10 @@ _HOME = {
     "StoredBank": "adapters.policy",
     "SweepSummary": "scale.summary",
     "TrainingSummary": "training.ending",
+    "Trajectory": "report.trajectories.record",
+    "TrajectoryEvent": "report.trajectories.record",
+    "TrajectoryFormat": "missionfile.hooks",
+    "TrajectoryPhase": "report.trajectories.record",
     "TuneSummary": "scale.tune",
     "WarmUpConfig": "sac.config",
     "escape": "report.markup",
@@ -83,6 +89,7 @@ _HOME = {
     "time_chart": "report.charts",
     "train_mission": "training.mission",
     "tune": "scale.tune",
+    "write_trajectories": "report.trajectories.formats",
 }
 
 __all__ = [
@@ -114,6 +121,10 @@ __all__ = [
     "StoredBank",
     "SweepSummary",
     "TrainingSummary",
+    "Trajectory",
+    "TrajectoryEvent",
+    "TrajectoryFormat",
+    "TrajectoryPhase",
     "TuneSummary",
     "WarmUpConfig",
     "escape",
@@ -132,6 +143,7 @@ __all__ = [
     "time_chart",
     "train_mission",
     "tune",
+    "write_trajectories",
 ]
 
 

@@ -14,6 +14,8 @@ from mission.cli.options import (
     Devices,
     File,
     FirstFlight,
+    Format,
+    FormatSet,
     Fresh,
     Init,
     Joint,
@@ -22,6 +24,7 @@ from mission.cli.options import (
     Local,
     LogDir,
     On,
+    Only,
     Policy,
     PolicyFrom,
     ReportDir,
@@ -30,7 +33,9 @@ from mission.cli.options import (
     Set,
     Splitting,
     Stale,
+    StartsFile,
     SweepsOption,
+    Trajectory,
     Until,
     apply_only,
     apply_only_with_mission,
@@ -181,7 +186,9 @@ def train(
 def fly(
     file: File,
     checkpoints: Checkpoints = None,
-    flights: Annotated[int, typer.Option("--flights", metavar="N", min=1, help="Largest number of vehicles.")] = 1000,
+    flights: Annotated[
+        int | None, typer.Option("--flights", metavar="N", min=1, help="Largest number of vehicles. [default: 1000]")
+    ] = None,
     until: Until = None,
     seed: Seed = None,
     policies: Policy = None,
@@ -195,35 +202,43 @@ def fly(
     sensitivity: Sensitivity = False,
     splitting: Splitting = False,
     judge: JudgeOption = None,
+    only: Only = None,
+    trajectory: Trajectory = None,
+    formats: Format = None,
+    settings: FormatSet = None,
+    starts: StartsFile = None,
     overrides: Set = None,
     local: Local = False,
 ) -> None:
     """Fly N vehicles through the whole chain and report success with 95 % Wilson intervals."""
     from mission.observers.progress import flight_bar
 
+    apply_only(only is not None, "with --only NUMBERS", {"--trajectory": trajectory})
+    apply_only(trajectory is not None, "with --trajectory DIR", {"--format": formats, "--format-set": settings})
     reads = pilots(policies or [])[0] != "guide" or report_dir is not None or splitting
     apply_only(reads, "with --policy agent or --report; a guide needs no policy", {"--checkpoints": checkpoints})
     whole = {"--until": until, "--report": report_dir, "--first-flight": first_flight, "--sensitivity": sensitivity}
-    apply_only(not splitting, "without --splitting", whole | {"--on": on != "local"})
+    apply_only(not splitting, "without --splitting", whole | {"--on": on != "local", "--only": only, "--starts": starts})
     mission, policy, by_phase = mission_and_pilots(file, overrides, policies, allow_stale)
     by_phase = with_export(by_phase, policy, policy_from)
     output = json_path(json_file)
-    common: dict[str, Any] = {"checkpoints": checkpoints, "flights": flights, "seed": seed, "judge": judge}
+    common: dict[str, Any] = {"checkpoints": checkpoints, "seed": seed, "judge": judge}
     common |= {"policy": policy, "policies": by_phase, "allow_stale": allow_stale}
     common |= {"allow_local_plugins": local, "devices": devices}
     if splitting:
-        split(mission, common, json_file)
+        split(mission, common | {"flights": flights or 1000}, json_file)
         return
     from mission.scale.fly import fly_mission
 
-    more: dict[str, Any] = {
-        "until": until,
-        "report": report_dir,
-        "first_flight": first_flight,
-        "on": on,
-        "sensitivity": sensitivity,
-    }
-    with flight_bar(flights) as bar:
+    more: dict[str, Any] = {"until": until, "report": report_dir, "on": on, "sensitivity": sensitivity, "starts": starts}
+    if only is not None:
+        from mission.cli.trajectories import fly_only
+
+        chosen = (only, flights, first_flight)
+        fly_only(mission, chosen, (trajectory, formats or ["csv"], settings or []), common | more, json_file)
+        return
+    more |= {"first_flight": first_flight, "flights": flights}
+    with flight_bar(None if starts is not None else flights or 1000) as bar:
         summary = fly_mission(mission, progress=bar, **common, **more)
     if json_file == "-":
         write_json(summary.to_json())

@@ -81,14 +81,14 @@ def options(
 
 @app.command(cls=Command)
 def plugins(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """List the installed phase plugins, observers and missions from their metadata; none is imported."""
-    from mission.missionfile.hooks import MISSION_GROUP, OBSERVER_GROUP, PHASE_GROUP
+    """List the installed phase plugins, observers, formats of trajectories and missions from their metadata; none is imported."""
+    from mission.missionfile.hooks import MISSION_GROUP, OBSERVER_GROUP, PHASE_GROUP, TRAJECTORY_GROUP
     from mission.missionfile.named import list_missions
     from mission.missionfile.plugins import list_plugins
 
     rows = [
         {"group": group} | {key: value for key, value in vars(row).items() if key != "entry_point"}
-        for group in (PHASE_GROUP, OBSERVER_GROUP)
+        for group in (PHASE_GROUP, OBSERVER_GROUP, TRAJECTORY_GROUP)
         for row in list_plugins(group)
     ]
     missions = list_missions()

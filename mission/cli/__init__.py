@@ -17,8 +17,8 @@ from mission.training.signals import finish_process, quiet_threads, watch_signal
 if _PROGRAM:
     watch_signals()
 
-from mission.cli.trajectories import app  # noqa: E402  # with the commands of the modules that it imports from
 from mission.cli.output import PrintableFormatter  # noqa: E402
+from mission.cli.trajectories import app  # noqa: E402  # with the commands of the modules that it imports from
 
 
 def main() -> None:

@@ -218,7 +218,9 @@ def fly(
     reads = pilots(policies or [])[0] != "guide" or report_dir is not None or splitting
     apply_only(reads, "with --policy agent or --report; a guide needs no policy", {"--checkpoints": checkpoints})
     whole = {"--until": until, "--report": report_dir, "--first-flight": first_flight, "--sensitivity": sensitivity}
-    apply_only(not splitting, "without --splitting", whole | {"--on": on != "local", "--only": only, "--starts": starts})
+    apply_only(
+        not splitting, "without --splitting", whole | {"--on": on != "local", "--only": only, "--starts": starts}
+    )
     mission, policy, by_phase = mission_and_pilots(file, overrides, policies, allow_stale)
     by_phase = with_export(by_phase, policy, policy_from)
     output = json_path(json_file)
@@ -230,7 +232,13 @@ def fly(
         return
     from mission.scale.fly import fly_mission
 
-    more: dict[str, Any] = {"until": until, "report": report_dir, "on": on, "sensitivity": sensitivity, "starts": starts}
+    more: dict[str, Any] = {
+        "until": until,
+        "report": report_dir,
+        "on": on,
+        "sensitivity": sensitivity,
+        "starts": starts,
+    }
     if only is not None:
         from mission.cli.trajectories import fly_only
 

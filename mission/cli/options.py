@@ -107,12 +107,16 @@ Only = Annotated[
 ]
 Trajectory = Annotated[
     Path | None,
-    typer.Option("--trajectory", metavar="DIR", help="With --only: write every control step of these flights to files."),
+    typer.Option(
+        "--trajectory", metavar="DIR", help="With --only: write every control step of these flights to files."
+    ),
 ]
 Format = Annotated[
     list[str] | None,
     typer.Option(
-        "--format", metavar="NAME", help="csv, parquet, or the format of a plugin, e.g. czml. Repeatable. [default: csv]"
+        "--format",
+        metavar="NAME",
+        help="csv, parquet, or the format of a plugin, e.g. czml. Repeatable. [default: csv]",
     ),
 ]
 FormatSet = Annotated[
@@ -124,7 +128,9 @@ FormatSet = Annotated[
 StartsFile = Annotated[
     Path | None,
     typer.Option(
-        "--starts", metavar="TABLE", help="Fly the rows of a table, CSV or Parquet; `mission starts` writes one to edit."
+        "--starts",
+        metavar="TABLE",
+        help="Fly the rows of a table, CSV or Parquet; `mission starts` writes one to edit.",
     ),
 ]
 Init = Annotated[

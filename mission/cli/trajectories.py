@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mission.cli.onboard import app
-from mission.cli.options import File, JsonFile, Local, Seed, Set, json_path
+from mission.cli.options import File, Local, Seed, Set, json_path
 from mission.cli.output import Command, results, say, write_json, write_text
 
 if TYPE_CHECKING:

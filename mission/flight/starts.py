@@ -112,7 +112,13 @@ def _numbers(path: Path, name: str, values: np.ndarray, dtype: np.dtype, where: 
         except (TypeError, ValueError, OverflowError):
             good = False
         if not good:
-            kind = "a finite number" if np.issubdtype(dtype, np.floating) else "0 or 1" if dtype == bool else f"{dtype}"
+            kind = (
+                "a finite number"
+                if np.issubdtype(dtype, np.floating)
+                else "0 or 1"
+                if np.issubdtype(dtype, np.bool_)
+                else f"{dtype}"
+            )
             raise InputError(
                 f'{where} {path}: row {row}, column "{name}"',
                 expected=kind,

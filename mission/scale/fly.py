@@ -22,7 +22,6 @@ from mission.report.trajectories.record import Trajectory
 from mission.scale.cluster import cluster, place_of
 from mission.scale.flying import Fleet
 
-
 FLIGHTS = 1000  # of a campaign whose number is not given
 
 
@@ -79,10 +78,20 @@ def fly_mission(
     Raises:
       MissionError: wrong input or a stale policy (2); no readable policy, or a report of another format (3).
     """
-    pilots = {"checkpoints": checkpoints, "policy": policy, "policies": policies, "allow_stale": allow_stale}
+    pilots: dict[str, Any] = {
+        "checkpoints": checkpoints,
+        "policy": policy,
+        "policies": policies,
+        "allow_stale": allow_stale,
+    }
     order = _Order(flights, until, first_flight, on, report, sensitivity, starts)
     order.check()
-    more = {"seed": seed, "allow_local_plugins": allow_local_plugins, "devices": devices, "judge": judge}
+    more: dict[str, Any] = {
+        "seed": seed,
+        "allow_local_plugins": allow_local_plugins,
+        "devices": devices,
+        "judge": judge,
+    }
     return order.fly(prepare_chain(mission, **pilots, **more), progress)
 
 

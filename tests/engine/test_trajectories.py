@@ -104,7 +104,7 @@ def test_options_without_a_meaning_are_refused(options, tmp_path, monkeypatch):
 
 
 def test_the_error_for_an_unknown_format_lists_the_formats():
-    with pytest.raises(PluginError, match="csv, .*parquet"):
+    with pytest.raises(PluginError, match=r"csv, .*parquet"):
         formats.Writer(["cvs"])
 
 
@@ -183,7 +183,9 @@ def test_any_tree_of_arrays_has_columns(tmp_path):
     }
     path = tmp_path / "starts.csv"
     path.write_bytes(table_bytes(starts_table(tree, rows), ".csv", "test"))
-    zeros = jax.tree.map(lambda leaf: leaf if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else np.zeros_like(leaf), rows)
+    zeros = jax.tree.map(
+        lambda leaf: leaf if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else np.zeros_like(leaf), rows
+    )
     read = read_starts(path, tree, lambda count: zeros).rows
     np.testing.assert_array_equal(read["position"], rows["position"])
     jax.tree.map(np.testing.assert_array_equal, read["counts"], rows["counts"])
@@ -220,7 +222,7 @@ def test_events_are_phases_take_overs_and_changes_of_what_is_counted():
         (1.5, "down", "parts from 2 to 1"),
         (2.0, "down", "down ends: hit"),
     ]
-    assert list(event_columns([one])["event"])[0] == "up begins"
+    assert event_columns([one])["event"][0] == "up begins"
 
 
 def test_parquet_holds_the_units_and_every_bit(tmp_path):
@@ -243,7 +245,13 @@ def test_parquet_holds_the_units_and_every_bit(tmp_path):
 
 
 def test_units_of_channels():
-    names = {"velocity_x_m_s": "m/s", "q_alpha_pa_deg": "Pa deg", "load_m_s2": "m/s2", "attitude_w": "-", "share_percent": "%"}
+    names = {
+        "velocity_x_m_s": "m/s",
+        "q_alpha_pa_deg": "Pa deg",
+        "load_m_s2": "m/s2",
+        "attitude_w": "-",
+        "share_percent": "%",
+    }
     assert {name: unit_of(name) for name in names} == names
 
 
@@ -251,7 +259,9 @@ def test_numbers_in_csv_give_the_same_bits():
     values = np.random.default_rng(0).integers(0, 1 << 32, 5000, np.uint32).view(np.float32)
     values = values[np.isfinite(values)]
     read = table_bytes({"x": values}, ".csv", "test").decode().split()[1:]
-    np.testing.assert_array_equal(np.array([np.float32(float(text)) for text in read]).view(np.uint32), values.view(np.uint32))
+    np.testing.assert_array_equal(
+        np.array([np.float32(float(text)) for text in read]).view(np.uint32), values.view(np.uint32)
+    )
 
 
 # Formats of plugins

@@ -15,8 +15,13 @@ def print_trajectories(trajectories: Sequence[Trajectory], stream: TextIO) -> No
     """Print each phase of each flight."""
     first, printer = trajectories[0], Printer(stream)
     rows = [
-        [str(flight.number), phase.name, phase.cause if phase.success else f"lost: {phase.cause}"]
-        + [f"{len(phase.time_s) - 1:,}", f"{phase.time_s[0]:.2f}", f"{phase.time_s[-1]:.2f}"]
+        [
+            str(flight.number),
+            phase.name,
+            phase.cause if phase.success else f"lost: {phase.cause}",
+            f"{len(phase.time_s) - 1:,}",
+            *(f"{phase.time_s[at]:.2f}" for at in (0, -1)),
+        ]
         for flight in trajectories
         for phase in flight.phases
     ]

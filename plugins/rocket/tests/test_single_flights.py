@@ -66,9 +66,8 @@ def test_the_start_of_a_whole_flight_is_a_row_of_a_table(tmp_path):
     mission = load_mission(MISSIONS / "return_to_launch_site.yaml")
     write_starts(mission, path, 3)
     head = path.read_text().splitlines()[0].split(",")
-    assert {"state.motion.position.x", "state.motion.levels[0]", "dispersion.thrust", "dispersion.wind.percentile"} <= {
-        name for name in head
-    }
+    some = {"state.motion.position.x", "state.motion.levels[0]", "dispersion.thrust", "dispersion.wind.percentile"}
+    assert some <= set(head)
     chain = prepare_chain(mission, policy="guide")
     given = chain.starting_from(path)
     jax.tree.map(np.testing.assert_array_equal, given.starts(np.arange(3)), chain.starts(np.arange(3)))

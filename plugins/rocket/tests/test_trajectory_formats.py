@@ -9,14 +9,14 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
-from scipy.spatial.transform import Rotation
-
-from mission import MissionError, Trajectory, TrajectoryPhase
 from mission_rocket.physics.gravity import pad_from_centre, polar_axis, wgs84
 from mission_rocket.trajectories import aem, czml, kml, oem, rocketpy
 from mission_rocket.trajectories.ccsds import Message
 from mission_rocket.trajectories.course import Place, courses
 from mission_rocket.trajectories.earth import east_north_up, ecef_of, geodetic_of, local_to_enu
+from scipy.spatial.transform import Rotation
+
+from mission import MissionError, Trajectory, TrajectoryPhase
 
 LC_39A = (28.608389, -80.604333)
 EPOCH = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -95,7 +95,9 @@ def test_oem_is_read_by_another_program(tmp_path):
             local = np.array([30.0 * t, -2.0 * t, 400.0 * t - 5.0 * t**2])
             np.testing.assert_allclose(np.array(row.position) * 1e3, pad + axes @ local, atol=2e-3)
             np.testing.assert_allclose(np.array(row.velocity) * 1e3, axes @ [30.0, -2.0, 400.0 - 10.0 * t], atol=1e-4)
-    between = next(iter(read))(states[0][20].epoch + timedelta(seconds=0.25))  # by the message's own Hermite polynomials
+    between = next(iter(read))(
+        states[0][20].epoch + timedelta(seconds=0.25)
+    )  # by the message's own Hermite polynomials
     t = 10.25
     local = np.array([30.0 * t, -2.0 * t, 400.0 * t - 5.0 * t**2])
     np.testing.assert_allclose(np.array(between.position) * 1e3, pad + axes @ local, atol=5e-3)
@@ -175,17 +177,21 @@ def test_czml_is_read_by_another_program():
     names = [packet.name for packet in packets[4:]]
     assert {"rise begins", "apogee", "cut-off", "fall ends: ok"} <= set(names)
     fall = packets[3].availability
-    assert str(fall.start if hasattr(fall, "start") else fall).startswith("2026-05-01T12:00:40") or "12:00:40" in str(fall)
+    assert str(fall.start if hasattr(fall, "start") else fall).startswith("2026-05-01T12:00:40") or "12:00:40" in str(
+        fall
+    )
 
 
 def test_kml_is_xml_with_heights_above_the_ellipsoid():
     text = kml.files([flight(UPRIGHT, latitude=30.0)], Place(epoch=EPOCH, longitude_deg=10.0))["flight-4711.kml"]
     space = {"k": "http://www.opengis.net/kml/2.2"}
-    lines = ET.fromstring(text).findall(".//k:LineString/k:coordinates", space)  # noqa: S314
+    lines = ET.fromstring(text).findall(".//k:LineString/k:coordinates", space)
     assert len(lines) == 2
     lon, lat, height = (float(value) for value in str(lines[1].text).split()[0].split(","))
     assert height == pytest.approx(8000.0, abs=0.2)  # and 0.1 m because the Earth is round
-    assert lon == pytest.approx(10.0 + np.degrees(1200.0 / (6391480.0 * np.cos(np.radians(30.0)))), abs=1e-6)  # 6383480 + 8000 m
+    assert lon == pytest.approx(
+        10.0 + np.degrees(1200.0 / (6391480.0 * np.cos(np.radians(30.0)))), abs=1e-6
+    )  # 6383480 + 8000 m
     assert lat == pytest.approx(30.0 - np.degrees(80.0 / 6378137.0), abs=2e-5)
 
 
@@ -197,7 +203,9 @@ def test_rocketpy_imports_the_table(tmp_path):
     assert read.z(40.0) == pytest.approx(8000.0)
     assert (read.y(40.0), read.x(40.0)) == (pytest.approx(1200.0), pytest.approx(80.0))  # downrange is north here
     assert read.vz(10.25) == pytest.approx(297.5)
-    np.testing.assert_allclose([getattr(read, f"e{i}")(5.0) for i in range(4)], [np.sqrt(0.5), 0, 0, np.sqrt(0.5)], atol=1e-7)
+    np.testing.assert_allclose(
+        [getattr(read, f"e{i}")(5.0) for i in range(4)], [np.sqrt(0.5), 0, 0, np.sqrt(0.5)], atol=1e-7
+    )
 
 
 def test_times_in_the_table_increase_and_nothing_is_twice():

@@ -18,7 +18,7 @@ if _PROGRAM:
     watch_signals()
 
 from mission.cli.output import PrintableFormatter  # noqa: E402
-from mission.cli.trajectories import app  # noqa: E402  # with the commands of the modules that it imports from
+from mission.cli.starting import app  # noqa: E402  # with the commands of the modules that it imports from
 
 
 def main() -> None:

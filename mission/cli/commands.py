@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -39,16 +39,12 @@ from mission.cli.options import (
     Until,
     apply_only,
     apply_only_with_mission,
-    json_path,
     mission_and_pilots,
     phase_folders,
     pilots,
     with_export,
 )
 from mission.cli.output import Command, results, say, write_json, write_text
-
-if TYPE_CHECKING:
-    from mission.missionfile.models import MissionFile
 
 app = typer.Typer(
     name="mission",
@@ -211,7 +207,7 @@ def fly(
     local: Local = False,
 ) -> None:
     """Fly N vehicles through the whole chain and report success with 95 % Wilson intervals."""
-    from mission.observers.progress import flight_bar
+    from mission.cli.flying import fly_campaign, fly_only, split
 
     apply_only(only is not None, "with --only NUMBERS", {"--trajectory": trajectory})
     apply_only(trajectory is not None, "with --trajectory DIR", {"--format": formats, "--format-set": settings})
@@ -223,15 +219,9 @@ def fly(
     )
     mission, policy, by_phase = mission_and_pilots(file, overrides, policies, allow_stale)
     by_phase = with_export(by_phase, policy, policy_from)
-    output = json_path(json_file)
     common: dict[str, Any] = {"checkpoints": checkpoints, "seed": seed, "judge": judge}
     common |= {"policy": policy, "policies": by_phase, "allow_stale": allow_stale}
     common |= {"allow_local_plugins": local, "devices": devices}
-    if splitting:
-        split(mission, common | {"flights": flights or 1000}, json_file)
-        return
-    from mission.scale.fly import fly_mission
-
     more: dict[str, Any] = {
         "until": until,
         "report": report_dir,
@@ -239,48 +229,13 @@ def fly(
         "sensitivity": sensitivity,
         "starts": starts,
     }
-    if only is not None:
-        from mission.cli.trajectories import fly_only
-
-        chosen = (only, flights, first_flight)
-        fly_only(mission, chosen, (trajectory, formats or ["csv"], settings or []), common | more, json_file)
-        return
-    more |= {"first_flight": first_flight, "flights": flights}
-    with flight_bar(None if starts is not None else flights or 1000) as bar:
-        summary = fly_mission(mission, progress=bar, **common, **more)
-    if json_file == "-":
-        write_json(summary.to_json())
-        return
-    from mission.report.terminal import print_summary
-
-    print_summary(summary, results())
-    if output is not None:
-        write_text(summary.to_json() + "\n", output)
-    if report_dir is not None:
-        say(f"report: {report_dir / 'index.html'}")
-
-
-def split(mission: MissionFile, common: dict[str, Any], json_file: str | None) -> None:
-    """Fly with multilevel splitting; `common` holds the number of flights and the arguments of `prepare_chain`."""
-    from mission.flight.chain import check_flights, prepare_chain
-    from mission.flight.feasibility.store import chain_feasibility
-    from mission.flight.splitting import check_splitting, split_flights
-    from mission.observers.progress import flight_bar
-    from mission.report.terminal import print_splitting
-
-    output, flights = json_path(json_file), common.pop("flights")
-    check_flights(flights, None)
-    chain = prepare_chain(mission, **common)
-    feasibility = check_splitting(chain, chain_feasibility(chain), flights)
-    with flight_bar(flights) as bar:
-        found = split_flights(chain, feasibility, flights, bar)
-    text = found.model_dump_json(indent=2)
-    if json_file == "-":
-        write_json(text)
-        return
-    print_splitting(found, results())
-    if output is not None:
-        write_text(text + "\n", output)
+    if splitting:
+        split(mission, common | {"flights": flights or 1000}, json_file)
+    elif only is not None:
+        written = (trajectory, formats or ["csv"], settings or [])
+        fly_only(mission, (only, flights, first_flight), written, common | more, json_file)
+    else:
+        fly_campaign(mission, common | more | {"first_flight": first_flight, "flights": flights}, json_file)
 
 
 @app.command(cls=Command)

@@ -26,11 +26,49 @@ FLIGHTS = 1000  # of a campaign whose number is not given
 
 
 @overload
-def fly_mission(mission: MissionFile, *, flights: int | None = None, **options: Any) -> MissionSummary: ...
+def fly_mission(
+    mission: MissionFile,
+    *,
+    checkpoints: str | Path | None = None,
+    flights: int | None = None,
+    until: float | None = None,
+    seed: int | None = None,
+    policy: str = "agent",
+    policies: Mapping[str, str | Path] | None = None,
+    report: str | Path | None = None,
+    allow_stale: bool = False,
+    allow_local_plugins: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+    devices: int | None = None,
+    first_flight: int = 0,
+    on: str = "local",
+    sensitivity: bool = False,
+    judge: Judge | None = None,
+    starts: str | Path | None = None,
+) -> MissionSummary: ...
 
 
 @overload
-def fly_mission(mission: MissionFile, *, flights: Sequence[int], **options: Any) -> tuple[Trajectory, ...]: ...
+def fly_mission(
+    mission: MissionFile,
+    *,
+    checkpoints: str | Path | None = None,
+    flights: Sequence[int],
+    until: float | None = None,
+    seed: int | None = None,
+    policy: str = "agent",
+    policies: Mapping[str, str | Path] | None = None,
+    report: str | Path | None = None,
+    allow_stale: bool = False,
+    allow_local_plugins: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+    devices: int | None = None,
+    first_flight: int = 0,
+    on: str = "local",
+    sensitivity: bool = False,
+    judge: Judge | None = None,
+    starts: str | Path | None = None,
+) -> tuple[Trajectory, ...]: ...
 
 
 def fly_mission(

@@ -74,9 +74,13 @@ _NAMED = {
     "StopTraining": "Write a phase",
     "hookimpl": "Write a phase",
     "Phase": "Write a phase",
+    "Trajectory": "Fly",
+    "TrajectoryEvent": "Fly",
+    "TrajectoryPhase": "Fly",
+    "write_trajectories": "Fly",
 }
 _OBJECTS = {"hookimpl": "Decorator that marks a function as the implementation of a hook: `mission_phase` of a phase "
-            "plugin, or `mission_event` of an observer."}  # fmt: skip
+            "plugin, `mission_trajectory` of a format, or `mission_event` of an observer."}  # fmt: skip
 _HEADS = ("Args", "Returns", "Raises", "Attributes")
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from mission.flight.onboard.exporting import ExportSummary, export_policy
     from mission.learner import FillConfig, ImitationConfig, Learner, LearnerConfig
     from mission.machine.devices import configure
-    from mission.missionfile.hooks import Event, StopTraining, hookimpl
+    from mission.missionfile.hooks import Event, StopTraining, TrajectoryFormat, hookimpl
     from mission.missionfile.models import MissionFile
     from mission.missionfile.phases import Phase
     from mission.missionfile.reading import load_mission, read_text, read_yaml
@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from mission.report.redraw import draw_report
     from mission.report.summary import MissionSummary, PhaseSummary
     from mission.report.tables import read_flights, read_tracks
+    from mission.report.trajectories.formats import write_trajectories
+    from mission.report.trajectories.record import Trajectory, TrajectoryEvent, TrajectoryPhase
     from mission.sac.config import ActorConfig, NetworkConfig, SacConfig, WarmUpConfig
     from mission.scale.fly import fly_mission
     from mission.scale.summary import SweepSummary
@@ -106,6 +108,10 @@ _HOME = {
     "Table": "storage.tables",
     "TrainingSummaries": "training.ending",
     "TrainingSummary": "training.ending",
+    "Trajectory": "report.trajectories.record",
+    "TrajectoryEvent": "report.trajectories.record",
+    "TrajectoryFormat": "missionfile.hooks",
+    "TrajectoryPhase": "report.trajectories.record",
     "TuneSummary": "scale.tune",
     "UnfinishedError": "errors",
     "WarmUpConfig": "sac.config",
@@ -133,6 +139,7 @@ _HOME = {
     "time_chart": "report.charts",
     "train_mission": "training.mission",
     "tune": "scale.tune",
+    "write_trajectories": "report.trajectories.formats",
 }
 
 __all__ = [
@@ -182,6 +189,10 @@ __all__ = [
     "Table",
     "TrainingSummaries",
     "TrainingSummary",
+    "Trajectory",
+    "TrajectoryEvent",
+    "TrajectoryFormat",
+    "TrajectoryPhase",
     "TuneSummary",
     "UnfinishedError",
     "WarmUpConfig",
@@ -209,6 +220,7 @@ __all__ = [
     "time_chart",
     "train_mission",
     "tune",
+    "write_trajectories",
 ]
 
 

@@ -19,7 +19,7 @@ if _PROGRAM:
 
 from mission.cli.completing import whole_words  # noqa: E402
 from mission.cli.output import PrintableFormatter  # noqa: E402
-from mission.cli.watching import app  # noqa: E402  # with the commands of the modules that it imports from
+from mission.cli.starting import app  # noqa: E402  # with the commands of the modules that it imports from
 from mission.errors import FourParts  # noqa: E402
 
 

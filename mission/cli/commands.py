@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from mission.cli.completing import complete_folder, complete_side
-from mission.cli.following import given_words, local_words, repeated_words, say_after_flight, say_next
+from mission.cli.following import given_words, local_words, repeated_words, say_next
 from mission.cli.options import (
     Baseline,
     Checkpoints,
     Devices,
     File,
     FirstFlight,
+    Format,
+    FormatSet,
     Fresh,
     Init,
     Joint,
@@ -24,6 +26,7 @@ from mission.cli.options import (
     Local,
     LogDir,
     On,
+    Only,
     OnlyPhase,
     Policy,
     PolicyFrom,
@@ -33,20 +36,18 @@ from mission.cli.options import (
     Set,
     Splitting,
     Stale,
+    StartsFile,
     SweepsOption,
+    Trajectory,
     Until,
     apply_only,
     apply_only_with_mission,
-    json_path,
     mission_and_pilots,
     phase_folders,
     pilots,
     with_export,
 )
 from mission.cli.output import Command, results, say, write_json, write_text
-
-if TYPE_CHECKING:
-    from mission.missionfile.models import MissionFile
 
 app = typer.Typer(
     name="mission",
@@ -78,14 +79,14 @@ def options(
 
 @app.command(cls=Command)
 def plugins(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """List the installed phase plugins, observers and missions from their metadata; none is imported."""
-    from mission.missionfile.hooks import MISSION_GROUP, OBSERVER_GROUP, PHASE_GROUP
+    """List the installed phase plugins, observers, formats of trajectories and missions from their metadata; none is imported."""
+    from mission.missionfile.hooks import MISSION_GROUP, OBSERVER_GROUP, PHASE_GROUP, TRAJECTORY_GROUP
     from mission.missionfile.named import list_missions
     from mission.missionfile.plugins import list_plugins
 
     rows = [
         {"group": group} | {key: value for key, value in vars(row).items() if key != "entry_point"}
-        for group in (PHASE_GROUP, OBSERVER_GROUP)
+        for group in (PHASE_GROUP, OBSERVER_GROUP, TRAJECTORY_GROUP)
         for row in list_plugins(group)
     ]
     missions = list_missions()
@@ -197,7 +198,9 @@ def train(
 def fly(
     file: File,
     checkpoints: Checkpoints = None,
-    flights: Annotated[int, typer.Option("--flights", metavar="N", min=1, help="Largest number of vehicles.")] = 1000,
+    flights: Annotated[
+        int | None, typer.Option("--flights", metavar="N", min=1, help="Largest number of vehicles. [default: 1000]")
+    ] = None,
     until: Until = None,
     seed: Seed = None,
     policies: Policy = None,
@@ -211,71 +214,42 @@ def fly(
     sensitivity: Sensitivity = False,
     splitting: Splitting = False,
     judge: JudgeOption = None,
+    only: Only = None,
+    trajectory: Trajectory = None,
+    formats: Format = None,
+    settings: FormatSet = None,
+    starts: StartsFile = None,
     overrides: Set = None,
     local: Local = False,
 ) -> None:
     """Fly N vehicles through the whole chain and report success with 95 % Wilson intervals."""
-    from mission.observers.progress import flight_bar
+    from mission.cli.flying import Again, fly_campaign, fly_only, split
 
+    apply_only(only is not None, "with --only NUMBERS", {"--trajectory": trajectory})
+    apply_only(trajectory is not None, "with --trajectory DIR", {"--format": formats, "--format-set": settings})
     reads = pilots(policies or [])[0] != "guide" or report_dir is not None or splitting
     apply_only(reads, "with --policy agent or --report; a guide needs no policy", {"--checkpoints": checkpoints})
     whole = {"--until": until, "--report": report_dir, "--first-flight": first_flight, "--sensitivity": sensitivity}
-    apply_only(not splitting, "without --splitting", whole | {"--on": on != "local"})
+    apply_only(
+        not splitting, "without --splitting", whole | {"--on": on != "local", "--only": only, "--starts": starts}
+    )
     mission, policy, by_phase = mission_and_pilots(file, overrides, policies, allow_stale)
     by_phase = with_export(by_phase, policy, policy_from)
-    output = json_path(json_file)
-    common: dict[str, Any] = {"checkpoints": checkpoints, "flights": flights, "seed": seed, "judge": judge}
+    common: dict[str, Any] = {"checkpoints": checkpoints, "seed": seed, "judge": judge}
     common |= {"policy": policy, "policies": by_phase, "allow_stale": allow_stale}
     common |= {"allow_local_plugins": local, "devices": devices}
+    more = {"until": until, "report": report_dir, "on": on, "sensitivity": sensitivity, "starts": starts}
     if splitting:
-        split(mission, common, json_file)
+        split(mission, common | {"flights": flights or 1000}, json_file)
         return
-    from mission.scale.fly import fly_mission
-
-    more: dict[str, Any] = {
-        "until": until,
-        "report": report_dir,
-        "first_flight": first_flight,
-        "on": on,
-        "sensitivity": sensitivity,
-    }
-    with flight_bar(flights) as bar:
-        summary = fly_mission(mission, progress=bar, **common, **more)
-    if json_file == "-":
-        write_json(summary.to_json())
-        return
-    from mission.report.terminal import print_summary
-
-    print_summary(summary, results())
-    if output is not None:
-        write_text(summary.to_json() + "\n", output)
     same = [*given_words("--checkpoints", checkpoints), *repeated_words("--policy", policies)]
     same += [*repeated_words("--set", overrides), *local_words(local)]
-    say_after_flight(file, same, mission.name, report_dir, policy == "guide")
-
-
-def split(mission: MissionFile, common: dict[str, Any], json_file: str | None) -> None:
-    """Fly with multilevel splitting; `common` holds the number of flights and the arguments of `prepare_chain`."""
-    from mission.flight.chain import check_flights, prepare_chain
-    from mission.flight.feasibility.store import chain_feasibility
-    from mission.flight.splitting import check_splitting, split_flights
-    from mission.observers.progress import flight_bar
-    from mission.report.terminal import print_splitting
-
-    output, flights = json_path(json_file), common.pop("flights")
-    check_flights(flights, None)
-    chain = prepare_chain(mission, **common)
-    feasibility = check_splitting(chain, chain_feasibility(chain), flights)
-    with flight_bar(flights) as bar:
-        found = split_flights(chain, feasibility, flights, bar)
-    text = found.model_dump_json(indent=2)
-    if json_file == "-":
-        write_json(text)
-        return
-    print_splitting(found, results())
-    say_next("envelope", mission.source.path, why="which states on entering each phase lose the flight")
-    if output is not None:
-        write_text(text + "\n", output)
+    again = Again(file, same, policy == "guide")
+    if only is not None:
+        written = (trajectory, formats or ["csv"], settings or [])
+        fly_only(mission, (only, flights, first_flight), written, common | more, json_file, again)
+    else:
+        fly_campaign(mission, common | more | {"first_flight": first_flight, "flights": flights}, json_file, again)
 
 
 @app.command(cls=Command)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
 
 from mission.cli.output import say
 
@@ -27,23 +26,3 @@ def given_words(option: str, value: object) -> list[str]:
 def local_words(local: bool) -> list[str]:
     """Return the option that permits local plugins, if it was given."""
     return ["--allow-local-plugins"] if local else []
-
-
-def say_after_flight(file: Path, same: list[str], mission: str, report_dir: Path | None, guides: bool) -> None:
-    """Print what follows flights: their report, or what a report leads to.
-
-    Args:
-      file: mission file, as it was given.
-      same: options that the next command needs too.
-      mission: name of the mission.
-      report_dir: the report that was written; None: there is none.
-      guides: the guides flew every phase.
-    """
-    if report_dir is None:
-        say_next("fly", file, *same, "--report", f"reports/{mission}", why="the page with replay and charts")
-        return
-    say(f"report: {report_dir / 'index.html'}")
-    if guides:
-        say_next("train", file, why="agents, to compare with the guides")
-    else:
-        say_next("feasibility", file, *same, why="from which states the rest of the mission succeeds")

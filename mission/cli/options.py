@@ -115,6 +115,42 @@ PolicyFrom = Annotated[
 Sensitivity = Annotated[
     bool, typer.Option("--sensitivity", help="Find out which dispersions the losses and the end states depend on.")
 ]
+Only = Annotated[
+    str | None,
+    typer.Option(
+        "--only",
+        metavar="NUMBERS",
+        help="Fly only these flights of the campaign again, bit-identical: 4711, or 0,3,8-10. Any number without --flights.",
+    ),
+]
+Trajectory = Annotated[
+    Path | None,
+    typer.Option(
+        "--trajectory", metavar="DIR", help="With --only: write every control step of these flights to files."
+    ),
+]
+Format = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--format",
+        metavar="NAME",
+        help="csv, parquet, or the format of a plugin, e.g. czml. Repeatable. [default: csv]",
+    ),
+]
+FormatSet = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--format-set", metavar="KEY=VALUE", help="Option of the formats, e.g. longitude_deg=-80.5. Repeatable."
+    ),
+]
+StartsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--starts",
+        metavar="TABLE",
+        help="Fly the rows of a table, CSV or Parquet; `mission starts` writes one to edit.",
+    ),
+]
 Init = Annotated[
     list[str] | None,
     typer.Option(

@@ -17,8 +17,10 @@ import numpy as np
 from mission.errors import InputError
 from mission.flight.batches import (
     BATCH,
+    batches,
     block_rows,
     compile_flight,
+    concatenate,
     first_rows,
     flight_keys,
     fly_batch,
@@ -36,6 +38,7 @@ from mission.flight.fly import PhaseFlight
 from mission.flight.guard.counts import GuardComparison
 from mission.flight.guard.store import guarded_policies
 from mission.flight.onboard.flying import library_parameters, with_library
+from mission.flight.starts import Starts, read_starts
 from mission.machine.devices import configure
 from mission.machine.programs import Program, in_background
 from mission.machine.stages import tell
@@ -70,6 +73,7 @@ class Chain:
     devices: int | None = None  # the most cores or accelerators that fly; None: all
     folders: Mapping[str, Path] = dataclasses.field(default_factory=dict)
     guard: GuardComparison | None = None
+    given: Starts | None = None  # in place of the mission's own starts
 
     def folder(self, index: int) -> Path:
         """Return the folder of the policy that flies phase `index`, or where its own would be."""
@@ -102,9 +106,8 @@ class Chain:
         """
         by_phase = self.keys(numbers)
         if fly_one is None:
-            return self._fly_blocks(by_phase, len(numbers))
-        handoff = nominal_starts(self.phases[0], by_phase[0][: len(numbers)])
-        return self.fly_from(0, handoff, numbers, np.ones(len(numbers), bool), fly_one)
+            return self._fly_blocks(by_phase, numbers)
+        return self.fly_from(0, self.starts(numbers), numbers, np.ones(len(numbers), bool), fly_one)
 
     def fly_from(
         self, first: int, handoff: Any, numbers: np.ndarray, alive: np.ndarray, fly_one: FlyOne | None = None
@@ -131,7 +134,26 @@ class Chain:
 
     def starts(self, numbers: np.ndarray) -> Any:
         """Return the hand-overs [N, ...] with which flights `numbers` (int [N], at most 1,000) enter the first phase."""
+        if self.given is not None:
+            return jax.tree.map(lambda leaf: leaf[numbers], self.given.rows)
         return to_host(nominal_starts(self.phases[0], self.keys(numbers)[0][: len(numbers)]))
+
+    @property
+    def most_flights(self) -> int:
+        """The number of flights that there are."""
+        return MOST_FLIGHTS if self.given is None else self.given.count
+
+    def starting_from(self, table: Path) -> Chain:
+        """Return the same mission with flights that start from the rows of a table (docs/trajectories.md).
+
+        Raises:
+          InputError: the table is wrong; names row and column.
+        """
+
+        def nominal(count: int) -> Any:
+            return jax.tree.map(concatenate, *(self.starts(numbers) for numbers in batches(count)))
+
+        return dataclasses.replace(self, given=read_starts(table, self.phases[0].accepts, nominal))
 
     def keys(self, numbers: np.ndarray) -> list[Any]:
         """Return the keys [BATCH] of flights by phase; those beyond N repeat the first."""
@@ -139,13 +161,14 @@ class Chain:
         keys = pad(flight_keys(key, numbers), len(numbers))
         return [jax.vmap(name_key, (0, None))(keys, phase.name) for phase in self.phases]
 
-    def _fly_blocks(self, keys: list[Any], rows: int) -> list[PhaseFlight]:
+    def _fly_blocks(self, keys: list[Any], numbers: np.ndarray) -> list[PhaseFlight]:
         """Fly every block from the first phase to the last without waiting for the others; keys [BATCH] by phase."""
         _ = self._preparing
+        rows = len(numbers)
 
-        def fly(alive: np.ndarray, *keys: Any) -> list[PhaseFlight]:
+        def fly(alive: np.ndarray, given: Any, *keys: Any) -> list[PhaseFlight]:
             results: list[PhaseFlight] = []
-            handoff = start_block(self.phases[0], keys[0])
+            handoff = start_block(self.phases[0], keys[0]) if self.given is None else given
             for k, phase in enumerate(self.phases):
                 self.flights[k].prepare(self.actors[k], handoff, keys[k], alive)
                 tell(phase.name, "flying")
@@ -156,7 +179,8 @@ class Chain:
             return results
 
         lanes = np.arange(BATCH) < rows
-        blocks = map_each(fly, *(block_rows(tree, rows) for tree in (lanes, *keys)), devices=self.devices)
+        given = lanes if self.given is None else pad(self.starts(numbers), rows)
+        blocks = map_each(fly, *(block_rows(tree, rows) for tree in (lanes, given, *keys)), devices=self.devices)
         return [first_rows(join(list(parts)), rows) for parts in zip(*blocks, strict=True)]
 
     @cached_property

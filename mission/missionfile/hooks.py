@@ -1,13 +1,16 @@
-"""The two pluggy hooks: `mission_phase` (one typed record per plugin) and `mission_event` (observers)."""
+"""The pluggy hooks: `mission_phase` and `mission_trajectory` (one typed record per plugin), `mission_event` (observers)."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from mission.phase import PhaseSpec
 
 PROJECT = "mission"
@@ -17,6 +20,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 PHASE_GROUP = "mission.phases"
 OBSERVER_GROUP = "mission.observers"
 MISSION_GROUP = "mission.missions"  # packages with mission files
+TRAJECTORY_GROUP = "mission.trajectories"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +48,19 @@ class StopTraining(Exception):
 
     The state is saved, and the phase is not marked as done: the same command resumes it. It is no error.
     """
+
+
+@dataclasses.dataclass(frozen=True)
+class TrajectoryFormat:
+    """A format in which flights are written; the record that the hook `mission_trajectory` returns.
+
+    Attributes:
+      files: (trajectories, options) -> name of a file -> its content, for a tuple of `mission.Trajectory` of one mission.
+      options: the model of its options, which `--format-set KEY=VALUE` sets; every one has a default. None: no options.
+    """
+
+    files: Callable[[Any, Any], Mapping[str, str | bytes]]
+    options: type[BaseModel] | None = None
 
 
 class PhaseHooks:
@@ -86,3 +103,30 @@ class ObserverHooks:
                 if event.kind == "evaluation":
                     print(event.phase, event.scalars["Evaluation/Success"])
         """
+
+
+class TrajectoryHooks:
+    """Specification of the hook of a format of trajectories."""
+
+    @hookspec
+    def mission_trajectory(self) -> TrajectoryFormat:
+        """Return a format in which `mission fly --only N --trajectory DIR --format NAME` writes flights.
+
+        An entry point in the group `mission.trajectories` names a module with one such function; the entry point's name
+        is that of the format:
+
+            from mission import TrajectoryFormat, hookimpl
+
+            def files(trajectories, options):
+                return {f"flight-{one.number}.txt": one.outcome + "\n" for one in trajectories}
+
+            @hookimpl
+            def mission_trajectory() -> TrajectoryFormat:
+                return TrajectoryFormat(files)
+
+        A format that cannot write a flight raises a `mission.MissionError` that says why.
+
+        Returns:
+          One TrajectoryFormat.
+        """
+        raise NotImplementedError

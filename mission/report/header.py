@@ -120,7 +120,7 @@ class UnfinishedKey(StrictModel):
     """The key of an unfinished report: everything that decides the numbers of its flights.
 
     `actors` holds the hash of the policy that flies each phase (None: the guide does), `plugins` that of each phase's source,
-    `feasibility` that of the networks whose predictions are recorded.
+    `feasibility` that of the networks whose predictions are recorded, `starts` that of a table of starts.
     """
 
     format: Literal[4] = KEY_FORMAT
@@ -132,6 +132,7 @@ class UnfinishedKey(StrictModel):
     plugins: tuple[str, ...]
     engine: str
     feasibility: str | None = None
+    starts: str | None = None
 
 
 def upgrade(data: dict[str, Any], where: str) -> dict[str, Any]:

@@ -187,6 +187,7 @@ def _key(chain: Chain, feasibility: Feasibility | None) -> UnfinishedKey:
         plugins=tuple(phase.origin.source_sha256 for phase in chain.phases),
         engine=__version__,
         feasibility=None if feasibility is None else content_hash(feasibility.weights),
+        starts=None if chain.given is None else chain.given.sha256,
     )
 
 
@@ -220,7 +221,8 @@ def _commands(
         arguments = ", ".join(f"{name}={value!r}" for name, value in given.items())
         return f"fly_mission(mission, {arguments})", f"draw_report({str(folder)!r}, mission)"
     overrides = [place for place in source.positions.values() if isinstance(place, str)]
-    words = ["mission", "fly", str(source.path), "--flights", str(flights), "--seed", str(chain.seed)]
+    count = ["--flights", str(flights)] if chain.given is None else ["--starts", str(chain.given.path)]
+    words = ["mission", "fly", str(source.path), *count, "--seed", str(chain.seed)]
     words += ["--first-flight", str(first)] if first else []
     words += ["--until", f"{until:g}"] if until is not None else []
     words += ["--policy", "guide"] if chain.policy == "guide" else []

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, overload
 
 from mission.errors import InputError
+from mission.flight.again import check_again
 from mission.flight.batches import fly_batches
 from mission.flight.chain import Chain, check_flights, prepare_chain
 from mission.missionfile.models import Judge, MissionFile
@@ -17,15 +20,20 @@ from mission.report.folder import check_target
 from mission.report.recording import report_flights
 from mission.report.summary import MissionSummary, mission_summary
 from mission.report.tables import with_flights
+from mission.report.trajectories.flying import fly_trajectories
+from mission.report.trajectories.record import Trajectory
 from mission.scale.cluster import cluster, place_of
 from mission.scale.flying import Fleet
 
+FLIGHTS = 1000  # of a campaign whose number is not given
 
+
+@overload
 def fly_mission(
     mission: MissionFile,
     *,
     checkpoints: str | Path | None = None,
-    flights: int = 1000,
+    flights: int | None = None,
     until: float | None = None,
     seed: int | None = None,
     policy: str = "agent",
@@ -39,12 +47,59 @@ def fly_mission(
     on: str = "local",
     sensitivity: bool = False,
     judge: Judge | None = None,
-) -> MissionSummary:
+    starts: str | Path | None = None,
+) -> MissionSummary: ...
+
+
+@overload
+def fly_mission(
+    mission: MissionFile,
+    *,
+    checkpoints: str | Path | None = None,
+    flights: Sequence[int],
+    until: float | None = None,
+    seed: int | None = None,
+    policy: str = "agent",
+    policies: Mapping[str, str | Path] | None = None,
+    report: str | Path | None = None,
+    allow_stale: bool = False,
+    allow_local_plugins: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+    devices: int | None = None,
+    first_flight: int = 0,
+    on: str = "local",
+    sensitivity: bool = False,
+    judge: Judge | None = None,
+    starts: str | Path | None = None,
+) -> tuple[Trajectory, ...]: ...
+
+
+def fly_mission(
+    mission: MissionFile,
+    *,
+    checkpoints: str | Path | None = None,
+    flights: int | Sequence[int] | None = None,
+    until: float | None = None,
+    seed: int | None = None,
+    policy: str = "agent",
+    policies: Mapping[str, str | Path] | None = None,
+    report: str | Path | None = None,
+    allow_stale: bool = False,
+    allow_local_plugins: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+    devices: int | None = None,
+    first_flight: int = 0,
+    on: str = "local",
+    sensitivity: bool = False,
+    judge: Judge | None = None,
+    starts: str | Path | None = None,
+) -> MissionSummary | tuple[Trajectory, ...]:
     """Fly N vehicles from the first phase to the last; the end states of each phase enter the next one.
 
     Args:
       mission, checkpoints: from `load_mission`; folder of `<mission>/<phase>/`; None: `checkpoints`, then the shipped policies.
-      flights, until: the number of vehicles, N; stop before N once the half-width of the success interval is at most this.
+      flights: the number of vehicles, N (1,000, or all of `starts`); or numbers: these flights again, bit-identical, in full.
+      until: stop before N once the half-width of the success interval is at most this.
       seed: of the flights; None: that of the mission file.
       policy: "agent" to fly as the mission file says, "guide" to fly every phase by its guide, "guarded" to guard every agent.
       policies: name of a phase -> "agent", "imitator", "guide", "guarded", or the folder of a phase ("guarded:DIR") or an export.
@@ -56,31 +111,92 @@ def fly_mission(
       on: "local"; "ray" for a local Ray; or "ray:ADDRESS" for a cluster (docs/cluster.md). The results are the same.
       sensitivity: find out which dispersions losses and end states depend on.
       judge: "box" or "mission", what fails a flight at a hand-over; None: as the mission file says (`chain: {judge: ...}`).
+      starts: table (CSV or Parquet) of your own starts, flown row by row (docs/trajectories.md).
+
+    Returns:
+      The summary; for flight numbers their trajectories at every control step, in the order of the numbers.
 
     Raises:
       MissionError: wrong input or a stale policy (2); no readable policy, or a report of another format (3).
     """
-    check_flights(flights, until, first_flight)
-    place = place_of(on)
-    chain = prepare_chain(
-        mission,
-        checkpoints=checkpoints,
-        seed=seed,
-        policy=policy,
-        policies=policies,
-        allow_stale=allow_stale,
-        allow_local_plugins=allow_local_plugins,
-        devices=devices,
-        judge=judge,
-    )
-    folder = None if report is None else Path(report)
-    if not place.ray:
-        return _fly(chain, folder, flights, until, progress, first_flight, sensitivity)
-    _refuse_own(chain, on)
-    if folder is not None:
-        check_target(folder, mission.name)  # before Ray starts
-    with cluster(on, workers=devices) as workers:
-        return _fly(chain, folder, flights, until, progress, first_flight, sensitivity, Fleet(workers, chain))
+    pilots: dict[str, Any] = {
+        "checkpoints": checkpoints,
+        "policy": policy,
+        "policies": policies,
+        "allow_stale": allow_stale,
+    }
+    order = _Order(flights, until, first_flight, on, report, sensitivity, starts)
+    order.check()
+    more: dict[str, Any] = {
+        "seed": seed,
+        "allow_local_plugins": allow_local_plugins,
+        "devices": devices,
+        "judge": judge,
+    }
+    return order.fly(prepare_chain(mission, **pilots, **more), progress)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Order:
+    """What is to be flown, and where; the fields are arguments of `fly_mission`."""
+
+    flights: int | Sequence[int] | None
+    until: float | None
+    first: int
+    on: str
+    report: str | Path | None
+    sensitive: bool
+    starts: str | Path | None
+
+    @property
+    def numbers(self) -> tuple[int, ...] | None:
+        """The flights to fly again."""
+        return None if self.flights is None or isinstance(self.flights, int) else tuple(self.flights)
+
+    def check(self) -> None:
+        """Reject what cannot be flown, before anything is read."""
+        place_of(self.on)
+        if self.numbers is not None:
+            check_again(self.numbers, None)
+        elif isinstance(self.flights, int):
+            check_flights(self.flights, self.until, self.first)
+        given = {"--until": self.until, "--report": self.report, "--sensitivity": self.sensitive}
+        given |= {"--first-flight": self.first, "--on": self.on != "local"}
+        alone = [name for name, value in given.items() if value]
+        if self.numbers is not None and alone:
+            raise _excluded(alone[0], "flights that are flown again")
+        also = [name for name in alone if name in ("--first-flight", "--on")]
+        if self.starts is not None and also:
+            raise _excluded(also[0], "a table of starts (--starts)")
+        if self.starts is not None and isinstance(self.flights, int):
+            raise _excluded("--flights", "a table of starts (--starts), of which each row is a flight")
+
+    def fly(self, chain: Chain, progress: Callable[[int, int], None] | None) -> MissionSummary | tuple[Trajectory, ...]:
+        """Fly a chain."""
+        place = place_of(self.on)
+        chain = chain if self.starts is None else chain.starting_from(Path(self.starts))
+        if self.numbers is not None:
+            campaign = None if chain.given is None else chain.given.count
+            with shown_progress(progress, len(self.numbers)) as shown:
+                return fly_trajectories(chain, check_again(self.numbers, campaign), shown)
+        flights = self.flights if isinstance(self.flights, int) else FLIGHTS
+        flights = flights if chain.given is None else chain.given.count
+        check_flights(flights, self.until, self.first)
+        folder = None if self.report is None else Path(self.report)
+        if not place.ray:
+            return _fly(chain, folder, flights, self.until, progress, self.first, self.sensitive)
+        _refuse_own(chain, self.on)
+        if folder is not None:
+            check_target(folder, chain.mission.name)  # before Ray starts
+        with cluster(self.on, workers=chain.devices) as workers:
+            fleet = Fleet(workers, chain)
+            return _fly(chain, folder, flights, self.until, progress, self.first, self.sensitive, fleet)
+
+
+def _excluded(option: str, what: str) -> InputError:
+    """Return the error for an option that has no meaning with another."""
+    found, remedy = f"both {option} and {what}", f"remove {option}"
+    return InputError(option, expected=f"no {option} with {what}", found=found, remedy=remedy)
 
 
 def _refuse_own(chain: Chain, on: str) -> None:

@@ -59,7 +59,7 @@ def prepare_flight(flight: Program, phase: Phase, params: Any) -> None:
 
 
 def program_identity(phase: Phase, purpose: str) -> str | None:
-    """Return what decides a program that flies or trains a phase; None if it cannot be kept: a library flies, or the files of
+    """Return what decides a program that flies or trains a phase; None if it cannot be kept: a library or an ONNX model flies, or the files of
     its plugin are not known."""
     if phase.origin.source_sha256 == UNKNOWN_SOURCE or isinstance(phase, LibraryPhase):
         return None

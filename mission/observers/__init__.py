@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mission.errors import exception_text, printable
+from mission.errors import Interrupted, exception_text, printable
 from mission.missionfile.hooks import Event, StopTraining
 from mission.missionfile.models import MissionFile
 from mission.missionfile.plugins import load_observer
@@ -42,7 +42,9 @@ class Observers:
 
     def __exit__(self, kind: type[BaseException] | None, *error: Any) -> None:
         if kind is not None:
-            self.emit("mission_end")
+            interrupted = issubclass(kind, Interrupted | KeyboardInterrupt)
+            why = exception_text(error[0]) if isinstance(error[0], BaseException) else kind.__name__
+            self.emit("mission_end", data={"status": "interrupted" if interrupted else "failed", "error": why})
         for observer in self.observers:
             observer.finish(wait=kind is not KeyboardInterrupt)
 

@@ -19,6 +19,7 @@ from mission.storage.lock import folder_lock
 from mission.storage.policies import DEFAULT_CHECKPOINTS
 from mission.storage.protection import refuse_read_only
 from mission.training import baseline
+from mission.training.configuration import run_configuration
 from mission.training.ending import TrainingSummary
 from mission.training.phase import Trainer
 from mission.training.signals import interruptible
@@ -97,11 +98,14 @@ def _run(trainer: Trainer, chosen: list[int], fresh: bool, flights: int) -> list
     """Train the chosen phases and the chain, and record a baseline of so many flights."""
     root, seed, sent = trainer.root, trainer.seed, trainer.observers
     names = [phase.name for phase in trainer.phases]
-    sent.emit("mission_start", data={"phases": names, "checkpoints": str(root), "seed": seed})
+    configuration = run_configuration(trainer.mission, trainer.phases, seed)
+    start = {"phases": names, "checkpoints": str(root), "seed": seed, "fresh": fresh, "configuration": configuration}
+    sent.emit("mission_start", data=start)
     summaries = _train(trainer, chosen, fresh)
     parts: dict[str, Any] = {"root": root, "seed": seed, "observers": sent, "stop": trainer.stop}
     baseline.record_baseline(trainer.mission, trainer.phases, flights=flights, **parts)
-    sent.emit("mission_end", data={"records": [summary.model_dump(mode="json") for summary in summaries]})
+    records = [summary.model_dump(mode="json") for summary in summaries]
+    sent.emit("mission_end", data={"records": records, "status": "stopped" if sent.stopped_by else "finished"})
     return summaries
 
 

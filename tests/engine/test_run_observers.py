@@ -5,6 +5,7 @@ Nothing here reaches a network: W&B runs offline, and MLflow writes to a databas
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Iterator
@@ -27,8 +28,10 @@ SHORT = MISSION.replace("env_steps: 3000", "env_steps: 1100").replace("env_steps
 def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The address of a database whose tables exist already, because MLflow takes seconds to create them."""
     mlflow = pytest.importorskip("mlflow")
-    address = f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'runs.db'}"
-    mlflow.MlflowClient(address).search_experiments()
+    folder = tmp_path_factory.mktemp("mlflow")
+    address = f"sqlite:///{folder / 'runs.db'}"
+    with contextlib.chdir(folder):  # MLflow keeps artifacts in the folder in which a store is opened first
+        mlflow.MlflowClient(address).search_experiments()
     return address
 
 
@@ -41,11 +44,10 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def at_store(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def at_store(store: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A client of MLflow, whose store is that of the test."""
     mlflow = import_module("mlflow")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
-    monkeypatch.chdir(tmp_path)  # MLflow keeps artifacts there
     return mlflow.MlflowClient(store)
 
 
@@ -134,7 +136,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory, store: str) -> Iterator[tu
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANDB_MODE", "offline")
         patch.setenv("MLFLOW_TRACKING_URI", store)
-        patch.chdir(folder)
         text = SHORT.replace("name: trial", "name: seen")
         train(folder, "tensorboard", "wandb_runs", "mlflow_runs", text=text, more={"all": events.append})
         yield folder, events, import_module("mlflow").MlflowClient(store)

@@ -99,7 +99,8 @@ Policy = Annotated[
         metavar="guide|guarded|DIR|NAME=PILOT",
         autocompletion=complete_policy,
         help="guide: fly every phase by its guidance law. DIR: the networks of another mission's folder fly the phases of "
-        "the same name. NAME=agent|imitator|guide|guarded|DIR: who flies one phase; DIR is the folder of a trained phase. "
+        "the same name. NAME=agent|imitator|guide|guarded|DIR|onnx:FILE: who flies one phase; DIR is the folder of a trained phase, FILE an "
+        "ONNX model of another framework. "
         "guarded, or guarded:DIR: the same networks, from which the guide takes over where it promises more (needs `mission "
         "guard`). Repeatable. [default: agent, as the mission file says]",
     ),
@@ -238,7 +239,7 @@ def mission_and_pilots(
     apply_only(policy != "guide", "with --policy agent; a guide needs no policy", {"--allow-stale": allow_stale})
     mission = load_mission(file, overrides or [])
     if policy not in _FOR_ALL:
-        from mission.missionfile.models import guarded, unguarded
+        from mission.missionfile.pilots import guarded, unguarded
         from mission.storage.borrowed import pilots_of
 
         folder, names = unguarded(policy), [phase.name for phase in mission.phases]

@@ -60,8 +60,8 @@ def prepare_flight(flight: Program, phase: Phase, params: Any) -> None:
 
 
 def program_identity(phase: Phase, purpose: str) -> str | None:
-    """Return what decides a program that flies or trains a phase; None if it cannot be kept: a library flies, the files of
-    its plugin are not known, or it has none, because a program defined it."""
+    """Return what decides a program that flies or trains a phase; None if it cannot be kept: a library or an ONNX model flies,
+    the files of its plugin are not known, or it has none, because a program defined it."""
     origin = phase.origin
     if origin.source_sha256 == UNKNOWN_SOURCE or origin.distribution == LOCAL_SOURCE or isinstance(phase, LibraryPhase):
         return None

@@ -37,13 +37,14 @@ from mission.flight.causes import check_flight_causes
 from mission.flight.fly import PhaseFlight
 from mission.flight.guard.counts import GuardComparison
 from mission.flight.guard.store import guarded_policies
-from mission.flight.onboard.flying import library_parameters, with_library
+from mission.flight.onboard.flying import with_library
 from mission.flight.starts import Starts, read_starts
 from mission.machine.devices import configure
 from mission.machine.programs import Program, in_background
 from mission.machine.stages import tell
-from mission.missionfile.models import Judge, MissionFile, guarded
+from mission.missionfile.models import Judge, MissionFile
 from mission.missionfile.phases import LibraryPhase, Phase, PolicyPhase, TrainedPhase, policy_folders
+from mission.missionfile.pilots import guarded
 from mission.missionfile.resolve import digest, judged, resolve_mission
 from mission.storage.borrowed import borrowed_policy
 from mission.storage.policies import DEFAULT_CHECKPOINTS, find_policies, stored_actor
@@ -244,9 +245,9 @@ def prepare_chain(
         if isinstance(phase, TrainedPhase):
             return to_host(stored_actor(PhaseFolder(root / phase.name), phases, k, allow_stale))
         if isinstance(phase, PolicyPhase):
-            where = mission.source.where(("phases", k, "policy"))
             if isinstance(phase, LibraryPhase):
-                return library_parameters(folders[phase.name], where)
+                return phase.sha256
+            where = mission.source.where(("phases", k, "policy"))
             return to_host(borrowed_policy(folders[phase.name], phase, where))
         return None
 
@@ -290,7 +291,7 @@ def _all_guarded(
 def _with_library(
     mission: MissionFile, k: int, phase: Phase, folders: Mapping[str, Path], trusted: Collection[str]
 ) -> Phase:
-    """Return phase `k` as the library of an exported policy flies it, if the folder of its policy holds one."""
+    """Return phase `k` as an ONNX model or the library of an exported policy flies it, if its pilot is one."""
     if not isinstance(phase, PolicyPhase) or phase.name not in folders:
         return phase
     where = mission.source.where(("phases", k, "policy"))

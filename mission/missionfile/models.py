@@ -6,12 +6,13 @@ import dataclasses
 import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, PrivateAttr, StringConstraints, WithJsonSchema, model_validator
+from pydantic import Field, PrivateAttr, StringConstraints, model_validator
 
 from mission.errors import InputError
 from mission.missionfile.gate import Gate
+from mission.missionfile.pilots import Pilot, guarded, read_pilot, unguarded
 from mission.strict import Count, Fraction01, Positive, StrictModel
 
 if TYPE_CHECKING:
@@ -19,20 +20,6 @@ if TYPE_CHECKING:
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
 Location = tuple[str | int, ...]  # a place in the document, such as ("phases", 0, "plugin")
-
-
-def _folder(text: str) -> str:
-    if "/" not in text:
-        raise ValueError("the folder of a trained phase, with a slash: ./landing")
-    return text
-
-
-NamedPilot = Literal["agent", "imitator", "guide", "guarded"]
-GUARDED = "guarded"  # the agent, until its guard hands over to the guide
-_GUARDED_FOLDER = f"{GUARDED}:"  # before the folder of a trained phase: its policy instead of the agent
-# Who flies a phase: one of its own pilots, or the policy in the folder of a trained phase.
-Pilot = NamedPilot | Annotated[str, AfterValidator(_folder), WithJsonSchema({"type": "string", "pattern": "/"})]
-NAMED_PILOTS: tuple[str, ...] = get_args(NamedPilot)
 
 
 class Budget(StrictModel):
@@ -134,7 +121,7 @@ class PhaseEntry(StrictModel):
         "agent",
         description="Who flies the phase: its agent, its imitator, its guide, or the policy in the folder of a trained "
         "phase, relative to the mission file; `guarded`, or `guarded:` before such a folder, lets the guide take over where "
-        "that promises more. It is no part of the trained configuration.",
+        "that promises more. `{onnx: FILE}` is an ONNX model of another framework. It is no part of the trained configuration.",
     )
     gate: Gate | None = Field(None, description="Without a gate the phase trains its whole budget and always passes.")
     restart: Restart = Field(default_factory=Restart, description="Where training vehicles start.")
@@ -359,8 +346,8 @@ class MissionFile(StrictModel):
         """Return the mission with other pilots for some of its phases.
 
         Args:
-          policies: name of a phase -> "agent", "imitator", "guide", "guarded", or the folder of a trained phase, also with
-            "guarded:" before it.
+          policies: name of a phase -> "agent", "imitator", "guide", "guarded", the folder of a trained phase, also with
+            "guarded:" before it, or "onnx:FILE".
 
         Raises:
           InputError: there is no such phase or no such pilot.
@@ -373,41 +360,10 @@ class MissionFile(StrictModel):
                 remedy = "name a phase of the mission"
                 raise InputError(where, expected=f"one of {', '.join(names)}", found=name, remedy=remedy)
             at = names.index(name)
-            entries[at] = entries[at].model_copy(update={"policy": _pilot(pilot, where)})
+            entries[at] = entries[at].model_copy(update={"policy": read_pilot(pilot, where)})
             positions["phases", at, "policy"] = where
         changed = self.model_copy(update={"phases": tuple(entries)})
         return changed.read_from(dataclasses.replace(self.source, positions=positions))
-
-
-def pilot_in_words(pilot: str) -> str:
-    """Return who flies one phase: its agent, its imitator, its guide, or the policy in a folder; and whether under guard."""
-    flies = unguarded(pilot)
-    words = f"its {flies}" if flies in NAMED_PILOTS else f"the policy in {flies}"
-    return words if flies == pilot else f"{words} under guard"
-
-
-def unguarded(pilot: str) -> str:
-    """Return who flies a phase until its guard hands over; the pilot itself if there is no guard."""
-    return "agent" if pilot == GUARDED else pilot.removeprefix(_GUARDED_FOLDER)
-
-
-def guarded(pilot: str) -> str:
-    """Return the pilot that is "agent" or the policy in a folder, under guard."""
-    return GUARDED if pilot == "agent" else f"{_GUARDED_FOLDER}{pilot}"
-
-
-def _pilot(pilot: str | Path, where: str) -> str:
-    """Return a pilot as `PhaseEntry.policy` has it; a folder always with a slash."""
-    text = str(pilot)
-    if text in NAMED_PILOTS and not isinstance(pilot, Path):
-        return text
-    if "/" in text:
-        return text
-    folder = unguarded(text)
-    if not Path(folder).is_dir():
-        expected = f"{', '.join(NAMED_PILOTS)}, or the folder of a trained phase"
-        raise InputError(where, expected=expected, found=text or "nothing", remedy="name one of them")
-    return f"./{text}" if folder == text else guarded(f"./{folder}")
 
 
 def dotted(location: Location) -> str:

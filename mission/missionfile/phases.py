@@ -11,7 +11,8 @@ from typing import Any
 from pydantic import BaseModel, JsonValue
 
 from mission.learner import Learner, LearnerConfig, PhaseInterface, build_learner
-from mission.missionfile.models import NAMED_PILOTS, MissionFile, Name, PhaseEntry, unguarded
+from mission.missionfile.models import MissionFile, Name, PhaseEntry
+from mission.missionfile.pilots import NAMED_PILOTS, onnx_file, unguarded
 from mission.phase import NON_FINITE, TIME_OUT, Environment, Limit, PluginOrigin, Reward
 from mission.strict import StrictModel
 
@@ -201,8 +202,8 @@ class PolicyPhase(Phase):
 
     @property
     def from_library(self) -> bool:
-        """Whether a compiled library flies it instead of the networks of its learner."""
-        return False
+        """Whether an exported policy or an ONNX model flies it instead of the networks of its learner."""
+        return onnx_file(self.pilot) is not None
 
     def build_learner(self) -> Learner:
         """Return the learning algorithm, with its settings, for this phase."""
@@ -218,13 +219,17 @@ class TrainedPhase(PolicyPhase):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LibraryPhase(PolicyPhase):
-    """A phase that an exported policy flies (docs/export.md): `act` maps observations [N, O] to actions [N, A], on the host."""
+    """A phase that an exported policy flies (docs/export.md), or an ONNX model.
+
+    `act` maps observations [N, O] to actions [N, A], on the host; `sha256` is that of the library or of the model, uint8 [32].
+    """
 
     act: Callable[[Any], Any] = dataclasses.field(kw_only=True)
+    sha256: Any = dataclasses.field(kw_only=True, default=None)
 
     @property
     def from_library(self) -> bool:
-        """Whether a compiled library flies it."""
+        """Whether an exported policy or an ONNX model flies it."""
         return True
 
 
@@ -246,12 +251,13 @@ def flown_environment(
 
 
 def policy_folders(mission: MissionFile, phases: Sequence[Phase], here: Collection[str] = ()) -> dict[str, Path]:
-    """Return name of a phase -> folder, for the phases that are flown by the policy in another folder.
+    """Return name of a phase -> folder, or file of an ONNX model, for the phases that are flown by another policy than their own.
 
-    Folders are relative to the mission file; those of the phases in `here`, to the working directory.
+    Both are relative to the mission file; those of the phases in `here`, to the working directory.
     """
     return {
-        phase.name: (Path() if phase.name in here else mission.folder) / unguarded(phase.pilot)
+        phase.name: (Path() if phase.name in here else mission.folder)
+        / (onnx_file(phase.pilot) or unguarded(phase.pilot))
         for phase in phases
         if isinstance(phase, PolicyPhase) and not isinstance(phase, TrainedPhase)
     }

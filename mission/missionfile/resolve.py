@@ -19,9 +19,10 @@ from mission.missionfile.contract import Shapes, check_contract, check_links
 from mission.missionfile.held_out import check_gate_starts
 from mission.missionfile.history import with_history
 from mission.missionfile.hooks import PhaseHooks
-from mission.missionfile.models import Location, MissionFile, PhaseEntry, unguarded
+from mission.missionfile.models import Location, MissionFile, PhaseEntry
 from mission.missionfile.once import once
 from mission.missionfile.phases import Phase, PhaseConfiguration, flown_environment, phase_class
+from mission.missionfile.pilots import unguarded
 from mission.missionfile.plugins import (
     SPEC_PREFIX,
     Listing,

@@ -42,7 +42,9 @@ class Observers:
 
     def __exit__(self, kind: type[BaseException] | None, *error: Any) -> None:
         if kind is not None:
-            self.emit("mission_end")
+            interrupted = issubclass(kind, KeyboardInterrupt)
+            why = exception_text(error[0]) if isinstance(error[0], BaseException) else kind.__name__
+            self.emit("mission_end", data={"status": "interrupted" if interrupted else "failed", "error": why})
         for observer in self.observers:
             observer.finish(wait=kind is not KeyboardInterrupt)
 

@@ -56,7 +56,7 @@ def read_benchmark(folder: Path) -> Benchmark | None:
     path = folder / FILE
     try:
         return read_stored(Benchmark, path.read_text(encoding="utf-8"), str(path), upgrade)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # the policy may be a file of another framework
         return None
     except MissionError as error:
         log.warning("%s is left out of the report: expected %s, found %s", path, error.expected, error.found)

@@ -89,7 +89,7 @@ def _place(mission: MissionFile, index: int, key: str) -> str:
 
 
 def _borrowed(mission: MissionFile, phases: Sequence[Phase], allow_local_plugins: bool) -> set[str]:
-    """Check the policies of other folders that fly phases; return the files on which that depends."""
+    """Check the policies of other folders and frameworks that fly phases; return the files on which that depends."""
     from mission.missionfile.phases import PolicyPhase, policy_folders
 
     folders, files = policy_folders(mission, phases), set()
@@ -100,7 +100,7 @@ def _borrowed(mission: MissionFile, phases: Sequence[Phase], allow_local_plugins
 
             folder, where = folders[phase.name], mission.source.where(("phases", k, "policy"))
             if with_library(phase, folder, where, allow_local_plugins).from_library:
-                files |= {str(path) for path in folder.iterdir()}
+                files |= {str(path) for path in ([folder] if folder.is_file() else folder.iterdir())}
                 continue
             borrowed_record(folder, phase, where)
             files |= {str(path) for path in (folder / "policy").rglob("*") if path.is_file()}

@@ -14,8 +14,9 @@ from mission.errors import InputError
 from mission.flight.batches import BATCH, batches, concatenate, loss_causes
 from mission.flight.fly import PhaseFlight
 from mission.flight.guard.counts import GuardComparison
-from mission.missionfile.models import Judge, unguarded
+from mission.missionfile.models import Judge
 from mission.missionfile.phases import Phase
+from mission.missionfile.pilots import unguarded
 from mission.missionfile.statistics import Distribution, Rate, distribution, rate
 from mission.phase import Limit
 from mission.report.sensitivity import Sensitivity, sensitivity

@@ -18,7 +18,7 @@ from mission.flight.feasibility.store import FeasibilityRecord
 from mission.flight.guard.counts import TakeOvers, guard_words
 from mission.flight.guard.store import GuardRecord
 from mission.flight.splitting import Splitting
-from mission.missionfile.models import NAMED_PILOTS, pilot_in_words, unguarded
+from mission.missionfile.pilots import NAMED_PILOTS, onnx_file, pilot_in_words, unguarded
 from mission.missionfile.statistics import PairedMean, Rate
 from mission.report.compare import Comparison
 from mission.report.envelope import Envelope
@@ -244,10 +244,12 @@ def _pilots(report: MissionSummary) -> str:
 
 def _pilot(phase: PhaseSummary) -> str:
     """Return who flew a phase, short enough for a table."""
-    flies = unguarded(phase.flown_by)
-    return (
-        phase.flown_by if phase.flown_by in NAMED_PILOTS else "folder" if flies == phase.flown_by else "guarded folder"
-    )
+    pilot = phase.flown_by
+    if pilot in NAMED_PILOTS:
+        return pilot
+    if onnx_file(pilot) is not None:
+        return "ONNX"
+    return "folder" if unguarded(pilot) == pilot else "guarded folder"
 
 
 def _phase_cells(phase: PhaseSummary) -> list[str]:

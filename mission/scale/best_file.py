@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mission.errors import machine_errors
-from mission.missionfile.models import NAMED_PILOTS, guarded, unguarded
+from mission.missionfile.pilots import NAMED_PILOTS, guarded, onnx_file, onnx_pilot, unguarded
 from mission.missionfile.plugins import local_path
 from mission.missionfile.reading import apply_override, load_mission, read_text
 from mission.missionfile.resolve import resolve_mission
@@ -45,8 +45,12 @@ def write_mission_file(
     for entry in document["phases"]:
         if local_path(str(entry["plugin"]), here, True, "") is not None:
             entry["plugin"] = _moved(str(entry["plugin"]), here, there)
-        pilot = str(entry.get("policy", "agent"))
-        if (folder := unguarded(pilot)) not in NAMED_PILOTS:
+        pilot = entry.get("policy", "agent")
+        if isinstance(pilot, dict):
+            entry["policy"] = {"onnx": _moved(str(pilot["onnx"]), here, there)}
+        elif (file := onnx_file(pilot)) is not None:
+            entry["policy"] = onnx_pilot(_moved(file, here, there))
+        elif (folder := unguarded(pilot)) not in NAMED_PILOTS:
             moved = _moved(folder, here, there)
             entry["policy"] = moved if folder == pilot else guarded(moved)
         _move_files(entry.get("params"), here, there)

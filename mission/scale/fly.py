@@ -14,6 +14,7 @@ from mission.flight.batches import fly_batches
 from mission.flight.chain import Chain, check_flights, prepare_chain
 from mission.missionfile.models import Judge, MissionFile
 from mission.missionfile.phases import LibraryPhase
+from mission.missionfile.pilots import pilot_in_words
 from mission.observers.progress import shown_progress
 from mission.phase import LOCAL_SOURCE
 from mission.report.folder import check_target
@@ -102,7 +103,7 @@ def fly_mission(
       until: stop before N once the half-width of the success interval is at most this.
       seed: of the flights; None: that of the mission file.
       policy: "agent" to fly as the mission file says, "guide" to fly every phase by its guide, "guarded" to guard every agent.
-      policies: name of a phase -> "agent", "imitator", "guide", "guarded", or the folder of a phase ("guarded:DIR") or an export.
+      policies: name of a phase -> "agent", "imitator", "guide", "guarded", or the folder of a phase ("guarded:DIR") or an export, "onnx:FILE".
       report: folder for records and page (docs/reports.md); an unfinished report is resumed.
       allow_stale, allow_local_plugins: fly policies of another configuration; permit `plugin: ./file.py`.
       progress: called with (flights done, flights); None: bars in a notebook, nothing elsewhere.
@@ -213,7 +214,7 @@ def _refuse_own(chain: Chain, on: str) -> None:
             raise InputError(
                 f"--on {on}",
                 expected="phases that networks or guides fly",
-                found=f'phase "{phase.name}" is flown by the exported policy in {phase.pilot}',
+                found=f'phase "{phase.name}" is flown by {pilot_in_words(phase.pilot)}, which is called on this machine',
                 remedy="remove --on, or fly this phase with its agent",
             )
 

@@ -10,9 +10,10 @@ from pydantic import JsonValue
 
 from mission.errors import InputError
 from mission.machine.devices import configure
-from mission.missionfile.models import MissionFile, pilot_in_words
+from mission.missionfile.models import MissionFile
 from mission.missionfile.named import mission_path
 from mission.missionfile.phases import Phase, TrainedPhase
+from mission.missionfile.pilots import pilot_in_words
 from mission.missionfile.reading import load_mission, unknown_key
 from mission.missionfile.resolve import resolve_mission
 from mission.scale.combinations import check_seeds, override

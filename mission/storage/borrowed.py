@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from mission.errors import InputError, StaleError
 from mission.missionfile.changes import read_settings
 from mission.missionfile.phases import PolicyPhase
+from mission.missionfile.pilots import pilot_in_words
 from mission.missionfile.resolve import first_change
 from mission.storage.export import DESCRIPTION, INTERFACE
 from mission.storage.policies import load_actor, policy_shapes, warn_of_missed_gate
@@ -41,6 +42,13 @@ def borrowed_policy(path: Path, phase: PolicyPhase, where: str) -> Any:
       StaleError: plugin, names of observations or actions, or networks differ.
       MachineError: the policy cannot be read.
     """
+    if phase.from_library:
+        raise InputError(
+            where,
+            expected="the policy of an agent, whose networks can be read",
+            found=pilot_in_words(phase.pilot),
+            remedy="fly it with `mission fly`; to train, set policy: agent, e.g. with --set phases.NAME.policy=agent",
+        )
     record = borrowed_record(path, phase, where)
     change = first_change(record.plugins[-1].model_dump(), plugin_records([phase])[0].model_dump())
     if change:
@@ -94,6 +102,8 @@ def _no_policy(path: Path, name: str, where: str, guided: bool) -> InputError:
         remedy = f"write {path / name}"
     elif os.path.isfile(path / "meta.json"):
         remedy = f"write {path.parent}"
+    if os.path.isfile(path) and path.suffix == ".onnx":
+        remedy = "write {onnx: FILE} in a mission file, or onnx:FILE on the command line"
     expected = "agent, imitator, guide, guarded, or the folder of a trained phase, such as checkpoints/MISSION/PHASE"
     return InputError(where, expected=expected, found=f"{path}: {found}", remedy=remedy)
 

@@ -12,9 +12,10 @@ import jax
 
 from mission.errors import FormatError, MachineError, StaleError
 from mission.missionfile.changes import configuration_change
-from mission.missionfile.models import MissionFile, pilot_in_words
+from mission.missionfile.models import MissionFile
 from mission.missionfile.named import shipped_policies
 from mission.missionfile.phases import Phase, PolicyPhase, TrainedPhase
+from mission.missionfile.pilots import pilot_in_words
 from mission.missionfile.resolve import first_change
 from mission.phase import LOCAL_SOURCE
 from mission.storage.records import PolicyRecord, StepRecord, StoredRecord, plugin_records, read_record

@@ -14,8 +14,8 @@ from mission.flight.batches import compile_flight, loss_causes, name_key
 from mission.flight.fly import PhaseFlight
 from mission.machine.trees import count
 from mission.missionfile.gate import GateVerdict
-from mission.missionfile.models import pilot_in_words
 from mission.missionfile.phases import Phase, TrainedPhase
+from mission.missionfile.pilots import pilot_in_words
 from mission.missionfile.statistics import distribution
 from mission.storage.export import policy_files
 from mission.storage.records import BankSize, PolicyRecord, RunProgress, StoredRecord

@@ -18,6 +18,7 @@ from mission.storage.lock import folder_lock
 from mission.storage.policies import DEFAULT_CHECKPOINTS
 from mission.storage.protection import refuse_read_only
 from mission.training import baseline
+from mission.training.configuration import run_configuration
 from mission.training.ending import TrainingSummaries, TrainingSummary
 from mission.training.phase import Trainer
 from mission.training.signals import interruptible
@@ -98,12 +99,14 @@ def _run(trainer: Trainer, chosen: list[int], fresh: bool, flights: int) -> list
     root, seed, sent = trainer.root, trainer.seed, trainer.observers
     names = [phase.name for phase in trainer.phases]
     work = mission_work(trainer.mission, trainer.phases, chosen, root, fresh)
-    about = {"phases": names, "checkpoints": str(root), "seed": seed, "work": work, "baseline_flights": flights}
-    sent.emit("mission_start", data=about)
+    configuration = run_configuration(trainer.mission, trainer.phases, seed)
+    start = {"phases": names, "checkpoints": str(root), "seed": seed, "fresh": fresh, "configuration": configuration}
+    sent.emit("mission_start", data=start | {"work": work, "baseline_flights": flights})
     summaries = _train(trainer, chosen, fresh)
     parts: dict[str, Any] = {"root": root, "seed": seed, "observers": sent, "stop": trainer.stop}
     baseline.record_baseline(trainer.mission, trainer.phases, flights=flights, **parts)
-    sent.emit("mission_end", data={"records": [summary.model_dump(mode="json") for summary in summaries]})
+    records = [summary.model_dump(mode="json") for summary in summaries]
+    sent.emit("mission_end", data={"records": records, "status": "stopped" if sent.stopped_by else "finished"})
     return summaries
 
 

@@ -17,8 +17,9 @@ from mission.flight.batches import name_key
 from mission.machine.devices import describe
 from mission.missionfile.contract import warn_of_settings
 from mission.missionfile.held_out import warn_of_repeated_starts
-from mission.missionfile.models import MissionFile, pilot_in_words
+from mission.missionfile.models import MissionFile
 from mission.missionfile.phases import Phase, PolicyPhase, TrainedPhase, policy_folders
+from mission.missionfile.pilots import pilot_in_words
 from mission.missionfile.resolve import digest, first_change
 from mission.observers import Observers
 from mission.observers.metrics import cut_metrics

@@ -20,8 +20,9 @@ from mission.flight.batches import fly_batches
 from mission.flight.chain import Chain
 from mission.machine.devices import configure
 from mission.missionfile.changes import configuration_change
-from mission.missionfile.models import NAMED_PILOTS, ChainSettings, MissionFile, PhaseEntry
+from mission.missionfile.models import ChainSettings, MissionFile, PhaseEntry
 from mission.missionfile.phases import Phase, TrainedPhase
+from mission.missionfile.pilots import NAMED_PILOTS
 from mission.missionfile.resolve import resolve_mission
 from mission.phase import LOCAL_FILE, LOCAL_SOURCE
 from mission.storage.baseline import BASELINE, Baseline, read_baseline

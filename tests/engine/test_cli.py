@@ -202,7 +202,7 @@ def test_progress_shows_every_figure_and_plain_lines_where_there_is_no_terminal(
     send("evaluation", 500, scalars={"Evaluation/Success": 0.5, "Evaluation/Return": 1.0}, data={"failures": ["low"]})
     send("chunk", 1000, scalars=scalars, data={"budget": 3000, "shown": {"temperature": 0.1}})
     send("gate", 1000, data={"passed": True, "count": 99, "flights": 100, "failures": []})
-    send("mission_end")
+    send("mission_end", data={"status": "finished"})
     shown = capsys.readouterr().err
     assert "\x1b" not in shown
     for part in ("first: starts at vehicle step 0 of at most 3,000", "first: 1,000/3,000 steps, 512 updates/s, return 1.25, "

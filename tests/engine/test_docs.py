@@ -19,6 +19,7 @@ from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 import typer
 from factory import blocks
@@ -29,8 +30,10 @@ from mission import Event, fly_mission, load_mission, train_mission
 from mission.adapters.registration import register_phases
 from mission.cli import app
 from mission.errors import MissionError
+from mission.flight.chain import prepare_chain
 from mission.missionfile.hooks import ObserverHooks, PhaseHooks
 from mission.missionfile.models import MissionFile, PhaseEntry
+from mission.missionfile.phases import LibraryPhase
 from mission.missionfile.plugins import hook_caller
 from mission.missionfile.schema import mission_schema
 from mission.sac.learner import Sac
@@ -478,38 +481,27 @@ def test_the_written_observer_takes_events(tmp_path: Path, capsys: pytest.Captur
     assert capsys.readouterr().out == "brake at 4096: 50.0 %\n"
 
 
-class FakeRun:
-    def __init__(self, **options: Any) -> None:
-        self.options, self.logged, self.axes, self.finished = options, [], [], False
-        self.summary: dict[str, Any] = {}
-
-    def define_metric(self, name: str, step_metric: str) -> None:
-        self.axes.append((name, step_metric))
-
-    def log(self, values: dict[str, Any]) -> None:
-        self.logged.append(values)
-
-    def finish(self) -> None:
-        self.finished = True
-
-
-def test_the_written_wandb_observer_logs_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    runs: list[FakeRun] = []
-    fake = ModuleType("wandb")
-    fake.__dict__.update(init=lambda **options: runs.append(FakeRun(**options)) or runs[-1], Histogram=list)
-    monkeypatch.setitem(sys.modules, "wandb", fake)
-    hook = observer_hook(tmp_path, "wandb_observer.py")
-    start = {"phases": ["brake"], "checkpoints": "c", "seed": 3, "log_dir": "runs"}
-    hook(event=Event("mission_start", "descent", data=start))
-    hook(event=Event("chunk", "descent", "brake", 64, {"Critic/Loss": 0.5}, {"Action": (0.1, 0.2)}, {"budget": 100}))
-    hook(event=Event("gate", "descent", "brake", 64, data={"passed": True}))
-    hook(event=Event("mission_end", "descent", data={"records": []}))
-    (run,) = runs
-    assert (run.options["id"], run.options["resume"]) == ("descent-seed-3-runs", "allow")
-    assert run.axes == [("brake/*", "brake/env_steps")]
-    assert run.logged == [{"brake/env_steps": 64, "brake/Critic/Loss": 0.5, "brake/Histogram/Action": [0.1, 0.2]}]
-    assert run.summary == {"brake/gate_passed": True}
-    assert run.finished
+def test_the_written_export_of_sbx_is_its_network(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    (block,) = blocks(read("other-frameworks.md"), "python", "sbx_to_onnx.py")
+    written: dict[str, Any] = {}
+    exec(compile(block, "sbx_to_onnx.py", "exec"), written)
+    rng, sizes = np.random.default_rng(0), [(6, 8), (8, 8), (8, 1), (8, 1)]
+    layers = {
+        f"Dense_{at}": {"kernel": rng.normal(size=size).astype("f4"), "bias": rng.normal(size=size[1:]).astype("f4")}
+        for at, size in enumerate(sizes)
+    }
+    onnx.save(written["actor_model"](layers), tmp_path / "burn.onnx")
+    chain = prepare_chain(load_mission("vertical"), policies={"burn": f"onnx:{tmp_path / 'burn.onnx'}"})
+    obs = rng.normal(size=(250, 6)).astype(np.float32)
+    expected = obs
+    for at in range(3):
+        expected = expected @ layers[f"Dense_{at}"]["kernel"] + layers[f"Dense_{at}"]["bias"]
+        expected = np.tanh(expected) if at == 2 else np.maximum(expected, 0.0)
+    phase = chain.phases[1]
+    assert isinstance(phase, LibraryPhase)
+    np.testing.assert_allclose(phase.act(obs), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(("code", "requeued"), [(0, False), (1, False), (130, True)])

@@ -200,7 +200,7 @@ def test_reports_record_who_flew(trained: Path, tmp_path: Path) -> None:
 
 
 def test_a_cluster_is_refused(trained: Path) -> None:
-    with pytest.raises(InputError, match="exported policy"):
+    with pytest.raises(InputError, match="which is called on this machine"):
         fly(trained, policies={"second": trained / "c99"}, on="ray")
 
 

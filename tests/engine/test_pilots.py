@@ -292,7 +292,7 @@ def test_a_phase_without_a_learner_has_no_networks(tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["first=autopilot"], "agent, imitator, guide, guarded, or the folder of a trained phase"),
+        (["first=autopilot"], "agent, imitator, guide, guarded, the folder of a trained phase, or onnx:FILE"),
         (["third=guide"], "one of first, second"),
         (["first="], "NAME=PILOT"),
         (["=guide"], "NAME=PILOT"),

@@ -34,8 +34,8 @@ from mission.flight.fly import Flying, PhaseFlight, advance_flights, begin_fligh
 from mission.flight.guard.decision import advantage
 from mission.flight.guard.store import guarded_parameters
 from mission.machine.programs import Program
-from mission.missionfile.models import guarded
 from mission.missionfile.phases import PolicyPhase
+from mission.missionfile.pilots import guarded
 
 NEVER = np.iinfo(np.int32).max  # a control step that no flight reaches
 Flew = Callable[[int], None]  # called with a number of flights that were flown

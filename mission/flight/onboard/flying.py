@@ -1,6 +1,6 @@
-"""Fly a phase with the compiled library of an exported policy, in place of the networks of its learner.
+"""Fly a phase with an ONNX model, or with the compiled library of an exported policy, in place of the networks of its learner.
 
-The library is called on the host for a block of flights at a time. Shapes: N flights of a block, n O entries of an
+It is called on the host for a block of flights at a time. Shapes: N flights of a block, n O entries of an
 observation with its history, A action.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from mission.errors import InputError, MachineError, StaleError
 from mission.flight.onboard.compiler import LIBRARY
 from mission.flight.onboard.interface import GOLDEN, Interface, is_export, read_interface
 from mission.flight.onboard.library import Library
+from mission.flight.onboard.onnx_policy import onnx_policy
 from mission.missionfile.phases import LibraryPhase, PolicyPhase
+from mission.missionfile.pilots import onnx_file
 
 _MOST_APART = 1e-6
 
@@ -32,19 +35,22 @@ def exported_phase(folder: Path) -> str:
 
 
 def with_library(phase: PolicyPhase, folder: Path, where: str, allowed: bool) -> PolicyPhase:
-    """Return a phase that the library in a folder flies, if the folder holds an exported policy; else the phase itself.
+    """Return a phase that an ONNX model flies, or the library of an exported policy in a folder; else the phase itself.
 
     Args:
       phase: that the policy in this folder flies.
-      folder: of the policy.
+      folder: of the policy, or the file of the model.
       where: the place that names it, for messages.
       allowed: whether code beside the mission may run, or the caller named the folder.
 
     Raises:
-      InputError: that is not allowed, the export has no library, or cffi is not installed.
+      InputError: that is not allowed, the export has no library, cffi is not installed, or see `onnx_policy`.
       StaleError: it was made for other observations or actions, or another rate.
       MachineError: a file was altered, or the library does not reproduce its golden vectors.
     """
+    if onnx_file(phase.pilot) is not None:
+        policy = onnx_policy(folder, phase, where)
+        return _flown(phase, policy.act, policy.sha256)
     if not is_export(folder):
         return phase
     if not allowed:
@@ -58,13 +64,13 @@ def with_library(phase: PolicyPhase, folder: Path, where: str, allowed: bool) ->
     _check_fits(phase, interface, folder, where)
     library = Library(folder, interface.declarations, len(interface.actions), 0)
     _check_golden(library, folder)
+    return _flown(phase, library.act, interface.files[LIBRARY])
+
+
+def _flown(phase: PolicyPhase, act: Callable[[Any], Any], digest: str) -> LibraryPhase:
+    """Return a phase that a function on the host flies; the SHA-256 of it stands for the parameters of its policy."""
     fields = {field.name: getattr(phase, field.name) for field in dataclasses.fields(PolicyPhase)}
-    return LibraryPhase(**fields, act=library.act)
-
-
-def library_parameters(folder: Path, where: str) -> Any:
-    """Return what stands for the parameters of the policy: the SHA-256 of its library, uint8 [32]."""
-    return np.frombuffer(bytes.fromhex(read_interface(folder, where).files[LIBRARY]), np.uint8)
+    return LibraryPhase(**fields, act=act, sha256=np.frombuffer(bytes.fromhex(digest), np.uint8))
 
 
 def _check_fits(phase: PolicyPhase, interface: Interface, folder: Path, where: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mission.flight.guard.counts import guard_words
-from mission.missionfile.models import NAMED_PILOTS, pilot_in_words, unguarded
+from mission.missionfile.pilots import NAMED_PILOTS, pilot_in_words, unguarded
 from mission.missionfile.statistics import distribution, paired_difference, paired_mean
 from mission.report.charts import histogram, number, time_chart
 from mission.report.feasibility import feasibility_html, handover_feasibility

@@ -79,10 +79,12 @@ class FlightParams(Strict):
     @model_validator(mode="after")
     def _engine_exists(self) -> FlightParams:
         engines = sum(len(group.positions_m) for group in self.vehicle.stages[0].engines)
-        out = self.dispersions.engine_out
-        if out >= engines:
-            reason = f"-1, or an engine of {self.vehicle.name} from 0 to {engines - 1}"
-            raise misplaced(("dispersions", "engine_out"), out, reason)
+        known = f"an engine of {self.vehicle.name} from 0 to {engines - 1}"
+        if (out := self.dispersions.engine_out) >= engines:
+            raise misplaced(("dispersions", "engine_out"), out, f"-1, or {known}")
+        for place, out in enumerate(self.dispersions.engines_out):
+            if not 0 <= out < engines:
+                raise misplaced(("dispersions", "engines_out", place), out, known)
         return self
 
     def site(self) -> Site:

@@ -34,7 +34,12 @@ class Dispersions(Strict):
     )
     engine_out: int = Field(-1, ge=-1, description="Number of an engine that never lights; -1 for none.")
     engine_out_percent: float = Field(
-        0.0, ge=0.0, le=100.0, description="Share of the flights in which one engine, any of them, never lights."
+        0.0, ge=0.0, le=100.0, description="Share of the flights in which one engine never lights."
+    )
+    engines_out: tuple[int, ...] = Field(
+        (),
+        strict=False,
+        description="Numbers of the engines that can fail in that share of the flights; all of them if left out.",
     )
 
     position_bias_m: float = Field(0.0, ge=0.0, le=1000.0, description="Navigation error of each component.")
@@ -99,7 +104,7 @@ class Dispersions(Strict):
         """Draw the engine that never lights, -1 for none. Key consumed."""
         fails_key, engine_key = jax.random.split(key)
         fails = jax.random.uniform(fails_key) < self.engine_out_percent / 100.0
-        engine = jax.random.randint(engine_key, (), 0, engines).astype(jnp.float32)
+        engine = jax.random.choice(engine_key, jnp.asarray(list(self.engines_out or range(engines)), jnp.float32))
         return jnp.where(fails, engine, jnp.float32(self.engine_out))
 
     def _navigation(self, key: Array) -> Navigation:

@@ -141,6 +141,10 @@ def test_a_share_of_the_flights_loses_any_one_of_the_engines() -> None:
     without = jax.vmap(Dispersions().draw, (0, None))(keys, 9)
     np.testing.assert_array_equal(without.engine_out, -1.0)
     jax.tree.map(np.testing.assert_array_equal, drawn._replace(engine_out=without.engine_out), without)
+    two = jax.vmap(Dispersions(engine_out_percent=45.0, engines_out=(1, 7)).draw, (0, None))(keys, 9)
+    counts = np.bincount(np.asarray(two.engine_out, int) + 1, minlength=10)
+    np.testing.assert_allclose(counts[[2, 8]], 900, atol=106)
+    assert counts[[0, 2, 8]].sum() == 4000
 
 
 @pytest.mark.parametrize("phase", [Ascent, FlipBoostback, BallisticArc, EntryBurn, LandingBurn])

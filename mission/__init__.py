@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from mission.report.compare import Comparison, compare
     from mission.report.flight_records import FlightRecords, Section
     from mission.report.inline import ReportPage
-    from mission.report.markup import escape
     from mission.report.merging import merge_reports
     from mission.report.redraw import draw_report
     from mission.report.summary import MissionSummary, PhaseSummary
@@ -55,6 +54,7 @@ if TYPE_CHECKING:
     from mission.scale.summary import SweepSummary
     from mission.scale.sweep import sweep
     from mission.scale.tune import TuneSummary, tune
+    from mission.storage.markup import escape
     from mission.storage.tables import Table
     from mission.training.ending import TrainingSummaries, TrainingSummary
     from mission.training.mission import train_mission
@@ -119,7 +119,7 @@ _HOME = {
     "compare": "report.compare",
     "configure": "machine.devices",
     "draw_report": "report.redraw",
-    "escape": "report.markup",
+    "escape": "storage.markup",
     "export_policy": "flight.onboard.exporting",
     "fly_mission": "scale.fly",
     "histogram": "report.charts",

@@ -16,7 +16,7 @@ from rich.console import Console, RenderableType
 from rich.progress import TaskID
 
 from mission.errors import printable
-from mission.storage.tables import html_text
+from mission.storage.markup import escape
 
 _EVERY_S = 0.25  # between two updates of the cell
 _MOST_LINES = 12  # that a cell shows
@@ -84,8 +84,8 @@ class NotebookBars:
         rows = []
         for name, done, total, text in self.tasks:
             bar = f'<progress value="{done:g}" max="{total:g}"></progress>' if total else ""
-            rows.append(f"<tr><td>{html_text(name)}</td><td>{bar}</td><td>{html_text(text)}</td></tr>")
-        lines = "<br>".join(map(html_text, self.lines[-_MOST_LINES:]))
+            rows.append(f"<tr><td>{escape(name)}</td><td>{bar}</td><td>{escape(text)}</td></tr>")
+        lines = "<br>".join(map(escape, self.lines[-_MOST_LINES:]))
         drawn = self._drawn().export_html(inline_styles=True, code_format="<pre>{code}</pre>")
         return f"{drawn if self.table else ''}<table>{''.join(rows)}</table><div>{lines}</div>"
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mission.report.flight_records import FlightRecords, phase_ends
-from mission.report.markup import escape
+from mission.storage.markup import escape
 
 WIDTH, HEIGHT = 420, 230
 LEFT, RIGHT, TOP, BOTTOM = 58, 10, 22, 34

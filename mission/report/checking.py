@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from mission.machine.kept import engine_hash, file_hash, remembered
 from mission.missionfile.models import MissionFile
-from mission.storage.tables import html_text
+from mission.storage.markup import escape
 
 if TYPE_CHECKING:
     from mission.missionfile.phases import Phase
@@ -39,7 +39,7 @@ class MissionCheck:
         return "\n".join(self.lines)
 
     def _repr_html_(self) -> str:
-        return f"<pre>{'<br>'.join(map(html_text, self.lines))}</pre>"
+        return f"<pre>{'<br>'.join(map(escape, self.lines))}</pre>"
 
 
 class _Warnings(logging.Handler):

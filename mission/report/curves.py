@@ -18,8 +18,8 @@ from mission.missionfile.gate import counted
 from mission.observers.metrics import MetricsLine, read_metrics
 from mission.report.charts import Chart, span
 from mission.report.folder import SUMMARY, write_page
-from mission.report.markup import escape
 from mission.report.page import document
+from mission.storage.markup import escape
 from mission.storage.policies import phase_record
 from mission.storage.protection import refuse_read_only
 from mission.storage.records import PolicyRecord, StepRecord

@@ -12,7 +12,7 @@ import numpy as np
 from mission.flight.feasibility.envelope import Box, Map, Side, feasibility_map, largest_box, telling_channels
 from mission.flight.feasibility.scores import Scores, scores
 from mission.report.charts import Chart, number
-from mission.report.markup import escape, wide_table
+from mission.storage.markup import escape, wide_table
 from mission.strict import Fraction01, Natural, StrictModel
 
 ALARM = 0.5  # feasibility below which a hand-over is an alarm

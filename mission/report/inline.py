@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import html
 import os
 import re
 from pathlib import Path
+from xml.sax.saxutils import quoteattr, unescape
 
 from mission.errors import InputError, machine_errors
 
@@ -57,12 +57,12 @@ class ReportPage(os.PathLike[str]):
             style = f"<style>header,main>:not(#{_sections(text)[self.only]}){{display:none}}</style>"
             text = text.replace("</head>", f"{style}</head>", 1)
         return (
-            f'<iframe sandbox="allow-scripts" srcdoc="{html.escape(text)}" title="{html.escape(self.path.name)}" '
+            f'<iframe sandbox="allow-scripts" srcdoc={quoteattr(text)} title={quoteattr(self.path.name)} '
             f'style="width:100%;height:{_HEIGHT}px;border:0"></iframe>'
         )
 
 
 def _sections(page: str) -> dict[str, str]:
     """Return title -> id of the sections of a page."""
-    found = re.findall(r'<section id="([\w-]+)"><h2>(.*?)</h2>', page)
-    return {html.unescape(title): key for key, title in found}
+    found = re.findall(r'<section id="([\w-]+)"[^>]*><h2[^>]*>(.*?)</h2>', page)
+    return {unescape(title, {"&quot;": '"', "&#x27;": "'"}): key for key, title in found}

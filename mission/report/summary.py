@@ -20,7 +20,8 @@ from mission.missionfile.pilots import unguarded
 from mission.missionfile.statistics import Distribution, Rate, distribution, rate
 from mission.phase import Limit
 from mission.report.sensitivity import Sensitivity, sensitivity
-from mission.storage.tables import Library, Table, html_table, html_text
+from mission.storage.markup import escape
+from mission.storage.tables import Library, Table, html_table
 from mission.strict import StrictModel
 
 if TYPE_CHECKING:
@@ -198,7 +199,7 @@ class MissionSummary(StrictModel):
         success = (
             f"success {one.count:,} of {self.flights:,}: {100 * (one.rate or 0.0):.2f} % (95 % interval {shares} %)"
         )
-        note = f"<p>{html_text(self.interval_note())}</p>" if self.until is not None else ""
+        note = f"<p>{escape(self.interval_note())}</p>" if self.until is not None else ""
         return html_table(heads, [_cells(phase) for phase in self.phases], title) + f"<p><b>{success}</b></p>{note}"
 
 

@@ -159,8 +159,8 @@ class _Order:
         place_of(self.on)
         if self.numbers is not None:
             check_again(self.numbers, None)
-        elif isinstance(self.flights, int):
-            check_flights(self.flights, self.until, self.first)
+        elif self.starts is None:
+            check_flights(self.flights if isinstance(self.flights, int) else FLIGHTS, self.until, self.first)
         given = {"--until": self.until, "--report": self.report, "--sensitivity": self.sensitive}
         given |= {"--first-flight": self.first, "--on": self.on != "local"}
         alone = [name for name, value in given.items() if value]

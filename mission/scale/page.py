@@ -16,10 +16,10 @@ from mission.observers.metrics import MetricsLine, read_metrics
 from mission.report.charts import Chart, number, span
 from mission.report.curves import series
 from mission.report.folder import write_page
-from mission.report.markup import escape, wide_table
 from mission.report.page import document
 from mission.report.page.sections import percent
 from mission.scale.summary import CombinationSummary, Spread, SweepSummary, TrainingRow
+from mission.storage.markup import escape, wide_table
 from mission.storage.steps import PhaseFolder
 
 _CURVES = ("Evaluation/Success", "Evaluation/Return")

@@ -5,15 +5,15 @@ Shapes: R rows.
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from mission.errors import InputError, machine_errors, printable
+from mission.errors import InputError, machine_errors
 from mission.machine.extras import import_extra
+from mission.storage.markup import escape
 
 Library = Literal["pandas", "polars"]
 _EXTRA = {
@@ -110,15 +110,10 @@ class Table(Mapping[str, np.ndarray]):
 
 def html_table(heads: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> str:
     """Return an HTML table of texts, which are escaped."""
-    above = f"<caption>{html_text(caption)}</caption>" if caption else ""
-    head = "".join(f"<th>{html_text(text)}</th>" for text in heads)
-    body = "".join(f"<tr>{''.join(f'<td>{html_text(text)}</td>' for text in row)}</tr>" for row in rows)
+    above = f"<caption>{escape(caption)}</caption>" if caption else ""
+    head = "".join(f"<th>{escape(text)}</th>" for text in heads)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(text)}</td>' for text in row)}</tr>" for row in rows)
     return f"<table>{above}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def html_text(text: str) -> str:
-    """Return one line of text that HTML shows and does not obey."""
-    return html.escape(printable(text))
 
 
 def _array(values: Sequence[Any]) -> np.ndarray:

@@ -102,7 +102,7 @@ def test_the_other_shells_get_the_same_words(shell):
         ("mission train vertical --init ", ["coast=", "burn="]),
         ("mission check vertical --set phases.burn.plugin=vertical", ["phases.burn.plugin=vertical_burn", "phases.burn.plugin=vertical_coast"]),
         ("mission check vertical --set observers=[pr", ["observers=[progress]"]),
-        ("mission check vertical --set observers=", ["observers=[progress]", "observers=[tensorboard]"]),
+        ("mission check vertical --set observers=", [f"observers=[{name}]" for name in ("mlflow", "progress", "tensorboard", "wandb")]),
         ("mission train no_such_mission --phase ", []),
         ("mission train --phase ", []),
     ],

@@ -17,7 +17,7 @@ from mission import fly_mission, load_mission, load_policy, resolve_mission, tra
 from mission.cli import app
 from mission.errors import InputError
 from mission.flight.chain import Chain, prepare_chain
-from mission.flight.onboard.exporting import check_target, export_policy
+from mission.flight.onboard.exporting import check_target, export_flown
 from mission.missionfile.phases import LibraryPhase
 from mission.missionfile.pilots import pilot_in_words
 from mission.missionfile.resolve import digest
@@ -193,7 +193,7 @@ def test_weights_beside_the_model_belong_to_it(folder: Path) -> None:
 def test_our_own_export_lands_as_the_agent_does(tmp_path: Path) -> None:
     """vertical.yaml with `policy: {onnx: ...}` in the file, against the shipped agent on the same flights."""
     agent = prepare_chain(load_mission("vertical"))
-    export_policy(agent, "burn", check_target("onnx", tmp_path / "out"), tmp_path / "out", observations=500)
+    export_flown(agent, "burn", check_target("onnx", tmp_path / "out"), tmp_path / "out", observations=500)
     text = (ROOT / "missions" / "vertical.yaml").read_text()
     named = text.replace("plugin: vertical_burn\n", "plugin: vertical_burn\n    policy: {onnx: out/policy.onnx}\n")
     assert named != text
@@ -217,7 +217,7 @@ def test_an_export_with_a_history_flies_in_two_parts(tmp_path: Path) -> None:
     mission = load_mission(tmp_path / "mission.yaml")
     train_mission(mission, checkpoints=tmp_path / "ck", allow_local_plugins=True, baseline_flights=0)
     agent = chain(tmp_path)
-    export_policy(agent, "second", check_target("onnx", tmp_path / "out"), tmp_path / "out", observations=500)
+    export_flown(agent, "second", check_target("onnx", tmp_path / "out"), tmp_path / "out", observations=500)
     (tmp_path / "second.onnx").write_bytes((tmp_path / "out" / "policy.onnx").read_bytes())
     other = chain(tmp_path, policies={"second": f"onnx:{tmp_path / 'second.onnx'}"})
     first, second = (one.fly(np.arange(200))[1] for one in (agent, other))

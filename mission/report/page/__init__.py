@@ -1,6 +1,6 @@
 """The page of a report: one file that opens offline, with the sections of the engine and those of plugins.
 
-All text passes `mission.report.markup.escape`, and the Content-Security-Policy of the page forbids every request.
+All text passes `mission.storage.markup.escape`, and the Content-Security-Policy of the page forbids every request.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import mission.report.page.sections as sections
 from mission.errors import MissionError, exception_text, printable, run_plugin_code
 from mission.report.flight_records import FlightRecords, Section
 from mission.report.header import ChannelShift
-from mission.report.markup import escape
 from mission.report.page.data import page_data
+from mission.storage.markup import escape
 
 log = logging.getLogger("mission")
 _FOLDER = Path(__file__).parent

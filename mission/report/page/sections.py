@@ -13,7 +13,7 @@ from mission.report.charts import histogram, number, time_chart
 from mission.report.feasibility import feasibility_html, handover_feasibility
 from mission.report.flight_records import FlightRecords, Flights, FlownPhase
 from mission.report.header import ChannelShift
-from mission.report.markup import escape, wide_table
+from mission.storage.markup import escape, wide_table
 
 _MOST_CHARTS = 12  # per phase whose hand-over differs
 _MOST_INPUTS, _FEW_INPUTS = 12, 4  # of the losses, and of an output

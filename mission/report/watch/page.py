@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mission.report.markup import escape
+from mission.storage.markup import escape
 
 
 def watch_page(mission: str) -> str:

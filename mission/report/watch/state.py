@@ -12,8 +12,8 @@ from typing import Literal
 from mission.errors import InputError, MissionError
 from mission.observers.metrics import MetricsLine, read_metrics
 from mission.report.curves import curves, training_files
-from mission.report.markup import escape
 from mission.storage.lock import LOCK
+from mission.storage.markup import escape
 from mission.storage.policies import phase_record
 from mission.storage.records import PolicyRecord
 from mission.storage.steps import PhaseFolder

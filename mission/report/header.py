@@ -19,7 +19,7 @@ from mission.storage.stored import check_format, seal
 from mission.strict import Fraction01, Natural, StrictModel
 
 OLDEST, FORMAT = 2, 7  # of the header and of the arrays
-KEY_FORMAT = 4  # of the batches of an unfinished report
+KEY_FORMAT = 5  # of the batches of an unfinished report
 KIND = "mission report"
 Role = Literal["nominal", "median", "worst", "lost"]
 
@@ -123,7 +123,7 @@ class UnfinishedKey(StrictModel):
     `feasibility` that of the networks whose predictions are recorded, `starts` that of a table of starts.
     """
 
-    format: Literal[4] = KEY_FORMAT
+    format: Literal[5] = KEY_FORMAT
     mission: str
     digest: str
     seed: int

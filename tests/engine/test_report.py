@@ -314,7 +314,7 @@ def test_a_report_of_another_format_is_an_error_of_its_own(flown, folder, tmp_pa
 def test_batches_of_another_format_are_not_overwritten(folder, tmp_path):
     store = tmp_path / "out" / ".flights"
     store.mkdir(parents=True)
-    (store / "key.json").write_text(json.dumps({"format": 5, "engine": "7.8.9", "pilot": "somebody"}))
+    (store / "key.json").write_text(json.dumps({"format": 6, "engine": "7.8.9", "pilot": "somebody"}))
     (store / "agent-0-1000.npz").write_text("flights")
     before = contents(store)
     with pytest.raises(FormatError, match=r"written by mission 7\.8\.9"):
@@ -338,7 +338,7 @@ def test_what_is_stored_has_a_fixed_form(flown, folder):
         "handovers", "flights_bytes", "flights_sha256", "sha256",
     }  # fmt: skip
     assert set(UnfinishedKey.model_fields) == {
-        "format", "mission", "digest", "seed", "policy", "actors", "plugins", "engine", "feasibility",
+        "format", "mission", "digest", "seed", "policy", "actors", "plugins", "engine", "feasibility", "starts",
     }  # fmt: skip
     stored = json.loads((folder / "out" / "summary.json").read_text())
     assert set(stored) == set(ReportHeader.model_fields)

@@ -333,7 +333,12 @@ def test_seed_preset_trains() -> None:
     run = begin(make_phase(probes.drift(settings)), None, jax.random.key(0))
     seen: dict[str, Any] = {}
     warm: list[np.ndarray] = []
-    fill_and_warm_up(run, lambda kind, **parts: warm.append(parts["series"]["CriticWarmUp/Loss"]))
+
+    def emit(kind: str, **parts: Any) -> None:
+        if kind == "warm_up":
+            warm.append(parts["series"]["CriticWarmUp/Loss"])
+
+    fill_and_warm_up(run, emit)
     assert len(warm[0]) == 20
     assert np.isfinite(warm[0]).all()
     train_chunk(run, lambda kind, **parts: seen.update(parts["scalars"]))  # raises at the first loss that is not finite

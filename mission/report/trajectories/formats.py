@@ -29,7 +29,7 @@ def write_trajectories(
       trajectories: from `fly_mission(mission, flights=[...])`.
       folder: made if it does not exist.
       formats: "csv", "parquet" (extra `data`), or those of plugins (docs/trajectories.md).
-      options: of the formats; an option holds for every format that has it.
+      options: of the formats; an option applies to every format that has it.
 
     Raises:
       MissionError: no such format or option, or a flight that a format cannot hold (2); a folder that cannot be written (3).
@@ -41,7 +41,7 @@ class Writer:
     """Writes trajectories in one or more formats; made before flying, so that what is wrong is said at once."""
 
     def __init__(self, formats: Sequence[str] = ("csv",), options: Mapping[str, Any] | None = None) -> None:
-        """Load formats by name and set their options; an option holds for every format that has it.
+        """Load formats by name and set their options; an option applies to every format that has it.
 
         Raises:
           InputError: an option that no format has, or a wrong value.

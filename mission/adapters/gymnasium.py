@@ -101,16 +101,17 @@ class _Vehicles:
         self._banks = [jax.device_put(env.bank, device) for device in self._devices]
         self._started, self._stepped, self._packing = _Rows(), _Rows(), _State()
         self._start, self._step = jax.jit(self._begin), jax.jit(self._advance, donate_argnums=0)
-        self._keys: list[Array] = []
-        self._states: list[Any] = []
+        self._fixed: list[Any] = []  # what every step of a part takes as it is: bank, key, number of its first vehicle
+        self._states: list[Any] = []  # packed states, and the number of the step
 
     def start(self, seed: int) -> dict[str, np.ndarray]:
         """Start all vehicles; return `obs` [V, O], and with a guide its actions `guide` [V, A]."""
         self._count = 0
-        self._keys = [jax.device_put(jax.random.key(seed), device) for device in self._devices]
-        results = [
-            self._start(*part, self._first(k)) for k, part in enumerate(zip(self._banks, self._keys, strict=True))
+        self._fixed = [
+            (bank, *jax.device_put((jax.random.key(seed), np.int32(k * self._size)), device))
+            for k, (bank, device) in enumerate(zip(self._banks, self._devices, strict=True))
         ]
+        results = [self._start(*fixed) for fixed in self._fixed]
         self._states = [state for state, _ in results]
         return self._started.unpack(np.concatenate([rows for _, rows in results], axis=1))
 
@@ -126,9 +127,8 @@ class _Vehicles:
         phase, before = self.env.phase, self._count * self.env.vehicles
         self._count += 1
         results = []
-        for k, (state, bank, key) in enumerate(zip(self._states, self._banks, self._keys, strict=True)):
-            part = action[k * self._size : (k + 1) * self._size]
-            results.append(self._step(state, bank, key, np.uint32(self._count), self._first(k), part))
+        for k, (state, fixed) in enumerate(zip(self._states, self._fixed, strict=True)):
+            results.append(self._step(state, *fixed, action[k * self._size : (k + 1) * self._size]))
         self._states = [state for state, _, _ in results]
         rows = np.concatenate([rows for _, rows, _ in results], axis=1)
         check_states(phase, np.stack([finite for _, _, finite in results]), before)
@@ -138,25 +138,22 @@ class _Vehicles:
             check_causes(phase, np.array([[causes.min(), causes.max()]]), before)
         return result
 
-    def _first(self, part: int) -> Any:
-        """Return the number of the first vehicle of a part."""
-        return np.int32(part * self._size)
-
     def _begin(self, bank: Any, key: Array, first: Array) -> Any:
         phase = self.env.phase
         keys, wide = self._part((jax.random.split(key, self.env.vehicles), wide_vehicles(phase)), first)
         state = begin(phase, bank, keys, wide)
-        return self._packing.pack(state), self._started.pack({"obs": self.env.observe(state)} | self._guided(state))
+        rows = self._started.pack({"obs": self.env.observe(state)} | self._guided(state))
+        return (self._packing.pack(state), jnp.uint32(1)), rows
 
-    def _advance(self, packed: Any, bank: Any, key: Array, count: Array, first: Array, action: Array) -> Any:
-        phase = self.env.phase
+    def _advance(self, counted: Any, bank: Any, key: Array, first: Array, action: Array) -> Any:
+        (packed, count), phase = counted, self.env.phase
         restart, move = jax.random.split(jax.random.fold_in(key, count), (2, self.env.vehicles))
         rows = self._part((restart, move, wide_vehicles(phase)), first)
         state, result = advance(phase, bank, self._packing.unpack(packed), action, *rows)
         fields = result._asdict()
         terms, finite = fields.pop("terms"), fields.pop("finite")
         fields |= {f"{_TERMS}{name}": term for name, term in terms.items()} | self._guided(state)
-        return self._packing.pack(state), self._stepped.pack(fields), finite
+        return (self._packing.pack(state), count + 1), self._stepped.pack(fields), finite
 
     def _part(self, rows: Any, first: Array) -> Any:
         """Return the rows of one part of those of all vehicles."""

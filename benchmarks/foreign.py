@@ -85,7 +85,9 @@ def main() -> None:
     options.add_argument("--only", choices=[case.environment for case in CASES], help="train this one alone")
     options.add_argument("--seed", type=int, default=0, help="of the trainings (default: %(default)s)")
     arguments = options.parse_args()
-    from mission import MachineError
+    from mission import MachineError, configure
+
+    configure()  # before a foreign library starts JAX
 
     results, rows = {}, []
     for case in CASES:

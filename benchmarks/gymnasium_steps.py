@@ -7,7 +7,8 @@ Command: python benchmarks/gymnasium_steps.py [--rounds N] [--json FILE]; needs 
 
 Reading it: a step includes actions from the host, restarts, and observations, rewards, flags and reward terms on the host. The
 engine steps the same vehicles in one compiled scan, as training does, with nothing on the host; its scan uses everything that a
-step returns, so that the compiler leaves none of it out. Both take the same random actions and restart vehicles from the phase's own start. The spread is over rounds.
+step returns, so that the compiler leaves none of it out. Both take the same random actions and restart vehicles from the phase's
+own start. The spread is over rounds.
 """
 
 from __future__ import annotations

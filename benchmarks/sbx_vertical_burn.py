@@ -159,8 +159,8 @@ def train_engine(steps: int, seed: int) -> dict[str, Any]:
         began = time.perf_counter()
         mission.train_mission(read, checkpoints=folder)
         seconds = time.perf_counter() - began
-        lines = mission.read_metrics(Path(folder) / "burn")
-        curve = [(line.env_steps, line.scalars["Evaluation/Success"]) for line in lines if line.kind == "evaluation"]
+        lines = mission.read_metrics(Path(folder) / read.name / "burn")
+        curve = [(line.env_steps, line.scalar("Evaluation/Success")) for line in lines if line.kind == "evaluation"]
         policy = mission.load_policy(read, "burn", folder)
         rate = landed(VectorEnv("vertical_burn", FINAL), policy, 2_000)
     return {"curve": curve, "seconds": seconds, "landed": rate}

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mission.errors import machine_errors, printable
+from mission.errors import InputError, machine_errors, printable
 from mission.missionfile.hooks import Event
 from mission.storage.stored import json_mapping, seal
 from mission.storage.tables import Library, Table
@@ -127,10 +127,15 @@ def read_metrics(path: str | Path) -> Metrics:
       path: the folder of a phase, such as `checkpoints/MISSION/PHASE`, or its `metrics.jsonl`.
 
     Raises:
+      InputError: there is no such file.
       MachineError: the file cannot be read.
     """
     path = Path(path)
-    return Metrics(line for line, _ in _read_file(path / METRICS if path.is_dir() else path))
+    path = path / METRICS if path.is_dir() else path
+    if not path.is_file():
+        expected, remedy = "the folder of a phase, or its metrics.jsonl", "pass checkpoints/MISSION/PHASE"
+        raise InputError(str(path), expected=expected, found="no such file", remedy=remedy)
+    return Metrics(line for line, _ in _read_file(path))
 
 
 def cut_metrics(path: Path, env_steps: int) -> None:

@@ -49,7 +49,9 @@ def begin(phase: TrainedPhase, bank: TerminalBank | None, key: Array, initial: A
     key, bank = replicate(key), replicate(bank)
     state = programs.init(name_key(key, "init"))
     if initial is not None:
-        state = state._replace(agent=programs.learner.with_policy(state.agent, replicate(initial)))
+        agent = programs.learner.with_policy(state.agent, replicate(initial))
+        # The programs overwrite the state that they are given: an array that stands in two places would be freed twice.
+        state = state._replace(agent=jax.tree.map(jnp.copy, agent))
     best = jax.tree.map(jnp.copy, programs.learner.policy(state.agent))
     return Run(phase=phase, bank=bank, key=key, programs=programs, state=state, best_actor=best, progress=RunProgress())
 

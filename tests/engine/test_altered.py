@@ -232,3 +232,8 @@ def test_whatever_is_raised_is_an_error_of_the_engine(copy):
     make_hashes_fit(copy, copy / "report" / "flights.npz")
     with pytest.raises(MissionError):
         draw_report(copy / "report")
+
+
+def test_metrics_that_do_not_exist_are_an_input_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="the folder of a phase"):
+        read_metrics(tmp_path / "checkpoints" / "phase")

@@ -132,3 +132,13 @@ def test_an_event_time_weighs_more_near_its_event() -> None:
         fitted, _ = program(agent)
         found = mean_action(spec.sac.actor.head, networks.normal(fitted.actor, jnp.zeros((1, 1))))
         assert float(found[0, 0]) == pytest.approx(expected, abs=0.03)
+
+
+def test_an_agent_that_starts_from_a_policy_holds_each_array_once(imitated):
+    """Chunks overwrite the state that they are given. An array that stood in it twice was freed twice: a crash."""
+    run, _ = imitated
+    started = begin(
+        run.phase, None, jax.random.key(1), jax.tree.map(jnp.copy, run.programs.learner.policy(run.state.agent))
+    )
+    arrays = [leaf.addressable_shards[0].data for leaf in jax.tree.leaves(started.state.agent)]
+    assert len({array.unsafe_buffer_pointer() for array in arrays}) == len(arrays)

@@ -45,10 +45,11 @@ class Gate(StrictModel):
 
     success_low: Fraction01 | None = Field(
         0.9,
-        description="Lower bound of the 95 % Wilson interval of the success rate, which later looks at the gate widen; "
-        "null: success is not tested, which is the default with return_mean_min.",
+        description="Smallest accepted lower bound of the 95 % Wilson interval of the success rate; later looks "
+        "at the gate widen the interval. null: success is not tested, which is the default with "
+        "return_mean_min.",
     )
-    return_mean_min: float | None = Field(None, description="Lower bound of the mean return of all gate flights.")
+    return_mean_min: float | None = Field(None, description="Smallest accepted mean return of all gate flights.")
     flights: int | None = Field(
         None,
         ge=1,
@@ -56,7 +57,9 @@ class Gate(StrictModel):
         description="Number of gate flights; null: one from each held-out row of the bank, or 1,024 from new starts if "
         "there is no bank.",
     )
-    channels: dict[str, ChannelGate] = Field(default_factory=dict, description="Bounds by telemetry channel.")
+    channels: dict[str, ChannelGate] = Field(
+        default_factory=dict, description="Bounds on telemetry channels, by channel."
+    )
     stop: bool = Field(True, description="Stop training when the gate is passed; false: use the whole budget.")
 
     @model_validator(mode="before")

@@ -64,7 +64,8 @@ def _read_again(kind: type[FourParts], where: str, expected: str, found: str, re
 
 
 class MissionError(FourParts, Exception):
-    """An error that says where, what was expected, what was found and what to do, with the exit code of the process."""
+    """An error that says where it occurred, what was expected, what was found and what to do, with the exit code of
+    the process."""
 
 
 class InputError(MissionError):
@@ -80,7 +81,7 @@ class LinkError(MissionError):
 
 
 class StaleError(MissionError):
-    """A stored phase was made under another configuration, seed or plugin."""
+    """A stored phase was made with another configuration, seed or plugin."""
 
 
 class GateError(MissionError):
@@ -90,19 +91,19 @@ class GateError(MissionError):
 
 
 class ParityError(MissionError):
-    """An exported policy does not compute what the policy computes."""
+    """An exported policy does not give the same actions as the policy."""
 
     exit_code = 1
 
 
 class DifferentFlightsError(MissionError):
-    """Stored policies do not fly as their baseline did."""
+    """Flights of stored policies differ from their baseline."""
 
     exit_code = 1
 
 
 class UnfinishedError(MissionError):
-    """A sweep ran, and some of its trainings did not run to their end; or no trial of a search did."""
+    """Some training runs of a sweep did not finish, or no trial of a search did."""
 
     exit_code = 1
 
@@ -114,7 +115,8 @@ class NonFiniteError(MissionError):
 
 
 class MachineError(MissionError):
-    """The machine could not do it: disk full, permission, locked folder, no readable checkpoint, no memory, no device."""
+    """The machine could not do the work: disk full, permission, locked folder, no readable checkpoint, out of memory,
+    no device."""
 
     exit_code = 3
 
@@ -128,7 +130,7 @@ class FormatError(MissionError):
 class Interrupted(FourParts, KeyboardInterrupt):
     """SIGINT or SIGTERM arrived; the state was saved first.
 
-    It is a KeyboardInterrupt and no MissionError, so that `except MissionError` in a loop does not swallow Ctrl-C.
+    It is a KeyboardInterrupt, not a MissionError, so that `except MissionError` in a loop does not swallow Ctrl-C.
     """
 
     exit_code = 130

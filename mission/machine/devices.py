@@ -83,13 +83,14 @@ def workers(most: int | None = None) -> ThreadPoolExecutor:
 
 
 def configure() -> None:
-    """Start JAX: split the CPU into devices, set XLA's flags and switch the compile cache on.
+    """Start JAX: split the CPU into devices, set the XLA flags and enable the compilation cache.
 
-    Every function that trains or flies calls this itself. A notebook that uses JAX before calls it first: once JAX runs, its
-    devices and flags stay as they are, and a warning says what to do if they are not those that training and flights need.
+    Every function that trains or flies calls this itself. A notebook that uses JAX before that must call it first:
+    after JAX has started, its devices and flags cannot change. A warning says what to do if they are not those that
+    training and flights need.
 
     Raises:
-      MachineError: JAX finds no device, or the environment sets what training and flying cannot work with.
+      MachineError: JAX finds no device, or an environment variable is not compatible with training and flying.
     """
     wanted, flags = min(_CPU_DEVICES, visible_cores()), os.environ.get("XLA_FLAGS", "").split()
     names = [flag.partition("=")[0] for flag in flags]

@@ -311,12 +311,12 @@ class MissionFile(StrictModel):
         return self.model_copy(update={"phases": entries})
 
     def unguarded(self) -> MissionFile:
-        """Return the mission without guards: who flies a guarded phase flies it alone."""
+        """Return the mission without guards: the pilot of a guarded phase flies it alone."""
         entries = tuple(entry.model_copy(update={"policy": unguarded(entry.policy)}) for entry in self.phases)
         return self.model_copy(update={"phases": entries})
 
     def judged_by(self, judge: Judge) -> MissionFile:
-        """Return the mission with other rules for its hand-overs.
+        """Return the mission with another criterion for its hand-overs.
 
         Raises:
           InputError: it has none.

@@ -64,27 +64,29 @@ class RestOfMission:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Phase:
-    """A phase that is flown by its guide. Its hash is its identity, so compiled functions can take it as static.
+    """A phase that is flown by its guide. Its hash is its identity, so compiled functions can take it as a static
+    argument.
 
     Attributes:
       name: label in the mission file.
       origin: where the plugin comes from.
       params: validated parameters of the plugin.
       environment: the phase itself, as its pilot needs it.
-      guide_environment: the same with all that its guide needs.
+      guide_environment: the same phase with everything that its guide needs.
       reward: the reward function; None if the plugin provides none.
       limits: bounds on telemetry channels.
-      learner: settings that an agent of this phase would have; None if the plugin provides none.
+      learner: settings of an agent of this phase; None if the plugin provides none.
       entry: its entry in the mission file.
-      report: what the plugin adds to the report page, or None.
+      report: function that returns the plugin's sections of the report page, or None.
       channels: names of its telemetry.
       accepts, leaves: shapes and dtypes of the hand-over that it receives and of the one that it returns, as trees.
       given: its parameters as written in the mission file, including those of the whole mission.
       folder: that of the mission file, the base of relative paths in parameters.
-      files: the sources and the data files that decide its plugin.
-      wide: what a share of its training vehicles starts from; None: all of them start from `environment`.
-      tolerated: causes with which a flight of it goes on, because the mission judges (`chain: {judge: mission}`).
-      rest: what its reward holds for the rest of the mission, in the sweeps of a chain; None: nothing.
+      files: the source files and the data files of its plugin.
+      wide: wide training dispersions, with which a share of its training vehicles starts; None: all start from
+        `environment`.
+      tolerated: causes with which a flight continues to the next phase, because of `chain: {judge: mission}`.
+      rest: the part of its reward for the rest of the mission, in the sweeps of a chain; None: no such part.
     """
 
     name: str
@@ -120,7 +122,7 @@ class Phase:
         return 0 if survived == own[0] else len(own)
 
     def configuration(self) -> PhaseConfiguration:
-        """Return the settings that decide the trained result."""
+        """Return the settings that determine the result of training."""
         entry = self.entry
         return PhaseConfiguration(
             name=self.name,

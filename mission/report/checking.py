@@ -31,7 +31,7 @@ class Checked(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class MissionCheck:
-    """What would run: `lines` of text, as `mission check` prints them."""
+    """The description of a mission as `lines` of text, as `mission check` prints them."""
 
     lines: tuple[str, ...]
 
@@ -53,7 +53,7 @@ class _Warnings(logging.Handler):
 
 
 def check(mission: MissionFile, *, allow_local_plugins: bool = False) -> MissionCheck:
-    """Resolve and link a mission, load its observers, and return what would run; nothing is trained.
+    """Resolve and link a mission, load its observers, and return a description of it; nothing is trained.
 
     If neither the mission nor anything that it depends on has changed, the result of the last check is returned.
 

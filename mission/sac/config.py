@@ -261,13 +261,13 @@ class SacConfig(LearnerConfig):
         return self.privileged_critic
 
     def discount(self, control_period_s: float) -> float:
-        """Return the discount of one control step; everything that discounts takes it from here."""
+        """Return the discount of one control step; all code that discounts uses this method."""
         if self.discount_time_s is None:
             return self.gamma
         return math.exp(-control_period_s / self.discount_time_s)
 
     def lacks(self, environment: Any) -> tuple[str, str] | None:
-        """Return what these settings require of a phase that it does not have; see `LearnerConfig.lacks`."""
+        """Return a requirement of these settings that a phase does not meet; see `LearnerConfig.lacks`."""
         if self.mirror and environment.mirror is None:
             return "a mirror, since sac.mirror is true", "set sac.mirror: false"
         return super().lacks(environment)

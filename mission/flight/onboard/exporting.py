@@ -114,15 +114,15 @@ def export_policy(
       mission: from `load_mission`.
       phase: name of the phase.
       target: the format: "c99" (extra `c`), "onnx" (extra `onnx`), "stablehlo" (extra `stablehlo`) or "npz" (docs/export.md).
-      output: folder to write, new or empty; it appears once everything is in it.
-      observations: M, the number of control steps that are compared.
+      output: output folder, new or empty; it appears only when all files are complete.
+      observations: M, the number of control steps on which the export is compared.
       checkpoints, seed, policy, policies, allow_stale, allow_local_plugins, devices: of the flights, as in `fly_mission`.
       progress: called with (control steps flown, M).
 
     Raises:
-      InputError: no such format or phase, something that it needs is missing, no network flies the phase, or too few flights
-        reach it.
-      ParityError: the export is further from its policy than 1e-6.
+      InputError: no such format or phase, a package or compiler is missing, no network flies the phase, or too few
+        flights reach it.
+      ParityError: the export differs from its policy by more than 1e-6.
       MachineError: the compiler fails, or the folder cannot be written.
     """
     chosen = check_target(target, Path(output))
@@ -156,12 +156,12 @@ def export_flown(
       phase: name of the phase.
       target: from `check_target`.
       output: folder to write; it appears once everything is in it.
-      observations: M, the number of control steps that are compared.
+      observations: M, the number of control steps on which the export is compared.
       progress: called with (control steps flown, M).
 
     Raises:
       InputError: no network flies the phase, its learner does not describe it, or too few flights reach it.
-      ParityError: the export is further from its policy than 1e-6.
+      ParityError: the export differs from its policy by more than 1e-6.
       MachineError: the compiler fails, or the folder cannot be written.
     """
     index, output = check_phase_name([one.name for one in chain.phases], phase), Path(output)

@@ -64,8 +64,7 @@ def _read_again(kind: type[FourParts], where: str, expected: str, found: str, re
 
 
 class MissionError(FourParts, Exception):
-    """An error that says where it occurred, what was expected, what was found and what to do, with the exit code of
-    the process."""
+    """An error in four parts (where, expected, found, what to do), with the exit code of the process."""
 
 
 class InputError(MissionError):
@@ -115,8 +114,7 @@ class NonFiniteError(MissionError):
 
 
 class MachineError(MissionError):
-    """The machine could not do the work: disk full, permission, locked folder, no readable checkpoint, out of memory,
-    no device."""
+    """The machine failed: disk full, permission, locked folder, unreadable checkpoint, out of memory, no device."""
 
     exit_code = 3
 

@@ -368,8 +368,7 @@ class Learner(abc.ABC):
         """Return the part of the agent that flies, which a policy stores and `mean_action` uses."""
 
     def imitator(self, agent: Any) -> Any:
-        """Return the policy at the end of the imitation, which is stored beside the trained policy; None if there is
-        none."""
+        """Return the policy at the end of the imitation, stored beside the trained policy; None without imitation."""
         return None
 
     @abc.abstractmethod
@@ -393,8 +392,7 @@ class Learner(abc.ABC):
         return None
 
     def policy_layers(self, policy: Any) -> PolicyLayers | None:
-        """Return the layers that `mean_action` computes, with their parameters; None: the policy cannot be exported
-        (docs/export.md)."""
+        """Return the layers that `mean_action` computes; None: the policy cannot be exported (docs/export.md)."""
         return None
 
 

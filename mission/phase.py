@@ -170,8 +170,7 @@ class Environment(abc.ABC, Generic[H, S]):
         raise NotImplementedError
 
     def unguided(self) -> Environment[H, Any]:
-        """Return the phase without the computations that only its guide needs, for flights by an agent; its state may
-        be smaller.
+        """Return the phase without the computations of its guide, for flights by an agent; its state may be smaller.
 
         Flights, observations, hand-overs and telemetry are the same.
         """
@@ -184,8 +183,7 @@ class Environment(abc.ABC, Generic[H, S]):
     def perturb(self, handoff: H, noise: H) -> H:
         """Return a hand-over with added noise, for the noisy restarts; it must be a valid state of a vehicle.
 
-        The default adds the noise. Override it if a sum can leave the valid range: normalise, clip, keep counters and
-          flags.
+        The default adds the noise. Override it if a sum can leave the valid range: normalise, clip, keep counters.
 
         Args:
           handoff: a stored row of the previous phase's bank.
@@ -224,8 +222,7 @@ class Environment(abc.ABC, Generic[H, S]):
 
     @abc.abstractmethod
     def leave(self, state: S) -> Any:
-        """Return the hand-over for the next phase; its type may differ from that of the hand-over that this phase
-        accepts."""
+        """Return the hand-over for the next phase; its type may differ from the one that this phase accepts."""
 
     @abc.abstractmethod
     def telemetry(self, state: S) -> dict[str, Array]:

@@ -31,8 +31,7 @@ _MOST_VEHICLES = 65_536  # as in training
 
 
 class EnvStep(NamedTuple):
-    """The result of one control step of V vehicles; the fields about an episode are valid where
-    `terminated | truncated`.
+    """The result of one control step of V vehicles; episode fields are valid where `terminated | truncated`.
 
     `obs` and `next_obs` differ for vehicles that have restarted: `obs` is the observation for the next action, and
     `next_obs` is the last observation of the old episode, for the transition.
@@ -144,7 +143,7 @@ def advance(
       phase, bank, state, action: as there.
       start: typed keys [V] of the restarts; consumed.
       move: typed keys [V] of the steps; consumed.
-      wide: bool [V], which vehicles start on the phase's wide days; None: none of them.
+      wide: bool [V], which vehicles start with the phase's wide dispersions; None: none of them.
     """
     observe = jax.vmap(phase.environment.observe)
     moved = step_envs(phase, state, observe(state.state), action, move)

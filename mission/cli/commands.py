@@ -79,8 +79,7 @@ def options(
 
 @app.command(cls=Command)
 def plugins(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """List the installed phase plugins, observers, trajectory formats and missions from their metadata, without importing
-    them."""
+    """List installed phase plugins, observers, trajectory formats and missions without importing them."""
     from mission.missionfile.hooks import MISSION_GROUP, OBSERVER_GROUP, PHASE_GROUP, TRAJECTORY_GROUP
     from mission.missionfile.named import list_missions
     from mission.missionfile.plugins import list_plugins

@@ -83,9 +83,7 @@ class Gate(StrictModel):
         return NEW_STARTS if rows is None else rows
 
     def out_of_reach(self, starts: int, look: int = 1) -> str:
-        """Return why so many different starts can never show success_low at a look, as what is expected of it; empty if
-        they can.
-        """
+        """Return why this number of different starts can never reach success_low at a look; empty if it can."""
         best = success_interval(starts, starts, looks=look)[0]
         if self.success_low is None or self.success_low <= best:
             return ""

@@ -44,8 +44,7 @@ class Event:
 
 
 class StopTraining(Exception):
-    """Exception to raise from `mission_event` to end the training run after its current chunk; the message gives the
-    reason.
+    """Raise this from `mission_event` to end the training run after its chunk; the message gives the reason.
 
     The state is saved, and the phase is not marked as done: the same command resumes it. It is not an error.
     """

@@ -29,8 +29,8 @@ class Budget(StrictModel):
 
 
 class Restart(StrictModel):
-    """The restart mixture: where training vehicles start; `stored`, `noisy` and `nominal`, which hold if there is a bank,
-    sum to 1.
+    """The restart mixture of training vehicles; `stored`, `noisy` and `nominal` apply if there is a bank, and sum to
+    1.
     """
 
     stored: Fraction01 = Field(0.7, description="Stored successes of the previous phase.")
@@ -81,9 +81,7 @@ class Bank(StrictModel):
 
 
 class Evaluation(StrictModel):
-    """Flights with the mean action during training, the same starts and keys each time; they select the policy that is
-    stored: it meets the bounds of the gate, then success within 0.02 points of the largest, then the largest return.
-    """
+    """Flights with the mean action during training, with the same starts and keys each time; they select the policy."""
 
     every_env_steps: Count = Field(100_000, description="Vehicle steps between evaluations, rounded to whole chunks.")
     flights: int = Field(1000, ge=1, le=1_000_000, description="Flights of one evaluation.")

@@ -64,8 +64,7 @@ class RestOfMission:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Phase:
-    """A phase that is flown by its guide. Its hash is its identity, so compiled functions can take it as a static
-    argument.
+    """A phase that is flown by its guide. Its hash is its identity, so it can be a static argument.
 
     Attributes:
       name: label in the mission file.
@@ -245,8 +244,8 @@ def phase_class(pilot: str, learner: LearnerConfig | None, reward: Reward | None
 def flown_environment(
     kind: type[Phase], environment: Environment, learner: LearnerConfig | None, pilot: str
 ) -> Environment:
-    """Return an environment as a phase of this class flies it: networks do without what only the guide needs, unless the
-    guide may take over from them.
+    """Return the environment that a phase of this class flies, without the guide's computations if it cannot take
+    over.
     """
     needs_guide = learner is None or learner.fill.policy == "guide" or unguarded(pilot) != pilot
     return environment if kind is Phase or needs_guide else environment.unguided()

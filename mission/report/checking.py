@@ -132,7 +132,7 @@ def _check(mission: MissionFile, allow_local_plugins: bool) -> Checked:
         trained = isinstance(phase, TrainedPhase)
         who = phase.pilot + (f", {entry.budget.env_steps:,} vehicle steps" if trained else "")
         if trained and phase.wide is not None:
-            who += f", {phase.wide.share:.0%} of the training vehicles on wide days"
+            who += f", {phase.wide.share:.0%} of the training vehicles with wide dispersions"
         gate = f"gate: {entry.gate}" if entry.gate and trained else "no gate"
         sizes = f"{len(env.observation_names)} observations, {len(env.action_names)} actions"
         lines += [f"  {phase.name}: {phase.origin}", f"    {who}; {gate}; {sizes}, {env.control_period_s} s steps"]

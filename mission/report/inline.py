@@ -15,8 +15,7 @@ _HEIGHT = 640  # of the frame, pixels
 
 @dataclasses.dataclass(frozen=True)
 class ReportPage(os.PathLike[str]):
-    """A drawn page: displayed as the page itself in a notebook, and elsewhere used as its path (it is an
-    `os.PathLike`).
+    """A drawn page: a notebook displays the page itself; elsewhere it is a path (an `os.PathLike`).
 
     The notebook contains the whole page, so that it can be opened without the report. The scripts run in a separate
     frame without access to the notebook or its kernel.

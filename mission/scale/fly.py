@@ -142,7 +142,7 @@ def fly_mission(
 
 @dataclasses.dataclass(frozen=True)
 class _Order:
-    """What is to be flown, and where; the fields are arguments of `fly_mission`."""
+    """The flights to fly, and where; the fields are arguments of `fly_mission`."""
 
     flights: int | Sequence[int] | None
     until: float | None
@@ -158,7 +158,7 @@ class _Order:
         return None if self.flights is None or isinstance(self.flights, int) else tuple(self.flights)
 
     def check(self) -> None:
-        """Reject what cannot be flown, before anything is read."""
+        """Reject invalid arguments before anything is read."""
         place_of(self.on)
         if self.numbers is not None:
             check_again(self.numbers, None)

@@ -31,7 +31,7 @@ SWEEP, PAGE = "sweep.json", "index.html"
 
 
 class SweepIdentity(Identity):
-    """What decides the results of a sweep."""
+    """The settings that determine the results of a sweep."""
 
     kind: str = "sweep"
     values: dict[str, tuple[JsonValue, ...]]
@@ -167,7 +167,7 @@ def _load(
 def _train_all(
     plan: _Plan, trainings: Trainings, stop: Callable[[], bool], progress: Progress | None
 ) -> dict[tuple[int, int], TrainingRecord]:
-    """Run what has no result yet; return the record of each training by combination and seed."""
+    """Run all training runs without a result; return the record of each by combination and seed."""
     records: dict[tuple[int, int], TrainingRecord] = {}
     waiting: dict[str, tuple[int, int]] = {}
     for key, job in plan.jobs.items():

@@ -42,7 +42,7 @@ class TrialRow(StrictModel):
 
 
 class FreshFlights(StrictModel):
-    """The policies of the best trial on flights that decided nothing in the search, all its seeds together."""
+    """The policies of the best trial on flights that the search did not use, for all its seeds together."""
 
     seed: int
     flights: int

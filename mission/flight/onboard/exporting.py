@@ -55,7 +55,7 @@ class ExportSummary(NamedTuple):
 
 
 def check_target(name: str, output: Path) -> Target:
-    """Return a format once everything that it needs is there, and the folder can be written.
+    """Return a format after checking that its requirements are installed and that the folder is writable.
 
     Args:
       name: of the format.
@@ -217,7 +217,7 @@ def _write(subject: Subject, target: Target, folder: Path) -> tuple[Interface, P
 
 
 def compare(subject: Subject, target: Target, folder: Path, golden: int = 0) -> Parity:
-    """Compare what was written with the policy: load it again and evaluate it on all observations.
+    """Load the written export again and compare it with the policy on all observations.
 
     Raises:
       ParityError: an action or an observation is further away than `BOUND`.
@@ -264,7 +264,7 @@ def in_blocks(act: Act, observations: np.ndarray) -> np.ndarray:
 
 
 def _apart(got: np.ndarray, wanted: np.ndarray) -> float:
-    """Return the largest difference; infinite if one is no number."""
+    """Return the largest difference; infinite if one is NaN."""
     difference = np.abs(got.astype(np.float64) - wanted)
     return float(np.where(np.isnan(difference), np.inf, difference).max())
 

@@ -66,8 +66,7 @@ class Trajectory:
         return float(self.phases[-1].time_s[-1])
 
     def events(self) -> tuple[TrajectoryEvent, ...]:
-        """Return the events in the order of time: begin and end of phases, take-overs by guides, and changes of
-        integer channels.
+        """Return the events in order of time: begin and end of phases, take-overs, and changes of integer channels.
 
         An integer channel is a channel that holds integers throughout the flight and changes seldom, such as a switch
           or a count.

@@ -15,7 +15,7 @@ _MOST_PATH, _MOST_TEXT = 400, 2000  # characters of a path, and of one part of a
 
 
 def printable(text: object, most: int = _MOST_TEXT) -> str:
-    """Return text from outside as one line that a terminal shows and does not obey.
+    """Return text from outside as one printable line without terminal control characters.
 
     Characters that do not print become escapes, so that a name cannot clear the screen or imitate a line of output.
     Each word is cut at 120 characters, a path at 400, and the whole at `most`.
@@ -144,7 +144,7 @@ def machine_errors(where: object, expected: str, remedy: str) -> Generator[None]
 
 
 def run_plugin_code(where: str, expected: str, call: Callable[[], T], remedy: str = "fix the plugin") -> T:
-    """Call a plugin's code and turn whatever it raises, SystemExit too, into a PluginError."""
+    """Call a plugin's code and turn any exception, including SystemExit, into a PluginError."""
     try:
         return call()
     except (MissionError, KeyboardInterrupt):

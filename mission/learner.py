@@ -1,4 +1,4 @@
-"""The interface between the engine and a learning algorithm; Soft Actor-Critic ships, in `mission/sac/`.
+"""The interface between the engine and a learning algorithm; Soft Actor-Critic is included, in `mission/sac/`.
 
 A learner is a subclass of `LearnerConfig` and an implementation of `Learner`. It lives in its own folder and is
 registered in `LEARNERS`; nothing else in the engine names it.
@@ -51,7 +51,7 @@ class Transition(NamedTuple):
 
 
 class PhaseInterface(NamedTuple):
-    """What a learner knows of the phase that it learns: O observations, A actions, and the phase as a simulator.
+    """The part of a phase that its learner uses: O observations, A actions, and the phase as a simulator.
 
     `environment` and `reward` are those of the phase, without which gradients through the simulator are not available.
     """

@@ -114,12 +114,12 @@ class Environment(abc.ABC, Generic[H, S]):
 
         @property
         def time_out_cause(self) -> str | None:
-            """Return the name of the time-out where surviving is the goal, or None."""
+            """Return the name of the time-out if surviving is the goal, or None."""
             ...
 
         @property
         def box_causes(self) -> tuple[str, ...]:
-            """Return the causes that only say that the hand-over lies outside of the box."""
+            """Return the causes that mean only that the hand-over lies outside the box."""
             ...
 
         @property
@@ -144,7 +144,7 @@ class Environment(abc.ABC, Generic[H, S]):
 
         @property
         def observation_inputs(self) -> tuple[str, ...]:
-            """Return the channels of which the observation is a function, none by default."""
+            """Return the channels from which the observation can be computed, none by default."""
             ...
 
         @property

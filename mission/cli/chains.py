@@ -1,4 +1,4 @@
-"""The commands that look at a mission as a chain: feasibility, the states from which the rest succeeds, and the guard."""
+"""The commands that analyse a mission as a chain: feasibility, envelopes, and the guard."""
 
 from __future__ import annotations
 

@@ -222,7 +222,7 @@ _FOR_ALL = ("agent", "guide", "guarded")  # pilots that every phase can have
 
 
 def pilots(values: list[str]) -> tuple[str, dict[str, str | Path]]:
-    """Return who flies every phase (agent, guide, guarded, or a mission's folder) and phase -> pilot, for --policy's values."""
+    """Return the pilot of all phases (agent, guide, guarded, or a mission's folder) and phase -> pilot, from --policy."""
     every, named = [text for text in values if "=" not in text], [text for text in values if "=" in text]
     for text in every:
         if text not in _FOR_ALL and not os.path.isdir(text.removeprefix("guarded:") or "?"):
@@ -237,7 +237,7 @@ def pilots(values: list[str]) -> tuple[str, dict[str, str | Path]]:
 def mission_and_pilots(
     file: Path, overrides: list[str] | None, policies: list[str] | None, allow_stale: bool
 ) -> tuple[MissionFile, str, dict[str, str | Path]]:
-    """Return the mission, who flies every phase (agent, guide or guarded), and phase -> pilot where that is another."""
+    """Return the mission, the pilot of all phases (agent, guide or guarded), and phase -> pilot for exceptions."""
     from mission.missionfile.reading import load_mission
 
     policy, by_phase = pilots(policies or [])

@@ -52,7 +52,7 @@ _VARIABLES = ("JAX_", "XLA_", "CUDA_", "ROCR_", "HIP_")  # prefixes of those tha
 
 
 class Machine(StrictModel):
-    """The versions, devices and flags that decide the bits of a training run besides its seed."""
+    """The versions, devices and flags that determine the last bits of a training run besides its seed."""
 
     platform: str
     devices: int
@@ -228,7 +228,7 @@ def free_memory() -> int | None:
 
 
 def describe() -> Machine:
-    """Return the versions, devices and flags that decide the bits of a training run besides its seed."""
+    """Return the versions, devices and flags that determine the last bits of a training run besides its seed."""
     import jaxlib
 
     return Machine(

@@ -65,7 +65,7 @@ class Gate(StrictModel):
     @model_validator(mode="before")
     @classmethod
     def _success_only_if_set(cls, data: Any) -> Any:
-        """Turn the default of success_low off where a phase is judged by its return."""
+        """Disable the default of success_low if a phase is judged by its return."""
         if isinstance(data, dict) and data.get("return_mean_min") is not None:
             return {"success_low": None} | data
         return data
@@ -101,9 +101,9 @@ class Gate(StrictModel):
 class GateVerdict(StrictModel):
     """The result of a set of flights against a gate; `settings` are those of the gate.
 
-    `starts` is the number of different starts of the flights, None if each flight has its own; `looks` counts how often
-    the phase was tested against its gate, this time included (None: not recorded). The interval `low` to `high` counts
-    both (`success_interval`). Verdicts of older versions hold the plain 95 % interval of all flights.
+    `starts` is the number of different starts of the flights, None if each flight has its own; `looks` is the number
+    of tests of the phase against its gate, including this one (None: not recorded). The interval `low` to `high`
+    accounts for both (`success_interval`). Verdicts of older versions hold the plain 95 % interval of all flights.
 
     It is stored inside other records and has the same format number as they have (`mission.storage.records`).
     """
@@ -122,12 +122,12 @@ class GateVerdict(StrictModel):
     looks: Natural | None = None
 
     def counted(self) -> str:
-        """Return what the interval counts."""
+        """Return the numbers behind the interval."""
         return counted(self.count, self.flights, self.starts, self.looks)
 
 
 def counted(count: int | None, flights: int | None, starts: int | None, looks: int | None) -> str:
-    """Return what an interval counts: successes, flights, different starts, looks at the gate (`GateVerdict`)."""
+    """Return the numbers behind an interval: successes, flights, different starts, looks at the gate (`GateVerdict`)."""
     repeated = f" from {starts} different starts" if starts is not None else ""
     again = f", look {looks} at the gate" if looks and looks > 1 else ""
     return f"{count} of {flights} flights{repeated}{again}"

@@ -23,7 +23,7 @@ Location = tuple[str | int, ...]  # a place in the document, such as ("phases", 
 
 
 class Budget(StrictModel):
-    """How long a phase may train."""
+    """The limit on the training of a phase."""
 
     env_steps: Count = Field(1_000_000, le=10**12, description="Vehicle steps, including the fill.")
 
@@ -88,7 +88,7 @@ class Evaluation(StrictModel):
 
 
 class SweepEntry(StrictModel):
-    """How a phase trains in the sweeps of a chain, where that differs from its first training."""
+    """Settings of a phase in the sweeps of a chain, where they differ from its first training."""
 
     budget: Budget | None = Field(
         None, description="Budget of the phase in each pass of a sweep. Default: the phase's own budget."
@@ -146,7 +146,7 @@ Judge = Literal["box", "mission"]
 
 
 class TerminalValue(StrictModel):
-    """What a phase earns for the state that it hands over, in the sweeps of a chain."""
+    """The reward of a phase for its hand-over, in the sweeps of a chain."""
 
     weight: Positive = Field(
         40.0, description="Reward of a hand-over from which the rest of the mission certainly succeeds."
@@ -160,7 +160,7 @@ class TerminalValue(StrictModel):
 
 
 class JointSettings(StrictModel):
-    """The last steps of a chain: its agents learn together from whole flights, with gradients that cross the links."""
+    """Joint training: all agents of a chain learn from whole flights, with gradients that cross the links."""
 
     updates: Count = Field(200, description="Number of updates of all agents.")
     flights: int = Field(64, ge=1, le=65536, description="Whole flights per update.")
@@ -173,7 +173,7 @@ class JointSettings(StrictModel):
 
 
 class ChainSettings(StrictModel):
-    """How the phases of a mission depend on each other."""
+    """Settings that concern several phases of a mission together."""
 
     judge: Judge = Field(
         "box",
@@ -277,7 +277,7 @@ class MissionFile(StrictModel):
 
     @property
     def judge(self) -> Judge:
-        """What fails a flight at a hand-over."""
+        """The criterion that fails a flight at a hand-over."""
         return self.chain.judge if self.chain is not None else "box"
 
     @property

@@ -18,7 +18,7 @@ from mission.strict import StrictModel
 
 
 class PhaseConfiguration(StrictModel):
-    """The settings that decide the trained result of a phase, as records store them; budget, gate, seed and pilot do not.
+    """The settings that determine the result of training a phase, as stored in records, without budget, gate, seed and pilot.
 
     They are JSON in the shape that their models had at that time. `mission.missionfile.changes` reads them through the
     current models.
@@ -38,9 +38,9 @@ class PhaseConfiguration(StrictModel):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class WideDays:
-    """What a share of the training vehicles starts from: `start`, `redraw` and `enter` of an environment of its own.
+    """Wide training dispersions: another environment, whose `start`, `redraw` and `enter` a share of the vehicles uses.
 
-    Everything else is the phase's own, because what these three draw is in the state.
+    Everything else is the phase's own, because the draws of these three methods are in the state.
     """
 
     params: BaseModel
@@ -50,9 +50,10 @@ class WideDays:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RestOfMission:
-    """What a phase earns in training for a hand-over: `weight` times the probability that the rest of the mission succeeds.
+    """The terminal value of a hand-over in training: `weight` times the probability that the rest of the mission succeeds.
 
-    `network` gives that probability from what `phase`, the next one, first observes; `sha256` is that of its numbers.
+    `network` gives that probability from the first observation of `phase`, the next one; `sha256` is the hash of its
+    parameters.
     """
 
     phase: Phase
@@ -136,7 +137,7 @@ class Phase:
         )
 
     def _training(self) -> dict[str, Any]:
-        """Return what a share of the training vehicles starts from, as a part of the configuration."""
+        """Return the wide training dispersions as a part of the configuration."""
         if self.wide is None:
             return {}
         return {"training_params": json_of(self.wide.params), "training_share": self.wide.share}
@@ -150,7 +151,7 @@ class Phase:
 
     @property
     def pilot(self) -> str:
-        """Who flies it: "guide"; if networks do "agent", "imitator", "guarded", or a folder as it was written."""
+        """The pilot: "guide"; for networks "agent", "imitator", "guarded", or a folder as it was written."""
         return "guide"
 
     @property
@@ -188,7 +189,7 @@ class PolicyPhase(Phase):
 
     @property
     def pilot(self) -> str:
-        """Who flies it."""
+        """The pilot of the phase."""
         return self.entry.policy
 
     @property

@@ -69,7 +69,7 @@ def _stacked(phase: Phase, environment: Environment, reward: Reward | None) -> t
 
 
 def check_wide(where: str, phase: Phase, wide: WideDays, spec: PhaseSpec) -> None:
-    """Check that two environments of a plugin differ in nothing but what `start`, `redraw` and `enter` draw.
+    """Check that two environments of a plugin differ only in the draws of `start`, `redraw` and `enter`.
 
     Args:
       where: place of `training_params`, for messages.

@@ -1,5 +1,4 @@
-"""The metrics file of a phase: `metrics.jsonl`, one line for each round of imitation, chunk, evaluation, warm-up and
-gate.
+"""The metrics file of a phase: `metrics.jsonl`, one line for each round of imitation, chunk, evaluation, warm-up and gate.
 
 Each line holds its number in the file and a seal of its content, so that a line that was altered or is missing is
 noticed.

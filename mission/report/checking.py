@@ -1,4 +1,4 @@
-"""`check`: resolve a mission and say what would run, or recall the last check if nothing has changed."""
+"""`check`: resolve and describe a mission, or recall the last check if nothing has changed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _VARIABLES = ("JAX_", "XLA_", "CUDA_", "ROCR_", "HIP_", "PYTHONPATH")  # prefixe
 
 
 class Checked(NamedTuple):
-    """What a check printed, and the files that it depends on with their SHA-256; `quiet` if it did not warn."""
+    """The output of a check, and the files on which it depends with their SHA-256; `quiet` if it did not warn."""
 
     lines: tuple[str, ...]
     files: dict[str, str]

@@ -1,4 +1,4 @@
-"""Text in a page: the one function that everything passes which the page did not write itself."""
+"""Escape all text in a page that comes from outside the engine."""
 
 from __future__ import annotations
 

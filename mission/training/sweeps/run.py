@@ -193,8 +193,7 @@ class Sweeps:
         )
 
     def _with_terminal_value(self, sweep: int, index: int) -> Phase:
-        """Return a phase as it trains; with `chain.terminal`, its reward includes the feasibility of the next
-        phase."""
+        """Return a phase as it trains; with `chain.terminal`, its reward includes the feasibility of the next phase."""
         phase = self.trained[index]
         if self.settings.terminal is None or index + 1 == len(self.phases) or not isinstance(phase, TrainedPhase):
             return phase

@@ -112,8 +112,8 @@ PolicyFrom = Annotated[
     typer.Option(
         "--policy-from",
         metavar="DIR",
-        help="Fly a phase with the compiled library in DIR, which `mission export --format c99` wrote; DIR names "
-        "the phase.",
+        help="Fly a phase with the compiled library in DIR, which `mission export` wrote with --format c99; DIR "
+        "names the phase.",
     ),
 ]
 Sensitivity = Annotated[

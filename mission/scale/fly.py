@@ -99,12 +99,10 @@ def fly_mission(
 
     Args:
       mission, checkpoints: from `load_mission`; folder of `<mission>/<phase>/`; None: `checkpoints`, then the shipped policies.
-      flights: the number of vehicles, N (default: 1,000, or all rows of `starts`); or a sequence of flight numbers,
-        which are flown again bit-identically and returned in full.
+      flights: N (default: 1,000, or all rows of `starts`); or flight numbers, which are repeated bit-identically, in full.
       until: stop before N when the half-width of the success interval is at most this value.
       seed: seed of the flights; None: that of the mission file.
-      policy: "agent" to fly with the pilots of the mission file, "guide" to fly every phase with its guide, "guarded"
-        to guard every agent.
+      policy: "agent": the pilots of the mission file; "guide": every phase by its guide; "guarded": a guard for every agent.
       policies: name of a phase -> "agent", "imitator", "guide", "guarded", or the folder of a phase ("guarded:DIR") or an export, "onnx:FILE".
       report: folder for records and page (docs/reports.md); an unfinished report is resumed.
       allow_stale, allow_local_plugins: fly policies of another configuration; permit `plugin: ./file.py`.
@@ -113,8 +111,7 @@ def fly_mission(
       first_flight: number of the first vehicle, a multiple of 1,000; `merge_reports` joins reports of disjoint numbers.
       on: "local"; "ray" for a local Ray; or "ray:ADDRESS" for a cluster (docs/cluster.md). The results are the same.
       sensitivity: analyse on which dispersions losses and end states depend.
-      judge: "box" or "mission", the criterion that fails a flight at a hand-over; None: as the mission file says
-        (`chain: {judge: ...}`).
+      judge: "box" or "mission", the criterion at hand-overs; None: as the mission file says (`chain: {judge: ...}`).
       starts: table (CSV or Parquet) of your own starts, flown row by row (docs/trajectories.md).
 
     Returns:

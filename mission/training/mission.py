@@ -51,16 +51,14 @@ def train_mission(
       init: phase -> folder of a trained phase, whose policy initialises the networks.
       fresh: discard the stored results of the phases to be trained and restart them.
       seed: replaces the seed of the mission file.
-      log_dir: folder for the files of observers (TensorBoard), with a subfolder for each checkpoint folder; default
-        `runs`.
+      log_dir: folder for the files of observers, with a subfolder for each checkpoint folder; default `runs`.
       allow_local_plugins: permit `plugin: ./file.py`.
       checkpoint_every_s: seconds between training checkpoints.
       baseline_flights: number of flights that record the baseline of `mission recertify` once all phases are done; 0:
         none, None: `mission.training.baseline.BASELINE_FLIGHTS`.
       sweeps: replaces `chain: {sweeps: N}` of the mission file.
       joint: train all agents together on whole flights after the sweeps, as `chain: {joint: {}}` does.
-      observers: functions that receive each event, in a list or by name; a function that raises `StopTraining` ends
-        the run.
+      observers: functions that receive each event, in a list or by name; one that raises `StopTraining` ends the run.
 
     Raises:
       MissionError: wrong input (2), gate missed (`GateError`) or non-finite (1), not writable or an unknown format (3).

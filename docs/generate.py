@@ -34,7 +34,7 @@ END = "<!-- end of options -->"
 _SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (
         "Load",
-        "Read a mission and check it; [In a notebook](install.md#in-a-notebook) shows how all of it fits together.",
+        "Read a mission and check it; [In a notebook](install.md#in-a-notebook) shows the whole workflow.",
         ("missionfile", "machine"),
     ),
     ("Train", "Train the phases of a mission.", ("training", "observers")),
@@ -45,12 +45,12 @@ _SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ),
     (
         "Step and act",
-        "Phases, policies and banks for code of your own; [Other frameworks](other-frameworks.md) has examples.",
+        "Phases, policies and banks for your own code; [Other frameworks](other-frameworks.md) has examples.",
         ("adapters",),
     ),
     ("Sweep and search", "Train many times; [Sweeps and searches](sweeps.md) explains both.", ("scale",)),
     ("Report", "Draw the page of a report, and add sections to it.", ("report",)),
-    ("Write a phase", "What a phase plugin builds on.", ("phase", "missionfile.hooks", "gate")),
+    ("Write a phase", "The base classes and records of a phase plugin.", ("phase", "missionfile.hooks", "gate")),
     (
         "Configure the agent",
         "Settings of the learner; [Soft Actor-Critic](sac.md) explains each option.",
@@ -58,7 +58,8 @@ _SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ),
     (
         "Errors",
-        "Every error that a caller can expect is a `MissionError`. `Interrupted` is none, so that no `except MissionError` swallows Ctrl-C.",
+        "Every error that a caller can expect is a `MissionError`. `Interrupted` is not, so that `except "
+        "MissionError` does not swallow Ctrl-C.",
         ("errors",),
     ),
 )

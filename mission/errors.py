@@ -15,7 +15,7 @@ _MOST_PATH, _MOST_TEXT = 400, 2000  # characters of a path, and of one part of a
 
 
 def printable(text: object, most: int = _MOST_TEXT) -> str:
-    """Return text from outside as one line that a terminal shows and does not obey.
+    """Return text from outside as one printable line without terminal control characters.
 
     Characters that do not print become escapes, so that a name cannot clear the screen or imitate a line of output.
     Each word is cut at 120 characters, a path at 400, and the whole at `most`.
@@ -64,7 +64,7 @@ def _read_again(kind: type[FourParts], where: str, expected: str, found: str, re
 
 
 class MissionError(FourParts, Exception):
-    """An error that says where, what was expected, what was found and what to do, with the exit code of the process."""
+    """An error in four parts (where, expected, found, what to do), with the exit code of the process."""
 
 
 class InputError(MissionError):
@@ -80,7 +80,7 @@ class LinkError(MissionError):
 
 
 class StaleError(MissionError):
-    """A stored phase was made under another configuration, seed or plugin."""
+    """A stored phase was made with another configuration, seed or plugin."""
 
 
 class GateError(MissionError):
@@ -90,19 +90,19 @@ class GateError(MissionError):
 
 
 class ParityError(MissionError):
-    """An exported policy does not compute what the policy computes."""
+    """An exported policy does not give the same actions as the policy."""
 
     exit_code = 1
 
 
 class DifferentFlightsError(MissionError):
-    """Stored policies do not fly as their baseline did."""
+    """Flights of stored policies differ from their baseline."""
 
     exit_code = 1
 
 
 class UnfinishedError(MissionError):
-    """A sweep ran, and some of its trainings did not run to their end; or no trial of a search did."""
+    """Some training runs of a sweep did not finish, or no trial of a search did."""
 
     exit_code = 1
 
@@ -114,7 +114,7 @@ class NonFiniteError(MissionError):
 
 
 class MachineError(MissionError):
-    """The machine could not do it: disk full, permission, locked folder, no readable checkpoint, no memory, no device."""
+    """The machine failed: disk full, permission, locked folder, unreadable checkpoint, out of memory, no device."""
 
     exit_code = 3
 
@@ -128,7 +128,7 @@ class FormatError(MissionError):
 class Interrupted(FourParts, KeyboardInterrupt):
     """SIGINT or SIGTERM arrived; the state was saved first.
 
-    It is a KeyboardInterrupt and no MissionError, so that `except MissionError` in a loop does not swallow Ctrl-C.
+    It is a KeyboardInterrupt, not a MissionError, so that `except MissionError` in a loop does not swallow Ctrl-C.
     """
 
     exit_code = 130
@@ -144,7 +144,7 @@ def machine_errors(where: object, expected: str, remedy: str) -> Generator[None]
 
 
 def run_plugin_code(where: str, expected: str, call: Callable[[], T], remedy: str = "fix the plugin") -> T:
-    """Call a plugin's code and turn whatever it raises, SystemExit too, into a PluginError."""
+    """Call a plugin's code and turn any exception, including SystemExit, into a PluginError."""
     try:
         return call()
     except (MissionError, KeyboardInterrupt):

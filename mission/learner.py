@@ -1,4 +1,4 @@
-"""The interface between the engine and a learning algorithm; Soft Actor-Critic ships, in `mission/sac/`.
+"""The interface between the engine and a learning algorithm; Soft Actor-Critic is included, in `mission/sac/`.
 
 A learner is a subclass of `LearnerConfig` and an implementation of `Learner`. It lives in its own folder and is
 registered in `LEARNERS`; nothing else in the engine names it.
@@ -51,7 +51,7 @@ class Transition(NamedTuple):
 
 
 class PhaseInterface(NamedTuple):
-    """What a learner knows of the phase that it learns: O observations, A actions, and the phase as a simulator.
+    """The part of a phase that its learner uses: O observations, A actions, and the phase as a simulator.
 
     `environment` and `reward` are those of the phase, without which gradients through the simulator are not available.
     """
@@ -79,40 +79,48 @@ class FillConfig(StrictModel):
     env_steps: Count = Field(5000, le=10**9, description="Vehicle steps, rounded up to whole update cycles.")
     policy: Literal["random", "guide", "agent"] = Field(
         "random",
-        description="Uniform actions, those of the phase's classical guidance law, or those of the agent's first policy: "
-        "after --init or imitation, learning then begins with flights of the policy that it improves (WSRL, Zhou et al. "
-        "2024, arXiv:2412.07762).",
+        description="Actions of the fill: random (uniform), guide (the phase's guidance law), or agent (the "
+        "agent's first policy). With agent after --init or an imitation, learning begins with flights "
+        "of the policy that it improves (WSRL, Zhou et al. 2024, arXiv:2412.07762).",
     )
 
 
 class ImitationConfig(StrictModel):
     """Imitation of the phase's guidance law before the fill: DAgger, Ross et al. 2011, arXiv:1011.0686.
 
-    In each round the vehicles fly on, and the guide's action in every state that they visit is stored beside the
+    In each round the vehicles continue to fly, and the guide's action in every visited state is stored with the
     observation. The policy is then fitted to all stored actions.
     """
 
-    rounds: Count = Field(20, le=10_000, description="Rounds of flying and fitting.")
+    rounds: Count = Field(20, le=10_000, description="Number of rounds of flying and fitting.")
     guide_shares: tuple[Fraction01, ...] = Field(
         (1.0, 1.0, 0.5, 0.5),
         strict=False,
         min_length=1,
-        description="Share of the vehicles that the guide flies, by round; the policy flies all in later rounds.",
+        description="Share of the vehicles that the guide flies, by round; in later rounds the policy flies all "
+        "vehicles.",
     )
-    env_steps: Count = Field(131_072, le=10**9, description="Vehicle steps of one round, rounded up.")
-    rows: Count = Field(1_000_000, le=10**9, description="Stored actions; the newest replace the oldest.")
-    updates: Count = Field(2500, le=10**9, description="Updates of one round.")
+    env_steps: Count = Field(131_072, le=10**9, description="Vehicle steps per round, rounded up.")
+    rows: Count = Field(
+        1_000_000, le=10**9, description="Largest number of stored actions; the newest replace the oldest."
+    )
+    updates: Count = Field(2500, le=10**9, description="Updates per round.")
     batch_size: Count = Field(1024, description="Stored actions per update.")
-    learning_rate: Positive = Field(1e-3, description="Adam; falls along a cosine over all updates.")
-    final_rate: Fraction01 = Field(0.03, description="The learning rate at the end, as a fraction of the first.")
+    learning_rate: Positive = Field(
+        1e-3, description="Learning rate of Adam; it falls along a cosine over all updates."
+    )
+    final_rate: Fraction01 = Field(0.03, description="Learning rate at the end, as a fraction of the initial rate.")
     huber: Positive = Field(0.1, description="Error of an action above which its loss is linear (Huber 1964).")
     event_weight: Annotated[float, Field(ge=1)] = Field(
         1.0,
-        description="Weight of the error of an event time whose event is now; it falls to 1 for those in the upper three "
-        "quarters of the action's range.",
+        description="Weight of the error of an event time whose event is due now; the weight falls to 1 for "
+        "times in the upper three quarters of the action's range.",
     )
     average: Positive = Field(
-        0.001, le=1.0, description="Share of each update in the average of the weights, which flies (Polyak averaging)."
+        0.001,
+        le=1.0,
+        description="Weight of each update in the running average of the network's weights, which "
+        "is flown (Polyak averaging).",
     )
     weight: Annotated[float, Field(ge=0)] = Field(
         0.0, description="Weight in the actor's loss of the squared distance from the imitator's actions."
@@ -120,7 +128,7 @@ class ImitationConfig(StrictModel):
 
 
 class LearnerConfig(StrictModel):
-    """The settings that every learner has, because the engine collects the experience for it.
+    """The settings that every learner has, because the engine collects its experience.
 
     One iteration is one control step of every vehicle; `update_cycle` states how iterations and updates alternate.
     """
@@ -130,7 +138,7 @@ class LearnerConfig(StrictModel):
     # Pairs of settings of which a mission file gives at most one; it then replaces the plugin's value of either.
     alternatives: ClassVar[tuple[tuple[str, str], ...]] = ()
 
-    vehicles: Count = Field(64, le=65536, description="Vehicles flown side by side.")
+    vehicles: Count = Field(64, le=65536, description="Number of training vehicles, which fly in parallel.")
     imitation: ImitationConfig | None = Field(
         None, description="Imitation of the guidance law before the fill; null: none."
     )
@@ -147,8 +155,8 @@ class LearnerConfig(StrictModel):
     history: Count = Field(
         1,
         le=64,
-        description="Observations that the agent sees at once: the newest, then those of the control steps before it; at the "
-        "start of a flight the first one stands for them.",
+        description="Number of stacked observations: the newest, then those of the previous control steps. At "
+        "the start of a flight, the first observation takes the place of missing ones.",
     )
     episode_noise: bool = Field(
         False,
@@ -174,9 +182,9 @@ class LearnerConfig(StrictModel):
         return False
 
     def lacks(self, environment: Any) -> tuple[str, str] | None:
-        """Return what these settings require of a `mission.Environment` that it does not have, and how to do without.
+        """Return a requirement of these settings that a `mission.Environment` does not meet, and the remedy.
 
-        None if it has everything.
+        None if it meets all of them.
         """
         if self.episode_noise and not environment.event_actions:
             return "event_actions, since sac.episode_noise is true", "set sac.episode_noise: false"
@@ -271,9 +279,9 @@ class PolicyLayers(NamedTuple):
 
 
 class Learner(abc.ABC):
-    """A learning algorithm for one phase; made from (its configuration, the `PhaseInterface`).
+    """A learning algorithm for one phase; created from its configuration and the `PhaseInterface`.
 
-    Its state has two parts, both pytrees of its choosing: `agent` (parameters, optimisers, counters) and `replay`
+    Its state has two parts, which may be any pytrees: `agent` (parameters, optimisers, counters) and `replay`
     (the stored experience). Every `key` is consumed.
 
     Attributes:
@@ -281,8 +289,8 @@ class Learner(abc.ABC):
       shown: label -> name of a metric that the progress display shows.
       warm_up_steps: number of updates that `warm_up` makes; 0: there is no warm-up.
       warm_up_metric: name of the loss that `warm_up` returns.
-      replay_setting: the setting of its configuration that decides how much memory the replay takes.
-      horizon: number of control steps that `update` flies from visited states; 0: it needs no states.
+      replay_setting: the setting of its configuration that determines the memory of the replay buffer.
+      horizon: number of control steps that `update` flies from visited states; 0: it needs no visited states.
       prepares: whether `warm_up` is called although it makes no updates.
     """
 
@@ -295,7 +303,7 @@ class Learner(abc.ABC):
     prepares: bool = False
 
     def warnings(self) -> tuple[tuple[str, str], ...]:
-        """Return (key, sentence) for each setting that cannot do what it says for this phase."""
+        """Return (key, sentence) for each setting that cannot have its effect in this phase."""
         return ()
 
     @abc.abstractmethod
@@ -357,10 +365,10 @@ class Learner(abc.ABC):
 
     @abc.abstractmethod
     def policy(self, agent: Any) -> Any:
-        """Return the part of the agent that flies: what a policy stores and `mean_action` takes."""
+        """Return the part of the agent that flies, which a policy stores and `mean_action` uses."""
 
     def imitator(self, agent: Any) -> Any:
-        """Return the policy at the end of the imitation, which is stored beside the trained one; None without one."""
+        """Return the policy at the end of the imitation, stored beside the trained policy; None without imitation."""
         return None
 
     @abc.abstractmethod
@@ -380,11 +388,11 @@ class Learner(abc.ABC):
         return {}
 
     def describe_policy(self) -> PolicyNetwork | None:
-        """Return the description with which `actor.safetensors` can be evaluated; None: that file is not written."""
+        """Return the description that is needed to evaluate `actor.safetensors`; None: that file is not written."""
         return None
 
     def policy_layers(self, policy: Any) -> PolicyLayers | None:
-        """Return what `mean_action` computes from a policy's parameters; None: it cannot be exported (docs/export.md)."""
+        """Return the layers that `mean_action` computes; None: the policy cannot be exported (docs/export.md)."""
         return None
 
 

@@ -43,10 +43,10 @@ class Outcome(NamedTuple):
 
 
 class ObservationEntry(NamedTuple):
-    """What one entry of an observation is, for those who connect a policy to their sensors.
+    """Description of one entry of an observation, for users who connect a policy to their sensors.
 
-    `quantity` in words; `unit` and `frame` of that quantity, "-" if it has none; `scale` says how the entry, which is of
-    order one, is computed from it.
+    `quantity` is given in words, with its `unit` and `frame` ("-" if it has none). `scale` says how the entry, which
+    is of order one, is computed from the quantity.
     """
 
     quantity: str
@@ -65,24 +65,24 @@ class Environment(abc.ABC, Generic[H, S]):
         `non_finite`.
       control_period_s: seconds between two actions.
       max_steps: time limit in control steps. A time-out fails the flight; in training it bootstraps.
-      time_out_cause: name of the time-out where surviving `max_steps` is the goal, `causes[0]` or another word. A
+      time_out_cause: name of the time-out if surviving `max_steps` is the goal, `causes[0]` or another word. A
         time-out is then a success; in training it bootstraps as before. None: a time-out is a failure.
-      box_causes: those of `causes` that only say that what the phase hands over lies outside of its box. With
+      box_causes: those of `causes` that mean only that the hand-over lies outside the box of the phase. With
         `chain: {judge: mission}` they do not fail a flight, except in the last phase; none by default.
       mirror: signs of the observation (O) and of the action (A), each 1 or -1: a flight whose observations and actions
         are multiplied by them is as likely, and as good, as the flight itself. None: no such symmetry is known.
       event_actions: the actions that are times to an event, such as an ignition.
 
       observation_entries: O descriptions of the observation, or none.
-      observation_inputs: telemetry channels of which the observation is a function, `observe_channels`; an export to C
-        then computes the observation too (docs/export.md). Empty: it is not such a function.
+      observation_inputs: telemetry channels from which `observe_channels` computes the observation; an export to C
+        then also computes the observation (docs/export.md). Empty: the observation cannot be computed from channels.
 
-      privileged_names: P names of values that only the training of an agent sees, such as the dispersions of a flight;
-        empty by default.
+      privileged_names: P names of values that are used only in training, such as the dispersions of a flight; empty by
+        default.
 
     An environment with a classical guidance law overrides `guide(state) -> action`. One with `privileged_names` overrides
-    `privileged(state) -> Array`, float32 [P], each entry of order one. `perturb` and `redraw` are overridden where a
-    hand-over is more than a list of independent numbers.
+    `privileged(state) -> Array`, float32 [P], each entry of order one. Override `perturb` and `redraw` if a hand-over
+    is more than a list of independent numbers.
     """
 
     if TYPE_CHECKING:  # properties, because class attributes, fields, properties and methods may override them
@@ -114,12 +114,12 @@ class Environment(abc.ABC, Generic[H, S]):
 
         @property
         def time_out_cause(self) -> str | None:
-            """Return the name of the time-out where surviving is the goal, or None."""
+            """Return the name of the time-out if surviving is the goal, or None."""
             ...
 
         @property
         def box_causes(self) -> tuple[str, ...]:
-            """Return the causes that only say that the hand-over lies outside of the box."""
+            """Return the causes that mean only that the hand-over lies outside the box."""
             ...
 
         @property
@@ -144,7 +144,7 @@ class Environment(abc.ABC, Generic[H, S]):
 
         @property
         def observation_inputs(self) -> tuple[str, ...]:
-            """Return the channels of which the observation is a function, none by default."""
+            """Return the channels from which the observation can be computed, none by default."""
             ...
 
         @property
@@ -164,13 +164,13 @@ class Environment(abc.ABC, Generic[H, S]):
     def observe_channels(self, channels: dict[str, Array]) -> Array:
         """Return the observation, float32 [O], from the telemetry channels that `observation_inputs` names.
 
-        It must be what `observe` returns for the same state; override it if `observation_inputs` is not empty. An export to
-        C translates it, so it consists of elementary operations on scalars.
+        The result must equal that of `observe` for the same state; override it if `observation_inputs` is not empty. An
+        export translates it to C, so it must consist of elementary operations on scalars.
         """
         raise NotImplementedError
 
     def unguided(self) -> Environment[H, Any]:
-        """Return the phase without what only its guide needs, for flights by an agent; its state may be smaller.
+        """Return the phase without the computations of its guide, for flights by an agent; its state may be smaller.
 
         Flights, observations, hand-overs and telemetry are the same.
         """
@@ -181,9 +181,9 @@ class Environment(abc.ABC, Generic[H, S]):
         """Return a nominal entry state; its tree, shapes and dtypes declare what the phase accepts."""
 
     def perturb(self, handoff: H, noise: H) -> H:
-        """Return a hand-over moved by noise, for the noisy restarts; it must be a state in which a vehicle can be.
+        """Return a hand-over with added noise, for the noisy restarts; it must be a valid state of a vehicle.
 
-        The default adds the noise. Override it where sums leave the range: normalise, clip, keep counters and flags.
+        The default adds the noise. Override it if a sum can leave the valid range: normalise, clip, keep counters.
 
         Args:
           handoff: a stored row of the previous phase's bank.
@@ -200,13 +200,13 @@ class Environment(abc.ABC, Generic[H, S]):
     def redraw(self, key: Array, handoff: H) -> H:
         """Return a stored hand-over with its dispersions drawn again, for vehicles that train on `training_params`.
 
-        The default returns it as it is. Override it where `start` draws dispersions that travel in the hand-over.
+        The default returns it unchanged. Override it if `start` draws dispersions that are part of the hand-over.
         """
         return handoff
 
     @abc.abstractmethod
     def enter(self, key: Array, handoff: H) -> S:
-        """Return the state that the phase begins with: bookkeeping and disturbances on top of the hand-over."""
+        """Return the first state of the phase: the hand-over with the phase's own variables and disturbances."""
 
     @abc.abstractmethod
     def step(self, key: Array, state: S, action: Array) -> S:
@@ -222,7 +222,7 @@ class Environment(abc.ABC, Generic[H, S]):
 
     @abc.abstractmethod
     def leave(self, state: S) -> Any:
-        """Return what the next phase receives; its type may differ from that of what this phase accepts."""
+        """Return the hand-over for the next phase; its type may differ from the one that this phase accepts."""
 
     @abc.abstractmethod
     def telemetry(self, state: S) -> dict[str, Array]:
@@ -254,7 +254,7 @@ class PhaseSpec:
       params: the plugin's own parameter model.
       environment: parameters -> Environment.
       reward: parameters -> (state, action, next state, its outcome) -> named scalar terms. The engine adds the terms
-        up and logs each of them. May be None if `sac` is None.
+        and logs each of them. May be None if `sac` is None.
       limits: parameters -> limits on telemetry channels.
       sac: settings of the learner, a `SacConfig` for Soft Actor-Critic; None if the phase is flown by its guide and
         never trained.

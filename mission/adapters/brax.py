@@ -1,4 +1,4 @@
-"""A phase as an environment of Brax, for its wrappers and trainers; one vehicle, as all of Brax's.
+"""A phase as a Brax environment, for its wrappers and trainers; one vehicle, like all Brax environments.
 
 Shapes: O observation, A action.
 """
@@ -22,7 +22,7 @@ base = import_extra("brax.envs.base", "mission-engine[brax]", "mission.adapters.
 
 
 class Vehicle(NamedTuple):
-    """What Brax calls the state of the physics: that of the phase, and the key of the next step."""
+    """Brax's state of the physics: the state of the phase, and the random key of the next step."""
 
     state: Any
     key: Array  # uint32 [2], because Brax's wrappers do not take typed keys
@@ -31,10 +31,10 @@ class Vehicle(NamedTuple):
 class BraxEnv(base.Env):
     """One vehicle of a phase as a Brax environment: `reset(rng)` and `step(state, action)`.
 
-    `done` is the end by physics or at the goal. The time limit is Brax's business: wrap it with
-    `EpisodeWrapper(env, env.episode_length, 1)`, which then says `truncation`. Brax's `AutoResetWrapper` restarts a vehicle
-    from its first start again; `mission.make_env` draws a new one. Rewards are the sum of the phase's terms, which are also
-    the `metrics`, beside `success`.
+    `done` is the end by physics or at the goal. The time limit is left to Brax: wrap the environment with
+    `EpisodeWrapper(env, env.episode_length, 1)`, which sets `truncation`. Brax's `AutoResetWrapper` restarts a vehicle
+    from its first start; `mission.make_env` draws a new start. The reward is the sum of the phase's terms, which are
+    also in `metrics`, together with `success`.
     """
 
     def __init__(self, phase: Phase | str, *, params: Mapping[str, Any] | None = None, bank: Any = None) -> None:

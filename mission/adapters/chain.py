@@ -1,7 +1,8 @@
 """A chain of phases as one phase, for learners that fly a whole mission with one agent.
 
-A vehicle flies the first phase; where it ends with a success, what it leaves enters the next one in the same control step.
-Observations and actions are padded to the largest of the phases, and the observation ends with which phase it is.
+A vehicle flies the first phase. If the phase ends with a success, the vehicle enters the next phase in the same
+control step. Observations and actions are padded to the largest size of the phases, and the observation ends with a
+one-hot code of the phase.
 
 Shapes: K phases, O and A the largest numbers of observations and actions of a phase.
 """
@@ -27,7 +28,7 @@ from mission.phase import Environment, Outcome, PluginOrigin
 
 
 class Leg(NamedTuple):
-    """A vehicle somewhere in a chain."""
+    """A vehicle in one of the phases of a chain."""
 
     at: Array  # int32 [], index of the phase that it flies
     steps: Array  # int32 [], control steps in that phase
@@ -58,7 +59,7 @@ class Chain(Environment[Any, Leg]):
 
     @property
     def control_period_s(self) -> float:
-        """The shortest of the phases: each has its own."""
+        """The shortest control period of the phases, each of which has its own."""
         return min(phase.environment.control_period_s for phase in self.phases)
 
     @property
@@ -91,7 +92,7 @@ class Chain(Environment[Any, Leg]):
         return self._handed_over(further, Leg(jnp.int32(0), jnp.int32(0), tuple(states)))
 
     def step(self, key: Array, state: Leg, action: Array) -> Leg:
-        """Advance the phase that the vehicle flies; where it ends with a success, enter the next one."""
+        """Advance the phase that the vehicle flies; if it ends with a success, enter the next phase."""
         move, further = jax.random.split(key)
         states = []
         for k, phase in enumerate(self.phases):
@@ -101,7 +102,7 @@ class Chain(Environment[Any, Leg]):
         return self._handed_over(further, Leg(state.at, state.steps + 1, tuple(states)))
 
     def _handed_over(self, key: Array, leg: Leg) -> Leg:
-        """Return a vehicle that has entered the next phase if its own ended with a success; again, if that one did too."""
+        """Return the vehicle in the next phase if its phase ended with a success, repeatedly if necessary."""
         states, at, steps = list(leg.states), leg.at, leg.steps
         for k, (before, after) in enumerate(zip(self.phases, self.phases[1:], strict=False)):
             ended, success, _ = _status(before, states[k], steps)
@@ -113,7 +114,7 @@ class Chain(Environment[Any, Leg]):
         return Leg(at, steps, tuple(states))
 
     def observe(self, state: Leg) -> Array:
-        """Return the padded observation of the phase that the vehicle flies, and which one that is."""
+        """Return the padded observation of the phase that the vehicle flies, with the one-hot code of the phase."""
         width = len(self.observation_names) - len(self.phases)
         seen = [_padded(p.environment.observe(s), width) for p, s in zip(self.phases, state.states, strict=True)]
         return jnp.concatenate([_of(state.at, seen), jnp.float32(jnp.arange(len(self.phases)) == state.at)])
@@ -129,7 +130,7 @@ class Chain(Environment[Any, Leg]):
         return Outcome(ended, success & ended, jnp.where(success & ended, 0, cause).astype(jnp.int32))
 
     def leave(self, state: Leg) -> Any:
-        """Return what the last phase leaves."""
+        """Return the hand-over of the last phase."""
         return self.phases[-1].environment.leave(state.states[-1])
 
     def telemetry(self, state: Leg) -> dict[str, Array]:
@@ -157,7 +158,7 @@ def chain_phase(phases: Sequence[Phase]) -> TrainedPhase:
 
     Raises:
       InputError: no phase has a reward.
-      LinkError: a phase does not leave what the next one accepts.
+      LinkError: the hand-over of a phase is not the one that the next phase accepts.
     """
     check_links(phases)
     if all(phase.reward is None for phase in phases):

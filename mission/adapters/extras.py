@@ -1,4 +1,4 @@
-"""The requirement of a framework that no extra of this distribution can name."""
+"""A requirement on a framework that cannot be an extra of this distribution."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Environments of other libraries as phases: gymnax, Brax and MuJoCo Playground.
 
-Their steps compute the reward and end an episode inside; the state of the phase carries both to `reward` and `outcome`. Their
-time limits, vectorisation and automatic resets are left out, because the engine has its own.
+Their `step` computes the reward and the end of an episode; the state of the phase carries both to `reward` and
+`outcome`. Their time limits, vectorisation and automatic resets are not used, because the engine has its own.
 
 Shapes: O observation, A action.
 """
@@ -32,7 +32,7 @@ _BRAX_STEPS = 1000  # the length of an episode in the literature on Brax
 
 
 class Seen(NamedTuple):
-    """Hand-over: the last observation, float32 [O]. A foreign episode begins with its own reset, whatever it is handed."""
+    """Hand-over: the last observation, float32 [O]. A foreign episode begins with its own reset and ignores it."""
 
     observation: Array
 
@@ -59,7 +59,7 @@ class Library(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Foreign(Environment[Seen, State]):
-    """A foreign environment. Its `done` is a loss and its time limit a success, or the other way round with a goal."""
+    """A foreign environment. Its `done` is a loss and its time limit a success; with a goal, it is the reverse."""
 
     library: Library
     max_steps: int
@@ -84,7 +84,7 @@ class Foreign(Environment[Seen, State]):
 
     @property
     def time_out_cause(self) -> str | None:
-        """Surviving is the goal of an environment that has no other."""
+        """The cause of a time-out, which is a success if the environment has no other goal."""
         return None if self.goal else "survived"
 
     def start(self, key: Array) -> Seen:

@@ -164,7 +164,7 @@ class _Vehicles:
 
 
 class _Spaces:
-    """The spaces of a phase, and the checks of what comes from outside; both kinds of environments have them."""
+    """The spaces of a phase and the checks of inputs, which both kinds of environments share."""
 
     def __init__(self, env: PhaseEnv) -> None:
         size, actions, box = len(env.observation_names), len(env.action_names), gymnasium.spaces.Box
@@ -174,7 +174,7 @@ class _Spaces:
 
 
 def _checked(action: Any, shape: tuple[int, ...], begun: bool, name: str) -> np.ndarray:
-    """Return actions as float32 [...], or say what is wrong with them."""
+    """Return actions as float32 [...], or raise an error that says what is wrong with them."""
     where = f'{_WHERE}: phase "{name}"'
     if not begun:
         raise InputError(where, expected="reset() before step()", found="none since the start or the end of an episode",

@@ -20,7 +20,7 @@ from mission.training.step import EnvBatch
 
 
 class Params(NamedTuple):
-    """What an environment of gymnax takes as `params`: the bank from which vehicles start, or None, as arrays."""
+    """The `params` of a gymnax environment: the bank from which vehicles start, as arrays, or None."""
 
     bank: TerminalBank | None
 

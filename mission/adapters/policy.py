@@ -35,9 +35,10 @@ class Policy:
 
     Attributes:
       phase: the resolved phase, with its environment.
-      params: the numbers of the network, by their names in `actor.safetensors`; numpy arrays.
-      description: how they map an observation to an action, as in `policy.json`; None if its learner does not say.
-      actor: the same numbers as the learner of the phase has them, a pytree.
+      params: the parameters of the network, by their names in `actor.safetensors`; numpy arrays.
+      description: how the parameters map an observation to an action, as in `policy.json`; None if the learner gives
+        no description.
+      actor: the same parameters as the pytree of the learner.
     """
 
     phase: PolicyPhase
@@ -90,7 +91,7 @@ class Policy:
         return action if rows.ndim == 2 else action[0]
 
     def observe(self, state: Any) -> np.ndarray:
-        """Return what the policy sees of one state of its phase (leaves [...]), float32 [O].
+        """Return the observation of one state of the phase (leaves [...]), float32 [O].
 
         Args:
           state: of `phase.environment`, as `enter` and `step` return it.
@@ -99,11 +100,11 @@ class Policy:
 
 
 class StoredBank(NamedTuple):
-    """The successful end states of a phase, from which the next one is trained; numpy arrays.
+    """The successful end states of a phase, from which the next phase is trained; numpy arrays.
 
-    `rows` leaves [M, ...] and `held_out` leaves [K, ...], which no training uses: trees as `leave` returns them.
-    `names` of their leaves, in the order of `jax.tree.leaves`. `mean` [D] and `factor` [D, D] are of the Gaussian that is
-    fitted to the float leaves of `rows`: covariance = factor @ factor.T.
+    `rows` (leaves [M, ...]) and `held_out` (leaves [K, ...]; never used for training) are trees as `leave` returns
+    them. `names` are the names of their leaves, in the order of `jax.tree.leaves`. `mean` [D] and `factor` [D, D]
+    describe the Gaussian that is fitted to the float leaves of `rows`: covariance = factor @ factor.T.
     """
 
     names: tuple[str, ...]
@@ -130,15 +131,15 @@ def load_policy(
     Args:
       mission: from `load_mission`.
       phase: name of the phase in it.
-      checkpoints: folder that holds `<mission>/<phase>/`; default: `checkpoints`, and where that has no policy of the
-        phase, what an installed distribution ships.
-      allow_stale: accept a policy that was made under another configuration, with a warning.
+      checkpoints: folder that holds `<mission>/<phase>/`; default: `checkpoints`; if it has no policy of the phase,
+        the policies that an installed distribution ships.
+      allow_stale: accept a policy of another configuration, with a warning.
       allow_local_plugins: permit `plugin: ./file.py`.
 
     Raises:
       InputError: there is no such phase, or its guide flies it.
       MachineError: there is no policy, or it cannot be read.
-      StaleError: it was made under another configuration.
+      StaleError: the policy was trained with another configuration.
     """
     configure()
     phases, at = _phases(mission, phase, "load_policy", allow_local_plugins)
@@ -162,16 +163,16 @@ def load_policy(
 def load_bank(
     mission: MissionFile, phase: str, checkpoints: str | Path | None = None, *, allow_local_plugins: bool = False
 ) -> StoredBank:
-    """Return the end states of a phase from which the next one starts, for analyses or `make_env(bank=...)`.
+    """Return the end states of a phase, from which the next phase starts, for analyses or `make_env(bank=...)`.
 
     Args:
       mission: from `load_mission`.
-      phase: name of the phase that left them.
+      phase: name of the phase that ended in these states.
       checkpoints, allow_local_plugins: as for `load_policy`.
 
     Raises:
       InputError: there is no such phase.
-      MachineError: it has no bank, or the bank cannot be read.
+      MachineError: the phase has no bank, or the bank cannot be read.
     """
     configure()
     phases, at = _phases(mission, phase, "load_bank", allow_local_plugins)

@@ -31,10 +31,10 @@ _MOST_VEHICLES = 65_536  # as in training
 
 
 class EnvStep(NamedTuple):
-    """What one control step of V vehicles gives; the fields about an episode count where `terminated | truncated`.
+    """The result of one control step of V vehicles; episode fields are valid where `terminated | truncated`.
 
-    `obs` and `next_obs` differ in the vehicles that have restarted: their next action belongs to `obs`, and what is learned
-    from the step that ended belongs to `next_obs`.
+    `obs` and `next_obs` differ for vehicles that have restarted: `obs` is the observation for the next action, and
+    `next_obs` is the last observation of the old episode, for the transition.
     """
 
     obs: Array  # float32 [V, O], after the restarts
@@ -52,12 +52,12 @@ class EnvStep(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PhaseEnv:
-    """V vehicles of a phase as pure functions, which `jax.jit` and `jax.lax.scan` take; from `make_env`.
+    """V vehicles of a phase as pure functions, for use with `jax.jit` and `jax.lax.scan`; from `make_env`.
 
     Attributes:
       phase: the resolved phase, for `phase.environment`, `phase.params` and `phase.limits`.
       vehicles: V.
-      bank: end states of the phase before, from which vehicles start; None: from the phase's own start.
+      bank: end states of the previous phase, from which vehicles start; None: they start from the phase's own start.
     """
 
     phase: TrainedPhase
@@ -86,7 +86,8 @@ class PhaseEnv:
           key: typed key; consumed.
 
         Returns:
-          state: of all vehicles, a pytree with leaves [V, ...]; opaque, but for `state.state`, which is the phase's.
+          state: state of all vehicles, a pytree with leaves [V, ...]; opaque except for `state.state`, which is the
+            state of the phase.
           obs: float32 [V, O].
         """
         keys = jax.random.split(key, self.vehicles)
@@ -116,7 +117,7 @@ class PhaseEnv:
         """Return the actions of the classical guidance law, float32 [V, A] in [-1, 1].
 
         Raises:
-          InputError: the phase has none, or `make_env` was called without `guide=True`.
+          InputError: the phase has no guide, or `make_env` was called without `guide=True`.
         """
         check_guide(self.phase)
         return jax.vmap(self.phase.environment.guide)(state.state)
@@ -142,7 +143,7 @@ def advance(
       phase, bank, state, action: as there.
       start: typed keys [V] of the restarts; consumed.
       move: typed keys [V] of the steps; consumed.
-      wide: bool [V], which vehicles start on the phase's wide days; None: none of them.
+      wide: bool [V], which vehicles start with the phase's wide dispersions; None: none of them.
     """
     observe = jax.vmap(phase.environment.observe)
     moved = step_envs(phase, state, observe(state.state), action, move)
@@ -179,25 +180,26 @@ def make_env(
 ) -> PhaseEnv:
     """Return a phase as pure functions `init` and `step`, for V vehicles at once.
 
-    Starts, restarts, clipping, time-outs and the sum of the reward terms are those of training, by the same code:
+    Starts, restarts, clipping, time-outs and the sum of the reward terms are computed by the same code as in training:
 
         env = make_env("vertical_burn", vehicles=64)
         state, obs = jax.jit(env.init)(jax.random.key(0))
         state, step = jax.jit(env.step)(jax.random.key(1), state, jnp.zeros((64, 1)))
 
     Args:
-      phase: a phase from `resolve_mission`, or the name of a plugin, which is taken with its default parameters. Several
-        consecutive phases are one chain: a vehicle that ends a phase with a success enters the next one in the same step,
+      phase: a phase from `resolve_mission`, or the name of a plugin, which is used with its default parameters.
+        Several consecutive phases form one chain: a vehicle that ends a phase with a success enters the next one in
+        the same step,
         with observations and actions padded to the largest ones, and the number of the phase in the observation.
       params: other parameters, only with the name of a plugin.
-      bank: from `load_bank`, of the phase before: vehicles start from the restart mixture of the phase. Default: they
-        start from the phase's own start.
+      bank: bank of the previous phase, from `load_bank`: vehicles start from the restart mixture of the phase.
+        Default: they start from the phase's own start.
       vehicles: V, 1 to 65,536.
-      guide: whether `PhaseEnv.guide` is to be called. Some phases then compute more in each step.
+      guide: whether `PhaseEnv.guide` will be called. This makes the steps of some phases more expensive.
 
     Raises:
       InputError: an argument is wrong, or the phase has no reward.
-      LinkError: the bank is not of a phase that hands over what this one accepts.
+      LinkError: the hand-over in the bank is not the one that this phase accepts.
       PluginError: there is no such plugin, or it violates the contract.
     """
     configure()

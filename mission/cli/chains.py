@@ -1,4 +1,4 @@
-"""The commands that look at a mission as a chain: feasibility, the states from which the rest succeeds, and the guard."""
+"""The commands that analyse a mission as a chain: feasibility, envelopes, and the guard."""
 
 from __future__ import annotations
 
@@ -37,16 +37,21 @@ Phases = Annotated[
 ]
 Channels = Annotated[
     str | None,
-    typer.Option("--channels", metavar="A,B", help="Channels of maps and boxes. [default: the most telling ones]"),
+    typer.Option(
+        "--channels",
+        metavar="A,B",
+        help="Channels of maps and boxes. [default: those that explain most of the feasibility]",
+    ),
 ]
 Probability = Annotated[
-    float, typer.Option("--probability", metavar="P", help="Least probability of success from inside of a box.")
+    float, typer.Option("--probability", metavar="P", help="Smallest probability of success from inside a box.")
 ]
 Confidence = Annotated[
-    float, typer.Option("--confidence", metavar="C", help="Confidence of that statement, one-sided.")
+    float, typer.Option("--confidence", metavar="C", help="One-sided confidence level of --probability.")
 ]
 Page = Annotated[
-    Path | None, typer.Option("-o", "--output", metavar="FILE", help="Page of maps and reliability diagrams (HTML).")
+    Path | None,
+    typer.Option("-o", "--output", metavar="FILE", help="Write a page with maps and reliability diagrams (HTML)."),
 ]
 
 
@@ -64,10 +69,10 @@ def feasibility(
     overrides: Set = None,
     local: Local = False,
 ) -> None:
-    """Fit how likely the rest of a mission succeeds from the state in which a flight enters each phase.
+    """Fit the probability that the rest of a mission succeeds from the state in which a flight enters each phase.
 
-    The networks are stored in CHECKPOINTS/MISSION; `mission envelope` reads them. They are stale once a policy, a plugin or a
-    setting of the mission changes.
+    The networks are stored in CHECKPOINTS/MISSION; `mission envelope` reads them. They become stale when a policy, a plugin or
+    a setting of the mission changes.
     """
     from mission.flight.chain import prepare_chain
     from mission.flight.feasibility.fitting import fit_feasibility
@@ -115,9 +120,9 @@ def envelope(
     overrides: Set = None,
     local: Local = False,
 ) -> None:
-    """Find the states on entering each phase from which the rest of the mission succeeds, and what limits them.
+    """Find the entry states of each phase from which the rest of the mission succeeds, and the channels that limit them.
 
-    Flies fresh flights of a mission whose feasibility is fitted (`mission feasibility`).
+    The command flies new flights of a mission with a fitted feasibility (`mission feasibility`).
     """
     from mission.flight.chain import prepare_chain
     from mission.observers.progress import flight_bar
@@ -156,7 +161,9 @@ def guard(
     checkpoints: Checkpoints = None,
     flights: Annotated[
         int,
-        typer.Option("--flights", metavar="N", min=1, help="Vehicles of each of three sets: to fit, choose, compare."),
+        typer.Option(
+            "--flights", metavar="N", min=1, help="Number of flights in each of the three sets (fit, choose, compare)."
+        ),
     ] = 20_000,
     phase: Annotated[
         list[str] | None,
@@ -176,9 +183,9 @@ def guard(
     overrides: Set = None,
     local: Local = False,
 ) -> None:
-    """Find out when the guide of a phase is to take over from its agent, and what that saves; then fly with --policy guarded.
+    """Determine when the guide of a phase should take over from its agent, and the benefit; then fly with --policy guarded.
 
-    The guard is stored in CHECKPOINTS/MISSION. It is stale once a policy, a plugin or a setting of the mission changes.
+    The guard is stored in CHECKPOINTS/MISSION. It becomes stale when a policy, a plugin or a setting of the mission changes.
     """
     from mission.flight.chain import prepare_chain
     from mission.flight.guard.fitting import GuardSettings, fit_guard

@@ -79,7 +79,7 @@ def options(
 
 @app.command(cls=Command)
 def plugins(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """List the installed phase plugins, observers, formats of trajectories and missions from their metadata; none is imported."""
+    """List installed phase plugins, observers, trajectory formats and missions without importing them."""
     from mission.missionfile.hooks import MISSION_GROUP, OBSERVER_GROUP, PHASE_GROUP, TRAJECTORY_GROUP
     from mission.missionfile.named import list_missions
     from mission.missionfile.plugins import list_plugins
@@ -106,7 +106,7 @@ def plugins(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @app.command(cls=Command)
 def check(file: File, overrides: Set = None, local: Local = False) -> None:
-    """Parse, resolve and link a mission, and print what would run; nothing is trained.
+    """Parse, resolve and link a mission, and print its phases and settings; nothing is trained.
 
     If neither the mission nor anything that it depends on has changed, the result of the last check is printed.
     """
@@ -259,7 +259,7 @@ def merge(
     ],
     report_dir: Annotated[Path, typer.Option("--report", metavar="DIR", help="Folder of the joined report.")],
 ) -> None:
-    """Join reports of one mission whose flight numbers follow each other (`--first-flight` of `mission fly`)."""
+    """Join reports of one mission with consecutive flight numbers (`--first-flight` of `mission fly`)."""
     from mission.report.merging import merge_reports
     from mission.report.terminal import print_summary
 
@@ -292,7 +292,7 @@ def report(
     overrides: Set = None,
     local: Local = False,
 ) -> None:
-    """Redraw a report's page from its records, or draw the learning curves of a training run."""
+    """Redraw the page of a report from its records, or draw the learning curves of a training run."""
     from mission.missionfile.reading import load_mission
     from mission.report.curves import is_training
 
@@ -330,7 +330,7 @@ def compare(
     overrides: Set = None,
     local: Local = False,
 ) -> None:
-    """Fly two sets of policies, or two missions, on the same seeds, and pair their flights (McNemar)."""
+    """Fly two sets of policies, or two missions, on the same seeds and compare them flight by flight (McNemar)."""
     from mission.missionfile.reading import load_mission
 
     folders = [side.is_dir() for side in (first, second)]
@@ -409,13 +409,13 @@ def recertify(
 
 @app.command(cls=Command)
 def cache(
-    clear: Annotated[bool, typer.Option("--clear", help="Remove everything that is kept.")] = False,
+    clear: Annotated[bool, typer.Option("--clear", help="Remove all stored programs.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show the compiled programs that are kept, so that a mission flies at once the next time; or remove them.
+    """Show or remove the stored compiled programs, which let a mission start without compilation.
 
-    They are kept in ~/.cache/mission, or in $XDG_CACHE_HOME/mission, up to 2 GiB; the programs that were not used for
-    longest are removed first.
+    The programs are stored in ~/.cache/mission, or in $XDG_CACHE_HOME/mission, up to 2 GiB; the least recently used programs
+    are removed first.
     """
     from mission.machine.kept import cache_contents, clear_cache
 

@@ -1,4 +1,4 @@
-"""What the shell completes: mission files, phases, plugins, pilots and folders; quick, since it runs at every press of Tab."""
+"""Shell completion of mission files, phases, plugins, pilots and folders; fast, because it runs at every press of Tab."""
 
 from __future__ import annotations
 

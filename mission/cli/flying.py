@@ -1,4 +1,4 @@
-"""What `mission fly` does after its options are parsed: a campaign, splitting, or single flights again."""
+"""Run `mission fly` after its options are parsed: a campaign, splitting, or single flights again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Again(NamedTuple):
-    """What the next command needs of this one: the mission file, options that it shares, and whether guides fly every phase."""
+    """The parts of this command that the next one repeats: mission file, shared options, and whether guides fly every phase."""
 
     file: Path
     options: list[str]

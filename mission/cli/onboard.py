@@ -38,10 +38,15 @@ Format = Annotated[
         "stablehlo: the function of JAX (extra: stablehlo). npz: arrays, and a forward pass in numpy.",
     ),
 ]
-Output = Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder to write; new or empty.")]
+Output = Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Output folder; it must be new or empty.")]
 Observations = Annotated[
     int,
-    typer.Option("--observations", metavar="N", min=100, help="Control steps of flights on which to compare."),
+    typer.Option(
+        "--observations",
+        metavar="N",
+        min=100,
+        help="Number of control steps, drawn from flights, on which the export is compared with the policy.",
+    ),
 ]
 
 
@@ -61,11 +66,12 @@ def export(
     overrides: Set = None,
     local: Local = False,
 ) -> None:
-    """Export the policy of a phase for a flight computer or another program, and compare it with the policy on the spot.
+    """Export the policy of a phase for a flight computer or another program, and compare the export with the policy.
 
-    The folder holds the policy with its standardisation, history and squashing, golden vectors, interface.json (names, units,
-    ranges, rates), parity.json and a licence note. An export is at most 1e-6 from its policy on every observation, or nothing
-    is written and the exit code is 1. For example:
+    The folder contains the policy with its standardisation, history and squashing, golden vectors, interface.json (names,
+    units, ranges, rates), parity.json and a licence note. If the export differs from its policy by more than 1e-6 on any
+    observation,
+    nothing is written and the exit code is 1. For example:
 
     mission export missions/vertical.yaml --phase burn --format c99 -o burn_c99, then mission fly missions/vertical.yaml
     --policy-from burn_c99

@@ -72,7 +72,8 @@ On = Annotated[
     typer.Option(
         "--on",
         metavar="local|ray[:ADDRESS]",
-        help="ray: fly on workers of a Ray that starts and ends with this command, or of the cluster at ADDRESS.",
+        help="ray: fly on Ray workers, either of a local Ray that starts and ends with this command, or of the "
+        "cluster at ADDRESS.",
     ),
 ]
 Baseline = Annotated[
@@ -89,7 +90,8 @@ Until = Annotated[
     typer.Option(
         "--until",
         metavar="HALF_WIDTH",
-        help="Stop before N, checked every 1,000 flights, once the success interval is within +- this: 0.01 is 1 %.",
+        help="Stop before N when half the width of the success interval is at most this value (0.01 is 1 %); "
+        "checked every 1,000 flights.",
     ),
 ]
 Policy = Annotated[
@@ -99,10 +101,10 @@ Policy = Annotated[
         metavar="guide|guarded|DIR|NAME=PILOT",
         autocompletion=complete_policy,
         help="guide: fly every phase by its guidance law. DIR: the networks of another mission's folder fly the phases of "
-        "the same name. NAME=agent|imitator|guide|guarded|DIR|onnx:FILE: who flies one phase; DIR is the folder of a trained phase, FILE an "
-        "ONNX model of another framework. "
-        "guarded, or guarded:DIR: the same networks, from which the guide takes over where it promises more (needs `mission "
-        "guard`). Repeatable. [default: agent, as the mission file says]",
+        "the same name. NAME=agent|imitator|guide|guarded|DIR|onnx:FILE: the pilot of one phase; DIR is the "
+        "folder of a trained phase, FILE an ONNX model of another framework. "
+        "guarded or guarded:DIR: the agents or the networks in DIR, but the guide takes over when the mission is "
+        "then more likely to succeed (needs `mission guard`). Repeatable. [default: agent, as the mission file says]",
     ),
 ]
 PolicyFrom = Annotated[
@@ -110,18 +112,20 @@ PolicyFrom = Annotated[
     typer.Option(
         "--policy-from",
         metavar="DIR",
-        help="Fly the phase that DIR names with the compiled library in it, which `mission export` wrote with --format c99.",
+        help="Fly a phase with the compiled library in DIR, which `mission export` wrote with --format c99; DIR "
+        "names the phase.",
     ),
 ]
 Sensitivity = Annotated[
-    bool, typer.Option("--sensitivity", help="Find out which dispersions the losses and the end states depend on.")
+    bool, typer.Option("--sensitivity", help="Analyse on which dispersions the losses and the end states depend.")
 ]
 Only = Annotated[
     str | None,
     typer.Option(
         "--only",
         metavar="NUMBERS",
-        help="Fly only these flights of the campaign again, bit-identical: 4711, or 0,3,8-10. Any number without --flights.",
+        help="Fly only these flights of the campaign again, bit-identically: 4711, or 0,3,8-10. Without "
+        "--flights, any number is valid.",
     ),
 ]
 Trajectory = Annotated[
@@ -135,7 +139,7 @@ Format = Annotated[
     typer.Option(
         "--format",
         metavar="NAME",
-        help="csv, parquet, or the format of a plugin, e.g. czml. Repeatable. [default: csv]",
+        help="Format of the files: csv, parquet, or the format of a plugin, e.g. czml. Repeatable. [default: csv]",
     ),
 ]
 FormatSet = Annotated[
@@ -149,7 +153,7 @@ StartsFile = Annotated[
     typer.Option(
         "--starts",
         metavar="TABLE",
-        help="Fly the rows of a table, CSV or Parquet; `mission starts` writes one to edit.",
+        help="Fly from the rows of a table of starts (CSV or Parquet); `mission starts` writes such a table to edit.",
     ),
 ]
 Init = Annotated[
@@ -157,7 +161,7 @@ Init = Annotated[
     typer.Option(
         "--init",
         metavar="NAME=DIR",
-        help="Start a phase's actor from the policy in a phase's folder. Repeatable.",
+        help="Initialise the actor of phase NAME with the policy in the folder DIR of a trained phase. Repeatable.",
         autocompletion=complete_init,
     ),
 ]
@@ -167,7 +171,7 @@ LogDir = Annotated[
     typer.Option(
         "--log-dir",
         metavar="DIR",
-        help="Folder in which each folder of checkpoints gets one for observers that write. [default: runs]",
+        help="Folder for the files of observers; each checkpoint folder gets a subfolder in it. [default: runs]",
     ),
 ]
 OnlyPhase = Annotated[
@@ -182,20 +186,21 @@ SweepsOption = Annotated[
         help="Train the chain again N times, backwards and then forwards. [default: chain.sweeps of the mission file]",
     ),
 ]
-Joint = Annotated[bool, typer.Option("--joint", help="After that, train all agents together on whole flights.")]
+Joint = Annotated[bool, typer.Option("--joint", help="After the sweeps, train all agents together on whole flights.")]
 Splitting = Annotated[
     bool,
     typer.Option(
         "--splitting",
-        help="For rare losses: multiply the flights whose rest is uncertain, and keep their weights (needs `mission feasibility`).",
+        help="Estimate rare losses by importance splitting: copy the flights with an uncertain outcome and "
+        "weight them (needs `mission feasibility`).",
     ),
 ]
 JudgeOption = Annotated[
     Literal["box", "mission"] | None,
     typer.Option(
         "--judge",
-        help="What fails a flight at a hand-over: the box of its phase; or only limits, the ground and the last box. "
-        "[default: as the mission file says]",
+        help="Criterion that fails a flight at a hand-over. box: the box of each phase. mission: only limits, "
+        "the ground and the box of the last phase. [default: as the mission file says]",
     ),
 ]
 JsonFile = Annotated[
@@ -217,7 +222,7 @@ _FOR_ALL = ("agent", "guide", "guarded")  # pilots that every phase can have
 
 
 def pilots(values: list[str]) -> tuple[str, dict[str, str | Path]]:
-    """Return who flies every phase (agent, guide, guarded, or a mission's folder) and phase -> pilot, for --policy's values."""
+    """Return the pilot of all phases (agent, guide, guarded, or a mission's folder) and phase -> pilot, from --policy."""
     every, named = [text for text in values if "=" not in text], [text for text in values if "=" in text]
     for text in every:
         if text not in _FOR_ALL and not os.path.isdir(text.removeprefix("guarded:") or "?"):
@@ -232,7 +237,7 @@ def pilots(values: list[str]) -> tuple[str, dict[str, str | Path]]:
 def mission_and_pilots(
     file: Path, overrides: list[str] | None, policies: list[str] | None, allow_stale: bool
 ) -> tuple[MissionFile, str, dict[str, str | Path]]:
-    """Return the mission, who flies every phase (agent, guide or guarded), and phase -> pilot where that is another."""
+    """Return the mission, the pilot of all phases (agent, guide or guarded), and phase -> pilot for exceptions."""
     from mission.missionfile.reading import load_mission
 
     policy, by_phase = pilots(policies or [])

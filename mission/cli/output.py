@@ -1,4 +1,4 @@
-"""What commands print: results alone go to standard output, as text that no terminal obeys."""
+"""The output of commands: only results go to standard output, as text without terminal control characters."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _streams: list[TextIO] = []  # of the results; the last is that of the command t
 
 @contextlib.contextmanager
 def results_alone() -> Generator[None]:
-    """Reserve standard output for results; what anything else prints there goes to standard error.
+    """Reserve standard output for results; any other output goes to standard error.
 
     So a plugin that prints, at its import or inside a compiled program, does not mix with JSON.
     """
@@ -69,7 +69,7 @@ def results() -> TextIO:
 
 
 def write_json(text: str) -> None:
-    """Print JSON, with the characters that a terminal would obey as escapes."""
+    """Print JSON, with terminal control characters as escapes."""
     typer.echo("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text), file=results())
 
 

@@ -25,19 +25,23 @@ On = Annotated[
 Workers = Annotated[
     int | None,
     typer.Option(
-        "--workers", metavar="N", min=1, help="Processes at a time. [default: as many as there are cores for]"
+        "--workers", metavar="N", min=1, help="Number of parallel processes. [default: as many as the cores allow]"
     ),
 ]
 Cores = Annotated[
     int,
-    typer.Option("--cores", metavar="N", min=1, help="Cores of each training; the number decides the last bits."),
+    typer.Option(
+        "--cores", metavar="N", min=1, help="Cores per training run; the number affects the last bits of the results."
+    ),
 ]
 Every = Annotated[
     float, typer.Option("--checkpoint-every", metavar="SECONDS", min=0, help="Seconds between training checkpoints.")
 ]
 Seeds = Annotated[
     str | None,
-    typer.Option("--seeds", metavar="LIST", help="Seeds of the trainings: 0-19 or 0,3,8-10. [default: the file's]"),
+    typer.Option(
+        "--seeds", metavar="LIST", help="Seeds of the training runs: 0-19 or 0,3,8-10. [default: the seed of the file]"
+    ),
 ]
 Values = Annotated[
     list[str] | None,
@@ -58,30 +62,44 @@ Space = Annotated[
     Path, typer.Option("--space", metavar="FILE", help="YAML: key -> {low, high, log, step} or {choices}.")
 ]
 Trials = Annotated[
-    int, typer.Option("--trials", metavar="N", min=1, help="Trials in all, those of earlier runs included.")
+    int, typer.Option("--trials", metavar="N", min=1, help="Total number of trials, including those of earlier runs.")
 ]
 Objective = Annotated[
-    str, typer.Option("--objective", metavar="success|return|CHANNEL", help="What to improve, in the evaluations.")
+    str,
+    typer.Option(
+        "--objective", metavar="success|return|CHANNEL", help="Objective of the search, measured in the evaluations."
+    ),
 ]
 Direction = Annotated[
-    str | None, typer.Option("--direction", metavar="maximize|minimize", help="Of a channel, which needs one.")
+    str | None,
+    typer.Option(
+        "--direction", metavar="maximize|minimize", help="Direction of the objective; required if it is a channel."
+    ),
 ]
 PhaseName = Annotated[
     str | None,
     typer.Option(
         "--phase",
         metavar="NAME",
-        help="Phase whose evaluations count. [default: the last]",
+        help="Phase whose evaluations give the objective. [default: the last]",
         autocompletion=complete_phase,
     ),
 ]
-Pruner = Annotated[str, typer.Option("--pruner", metavar="median|halving|none", help="What ends a trial early.")]
+Pruner = Annotated[str, typer.Option("--pruner", metavar="median|halving|none", help="Rule that ends trials early.")]
 Startup = Annotated[
     int,
-    typer.Option("--startup-trials", metavar="N", min=0, help="Trials drawn at random, before any is ended early."),
+    typer.Option(
+        "--startup-trials",
+        metavar="N",
+        min=0,
+        help="Number of trials that are drawn at random and complete before any trial is ended early.",
+    ),
 ]
 Fresh = Annotated[
-    int, typer.Option("--flights", metavar="N", min=0, help="Fresh flights of the best policies; 0: none.")
+    int,
+    typer.Option(
+        "--flights", metavar="N", min=0, help="Number of new flights of the best policies at the end; 0: none."
+    ),
 ]
 
 
@@ -98,9 +116,9 @@ def sweep(
     json_file: JsonFile = None,
     local: Local = False,
 ) -> None:
-    """Train once for each combination of seed and values, and compare the combinations; the same command resumes.
+    """Train once for each combination of seed and values, and compare the results; the same command resumes.
 
-    The exit code is 1 if a training did not run to its end; a missed gate is a result.
+    The exit code is 1 if a training run did not finish; a missed gate counts as a result.
     """
     from mission.scale.combinations import parse_seeds, parse_values
 
@@ -156,7 +174,7 @@ def tune(
     json_file: JsonFile = None,
     local: Local = False,
 ) -> None:
-    """Search for the settings that train the best policy, with Optuna (extra `tune`); the same command resumes.
+    """Search for the settings that give the best policy, with Optuna (extra `tune`); the same command resumes.
 
     The best configuration is written as a mission file. The exit code is 1 if no trial is complete.
     """

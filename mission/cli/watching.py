@@ -19,14 +19,20 @@ PORT = 8377
 def watch(
     folder: Annotated[
         Path,
-        typer.Argument(help="checkpoints/MISSION of a training run, now or later.", autocompletion=complete_folder),
+        typer.Argument(
+            help="Folder checkpoints/MISSION of a training run; the run may start later.",
+            autocompletion=complete_folder,
+        ),
     ],
     port: Annotated[
-        int, typer.Option("--port", metavar="N", min=0, max=65535, help="Port of the page on 127.0.0.1; 0: any.")
+        int,
+        typer.Option("--port", metavar="N", min=0, max=65535, help="Port of the page on 127.0.0.1; 0: any free port."),
     ] = PORT,
     flights: Annotated[
         int,
-        typer.Option("--flights", metavar="N", min=0, max=1000, help="Flights of the newest policies; 0: none."),
+        typer.Option(
+            "--flights", metavar="N", min=0, max=1000, help="Number of flights of the newest policies; 0: none."
+        ),
     ] = 200,
     browser: Annotated[bool, typer.Option("--open", help="Also open the page in the browser of this machine.")] = False,
     mission_file: Annotated[
@@ -37,7 +43,8 @@ def watch(
 ) -> None:
     """Show a training run on a local page: curves, evaluations, hand-overs and the latest flight in 3-D.
 
-    The page is for this machine only and changes nothing. While a training runs, the newest policies are flown with the
+    The page is read-only and can be opened on this machine only. During training, the newest policies are flown with
+    the
     lowest priority, for at most a sixth of the time. End it with Ctrl-C.
     """
     apply_only_with_mission(mission_file, None, local)

@@ -1,1 +1,1 @@
-"""Flying phases that are already resolved: one phase to its end, batches of 1,000 flights, whole chains."""
+"""Fly resolved phases: one phase to its end, batches of 1,000 flights, whole chains."""

@@ -1,8 +1,9 @@
-"""Fly chosen flights of a campaign again, bit-identical, and keep their telemetry after every control step.
+"""Fly chosen flights of a campaign again, bit-identically, and record their telemetry after every control step.
 
-A flight has the same bits only in its own lane of its own block, since XLA rounds the last lanes of a loop differently, and
-only through a program that XLA compiles alike. Therefore the block of a chosen flight is flown as a campaign flies it; the
-recording flies it a second time and computes the telemetry behind a barrier (docs/decisions/0020-one-flight-again.md).
+A flight is bit-identical only in its own lane of its own block, because XLA rounds the last lanes of a loop
+differently, and only in a program that XLA compiles in the same way. Therefore the block of a chosen flight is flown
+as in the campaign; the recording flies it a second time and computes the telemetry behind a barrier
+(docs/decisions/0020-one-flight-again.md).
 
 Shapes: B vehicles of a block, C channels of a phase, W control steps of a window, L lanes that are recorded, T control steps
 of one flight.
@@ -57,7 +58,7 @@ def parse_flights(text: str) -> tuple[int, ...]:
     """Return the flight numbers of a text such as "4711" or "0,3,8-10".
 
     Raises:
-      InputError: the text is no list of numbers.
+      InputError: the text is not a list of numbers.
     """
     numbers: list[int] = []
     for part in text.split(","):
@@ -75,7 +76,7 @@ def parse_flights(text: str) -> tuple[int, ...]:
 
 
 def check_again(numbers: Sequence[int], flights: int | None, first: int = 0) -> tuple[int, ...]:
-    """Return flight numbers, sorted, that are to be flown again from a campaign of `flights` that begins at `first`.
+    """Check and sort the numbers of flights to repeat from a campaign of `flights` that begins at `first`.
 
     Raises:
       InputError: there are none or too many, one is twice, or one is not in the campaign.
@@ -183,7 +184,7 @@ def _record(
     lanes: Array,
     first: Array,
 ) -> tuple[PhaseFlight, Array]:
-    """Do what `fly_phase` does, and record a window of lanes."""
+    """Fly like `fly_phase`, and record a window of control steps of some lanes."""
     begun, enter = begin_flights(phase, handoff, keys, alive)
     rows = min(_WINDOW, phase.environment.max_steps)
 

@@ -1,4 +1,4 @@
-"""Compiled flights in blocks of 250; evaluation, gate, bank and `mission fly` all use them.
+"""Compiled flights in blocks of 250, which evaluation, gate, bank and `mission fly` all use.
 
 A program flies a fixed block of vehicles on one device. Blocks are padded, threads fly them on all cores or accelerators,
 and the key of a flight is folded from its number. So the result of a flight depends neither on the number of other flights
@@ -60,8 +60,8 @@ def prepare_flight(flight: Program, phase: Phase, params: Any) -> None:
 
 
 def program_identity(phase: Phase, purpose: str) -> str | None:
-    """Return what decides a program that flies or trains a phase; None if it cannot be kept: a library or an ONNX model flies,
-    the files of its plugin are not known, or it has none, because a program defined it."""
+    """Return everything that determines a program that flies or trains a phase. It is None if the program cannot be
+    stored: a library or an ONNX model flies the phase, or the files of its plugin are unknown or do not exist."""
     origin = phase.origin
     if origin.source_sha256 == UNKNOWN_SOURCE or origin.distribution == LOCAL_SOURCE or isinstance(phase, LibraryPhase):
         return None
@@ -90,8 +90,9 @@ def batches(total: int, first: int = 0) -> Iterator[np.ndarray]:
 def to_host(tree: Any) -> Any:
     """Return numpy arrays, so that row operations between two compiled flights do not launch further XLA programs.
 
-    XLA runs at most 32 programs of a device at once, and the next one waits in a thread that the others may need:
-    a slice for each of sixty leaves was enough to deadlock a busy machine (docs/decisions/0008-rows-on-the-host.md).
+    XLA runs at most 32 programs per device at the same time, and the next one waits in a thread that the others may
+    need: slicing each of sixty leaves was enough to cause a deadlock on a busy machine
+    (docs/decisions/0008-rows-on-the-host.md).
     Typed keys are left as they are.
     """
     return jax.tree.map(lambda leaf: leaf if is_key(leaf) else np.asarray(leaf), tree)
@@ -188,7 +189,7 @@ def fly_batches(
     progress: Callable[[int, int], None] | None = None,
     first: int = 0,
 ) -> list[PhaseFlight]:
-    """Fly batch after batch, up to `flights`, or until the success interval is narrow enough.
+    """Fly one batch after another, up to `flights` flights or until the success interval is narrow enough.
 
     The rule is evaluated after whole batches only, so an interruption does not change the result.
 

@@ -1,6 +1,6 @@
-"""Causes as a plugin reports them: one that contradicts the contract is an error, in flights and in training.
+"""Causes that a plugin reports: a cause that contradicts the contract is an error, in flights and in training.
 
-Compiled programs cannot raise, so they mark such a cause, and the host finds the mark. Shapes: N vehicles.
+Compiled programs cannot raise errors, so they mark such a cause, and the host checks for the mark. Shapes: N vehicles.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _MARK = 1 << 30
 
 
 def marked_causes(environment: Environment, outcome: Outcome) -> Array:
-    """Return the causes of an outcome, int32 [N]; those that contradict the contract are no index into Phase.causes."""
+    """Return the causes of an outcome, int32 [N]; causes that contradict the contract are out of range."""
     own, every = len(environment.causes), len(environment.causes) + 2
     valid = (outcome.cause < own) & (outcome.success == (outcome.cause == 0))
     hidden = outcome.terminated & ~valid & (outcome.cause >= 0) & (outcome.cause < every)

@@ -1,4 +1,4 @@
-"""A mission that is ready to fly: compiled phases, their pilots, and batches of flights through the whole chain.
+"""A mission that is ready to fly: compiled phases, their pilots, and batches of flights through the chain.
 
 Shapes: N flights of a batch, at most 1,000.
 """
@@ -59,8 +59,9 @@ FlyOne = Callable[[int, Any, Any, np.ndarray], PhaseFlight]
 class Chain:
     """The phases of a mission in the order of flight, each with the policy that flies it (None: its guide does).
 
-    `root` is the folder of the mission's own policies, which may be shipped ones; `home` is the one to which results of this
-    mission are written. `folders` has the policies of other folders, by phase; `guard` says what the guard does that flies with them.
+    `root` is the folder of the mission's own policies, which may be shipped ones; `home` is the folder to which
+    results of this mission are written. `folders` holds the policies of other folders, by phase; `guard` describes the
+    guard that flies with them.
     """
 
     mission: MissionFile
@@ -141,7 +142,7 @@ class Chain:
 
     @property
     def most_flights(self) -> int:
-        """The number of flights that there are."""
+        """The largest number of flights of this chain."""
         return MOST_FLIGHTS if self.given is None else self.given.count
 
     def starting_from(self, table: Path) -> Chain:
@@ -163,7 +164,7 @@ class Chain:
         return [jax.vmap(name_key, (0, None))(keys, phase.name) for phase in self.phases]
 
     def _fly_blocks(self, keys: list[Any], numbers: np.ndarray) -> list[PhaseFlight]:
-        """Fly every block from the first phase to the last without waiting for the others; keys [BATCH] by phase."""
+        """Fly every block from the first phase to the last, independently of the others; keys [BATCH] by phase."""
         _ = self._preparing
         rows = len(numbers)
 
@@ -191,7 +192,7 @@ class Chain:
         in_background([partial(prepare_flight, *part) for part in parts])
 
     def has_agents_and_guides(self) -> bool:
-        """Return whether a policy flies some phase although every phase could be flown without one."""
+        """Return whether a policy flies at least one phase and every phase has a guide (or has no actions)."""
         guided = all(p.environment.guide is not None or not p.environment.action_names for p in self.phases)
         return guided and any(isinstance(phase, PolicyPhase) for phase in self.phases)
 
@@ -223,7 +224,7 @@ def prepare_chain(
     judge: Judge | None = None,
     guard: bool = True,
 ) -> Chain:
-    """Resolve a mission and read its policies; nothing is compiled yet.
+    """Resolve a mission and read its policies, without compiling anything.
 
     For the arguments see `fly_mission`; without `guard` the networks of guarded phases fly alone.
     """
@@ -291,7 +292,7 @@ def _all_guarded(
 def _with_library(
     mission: MissionFile, k: int, phase: Phase, folders: Mapping[str, Path], trusted: Collection[str]
 ) -> Phase:
-    """Return phase `k` as an ONNX model or the library of an exported policy flies it, if its pilot is one."""
+    """Return phase `k`, flown by an ONNX model or the library of an exported policy if that is its pilot."""
     if not isinstance(phase, PolicyPhase) or phase.name not in folders:
         return phase
     where = mission.source.where(("phases", k, "policy"))
@@ -309,7 +310,7 @@ def _refuse_both(policies: Mapping[str, str | Path] | None) -> None:
 
 
 def check_flights(flights: int, until: float | None, first: int = 0) -> None:
-    """Reject numbers of flights and widths of intervals that cannot be flown."""
+    """Reject invalid numbers of flights and widths of intervals."""
     if first < 0 or first % BATCH or first + flights > MOST_FLIGHTS:
         raise InputError(
             "--first-flight",

@@ -1,4 +1,4 @@
-"""What flights first observe of each phase, beside how they end."""
+"""The first observations of flights in each phase, with the outcomes of the flights."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from mission.missionfile.phases import Phase
 
 
 class Entered(NamedTuple):
-    """N flights in one phase: what they first observed, float32 [N, O], and how they flew it.
+    """N flights in one phase: their first observations, float32 [N, O], and their flights.
 
-    Rows of flights that did not enter it have no meaning.
+    Rows of flights that did not enter the phase have no meaning.
     """
 
     obs: np.ndarray
@@ -47,7 +47,7 @@ def _observe_first(phase: Phase, handoff: Any, keys: Array) -> Array:
 
 
 def fly_observing(chain: Chain) -> Callable[[np.ndarray], list[Entered]]:
-    """Return the function that flies flights by their numbers and returns what they first observe, by phase."""
+    """Return the function that flies flights by number and returns their first observations, by phase."""
     programs = [first_observations(phase) for phase in chain.phases]
 
     def fly(numbers: np.ndarray) -> list[Entered]:

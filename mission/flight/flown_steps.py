@@ -1,4 +1,4 @@
-"""Control steps of flights, chosen for a check: along the flights, and those in which something happens.
+"""Control steps of flights, chosen for a check: along the flights, and those with an event.
 
 Shapes: N vehicles, T control steps, M chosen ones, A action.
 """
@@ -26,7 +26,7 @@ _AT_START = 8  # one chosen step in so many is the first of its flight
 
 
 class FlownSteps(NamedTuple):
-    """M control steps, and which of them belong together; along the flights another action is taken than was flown."""
+    """M control steps in groups; in steps along the flights, the action differs from the flown one."""
 
     states: list[Any]  # leaves [M, ...] of the states before the step
     keys: Array  # [M]
@@ -36,7 +36,7 @@ class FlownSteps(NamedTuple):
 
 
 class _Flights(NamedTuple):
-    """N flights as they were flown; a state stays as it is after its flight has ended."""
+    """N flights as they were flown; a state stays constant after its flight has ended."""
 
     states: list[list[Any]]  # T + 1 times the leaves [N, ...]
     keys: list[Array]  # T times [N]
@@ -46,7 +46,7 @@ class _Flights(NamedTuple):
 
 
 def flown_steps(phase: Phase, vehicles: int, seed: int) -> FlownSteps:
-    """Fly vehicles, half of them near the guide if there is one, and choose control steps of theirs.
+    """Fly vehicles, half of them near the guide if there is one, and choose some of their control steps.
 
     Args:
       phase: the resolved phase.
@@ -135,7 +135,7 @@ def _changes(flights: _Flights, leaf: int) -> np.ndarray:
 
 
 def _is_flag(values: Sequence[Any]) -> bool:
-    """Return whether a leaf holds few different values over all flights, such as a truth value."""
+    """Return whether a leaf has only few different values over all flights, such as a boolean."""
     return values[0].dtype == bool or (is_float(values[0]) and len(np.unique(np.stack(values))) <= _MOST_VALUES)
 
 

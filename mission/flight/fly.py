@@ -25,7 +25,7 @@ Controller = Callable[[Any, Any, Array], Array]
 
 
 class TakeOver(NamedTuple):
-    """Two controllers of a phase: the second takes over once it is wanted, to the end of the phase."""
+    """Two controllers of a phase: the second takes over when its condition is met, until the end of the phase."""
 
     first: Controller
     second: Controller
@@ -81,7 +81,7 @@ def policy_controller(phase: PolicyPhase) -> Controller:
 
 
 def controller_of(phase: Phase) -> Controller | TakeOver:
-    """Return what flies a phase: a library, a policy, of which the parameters are given later, the guide, or first one, then the other.
+    """Return the controller of a phase: a library, a policy (without parameters), the guide, or a guarded policy.
 
     The parameters of a guarded phase are those of `mission.flight.guard.decision`.
     """
@@ -93,7 +93,7 @@ def controller_of(phase: Phase) -> Controller | TakeOver:
 
 
 def guarded_controller(phase: PolicyPhase, wanted: Callable[[Any, Array, Array], Array]) -> TakeOver:
-    """Return the policy of a phase, with parameters {"actor": ..., ...}, from which its guide takes over once wanted."""
+    """Return the policy of a phase, with parameters {"actor": ..., ...}, from which its guide may take over."""
     policy = policy_controller(phase)
     return TakeOver(lambda params, state, obs: policy(params["actor"], state, obs), guide_controller(phase), wanted)
 
@@ -101,7 +101,7 @@ def guarded_controller(phase: PolicyPhase, wanted: Callable[[Any, Array, Array],
 def library_controller(phase: LibraryPhase) -> Controller:
     """Return the library of an exported policy as a controller; the compiled flight calls it on the host.
 
-    docs/decisions/0019-policies-on-board.md says why that does not stop two threads.
+    docs/decisions/0019-policies-on-board.md explains why this cannot cause a deadlock.
     """
     actions = len(phase.environment.action_names)
 
@@ -127,7 +127,7 @@ def flight_status(phase: Phase, state: Any, steps: Array) -> tuple[Array, Array,
 
 
 def goes_on(phase: Phase, outcome: Outcome) -> Array:
-    """Return whether N flights have failed by a cause with which they go on, bool [N]."""
+    """Return whether N flights have failed by a tolerated cause, with which they continue, bool [N]."""
     causes = [phase.environment.causes.index(name) for name in phase.tolerated]
     return jnp.isin(outcome.cause, jnp.asarray(causes, jnp.int32)) if causes else jnp.zeros_like(outcome.success)
 

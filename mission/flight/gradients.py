@@ -1,11 +1,11 @@
 """Compare the gradient of a phase's control step with finite differences.
 
-The value gradients of `sac.actor_horizon` are those of `jax.grad` through `step`, `observe` and the reward. They are wrong
-where the code has none, though the motion does depend on the input: rounding, a sign, a cast to a whole number, a stopped
-gradient, a table that is looked up by an index. And one that is not finite spoils the whole update.
+The value gradients of `sac.actor_horizon` are those of `jax.grad` through `step`, `observe` and the reward. They are
+wrong where the code has no gradient although the motion depends on the input: rounding, a sign, a cast to an integer,
+a stopped gradient, a table that is read by index. A gradient that is not finite also spoils the whole update.
 
-A step in which an event falls has a gradient too, as long as the same event happens. So a difference across which a flag
-or the outcome changes is left out.
+A step that contains an event has a gradient too, as long as the same event happens. So differences across which a flag
+or the outcome changes are left out.
 
 Shapes: M control steps, D entries of the input (the float leaves of a state, then the action), I inputs (a leaf or one
 action), K outputs, S step sizes, P points between the two ends of a difference.
@@ -56,7 +56,7 @@ def check_step_gradients(phase: Phase, where: str, vehicles: int = 64, seed: int
       vehicles: number of vehicles that are flown, under random actions and near the guide; 2.25 times as many control
         steps are compared along the flights, and a quarter as many in each kind of event.
       seed: seed of the flights.
-      backward: whether to check too that backpropagation gives the same derivatives, which takes most of the time.
+      backward: whether to check also that backpropagation gives the same derivatives, which takes most of the time.
 
     Raises:
       PluginError: names the output, the input and where in the flight the gradient fails.
@@ -185,7 +185,7 @@ class _Comparison:
         return (weights * np.random.default_rng(2).choice([-1.0, 1.0], weights.shape)).astype(np.float32)
 
     def fault_backward(self) -> str:
-        """Return where backpropagation gives other derivatives, or none that are finite; empty if nowhere."""
+        """Return where backpropagation gives different or non-finite derivatives; empty if nowhere."""
         run = jax.jit(self.backward, compiler_options=_QUICKLY)
         pulled = np.asarray(run(self.table, self.steps.states, self.steps.keys))
         for i, part in enumerate(self.function.parts):

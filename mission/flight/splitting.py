@@ -1,10 +1,11 @@
 """Multilevel splitting: an unbiased estimate of a rare loss, with the hand-overs as levels.
 
-A batch of N lanes flies each phase. Between two phases the lanes that are alive are drawn anew: where the feasibility says
-that the rest is uncertain, a flight is multiplied, elsewhere it may end, and the weight of every copy is that of the
-flight over the expected number of its copies. So the expected weight of what is lost is the probability of a loss, whatever
-the feasibility says; a good one makes the variance small (Glasserman et al. 1999, doi:10.1287/opre.47.4.585; Villen-Altamirano
-1991). Batches are independent, and every copy has keys of its own.
+A batch of N lanes flies each phase. Between two phases, the lanes that are alive are resampled: where the feasibility
+says that the rest is uncertain, a flight is copied; elsewhere it may end. The weight of every copy is that of the
+flight divided by the expected number of its copies. So the expected weight of the lost lanes is the probability of a
+loss for any feasibility; a good one makes the variance small (Glasserman et al. 1999, doi:10.1287/opre.47.4.585;
+Villen-Altamirano
+1991). Batches are independent, and every copy has its own random keys.
 Shapes: N lanes of a batch.
 """
 
@@ -43,7 +44,7 @@ _DEFENCE = 0.3  # share of the lanes that are drawn by weight alone, whatever th
 
 
 class SplitPhase(StrictModel):
-    """One phase: lanes flown in all batches, and the probability that a mission is lost in it, by cause."""
+    """One phase: the lanes flown in all batches, and the probability that a mission is lost in this phase, by cause."""
 
     name: str
     lanes: Natural
@@ -53,8 +54,8 @@ class SplitPhase(StrictModel):
 class Splitting(StrictModel):
     """The probability that a mission is lost, from `batches` independent batches of `lanes` lanes.
 
-    `low` and `high` bound it at 95 %. `plain_flights` would give an interval as wide, and `cost_flights` plain flights take as many
-    vehicle steps, so that `gain` is how many times fewer steps the interval took.
+    `low` and `high` bound it at 95 %. `plain_flights` plain flights would give an interval of the same width, and
+    `cost_flights` plain flights take the same number of vehicle steps, so `gain` is the ratio of the two.
     """
 
     mission: str
@@ -83,7 +84,7 @@ class Level(NamedTuple):
 
 
 class Samples(NamedTuple):
-    """Flights of one phase to its end or to that of the mission; weights undo what was drawn after it was entered."""
+    """Flights from one phase to the end of the mission; the weights compensate the resampling after its entry."""
 
     obs: np.ndarray  # [S, O]
     success: np.ndarray  # bool [S]
@@ -128,7 +129,7 @@ def split_flights(
 
 
 def samples_of(levels: list[Level], index: int) -> Samples:
-    """Return what one batch says of phase `index`: every lane that ended, with what its ancestor observed there."""
+    """Return the samples of one batch for phase `index`: every ended lane, with its ancestor's observation there."""
     at = np.arange(len(levels[index].weights))  # the ancestor in phase `index` of each lane of the level
     obs, success, weights = [], [], []
     for k, level in enumerate(levels[index:], index):
@@ -144,9 +145,10 @@ def samples_of(levels: list[Level], index: int) -> Samples:
 def expected_copies(weights: np.ndarray, feasible: np.ndarray, far: np.ndarray | None = None) -> np.ndarray:
     """Return the expected number of copies [N] of flights with these weights, in a batch of lanes.
 
-    Most of it is in proportion to weight times the standard deviation of the outcome, which makes the variance smallest
-    (Neyman 1934); the rest to the weight alone, so that a wrong feasibility cannot make it arbitrarily large. With `far` [N], how
-    unusual each flight is, half of the first part goes to the unusual ones.
+    Most copies are in proportion to the weight times the standard deviation of the outcome, which minimises the
+    variance (Neyman 1934). The rest is in proportion to the weight alone, so that a wrong feasibility cannot make the
+    variance arbitrarily large. `far` [N] is how unusual each flight is; with it, half of the first part goes to the
+    unusual flights.
     """
     parts = [(1.0 - _DEFENCE, weights * np.sqrt(np.clip(feasible * (1.0 - feasible), 1e-12, None)))]
     if far is not None:
@@ -155,7 +157,7 @@ def expected_copies(weights: np.ndarray, feasible: np.ndarray, far: np.ndarray |
 
 
 def draw_copies(expected: np.ndarray, lanes: int, rng: np.random.Generator) -> np.ndarray:
-    """Return `lanes` indices in which index i occurs expected[i] times in the mean, by systematic resampling."""
+    """Return `lanes` indices in which index i occurs expected[i] times on average, by systematic resampling."""
     points = (np.arange(lanes) + rng.uniform()) / lanes
     edges = np.cumsum(expected) / expected.sum()
     return np.minimum(np.searchsorted(edges, points), len(expected) - 1)
@@ -200,7 +202,7 @@ def fly_splitting(chain: Chain) -> Callable[[Sequence[Weights], int, bool], list
 
 
 def _lost_by_root(levels: list[Level]) -> np.ndarray:
-    """Return the lost weight [N] of what came of each first lane."""
+    """Return the lost weight [N] of the descendants of each first lane."""
     roots, lost = np.arange(BATCH), np.zeros(BATCH)
     for k, level in enumerate(levels):
         roots = roots[level.parents] if k else roots

@@ -1,4 +1,4 @@
-"""Tables of starts: one row for each flight, one column for each number of the state with which the first phase is entered.
+"""Tables of starts: one row per flight, and one column for each number of the hand-over to the first phase.
 
 Shapes: M rows of a table, N flights.
 """
@@ -45,7 +45,7 @@ class _Column(NamedTuple):
 def start_columns(accepts: Any) -> dict[str, _Column]:
     """Return the columns of a table of starts: a name such as `state.position[0]` -> where it is in a hand-over.
 
-    Typed keys are no numbers and have no column.
+    Typed random keys have no columns.
     """
     columns: dict[str, _Column] = {}
     for at, (path, leaf) in enumerate(jax.tree_util.tree_flatten_with_path(accepts)[0]):
@@ -99,7 +99,7 @@ def read_starts(path: Path, accepts: Any, nominal: Callable[[int], Any], where: 
 
 
 def _numbers(path: Path, name: str, values: np.ndarray, dtype: np.dtype, where: str) -> np.ndarray:
-    """Return a column as numbers of a type, or say which row is none."""
+    """Return a column as numbers of a type, or raise an error that names the invalid row."""
     found = np.zeros(len(values), dtype)
     for row, value in enumerate(values):
         try:

@@ -20,7 +20,7 @@ from mission.missionfile.phases import Phase
 
 
 class StepValues(NamedTuple):
-    """What one control step gives: K outputs, the size of the numbers that they are differences of, and its flags."""
+    """The result of one control step: K outputs, the magnitude of the numbers behind them, and its flags."""
 
     outputs: Array  # [K]
     magnitude: Array  # [K]
@@ -84,7 +84,7 @@ class StepFunction:
         return np.concatenate(parts, axis=1, dtype=np.float32)
 
     def __call__(self, entries: Array, leaves: list[Any], key: Array) -> StepValues:
-        """Return what the step gives for D entries; `leaves` holds the leaves that are no floats."""
+        """Return the result of the step for D entries; `leaves` holds the leaves that are not floats."""
         env, reward, leaves = self.phase.environment, self.phase.reward, list(leaves)
         for i, part in zip(self.floats, self.parts, strict=False):
             like = self.example[i]

@@ -101,7 +101,7 @@ def table_bytes(columns: Mapping[str, np.ndarray], suffix: str, where: str, unit
 
 
 def _written(value: Any) -> str:
-    """Return a value in the fewest digits that give the same bits again."""
+    """Return a value with the fewest digits that reproduce it exactly."""
     if isinstance(value, np.floating):
         shortest = str(value)
         return shortest if type(value)(float(shortest)) == value else repr(float(value))

@@ -1,1 +1,1 @@
-"""The machine: its cores and accelerators, and what is kept on its disk between runs."""
+"""The machine: its cores and accelerators, and files that are kept on its disk between runs."""

@@ -52,7 +52,7 @@ _VARIABLES = ("JAX_", "XLA_", "CUDA_", "ROCR_", "HIP_")  # prefixes of those tha
 
 
 class Machine(StrictModel):
-    """The versions, devices and flags that decide the bits of a training run besides its seed."""
+    """The versions, devices and flags that determine the last bits of a training run besides its seed."""
 
     platform: str
     devices: int
@@ -83,13 +83,14 @@ def workers(most: int | None = None) -> ThreadPoolExecutor:
 
 
 def configure() -> None:
-    """Start JAX: split the CPU into devices, set XLA's flags and switch the compile cache on.
+    """Start JAX: split the CPU into devices, set the XLA flags and enable the compilation cache.
 
-    Every function that trains or flies calls this itself. A notebook that uses JAX before calls it first: once JAX runs, its
-    devices and flags stay as they are, and a warning says what to do if they are not those that training and flights need.
+    Every function that trains or flies calls this itself. A notebook that uses JAX before that must call it first:
+    after JAX has started, its devices and flags cannot change. A warning says what to do if they are not those that
+    training and flights need.
 
     Raises:
-      MachineError: JAX finds no device, or the environment sets what training and flying cannot work with.
+      MachineError: JAX finds no device, or an environment variable is not compatible with training and flying.
     """
     wanted, flags = min(_CPU_DEVICES, visible_cores()), os.environ.get("XLA_FLAGS", "").split()
     names = [flag.partition("=")[0] for flag in flags]
@@ -227,7 +228,7 @@ def free_memory() -> int | None:
 
 
 def describe() -> Machine:
-    """Return the versions, devices and flags that decide the bits of a training run besides its seed."""
+    """Return the versions, devices and flags that determine the last bits of a training run besides its seed."""
     import jaxlib
 
     return Machine(

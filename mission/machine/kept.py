@@ -1,4 +1,4 @@
-"""What is kept on disk between runs: compiled programs and checked contracts, never results of flights.
+"""Files that are kept on disk between runs: compiled programs and results of contract checks, never flights.
 
 Entries are pickles, so they are read only from a folder that belongs to the user and that nobody else may write to, and
 only if their hash is right. Whatever cannot be read is ignored, and made again.
@@ -33,7 +33,7 @@ _TRACED = (
 
 
 def remembered(identity: str | None, compute: Callable[[], T], valid: Callable[[T], bool]) -> T:
-    """Return what an earlier process computed under the same identity, if it is still valid; else compute and keep it."""
+    """Return the stored result of an earlier process with the same identity if it is valid; else compute and store it."""
     folder = None if identity is None else program_folder()
     if identity is None or folder is None:
         return compute()

@@ -1,6 +1,7 @@
 """Compiled programs, which are kept on disk so that a later process neither traces nor compiles them.
 
-A program is kept under the hash of everything that decides it: the identity that its owner states (sources and settings of
+A program is stored under the hash of everything that determines it: the identity that its owner states (sources and
+settings of
 a phase), the sources of the engine, the installed distributions, versions and flags of JAX, the processor, and the shapes of
 its arguments.
 """
@@ -153,7 +154,7 @@ class Program:
 
 
 def in_background(calls: Sequence[Callable[[], Any]]) -> None:
-    """Prepare programs in threads, one per core; whoever calls a program that failed gets the error."""
+    """Prepare programs in threads, one per core; a call of a program that failed raises its error."""
     pool = ThreadPoolExecutor(visible_cores(), "compile")
     for call in calls:
         pool.submit(call)
@@ -195,7 +196,7 @@ def _device(leaves: list[Any]) -> Any:
 
 @functools.cache
 def machine_identity() -> str:
-    """Return what decides a compiled program besides its function: engine, libraries, flags and processor."""
+    """Return the identity of a compiled program besides its function: engine, libraries, flags and processor."""
     device = jax.devices()[0]
     options = {name: value for name, value in jax.config.values.items() if not any(part in name for part in _SILENT)}
     parts = [library_identity(), device.platform, device.device_kind, _processor()]

@@ -1,4 +1,4 @@
-"""What happens to a phase before and while it flies, for displays: checking, tracing, compiling, reading, flying.
+"""The stages of a phase before and during flight, for displays: checking, tracing, compiling, reading, flying.
 
 Workers of a cluster have a stage, too: how far they are, and what they cost.
 """

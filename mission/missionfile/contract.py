@@ -27,7 +27,7 @@ _SHORTEST_S, _LONGEST_S = 1e-6, 1e9  # times are float32
 
 
 class Shapes(NamedTuple):
-    """What a phase accepts, hands over and reports, as trees of shapes."""
+    """The shapes of the hand-overs and channels of a phase, as trees."""
 
     start: Any
     leave: Any
@@ -183,7 +183,7 @@ def _check_attributes(check: _Checker, env: Environment) -> None:
 
 
 def _check_observation(check: _Checker, env: Environment, channels: dict[str, Any]) -> None:
-    """Check what a phase says of its observation beside the names."""
+    """Check the declarations of a phase about its observation, besides the names."""
     check_observation(check.error, env, channels)
     if env.observation_inputs:
         seen = {name: channels[name] for name in env.observation_inputs}
@@ -206,7 +206,7 @@ def _check_privileged(check: _Checker, env: Environment, state: Any, learner: Le
 
 
 def _check_sizes(check: _Checker, env: Environment) -> None:
-    """Check that an agent of this phase has something to see and something to do."""
+    """Check that a phase with an agent has observations and actions."""
     for attribute in ("observation_names", "action_names"):
         if not getattr(env, attribute):
             expected = f"at least one name in {attribute}, since sac is given"
@@ -283,7 +283,7 @@ def _module_and_name(kind: Any) -> str:
 
 
 def check_links(phases: Sequence[Phase]) -> None:
-    """Check that each phase leaves what the next one starts from, in tree, shape and dtype.
+    """Check that the hand-over of each phase has the tree, shapes and dtypes that the next phase accepts.
 
     Raises:
       LinkError: names both phases and the first leaf that differs.
@@ -300,7 +300,7 @@ def check_links(phases: Sequence[Phase]) -> None:
 
 
 def warn_of_settings(phase: Phase, place: Callable[[str], str]) -> None:
-    """Warn of each setting of a phase's learner that cannot do what it says; `place` names the place of a setting."""
+    """Warn about each setting of a phase's learner that cannot have its effect; `place` names the place of a setting."""
     if isinstance(phase, TrainedPhase):
         for key, text in phase.build_learner().warnings():
             log.warning("%s: %s", place(f"sac.{key}"), text)

@@ -1,4 +1,4 @@
-"""What a phase declares for its agent beside shapes, and what the settings of a learner require of it."""
+"""Check the declarations of a phase for its agent, and the requirements of a learner's settings on the phase."""
 
 from __future__ import annotations
 

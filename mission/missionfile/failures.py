@@ -1,4 +1,4 @@
-"""Exceptions that nothing closer to their origin has explained, as errors in four parts."""
+"""Convert unexpected exceptions into errors in four parts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NO_MEMORY = ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory", "bad_alloc
 
 
 def explained(error: BaseException, where: str) -> FourParts:
-    """Return the error that the user reads for an exception: the plugin's, the system's, or a fault of the engine.
+    """Return the error message for an exception from a plugin, from the system, or from a bug in the engine.
 
     Args:
       error: any exception; one in four parts is returned as it is.

@@ -45,10 +45,11 @@ class Gate(StrictModel):
 
     success_low: Fraction01 | None = Field(
         0.9,
-        description="Lower bound of the 95 % Wilson interval of the success rate, which later looks at the gate widen; "
-        "null: success is not tested, which is the default with return_mean_min.",
+        description="Smallest accepted lower bound of the 95 % Wilson interval of the success rate; later looks "
+        "at the gate widen the interval. null: success is not tested, which is the default with "
+        "return_mean_min.",
     )
-    return_mean_min: float | None = Field(None, description="Lower bound of the mean return of all gate flights.")
+    return_mean_min: float | None = Field(None, description="Smallest accepted mean return of all gate flights.")
     flights: int | None = Field(
         None,
         ge=1,
@@ -56,13 +57,15 @@ class Gate(StrictModel):
         description="Number of gate flights; null: one from each held-out row of the bank, or 1,024 from new starts if "
         "there is no bank.",
     )
-    channels: dict[str, ChannelGate] = Field(default_factory=dict, description="Bounds by telemetry channel.")
+    channels: dict[str, ChannelGate] = Field(
+        default_factory=dict, description="Bounds on telemetry channels, by channel."
+    )
     stop: bool = Field(True, description="Stop training when the gate is passed; false: use the whole budget.")
 
     @model_validator(mode="before")
     @classmethod
     def _success_only_if_set(cls, data: Any) -> Any:
-        """Turn the default of success_low off where a phase is judged by its return."""
+        """Disable the default of success_low if a phase is judged by its return."""
         if isinstance(data, dict) and data.get("return_mean_min") is not None:
             return {"success_low": None} | data
         return data
@@ -80,9 +83,7 @@ class Gate(StrictModel):
         return NEW_STARTS if rows is None else rows
 
     def out_of_reach(self, starts: int, look: int = 1) -> str:
-        """Return why so many different starts can never show success_low at a look, as what is expected of it; empty if
-        they can.
-        """
+        """Return why this number of different starts can never reach success_low at a look; empty if it can."""
         best = success_interval(starts, starts, looks=look)[0]
         if self.success_low is None or self.success_low <= best:
             return ""
@@ -100,9 +101,9 @@ class Gate(StrictModel):
 class GateVerdict(StrictModel):
     """The result of a set of flights against a gate; `settings` are those of the gate.
 
-    `starts` is the number of different starts of the flights, None if each flight has its own; `looks` counts how often
-    the phase was tested against its gate, this time included (None: not recorded). The interval `low` to `high` counts
-    both (`success_interval`). Verdicts of older versions hold the plain 95 % interval of all flights.
+    `starts` is the number of different starts of the flights, None if each flight has its own; `looks` is the number
+    of tests of the phase against its gate, including this one (None: not recorded). The interval `low` to `high`
+    accounts for both (`success_interval`). Verdicts of older versions hold the plain 95 % interval of all flights.
 
     It is stored inside other records and has the same format number as they have (`mission.storage.records`).
     """
@@ -121,12 +122,12 @@ class GateVerdict(StrictModel):
     looks: Natural | None = None
 
     def counted(self) -> str:
-        """Return what the interval counts."""
+        """Return the numbers behind the interval."""
         return counted(self.count, self.flights, self.starts, self.looks)
 
 
 def counted(count: int | None, flights: int | None, starts: int | None, looks: int | None) -> str:
-    """Return what an interval counts: successes, flights, different starts, looks at the gate (`GateVerdict`)."""
+    """Return the numbers behind an interval: successes, flights, different starts, looks at the gate (`GateVerdict`)."""
     repeated = f" from {starts} different starts" if starts is not None else ""
     again = f", look {looks} at the gate" if looks and looks > 1 else ""
     return f"{count} of {flights} flights{repeated}{again}"

@@ -1,4 +1,4 @@
-"""The starts that are held out for the gate of a phase: whether there are enough of them, by the settings alone."""
+"""Check from the settings that enough starts are held out for the gate of a phase."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ class WithHistory(Environment[Any, Remembered]):
         return self.inner.start(key)
 
     def enter(self, key: Array, handoff: Any) -> Remembered:
-        """Enter the phase; the first observation stands for those before it."""
+        """Enter the phase; the first observation takes the place of earlier ones."""
         state = self.inner.enter(key, handoff)
         return Remembered(state, jnp.repeat(self.inner.observe(state)[None], self.history - 1, axis=0))
 

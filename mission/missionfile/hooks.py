@@ -25,12 +25,12 @@ TRAJECTORY_GROUP = "mission.trajectories"
 
 @dataclasses.dataclass(frozen=True)
 class Event:
-    """Something that happened between two compiled chunks.
+    """A message to observers, sent between two compiled chunks.
 
     `kind` is one of mission_start, phase_start, imitation, fill, warm_up, chunk, evaluation, checkpoint, gate, phase_end,
     sweep, joint, baseline, mission_end.
     `scalars` are named as in docs/sac.md, `histograms` are flat float arrays, `series` are arrays with one value per
-    update, `data` holds the rest (budget, folders, causes).
+    update, and `data` holds everything else (budget, folders, causes).
     """
 
     kind: str
@@ -44,15 +44,15 @@ class Event:
 
 
 class StopTraining(Exception):
-    """Raise it from `mission_event` to end the training run after its current chunk; the message says why.
+    """Raise this from `mission_event` to end the training run after its chunk; the message gives the reason.
 
-    The state is saved, and the phase is not marked as done: the same command resumes it. It is no error.
+    The state is saved, and the phase is not marked as done: the same command resumes it. It is not an error.
     """
 
 
 @dataclasses.dataclass(frozen=True)
 class TrajectoryFormat:
-    """A format in which flights are written; the record that the hook `mission_trajectory` returns.
+    """A file format for trajectories; the record that the hook `mission_trajectory` returns.
 
     Attributes:
       files: (trajectories, options) -> name of a file -> its content, for a tuple of `mission.Trajectory` of one mission.

@@ -23,14 +23,14 @@ Location = tuple[str | int, ...]  # a place in the document, such as ("phases", 
 
 
 class Budget(StrictModel):
-    """How long a phase may train."""
+    """The limit on the training of a phase."""
 
     env_steps: Count = Field(1_000_000, le=10**12, description="Vehicle steps, including the fill.")
 
 
 class Restart(StrictModel):
-    """The restart mixture: where training vehicles start; `stored`, `noisy` and `nominal`, which hold if there is a bank,
-    sum to 1.
+    """The restart mixture of training vehicles; `stored`, `noisy` and `nominal` apply if there is a bank, and sum to
+    1.
     """
 
     stored: Fraction01 = Field(0.7, description="Stored successes of the previous phase.")
@@ -41,10 +41,11 @@ class Restart(StrictModel):
     )
     visited: Fraction01 = Field(
         0.0,
-        description="Share of all starts, before the others are drawn, from states that training vehicles visited at most "
-        "`visited_steps` control steps before the end of an episode (Florensa et al. 2017, arXiv:1707.05300).",
+        description="Share of all starts that are states which training vehicles visited at most `visited_steps` "
+        "control steps before the end of an episode (Florensa et al. 2017, arXiv:1707.05300). The "
+        "other fractions apply to the rest.",
     )
-    visited_steps: Count = Field(50, description="Control steps; with sac.actor_horizon the larger of the two holds.")
+    visited_steps: Count = Field(50, description="Control steps; if sac.actor_horizon is larger, its value is used.")
 
     @model_validator(mode="after")
     def _sums_to_one(self) -> Restart:
@@ -58,9 +59,9 @@ class Bank(StrictModel):
 
     flights: int = Field(5120, ge=1, le=10**6, description="Flights that fill the bank.")
     held_out: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.2, description="Fraction that is kept for the next phase's gate and never trained on."
+        0.2, description="Fraction that is kept for the next phase's gate and never used for training."
     )
-    minimum: int = Field(64, ge=2, description="Least number of successes; fewer are an error.")
+    minimum: int = Field(64, ge=2, description="Smallest number of successes; fewer are an error.")
 
     @model_validator(mode="after")
     def _can_be_filled(self) -> Bank:
@@ -80,61 +81,72 @@ class Bank(StrictModel):
 
 
 class Evaluation(StrictModel):
-    """Flights with the mean action during training, the same starts and keys each time; they select the policy that is
-    stored: it meets the bounds of the gate, then success within 0.02 points of the largest, then the largest return.
-    """
+    """Flights with the mean action during training, with the same starts and keys each time; they select the policy."""
 
     every_env_steps: Count = Field(100_000, description="Vehicle steps between evaluations, rounded to whole chunks.")
     flights: int = Field(1000, ge=1, le=1_000_000, description="Flights of one evaluation.")
 
 
 class SweepEntry(StrictModel):
-    """How a phase trains in the sweeps of a chain, where that differs from its first training."""
+    """Settings of a phase in the sweeps of a chain, where they differ from its first training."""
 
-    budget: Budget | None = Field(None, description="How long it trains in each pass. Default: the phase's own budget.")
+    budget: Budget | None = Field(
+        None, description="Budget of the phase in each pass of a sweep. Default: the phase's own budget."
+    )
     sac: dict[str, Any] = Field(
         default_factory=dict,
-        description="Overrides of the phase's learner settings. A sweep starts from the policy before it, so that the default is "
-        "`imitation: null` and `fill: {policy: agent}`.",
+        description="Overrides of the phase's learner settings. A sweep starts from the previous policy, so the "
+        "defaults are `imitation: null` and `fill: {policy: agent}`.",
     )
 
 
 class PhaseEntry(StrictModel):
     """One entry of `phases:`."""
 
-    name: Name = Field(description="Unique label of the phase.")
+    name: Name = Field(description="Unique name of the phase.")
     plugin: Annotated[str, StringConstraints(min_length=1)] = Field(
         description='Entry point, "distribution:entry_point", or ./file.py with --allow-local-plugins.'
     )
     params: dict[str, Any] = Field(default_factory=dict, description="Parameters, validated by the plugin.")
     training_params: dict[str, Any] = Field(
         default_factory=dict,
-        description="Parameters merged over `params`, from which a share of the training vehicles starts; they may change "
-        "only what `start`, `redraw` and `enter` draw.",
+        description="Parameters for the starts of a share of the training vehicles, merged over `params`; they "
+        "may change only what `start`, `redraw` and `enter` draw.",
     )
-    training_share: Fraction01 = Field(0.5, description="Share of the training vehicles that start by training_params.")
+    training_share: Fraction01 = Field(
+        0.5, description="Share of the training vehicles that start with training_params."
+    )
     sac: dict[str, Any] = Field(
         default_factory=dict, description="Overrides of the plugin's learner settings; `preset: seed` replaces them."
     )
-    budget: Budget = Field(default_factory=Budget, description="How long the phase may train.")
+    budget: Budget = Field(default_factory=Budget, description="Limit on the training of the phase.")
     policy: Pilot = Field(
         "agent",
-        description="Who flies the phase: its agent, its imitator, its guide, or the policy in the folder of a trained "
-        "phase, relative to the mission file; `guarded`, or `guarded:` before such a folder, lets the guide take over where "
-        "that promises more. `{onnx: FILE}` is an ONNX model of another framework. It is no part of the trained configuration.",
+        description="Pilot of the phase: its agent, its imitator, its guide, or the policy in the folder of a "
+        "trained phase, relative to the mission file. With `guarded`, or `guarded:` before such a "
+        "folder, the guide takes over when the mission is then more likely to succeed. `{onnx: FILE}` "
+        "is an ONNX model of another framework. The pilot is not part of the trained configuration.",
     )
-    gate: Gate | None = Field(None, description="Without a gate the phase trains its whole budget and always passes.")
-    restart: Restart = Field(default_factory=Restart, description="Where training vehicles start.")
+    gate: Gate | None = Field(
+        None,
+        description="Requirement on the phase. Without a gate, the phase trains for "
+        "its whole budget and always passes.",
+    )
+    restart: Restart = Field(
+        default_factory=Restart, description="The restart mixture: the sources of the starts of training vehicles."
+    )
     bank: Bank = Field(default_factory=Bank, description="End states that are stored for the next phase.")
     evaluation: Evaluation = Field(default_factory=Evaluation, description="Flights that select the policy.")
-    sweep: SweepEntry = Field(default_factory=SweepEntry, description="How it trains in the sweeps of a chain.")
+    sweep: SweepEntry = Field(
+        default_factory=SweepEntry, description="Training settings of the phase in the sweeps of a chain."
+    )
 
 
 Judge = Literal["box", "mission"]
 
 
 class TerminalValue(StrictModel):
-    """What a phase earns for the state that it hands over, in the sweeps of a chain."""
+    """The reward of a phase for its hand-over, in the sweeps of a chain."""
 
     weight: Positive = Field(
         40.0, description="Reward of a hand-over from which the rest of the mission certainly succeeds."
@@ -142,49 +154,52 @@ class TerminalValue(StrictModel):
     replaces: tuple[str, ...] = Field(
         (),
         strict=False,
-        description="Terms of the phases' own rewards that it replaces; those of the last phase always stay.",
+        description="Terms of the phases' own rewards that the terminal value replaces. The terms of the last "
+        "phase are never replaced.",
     )
 
 
 class JointSettings(StrictModel):
-    """The last steps of a chain: its agents learn together from whole flights, with gradients that cross the links."""
+    """Joint training: all agents of a chain learn from whole flights, with gradients that cross the links."""
 
-    updates: Count = Field(200, description="Updates of all agents.")
-    flights: int = Field(64, ge=1, le=65536, description="Whole flights of one update.")
-    learning_rate: Positive = Field(1e-5, description="Adam.")
-    every: Count = Field(25, description="Updates between two choices of the best policies.")
-    choice_flights: int = Field(2000, ge=1000, le=1_000_000, description="Flights of one choice.")
+    updates: Count = Field(200, description="Number of updates of all agents.")
+    flights: int = Field(64, ge=1, le=65536, description="Whole flights per update.")
+    learning_rate: Positive = Field(1e-5, description="Learning rate of Adam.")
+    every: Count = Field(25, description="Number of updates between two choices of the best policies.")
+    choice_flights: int = Field(2000, ge=1000, le=1_000_000, description="Flights per choice.")
     flight_grad_max: Positive = Field(
-        30.0, description="The largest gain per unit of action that one control step of one flight may show."
+        30.0, description="Largest gradient of the return with respect to the action of one control step of one flight."
     )
 
 
 class ChainSettings(StrictModel):
-    """How the phases of a mission depend on each other."""
+    """Settings that concern several phases of a mission together."""
 
     judge: Judge = Field(
         "box",
-        description="What fails a flight at a hand-over: the box of the phase, or, with `mission`, only what ends the mission: "
+        description="Criterion that fails a flight at a hand-over. `box`: the box of the phase. `mission`: only "
         "limits, the ground and the box of the last phase.",
     )
     sweeps: int = Field(
         0,
         ge=0,
         le=100,
-        description="Sweeps that follow the training of the phases: backwards, then forwards, each phase from the states that "
-        "it is really given.",
+        description="Number of sweeps after the training of the phases: backwards, then forwards, each phase "
+        "from the states that it actually receives.",
     )
     terminal: TerminalValue | None = Field(
-        None, description="In sweeps a hand-over pays the feasibility of the rest of the mission. None: it does not."
+        None,
+        description="Reward for a hand-over in sweeps, in proportion to the feasibility of the rest of the "
+        "mission. None: no reward.",
     )
     joint: JointSettings | None = Field(
-        None, description="After the sweeps all agents learn together from whole flights. None: they do not."
+        None, description="Joint training of all agents on whole flights after the sweeps. None: no joint training."
     )
     flights: int = Field(
         4000,
         ge=1000,
         le=1_000_000,
-        description="Flights that rate the chain after a sweep, and that fit its feasibility.",
+        description="Number of flights that rate the chain after a sweep, and to which its feasibility is fitted.",
     )
 
     @model_validator(mode="after")
@@ -233,14 +248,16 @@ class Source:
 class MissionFile(StrictModel):
     """A whole mission: its phases in the order of flight."""
 
-    name: Name = Field(description="Name of the mission, and of its folder of checkpoints.")
+    name: Name = Field(description="Name of the mission and of its checkpoint folder.")
     seed: int = Field(0, ge=0, le=2**32 - 1, description="Seed of training and of flights.")
     observers: tuple[str, ...] = Field((), strict=False, description="Entry points of the observers.")
     params: dict[str, Any] = Field(default_factory=dict, description="Parameters of every phase that declares them.")
     phases: tuple[PhaseEntry, ...] = Field(
         strict=False, min_length=1, max_length=100, description="The phases in the order of flight."
     )
-    chain: ChainSettings | None = Field(None, description="How the phases depend on each other; for two or more.")
+    chain: ChainSettings | None = Field(
+        None, description="Settings that concern several phases together; for two or more phases."
+    )
 
     _source: Source | None = PrivateAttr(None)
 
@@ -260,7 +277,7 @@ class MissionFile(StrictModel):
 
     @property
     def judge(self) -> Judge:
-        """What fails a flight at a hand-over."""
+        """The criterion that fails a flight at a hand-over."""
         return self.chain.judge if self.chain is not None else "box"
 
     @property
@@ -292,12 +309,12 @@ class MissionFile(StrictModel):
         return self.model_copy(update={"phases": entries})
 
     def unguarded(self) -> MissionFile:
-        """Return the mission without guards: who flies a guarded phase flies it alone."""
+        """Return the mission without guards: the pilot of a guarded phase flies it alone."""
         entries = tuple(entry.model_copy(update={"policy": unguarded(entry.policy)}) for entry in self.phases)
         return self.model_copy(update={"phases": entries})
 
     def judged_by(self, judge: Judge) -> MissionFile:
-        """Return the mission with other rules for its hand-overs.
+        """Return the mission with another criterion for its hand-overs.
 
         Raises:
           InputError: it has none.

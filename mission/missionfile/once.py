@@ -1,4 +1,4 @@
-"""Checks of a plugin that are not repeated while nothing that they depend on has changed."""
+"""Skip checks of a plugin if nothing on which they depend has changed."""
 
 from __future__ import annotations
 

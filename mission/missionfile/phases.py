@@ -18,7 +18,7 @@ from mission.strict import StrictModel
 
 
 class PhaseConfiguration(StrictModel):
-    """The settings that decide the trained result of a phase, as records store them; budget, gate, seed and pilot do not.
+    """The settings that determine the result of training a phase, as stored in records, without budget, gate, seed and pilot.
 
     They are JSON in the shape that their models had at that time. `mission.missionfile.changes` reads them through the
     current models.
@@ -38,9 +38,9 @@ class PhaseConfiguration(StrictModel):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class WideDays:
-    """What a share of the training vehicles starts from: `start`, `redraw` and `enter` of an environment of its own.
+    """Wide training dispersions: another environment, whose `start`, `redraw` and `enter` a share of the vehicles uses.
 
-    Everything else is the phase's own, because what these three draw is in the state.
+    Everything else is the phase's own, because the draws of these three methods are in the state.
     """
 
     params: BaseModel
@@ -50,9 +50,10 @@ class WideDays:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RestOfMission:
-    """What a phase earns in training for a hand-over: `weight` times the probability that the rest of the mission succeeds.
+    """The terminal value of a hand-over in training: `weight` times the probability that the rest of the mission succeeds.
 
-    `network` gives that probability from what `phase`, the next one, first observes; `sha256` is that of its numbers.
+    `network` gives that probability from the first observation of `phase`, the next one; `sha256` is the hash of its
+    parameters.
     """
 
     phase: Phase
@@ -64,27 +65,28 @@ class RestOfMission:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Phase:
-    """A phase that is flown by its guide. Its hash is its identity, so compiled functions can take it as static.
+    """A phase that is flown by its guide. Its hash is its identity, so it can be a static argument.
 
     Attributes:
       name: label in the mission file.
       origin: where the plugin comes from.
       params: validated parameters of the plugin.
       environment: the phase itself, as its pilot needs it.
-      guide_environment: the same with all that its guide needs.
+      guide_environment: the same phase with everything that its guide needs.
       reward: the reward function; None if the plugin provides none.
       limits: bounds on telemetry channels.
-      learner: settings that an agent of this phase would have; None if the plugin provides none.
+      learner: settings of an agent of this phase; None if the plugin provides none.
       entry: its entry in the mission file.
-      report: what the plugin adds to the report page, or None.
+      report: function that returns the plugin's sections of the report page, or None.
       channels: names of its telemetry.
       accepts, leaves: shapes and dtypes of the hand-over that it receives and of the one that it returns, as trees.
       given: its parameters as written in the mission file, including those of the whole mission.
       folder: that of the mission file, the base of relative paths in parameters.
-      files: the sources and the data files that decide its plugin.
-      wide: what a share of its training vehicles starts from; None: all of them start from `environment`.
-      tolerated: causes with which a flight of it goes on, because the mission judges (`chain: {judge: mission}`).
-      rest: what its reward holds for the rest of the mission, in the sweeps of a chain; None: nothing.
+      files: the source files and the data files of its plugin.
+      wide: wide training dispersions, with which a share of its training vehicles starts; None: all start from
+        `environment`.
+      tolerated: causes with which a flight continues to the next phase, because of `chain: {judge: mission}`.
+      rest: the part of its reward for the rest of the mission, in the sweeps of a chain; None: no such part.
     """
 
     name: str
@@ -120,7 +122,7 @@ class Phase:
         return 0 if survived == own[0] else len(own)
 
     def configuration(self) -> PhaseConfiguration:
-        """Return the settings that decide the trained result."""
+        """Return the settings that determine the result of training."""
         entry = self.entry
         return PhaseConfiguration(
             name=self.name,
@@ -135,7 +137,7 @@ class Phase:
         )
 
     def _training(self) -> dict[str, Any]:
-        """Return what a share of the training vehicles starts from, as a part of the configuration."""
+        """Return the wide training dispersions as a part of the configuration."""
         if self.wide is None:
             return {}
         return {"training_params": json_of(self.wide.params), "training_share": self.wide.share}
@@ -149,7 +151,7 @@ class Phase:
 
     @property
     def pilot(self) -> str:
-        """Who flies it: "guide"; if networks do "agent", "imitator", "guarded", or a folder as it was written."""
+        """The pilot: "guide"; for networks "agent", "imitator", "guarded", or a folder as it was written."""
         return "guide"
 
     @property
@@ -187,7 +189,7 @@ class PolicyPhase(Phase):
 
     @property
     def pilot(self) -> str:
-        """Who flies it."""
+        """The pilot of the phase."""
         return self.entry.policy
 
     @property
@@ -243,8 +245,8 @@ def phase_class(pilot: str, learner: LearnerConfig | None, reward: Reward | None
 def flown_environment(
     kind: type[Phase], environment: Environment, learner: LearnerConfig | None, pilot: str
 ) -> Environment:
-    """Return an environment as a phase of this class flies it: networks do without what only the guide needs, unless the
-    guide may take over from them.
+    """Return the environment that a phase of this class flies, without the guide's computations if it cannot take
+    over.
     """
     needs_guide = learner is None or learner.fill.policy == "guide" or unguarded(pilot) != pilot
     return environment if kind is Phase or needs_guide else environment.unguided()

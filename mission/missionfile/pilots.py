@@ -1,6 +1,7 @@
-"""Who flies a phase: one of its own pilots, the policy in a folder, or an ONNX model.
+"""Pilots of a phase: one of its own, the policy in a folder, or an ONNX model.
 
-A pilot is one text wherever it is kept: `agent`, `imitator`, `guide`, `guarded`, a folder with a slash, `guarded:` before such
+A pilot is always stored as one text: `agent`, `imitator`, `guide`, `guarded`, a folder with a slash, `guarded:` before
+such
 a folder, or `onnx:` before a file. A mission file writes the last one as `{onnx: FILE}`.
 """
 
@@ -64,7 +65,7 @@ def onnx_pilot(file: str) -> str:
 
 
 def pilot_in_words(pilot: str) -> str:
-    """Return who flies one phase: its agent, its imitator, its guide, or another policy; and whether under guard."""
+    """Return the pilot of a phase in words: its agent, imitator or guide, or another policy; and whether under guard."""
     flies, file = unguarded(pilot), onnx_file(pilot)
     if file is not None:
         return f"the ONNX policy {file}"
@@ -73,7 +74,7 @@ def pilot_in_words(pilot: str) -> str:
 
 
 def unguarded(pilot: str) -> str:
-    """Return who flies a phase until its guard hands over; the pilot itself if there is no guard."""
+    """Return the pilot of a phase before a take-over; the pilot itself if there is no guard."""
     return "agent" if pilot == _GUARDED else pilot.removeprefix(_GUARDED_FOLDER)
 
 

@@ -270,7 +270,7 @@ def load_observer(name: str, where: str) -> Any:
 
 
 def refuse_spec(reference: str, where: str) -> None:
-    """Reject what stands for a PhaseSpec of another process.
+    """Reject the placeholder of a PhaseSpec of another process.
 
     Raises:
       PluginError: says where the PhaseSpec is.

@@ -28,7 +28,7 @@ _SCALARS = {f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "bool", "nu
 
 
 def load_mission(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> MissionFile:
-    """Read and validate a mission; plugins' own parameters are validated by `resolve_mission`.
+    """Read and validate a mission; `resolve_mission` validates the parameters of plugins.
 
     Args:
       source: a YAML 1.2 file in UTF-8, at most 64 KiB; the name of an installed mission, as `mission plugins` lists it; the
@@ -72,7 +72,7 @@ def _read_source(source: str | Path | Mapping[str, Any]) -> tuple[Any, Source]:
 
 
 def read_yaml(path: str | Path, model: type[M], what: str = "a data file") -> M:
-    """Read a data file of a plugin with the guards of a mission file, and validate it.
+    """Read a data file of a plugin with the checks of a mission file, and validate it.
 
     Args:
       path: a YAML 1.2 file in UTF-8, at most 64 KiB, without anchors, aliases and tags.

@@ -66,7 +66,7 @@ def resolve_mission(mission: MissionFile, *, allow_local_plugins: bool = False) 
 
 
 def judged(mission: MissionFile, phases: Sequence[Phase]) -> tuple[Phase, ...]:
-    """Return phases that fail flights at their hand-overs as `mission.judge` says.
+    """Return phases that fail flights at their hand-overs according to `mission.judge`.
 
     Raises:
       InputError: the mission is to judge, but no phase before the last one names the causes of its box.
@@ -201,7 +201,7 @@ def _check_once(params: BaseModel, where: str, origin: PluginOrigin, *contract: 
 def _with_wide_days(
     mission: MissionFile, index: int, phase: Phase, spec: PhaseSpec, given: dict[str, Any], shared: Collection[str]
 ) -> Phase:
-    """Return a phase with what a share of its training vehicles starts from, if its entry says so.
+    """Return a phase with its wide training dispersions, if its entry has any.
 
     Args:
       mission, index: its entry.

@@ -1,7 +1,7 @@
-"""Wide days: the parameters from which a share of a phase's training vehicles starts, and the check that they fit.
+"""Wide training dispersions: parameters for the starts of a share of the training vehicles, and their check.
 
-The vehicles of both kinds are stepped, observed and judged by the phase's own environment. So the other parameters may
-change what `start`, `redraw` and `enter` draw, and nothing that is computed from a state.
+All vehicles use the phase's own environment for steps, observations and outcomes. So the other parameters may change
+only what `start`, `redraw` and `enter` draw, and nothing that is computed from a state.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def merge_params(params: BaseModel, given: Mapping[str, Any], changes: Mapping[s
 
 
 def wide_days(where: str, phase: Phase, spec: PhaseSpec, params: BaseModel, share: float) -> WideDays:
-    """Return the wide days of a phase for validated parameters.
+    """Return the wide training dispersions of a phase for validated parameters.
 
     Raises:
       PluginError: the plugin cannot build an environment from them.
@@ -69,7 +69,7 @@ def _stacked(phase: Phase, environment: Environment, reward: Reward | None) -> t
 
 
 def check_wide(where: str, phase: Phase, wide: WideDays, spec: PhaseSpec) -> None:
-    """Check that two environments of a plugin differ in nothing but what `start`, `redraw` and `enter` draw.
+    """Check that two environments of a plugin differ only in the draws of `start`, `redraw` and `enter`.
 
     Args:
       where: place of `training_params`, for messages.

@@ -1,10 +1,9 @@
-"""How long a training run will still take: measured seconds per unit of work times the counted units that are left.
+"""Forecast the remaining time of a training run: measured seconds per unit of work times the remaining units.
 
 Every event ends a span of time, which is charged to the kind of work that the event reports: a round of the imitation, a
-part of the fill, the warm-up, a chunk, an evaluation, a gate, the end of a phase. The first span of a kind in a phase also
-waits for a compiled program or a file; what it took longer than a unit of its kind is a wait, which every phase has once.
-
-A kind that a phase has not shown yet costs what it costs in the other phases, scaled by its size: updates and vehicle
+part of the fill, the warm-up, a chunk, an evaluation, a gate, the end of a phase. The first span of a kind in a phase
+also waits for a compiled program or a file; its additional time is a wait, which every phase has once. A kind without
+a measurement in a phase costs as much as in the other phases, scaled by its size: updates and vehicle
 steps of a round, flights of an evaluation; chunks by the speeds of an earlier training of both phases, if there is one. A
 gate may end a phase before its budget is spent; if an earlier training says when it did, that many vehicle steps are expected.
 """
@@ -95,7 +94,7 @@ class PhaseWork:
 
 
 class Remaining(NamedTuple):
-    """What is left of a run: seconds, None before anything is measured; `at_most` if a gate may end it sooner."""
+    """The remaining time of a run: seconds, None before the first measurement; `at_most` if a gate may end it sooner."""
 
     seconds: float | None
     at_most: bool

@@ -1,5 +1,4 @@
-"""The metrics file of a phase: `metrics.jsonl`, one line for each round of imitation, chunk, evaluation, warm-up and
-gate.
+"""The metrics file of a phase: `metrics.jsonl`, one line for each round of imitation, chunk, evaluation, warm-up and gate.
 
 Each line holds its number in the file and a seal of its content, so that a line that was altered or is missing is
 noticed.
@@ -99,7 +98,7 @@ class Metrics(list[MetricsLine]):
     def table(self) -> Table:
         """Return one row per line: `kind`, `env_steps`, the verdict of gates, and every scalar by its name in docs/sac.md.
 
-        A value that a line does not have is missing.
+        Values that a line does not have are missing.
         """
         rows = [line.model_dump(exclude={"line", "sha256", "failures"}, exclude_none=True) for line in self]
         names = dict.fromkeys(name for row in rows for name in row)
@@ -121,7 +120,7 @@ class Metrics(list[MetricsLine]):
 
 
 def read_metrics(path: str | Path) -> Metrics:
-    """Return the lines of a metrics file; those that are not as they were written are left out, with one warning.
+    """Return the lines of a metrics file; altered lines are left out, with one warning.
 
     Args:
       path: the folder of a phase, such as `checkpoints/MISSION/PHASE`, or its `metrics.jsonl`.

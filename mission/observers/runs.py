@@ -1,4 +1,4 @@
-"""What observers share that keep one run per training elsewhere: its identity, its settings and its numbers.
+"""Common functions of observers that keep a run in a service: its identity, its settings and its numbers.
 
 A name of a number begins with its phase: `landing/Evaluation/Success`.
 """

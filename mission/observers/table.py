@@ -1,4 +1,4 @@
-"""The live table of a training run on a terminal: a row per phase with its curves, and how long the run still takes."""
+"""The live table of a training run on a terminal: a row per phase with its curves, and the remaining time."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def duration(seconds: float) -> str:
 
 
 def left_in_words(left: Remaining) -> str:
-    """Return what is left of a run, in words."""
+    """Return the remaining time of a run, in words."""
     if left.seconds is None:
         return "remaining time not known yet"
     return f"{'at most' if left.at_most else 'about'} {duration(left.seconds)} left"
@@ -52,7 +52,7 @@ def left_in_words(left: Remaining) -> str:
 
 @dataclasses.dataclass
 class _Row:
-    """What the table shows of one phase."""
+    """The row of one phase in the table."""
 
     state: str = "waiting"
     stage: str = ""

@@ -1,1 +1,1 @@
-"""Fly a mission and compute its statistics; report folders and their page; learning curves."""
+"""Compute the statistics of flights; write report folders and their page; draw learning curves."""

@@ -51,7 +51,7 @@ class BatchRecorder:
 
 
 def phase_header(phase: Phase, folder: Path) -> PhaseHeader:
-    """Return what the header of a report says of a phase; `folder` is that of the policy that flies it."""
+    """Return the header of a phase in a report; `folder` is that of the policy that flies it."""
     return PhaseHeader(
         name=phase.name,
         plugin=phase.origin.name,

@@ -244,7 +244,7 @@ def time_chart(records: FlightRecords, channels: Sequence[str], title: str = "",
 
     Args:
       records: the records of the report.
-      channels: names; those that no phase has are left out, and the result is empty if none is left.
+      channels: names of channels; unknown names are left out, and the result is empty if none is left.
       title: should name the unit; by default the name of the first channel.
       y_label: label above the axis, if the title does not name the unit.
     """

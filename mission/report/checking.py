@@ -1,4 +1,4 @@
-"""`check`: resolve a mission and say what would run, or recall the last check if nothing has changed."""
+"""`check`: resolve and describe a mission, or recall the last check if nothing has changed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _VARIABLES = ("JAX_", "XLA_", "CUDA_", "ROCR_", "HIP_", "PYTHONPATH")  # prefixe
 
 
 class Checked(NamedTuple):
-    """What a check printed, and the files that it depends on with their SHA-256; `quiet` if it did not warn."""
+    """The output of a check, and the files on which it depends with their SHA-256; `quiet` if it did not warn."""
 
     lines: tuple[str, ...]
     files: dict[str, str]
@@ -31,7 +31,7 @@ class Checked(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class MissionCheck:
-    """What would run: `lines` of text, as `mission check` prints them."""
+    """The description of a mission as `lines` of text, as `mission check` prints them."""
 
     lines: tuple[str, ...]
 
@@ -53,7 +53,7 @@ class _Warnings(logging.Handler):
 
 
 def check(mission: MissionFile, *, allow_local_plugins: bool = False) -> MissionCheck:
-    """Resolve and link a mission, load its observers, and return what would run; nothing is trained.
+    """Resolve and link a mission, load its observers, and return a description of it; nothing is trained.
 
     If neither the mission nor anything that it depends on has changed, the result of the last check is returned.
 
@@ -132,7 +132,7 @@ def _check(mission: MissionFile, allow_local_plugins: bool) -> Checked:
         trained = isinstance(phase, TrainedPhase)
         who = phase.pilot + (f", {entry.budget.env_steps:,} vehicle steps" if trained else "")
         if trained and phase.wide is not None:
-            who += f", {phase.wide.share:.0%} of the training vehicles on wide days"
+            who += f", {phase.wide.share:.0%} of the training vehicles with wide dispersions"
         gate = f"gate: {entry.gate}" if entry.gate and trained else "no gate"
         sizes = f"{len(env.observation_names)} observations, {len(env.action_names)} actions"
         lines += [f"  {phase.name}: {phase.origin}", f"    {who}; {gate}; {sizes}, {env.control_period_s} s steps"]

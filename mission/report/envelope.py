@@ -1,4 +1,4 @@
-"""`mission_envelope`: fly fresh flights of a mission, and find from where at each hand-over the rest succeeds.
+"""`mission_envelope`: fly new flights of a mission, and find the states at each hand-over from which the rest succeeds.
 
 Shapes: N flights.
 """
@@ -22,7 +22,7 @@ from mission.strict import StrictModel
 
 
 class Envelope(StrictModel):
-    """What flights of a mission, none of which fitted its feasibility, say of its hand-overs."""
+    """The analysis of a mission's hand-overs by flights that were not used to fit its feasibility."""
 
     mission: str
     seed: int

@@ -1,4 +1,4 @@
-"""How feasible the rest of a mission is at its hand-overs: scores, alarms, the largest box and maps, as data and as page.
+"""The feasibility of the rest of a mission at its hand-overs: scores, alarms, largest box and maps, as data and page.
 
 Shapes: N flights that entered a phase, C channels, M training starts.
 """
@@ -21,7 +21,7 @@ _TAIL = 0.995  # of the training starts; a flight further out than these is unli
 
 
 class HandoverFeasibility(StrictModel):
-    """The flights that entered one phase: how feasible the rest was, how well that was foretold, and from where it is.
+    """The flights that entered one phase: the feasibility of the rest, its scores, and the box from which it succeeds.
 
     `unlikely` is the share of flights that entered with a feasibility below 0.5; `unlike` the share that entered further from the mean of
     the training starts than 99.5 % of these (Mahalanobis distance), None if those are not known.
@@ -49,7 +49,7 @@ def handover_feasibility(
     chosen: Sequence[str] = (),
     starts: np.ndarray | None = None,
 ) -> HandoverFeasibility:
-    """Return what is known of one hand-over.
+    """Return the analysis of one hand-over.
 
     Args:
       phase: the phase that is entered.
@@ -100,7 +100,7 @@ def _unlike(enter: np.ndarray, starts: np.ndarray) -> float:
 
 
 def feasibility_html(found: HandoverFeasibility) -> str:
-    """Return what a page says of one hand-over."""
+    """Return the HTML of one hand-over."""
     charts = [_reliability(found.scores)] if found.scores is not None else []
     charts += [_map_chart(one, found.box) for one in found.maps]
     return (
@@ -126,7 +126,7 @@ def _sentence(found: HandoverFeasibility) -> str:
 
 
 def box_words(box: Box) -> str:
-    """Return what the largest box is worth, in one sentence."""
+    """Return a sentence on the largest box and its probability."""
     if not box.holds and not box.sides:
         return f"no box over these channels has a probability of {100 * box.probability:g} %"
     verdict = "" if box.holds else f", so that {100 * box.probability:g} % is not shown"

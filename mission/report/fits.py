@@ -1,4 +1,4 @@
-"""Check that the header of a report fits its arrays, so that drawing meets no surprise and no number that was altered.
+"""Check that the header of a report fits its arrays, and that no number was altered, before drawing.
 
 Shapes: N flights, C channels of a phase, L limits of it, M training starts, G grid points, K channels, T samples.
 """

@@ -148,7 +148,7 @@ class TrainingStarts:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FlightRecords:
-    """Everything that a report is made of; a plugin's `PhaseSpec.report` receives it."""
+    """All records of a report; a plugin's `PhaseSpec.report` receives them."""
 
     mission: str
     digest: str
@@ -178,7 +178,7 @@ class Section:
     """A section that a plugin adds to the page; the plugin escapes what it did not write itself (`mission.escape`).
 
     `html` is a fragment, `style` is CSS, `scripts` are classic JavaScript, each run once after the page's own.
-    `notices` are licences of what the scripts contain, shown at the foot of the page.
+    `notices` are the licences of libraries in the scripts, shown at the foot of the page.
     """
 
     title: str

@@ -1,4 +1,4 @@
-"""Hand-overs: the states in which flights enter a phase, compared with those that it was trained from.
+"""Hand-overs: the entry states of flights in a phase, compared with its training starts.
 
 Shapes: M training starts, C channels.
 """

@@ -25,7 +25,7 @@ Role = Literal["nominal", "median", "worst", "lost"]
 
 
 class PhaseHeader(StrictModel):
-    """One phase of a flown mission: its plugin, who flew it, and the names of what its arrays hold.
+    """One phase of a flown mission: its plugin, its pilot, and the names of its channels, causes and limits.
 
     `flown_by` is as in `PhaseSummary`. `params` are the plugin's validated parameters as JSON; `causes[0]` names the success; `benchmark` is the
     measurement that a script stored beside the phase's policy; `control_period_s` is unknown before format 4.
@@ -117,7 +117,7 @@ class ReportHeader(StrictModel):
 
 
 class UnfinishedKey(StrictModel):
-    """The key of an unfinished report: everything that decides the numbers of its flights.
+    """The key of an unfinished report: everything that determines its flights.
 
     `actors` holds the hash of the policy that flies each phase (None: the guide does), `plugins` that of each phase's source,
     `feasibility` that of the networks whose predictions are recorded, `starts` that of a table of starts.
@@ -139,8 +139,8 @@ def upgrade(data: dict[str, Any], where: str) -> dict[str, Any]:
     """Return the data of a header or of a key in the current format.
 
     Format 2 is that of mission 0.1; there is no older one. Its summaries lack returns. Reports of format 3 begin with
-    flight 0. Summaries of format 4 do not say who flew a phase, those of format 5 not who judged its hand-overs, those of format 6
-    nothing of guards.
+    flight 0. Summaries of format 4 do not contain the pilots, those of format 5 not the criterion at hand-overs, and
+    those of format 6 no guards.
 
     Raises:
       FormatError: the format is unknown.

@@ -15,10 +15,10 @@ _HEIGHT = 640  # of the frame, pixels
 
 @dataclasses.dataclass(frozen=True)
 class ReportPage(os.PathLike[str]):
-    """A page that was drawn: in a notebook the page itself, elsewhere its path (it is an `os.PathLike`).
+    """A drawn page: a notebook displays the page itself; elsewhere it is a path (an `os.PathLike`).
 
-    The notebook holds the whole page, so that it opens without the report. Its scripts run in a frame of their own, which can reach neither the
-    notebook nor its kernel.
+    The notebook contains the whole page, so that it can be opened without the report. The scripts run in a separate
+    frame without access to the notebook or its kernel.
 
     Attributes:
       path: of the file.
@@ -35,7 +35,7 @@ class ReportPage(os.PathLike[str]):
         return str(self.path)
 
     def section(self, title: str) -> ReportPage:
-        """Return the page with one section alone, such as "Replay" or "Telemetry".
+        """Return the page with only one section, such as "Replay" or "Telemetry".
 
         Raises:
           InputError: there is no such section.

@@ -39,18 +39,18 @@ class Part(NamedTuple):
 
 
 def merge_reports(folders: Sequence[str | Path], report: str | Path) -> MissionSummary:
-    """Join reports of one mission into one; it is equal to the report of one run.
+    """Join reports of one mission into one, which is equal to the report of a single run.
 
     Args:
-      folders: the reports, in any order; made by the same mission, policies, seed and versions, and with flight numbers
-        that follow each other (`--first-flight` of `mission fly`).
+      folders: the reports, in any order; made by the same mission, policies, seed and versions, and with consecutive
+        flight numbers (`--first-flight` of `mission fly`).
       report: folder of the new report; only a report of the same mission is replaced.
 
     Returns:
       The summary of all flights.
 
     Raises:
-      InputError: they do not belong together, overlap or leave a gap, or one is damaged.
+      InputError: the reports do not belong together, overlap or leave a gap, or one is damaged.
       FormatError: a report has a format that this version does not read.
       MachineError: the new report cannot be written.
     """

@@ -1,4 +1,4 @@
-"""What the terminal shows of an exported policy."""
+"""Print the result of an export on the terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mission.report.terminal import Printer
 
 
 def print_export(summary: ExportSummary, stream: TextIO) -> None:
-    """Print how close an export is to its policy, how fast it is, and what it needs."""
+    """Print the difference of an export from its policy, its speed, and its requirements."""
     parity, interface, printer = summary.parity, summary.interface, Printer(stream)
     printer.line(
         f'{interface.target} of phase "{interface.phase}": {len(interface.observations)} observations, '

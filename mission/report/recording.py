@@ -169,7 +169,7 @@ def _fly_and_write(
 
 
 def _feasibility(chain: Chain) -> Feasibility | None:
-    """Return the feasibility of a chain, if it is stored and still holds."""
+    """Return the feasibility of a chain, if it is stored and valid."""
     try:
         return chain_feasibility(chain)
     except MissionError as error:

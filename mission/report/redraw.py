@@ -71,7 +71,7 @@ def draw_report(
       The page: its path, which a notebook shows as the page.
 
     Raises:
-      InputError: the records cannot be used, or are of another mission, or the folder is read-only.
+      InputError: the records are not usable or belong to another mission, or the folder is read-only.
       FormatError: the report has a format that this version does not read.
       MachineError: the page cannot be written.
     """

@@ -1,4 +1,4 @@
-"""Which of the numbers that a flight starts with decide whether it is lost, and how it ends; from flights already flown.
+"""The dependence of losses and end states on the numbers with which flights start, from flights already flown.
 
 Shapes: N flights, D inputs, M bins.
 """
@@ -55,9 +55,10 @@ class FirstOrder(StrictModel):
 
 
 class Sensitivity(StrictModel):
-    """What the losses and the end states of flights depend on.
+    """The dependence of losses and end states on the inputs of flights.
 
-    `same` names the inputs that are left out because another one moves with them. `losses` has the clearest input first;
+    `same` names the inputs that are left out because they are correlated with another one. `losses` has the clearest
+    input first;
     it is empty if no flight was lost, or all were. `indices` holds those whose interval does not reach 0, by output, the
     largest first; the outputs are `lost` and the telemetry at the end of the mission's successes.
     """

@@ -66,8 +66,11 @@ class TakeOverCount(StrictModel):
 class PhaseSummary(StrictModel):
     """One phase of a flown mission; the fields are those of `mission fly --json`.
 
-    `flown_by` is "agent", "imitator", "guide", "guarded", or the folder of a policy as it was named, with "guarded:" before it under guard. `returns` are the sums of rewards of the flights that entered; undefined if the phase has no reward.
-    `outside` counts the flights that went on by the causes for which the phase's own box would have failed them. `takeovers` is None
+    `flown_by` is "agent", "imitator", "guide", "guarded", or the folder of a policy as it was given, with "guarded:"
+    before it under guard. `returns` are the sums of rewards of the flights that entered; undefined if the phase has no
+    reward.
+    `outside` counts the flights that continued although the phase's own box would have failed them, by cause.
+    `takeovers` is None
     without a guard.
     """
 
@@ -110,10 +113,10 @@ _STATISTICS = ("mean", "p05", "p50", "p95")  # of a distribution, as columns
 class MissionSummary(StrictModel):
     """N flights of a whole mission.
 
-    `returns` are the sums over the phases that a flight entered. `until` is the half-width at which the flights were to
-    stop, and `looks` how often the interval was compared with it; both None without --until. `sensitivity` is there with
-    --sensitivity. If the mission judges hand-overs, `by_boxes` counts the flights that the boxes of all phases pass. `guard` is what
-    `mission guard` found of the guard that flew: the same flights with and without it.
+    `returns` are the sums over the phases that a flight entered. `until` is the half-width at which flying stops, and
+    `looks` is the number of times that the interval was compared with it; both are None without --until. `sensitivity`
+    is present with --sensitivity. With `judge: mission`, `by_boxes` counts the flights that the boxes of all phases
+    pass. `guard` is the comparison from `mission guard` for the guard that flew: the same flights with and without it.
     """
 
     mission: str
@@ -134,7 +137,7 @@ class MissionSummary(StrictModel):
     _flown: _InMemory = PrivateAttr(default_factory=_InMemory)
 
     def interval_note(self) -> str:
-        """Return what to know about the interval of the success rate; empty if it is an ordinary one."""
+        """Return a note on the interval of the success rate; empty if the interval is an ordinary one."""
         if self.until is None:
             return ""
         return (
@@ -166,7 +169,8 @@ class MissionSummary(StrictModel):
         """Return the flights, with the columns of `read_flights`; only in the process that flew them.
 
         Raises:
-          InputError: the summary was read or copied from elsewhere; `read_flights` reads the flights of a report.
+          InputError: the summary was read or copied, so it has no flights; `read_flights` reads the flights of a
+            report.
         """
         if self._flown.table is None:
             raise InputError(

@@ -33,12 +33,13 @@ class _Block(NamedTuple):
 
 
 def read_flights(folder: str | Path) -> Table:
-    """Return the flights of a report: one row for each flight and phase that it entered.
+    """Return the flights of a report, with one row for each flight and each phase that it entered.
 
     The columns are `policy` (that of the report, then "guide" if the guides flew the same seeds), `flight` (its number), `phase`,
     `success`, `cause` (of the end; also of a success), `steps`, `duration_s`, `returns` (missing without a reward), `takeover`
-    (control step from which the guide flew; -1: it did not; missing without a guard), `feasible` (probability on entering that the mission
-    succeeds; missing if it is not known); and by channel `enter/NAME` and `end/NAME`, with a limit `lowest/NAME` and `highest/NAME`
+    (control step from which the guide flew; -1: it did not; missing without a guard), `feasible` (probability at entry
+    that the mission succeeds; missing if it is not known); and by channel `enter/NAME` and `end/NAME`, with a limit
+    `lowest/NAME` and `highest/NAME`
     too, missing where a phase has no such channel.
 
     Args:
@@ -54,7 +55,7 @@ def read_flights(folder: str | Path) -> Table:
 
 
 def read_tracks(folder: str | Path) -> Table:
-    """Return the flights that a report keeps in full (docs/reports.md): one row for each of their samples.
+    """Return the flights that a report keeps in full (docs/reports.md), with one row per sample.
 
     The columns are `flight`, `role`, `phase`, `time_s` since the mission began, and every channel by its name, missing where a
     phase has no such channel.

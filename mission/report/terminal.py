@@ -57,7 +57,7 @@ class Printer:
 
 
 def print_summary(report: MissionSummary, stream: TextIO) -> None:
-    """Print who flew each phase, success with intervals, mean returns, failures by cause, and the worst value of each limit."""
+    """Print pilots, success with intervals, mean returns, failures by cause, and the worst value of each limit."""
     printer = Printer(stream)
     columns = [
         "phase",
@@ -113,7 +113,7 @@ def print_summary(report: MissionSummary, stream: TextIO) -> None:
 
 
 def print_feasibility(record: FeasibilityRecord, stream: TextIO) -> None:
-    """Print how well the feasibility of each phase is foretold for flights that did not fit it."""
+    """Print the scores of the feasibility of each phase on flights that were not used to fit it."""
     columns = ("entering", "flights", "succeeded", "Brier (constant)", "log loss (constant)", "calibration error")
     rows = []
     for phase in record.phases:
@@ -139,7 +139,7 @@ def _print_takeovers(printer: Printer, report: MissionSummary) -> None:
 
 
 def print_guard(record: GuardRecord, stream: TextIO) -> None:
-    """Print when the guides take over, and what that does to flights that neither fitted nor chose the guard."""
+    """Print the take-overs of the guides and their effect, on flights that were not used to fit or choose the guard."""
     printer, found = Printer(stream), record.comparison
     for one in record.guards:
         where = f"margin {one.margin:.3g}" if one.margin is not None else f"off: {one.reason}"
@@ -238,12 +238,12 @@ def _odds(one: Odds) -> str:
 
 
 def _pilots(report: MissionSummary) -> str:
-    """Return who flew a mission, each pilot once, in the order of flight."""
+    """Return the pilots of a mission, each once, in the order of flight."""
     return " and ".join(dict.fromkeys(map(_pilot, report.phases)))
 
 
 def _pilot(phase: PhaseSummary) -> str:
-    """Return who flew a phase, short enough for a table."""
+    """Return the pilot of a phase, short enough for a table."""
     pilot = phase.flown_by
     if pilot in NAMED_PILOTS:
         return pilot

@@ -1,1 +1,1 @@
-"""Soft Actor-Critic: everything that knows the algorithm; the engine reaches it through `mission.learner`."""
+"""Soft Actor-Critic: all code that is specific to the algorithm; the engine uses it through `mission.learner`."""

@@ -53,32 +53,35 @@ class ActorConfig(NetworkConfig):
     log_std_max: float = Field(2.0, description="Upper bound of log std, squashed head only.")
     output_scale: Fraction01 = Field(
         1.0,
-        description="Factor on the initial weights of the last layer; with 0 the mean action starts at 0, so that a "
-        "residual policy starts as the law that it corrects (Silver et al. 2018, arXiv:1812.06298).",
+        description="Factor on the initial weights of the last layer; with 0 the mean action starts at 0, so "
+        "that a residual policy starts as the guidance law that it corrects (Silver et al. 2018, "
+        "arXiv:1812.06298).",
     )
 
 
 class PriorConfig(StrictModel):
-    """The first transitions of the fill, kept for good (RLPD, Ball et al. 2023, arXiv:2302.02948)."""
+    """The first transitions of the fill, which are kept permanently (RLPD, Ball et al. 2023, arXiv:2302.02948)."""
 
     env_steps: int = Field(
         0,
         ge=0,
         le=10**9,
-        description="First transitions of the fill that are never overwritten, rounded up to whole iterations; they are "
-        "kept beside buffer_size (RLPD, Ball et al. 2023, arXiv:2302.02948). 0: none.",
+        description="First transitions of the fill that are never overwritten, rounded up to whole iterations; they are kept in addition to "
+        "buffer_size (RLPD, Ball et al. 2023, arXiv:2302.02948). 0: none.",
     )
     share: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.5, description="Share of each minibatch that is drawn from them (RLPD: half)."
+        0.5, description="Share of each minibatch that is drawn from the prior transitions (RLPD: half)."
     )
 
 
 class WarmUpConfig(StrictModel):
     """Critic-only updates between the fill and the first joint update."""
 
-    steps: int = Field(0, ge=0, le=10**9, description="Critic updates.")
-    learning_rate: Positive | None = Field(None, description="None: critic_learning_rate.")
-    batch_size: Count | None = Field(None, description="None: batch_size.")
+    steps: int = Field(0, ge=0, le=10**9, description="Number of critic updates in the warm-up.")
+    learning_rate: Positive | None = Field(
+        None, description="Learning rate of the warm-up. None: critic_learning_rate."
+    )
+    batch_size: Count | None = Field(None, description="Transitions per update of the warm-up. None: batch_size.")
 
 
 # `seed`: the hyper-parameters that the source document prints for its flip-over and boostback agent, for comparison
@@ -138,19 +141,27 @@ class SacConfig(LearnerConfig):
     tau: Annotated[float, Field(gt=0, le=1)] = Field(
         0.005, description="Soft update of the target critics (1801.01290, algorithm 1)."
     )
-    actor_learning_rate: Positive = Field(3e-4, description="Adam (Kingma and Ba 2015, arXiv:1412.6980).")
-    critic_learning_rate: Positive = Field(3e-4, description="Adam (1412.6980).")
-    temperature_learning_rate: Positive = Field(3e-4, description="Adam on log temperature (1812.05905, eq. 18).")
+    actor_learning_rate: Positive = Field(
+        3e-4, description="Learning rate of the actor, Adam (Kingma and Ba 2015, arXiv:1412.6980)."
+    )
+    critic_learning_rate: Positive = Field(3e-4, description="Learning rate of the critics, Adam (1412.6980).")
+    temperature_learning_rate: Positive = Field(
+        3e-4, description="Learning rate of the log temperature, Adam (1812.05905, eq. 18)."
+    )
     actor_grad_max_norm: Positive | None = Field(
         None,
         description="Clip the actor's gradient to this global norm (Pascanu et al. 2013, arXiv:1211.5063).",
     )
     critic_grad_max_norm: Positive | None = Field(
-        None, description="Clip both critics' gradient to this global norm (1211.5063)."
+        None, description="Clip the gradient of both critics to this global norm (1211.5063)."
     )
-    temperature_grad_max_norm: Positive | None = Field(None, description="Clip the temperature's gradient (1211.5063).")
+    temperature_grad_max_norm: Positive | None = Field(
+        None, description="Clip the gradient of the temperature to this norm (1211.5063)."
+    )
     temperature_initial: Positive = Field(0.1, description="Temperature at the start (alpha of 1812.05905).")
-    temperature_learned: bool = Field(True, description="False keeps temperature_initial (1801.01290).")
+    temperature_learned: bool = Field(
+        True, description="Learn the temperature; false keeps temperature_initial (1801.01290)."
+    )
     temperature_min: Positive = Field(1e-6, description="Lower clip of the temperature.")
     temperature_max: Positive = Field(10.0, description="Upper clip of the temperature.")
     temperature_delay_updates: int = Field(
@@ -163,9 +174,9 @@ class SacConfig(LearnerConfig):
     )
     target_std_fraction: Annotated[float, Field(gt=0, le=1)] | None = Field(
         None,
-        description="Replaces target_entropy by the entropy of a Gaussian with std = target_std_fraction * max_std. The "
-        "bounded head reaches it below 1, where max_std itself is out of reach and the temperature would rise without "
-        "end. None: target_entropy (1812.05905, section 5).",
+        description="Replaces target_entropy by the entropy of a Gaussian with std = target_std_fraction * "
+        "max_std. The bounded head can reach it for values below 1; it cannot reach max_std itself, "
+        "so the temperature would rise indefinitely. None: target_entropy (1812.05905, section 5).",
     )
     max_std: Positive = Field(
         1.0,
@@ -174,7 +185,7 @@ class SacConfig(LearnerConfig):
     buffer_size: Count = Field(200_000, le=2**31 - 1, description="Transitions kept, rounded down to whole iterations.")
     batch_size: Count = Field(256, description="Transitions per update.")
     n_step: Count = Field(1, le=1000, description="Steps summed before bootstrapping (Sutton 7.1).")
-    prioritised: bool = Field(True, description="PER; False samples uniformly.")
+    prioritised: bool = Field(True, description="Prioritised experience replay; false samples uniformly.")
     alpha: Fraction01 = Field(0.6, description="Priority exponent (PER, eq. 1).")
     beta: Fraction01 = Field(0.4, description="Importance-sampling exponent at the start (PER, section 3.4).")
     beta_decay: Annotated[float, Field(gt=0, le=1)] = Field(
@@ -190,24 +201,27 @@ class SacConfig(LearnerConfig):
     )
     privileged_critic: bool = Field(
         False,
-        description="Give the critics, and never the actor, the phase's privileged values too (asymmetric actor-critic, "
-        "Pinto et al. 2017, arXiv:1710.06542).",
+        description="Give the phase's privileged values to the critics, never to the actor (asymmetric "
+        "actor-critic, Pinto et al. 2017, arXiv:1710.06542).",
     )
     warm_up: WarmUpConfig = Field(default_factory=WarmUpConfig, description="Critic warm-up.")
     standardise: bool = Field(
         False,
-        description="Standardise observations with the mean and deviation of the first ones, which the policy stores.",
+        description="Standardise observations with the mean and standard deviation of the first observations, "
+        "which the policy stores.",
     )
     actor_average: Fraction01 = Field(
         0.0,
-        description="Share of each update in the average of the actor's weights, which flies (Polyak and Juditsky 1992); "
-        "0: the actor itself flies.",
+        description="Weight of each update in the running average of the actor's weights, which is flown (Polyak "
+        "and Juditsky 1992); 0: the actor itself is flown.",
     )
     actor_rate_updates: int = Field(
-        0, ge=0, description="Updates over which the actor's learning rate falls along a cosine; 0: it is constant."
+        0,
+        ge=0,
+        description="Number of updates over which the actor's learning rate falls along a cosine; 0: constant rate.",
     )
     actor_rate_final: Fraction01 = Field(
-        0.05, description="The actor's learning rate after that, as a fraction of the first."
+        0.05, description="Learning rate of the actor after actor_rate_updates, as a fraction of the initial rate."
     )
     actor_horizon: int = Field(
         0,
@@ -216,26 +230,29 @@ class SacConfig(LearnerConfig):
         description="Control steps of exact value gradients through the simulator, closed by the critics: SVG(H), Heess "
         "et al. 2015, arXiv:1510.09142; 0: plain SAC.",
     )
-    actor_batch: Count = Field(256, description="Flights of one update with actor_horizon.")
+    actor_batch: Count = Field(256, description="Flights per update with actor_horizon.")
     actor_flight_grad_max: Positive | None = Field(
         None,
-        description="With actor_horizon: the largest gain per unit of action that one control step of one flight may show. The "
-        "gradient of a flight beyond it is scaled down to it from there on back; few chaotic flights otherwise outweigh "
-        "all others (Metz et al. 2021, arXiv:2111.05803).",
+        description="With actor_horizon: the largest gradient of the return with respect to the action of one "
+        "control step of one flight. If it is larger, the gradient of the flight is scaled down for "
+        "this step and all earlier ones; otherwise a few chaotic flights outweigh all others (Metz et "
+        "al. 2021, arXiv:2111.05803).",
     )
     exploration_noise: Annotated[float, Field(ge=0)] = Field(
-        0.0, description="Std of Gaussian noise added to the sampled action while collecting."
+        0.0,
+        description="Standard deviation of the Gaussian noise that is added to the sampled actions of "
+        "training vehicles.",
     )
 
     mirror: bool = Field(
         False,
-        description="Mirror half of each minibatch, where the phase declares its symmetry (Environment.mirror); the critics and "
-        "the actor then learn from both sides.",
+        description="Mirror half of each minibatch, if the phase declares its symmetry (Environment.mirror); the "
+        "critics and the actor then learn from both sides.",
     )
 
     @property
     def prior_rows(self) -> int:
-        """Number of transitions that are kept for good, whole iterations."""
+        """Number of transitions that are kept permanently, in whole iterations."""
         return math.ceil(self.prior.env_steps / self.vehicles) * self.vehicles
 
     @property
@@ -244,13 +261,13 @@ class SacConfig(LearnerConfig):
         return self.privileged_critic
 
     def discount(self, control_period_s: float) -> float:
-        """Return the discount of one control step; everything that discounts takes it from here."""
+        """Return the discount of one control step; all code that discounts uses this method."""
         if self.discount_time_s is None:
             return self.gamma
         return math.exp(-control_period_s / self.discount_time_s)
 
     def lacks(self, environment: Any) -> tuple[str, str] | None:
-        """Return what these settings require of a phase that it does not have; see `LearnerConfig.lacks`."""
+        """Return a requirement of these settings that a phase does not meet; see `LearnerConfig.lacks`."""
         if self.mirror and environment.mirror is None:
             return "a mirror, since sac.mirror is true", "set sac.mirror: false"
         return super().lacks(environment)

@@ -112,12 +112,12 @@ def create_agent(config: SacConfig, networks: Networks, key: Array, observations
 
 
 def averages(config: SacConfig) -> bool:
-    """Return whether the average of the actor flies, and not the actor itself."""
+    """Return whether the average of the actor flies instead of the actor itself."""
     return config.actor_average > 0.0 or config.imitation is not None
 
 
 def critic_view(obs: Array, privileged: Array | None) -> Array:
-    """Return what the critics see, [B, O + P]: also the privileged values (Pinto et al. 2017, arXiv:1710.06542)."""
+    """Return the critics' input [B, O + P], which includes the privileged values (Pinto et al. 2017, arXiv:1710.06542)."""
     return obs if privileged is None else jnp.concatenate([obs, privileged], axis=-1)
 
 

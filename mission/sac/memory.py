@@ -1,7 +1,8 @@
-"""The memory of an agent: one replay, or a replay whose first rows are kept for good beside a ring of the recent ones.
+"""The memory of an agent: one replay buffer, or one with permanent first rows and a ring buffer of recent rows.
 
-Prior data that is never overwritten: RLPD, Ball et al. 2023, arXiv:2302.02948. Each part has priorities of its own, and a
-window of n steps stays inside its part. Rows are numbered through both parts, the kept ones first: P kept rows, C rows of
+Prior data that is never overwritten: RLPD, Ball et al. 2023, arXiv:2302.02948. Each part has its own priorities, and a
+window of n steps stays inside its part. Rows are numbered through both parts, the kept ones first: P kept rows, C rows
+of
 the ring, B minibatch.
 """
 

@@ -4,8 +4,9 @@ The actor maximises E[sum_{t<H} gamma^t (r_t - alpha log pi_t) + gamma^H (min_i 
 flights of its own from visited states: SVG(H), Heess et al. 2015, arXiv:1510.09142, with the entropy of SAC-SVG, Amos et
 al. 2021, arXiv:2008.12775, section 3.
 
-Backpropagation is two loops over one compiled control step: the first flies and stores the states, the second pulls
-lambda_t = d J / d a_t of the closed loop back through the step. Then dJ/dtheta = sum_t lambda_t . d a_t / d theta, in which
+Backpropagation is two loops over one compiled control step: the first flies and stores the states, the second
+propagates lambda_t = d J / d a_t of the closed loop back through the step. Then dJ/dtheta = sum_t lambda_t . d a_t / d
+theta, in which
 lambda_t has the place of a critic's dQ/da, and may be bounded for each flight. H is a number at run time, and the loops end with the last flight.
 
 Shapes: B flights of this device, O observation, A action.
@@ -109,7 +110,7 @@ class _Flight(NamedTuple):
         return jax.vmap(self.parts.interface.environment.observe)(state)
 
     def privileged(self, state: Any) -> Array | None:
-        """Return what only the critics see, [B, P]."""
+        """Return the privileged values [B, P], which only the critics use."""
         if not self.parts.config.privileged_critic:
             return None
         return _finite(jax.vmap(self.parts.interface.environment.privileged)(state))
@@ -165,7 +166,7 @@ class _Flight(NamedTuple):
         return self.discount(steps) * self.share * jnp.where(over, 0.0, value).sum()
 
     def back(self, forward: Forward, t: Array, pulled: list[Array], sums: Any) -> tuple[list[Array], Any]:
-        """Pull the gradient of the value back through step `t`, and add that of the policy in it."""
+        """Propagate the gradient of the value back through step `t`, and add that of the policy in it."""
         flown = jax.tree.map(lambda rows: rows[t], forward.flown)
         none = jnp.zeros((flown.over.size, self.parts.interface.actions))
 
@@ -197,7 +198,7 @@ class _Flight(NamedTuple):
 
 
 def _finite(tree: Any) -> Any:
-    """Replace what is not finite by 0: a flight that breaks has no gradient, and must not spoil those of the others."""
+    """Replace non-finite values by 0, so that a broken flight does not spoil the gradients of the others."""
     return jax.tree.map(lambda leaf: jnp.where(jnp.isfinite(leaf), leaf, 0.0), tree)
 
 

@@ -1,1 +1,1 @@
-"""Work on many processes and machines: flights on Ray, sweeps over seeds and settings, the search for settings."""
+"""Work in many processes and on many machines: flights on Ray, sweeps over seeds and settings, searches."""

@@ -1,7 +1,7 @@
 """Tasks on worker processes: in this process, on a local Ray, or on a Ray cluster that the user runs.
 
-Each task gets the cores that it was promised and no more, on CPU devices, so its results are those of any other machine
-with the same sources and libraries; a worker with others is refused.
+Each task runs on a fixed number of cores, on CPU devices, so its results are those of any other machine with the same
+sources and libraries. A worker with other sources or libraries is rejected.
 """
 
 from __future__ import annotations

@@ -99,19 +99,19 @@ def fly_mission(
 
     Args:
       mission, checkpoints: from `load_mission`; folder of `<mission>/<phase>/`; None: `checkpoints`, then the shipped policies.
-      flights: the number of vehicles, N (1,000, or all of `starts`); or numbers: these flights again, bit-identical, in full.
-      until: stop before N once the half-width of the success interval is at most this.
-      seed: of the flights; None: that of the mission file.
-      policy: "agent" to fly as the mission file says, "guide" to fly every phase by its guide, "guarded" to guard every agent.
+      flights: N (default: 1,000, or all rows of `starts`); or flight numbers, which are repeated bit-identically, in full.
+      until: stop before N when the half-width of the success interval is at most this value.
+      seed: seed of the flights; None: that of the mission file.
+      policy: "agent": the pilots of the mission file; "guide": every phase by its guide; "guarded": a guard for every agent.
       policies: name of a phase -> "agent", "imitator", "guide", "guarded", or the folder of a phase ("guarded:DIR") or an export, "onnx:FILE".
       report: folder for records and page (docs/reports.md); an unfinished report is resumed.
       allow_stale, allow_local_plugins: fly policies of another configuration; permit `plugin: ./file.py`.
       progress: called with (flights done, flights); None: bars in a notebook, nothing elsewhere.
-      devices: the most CPU cores or accelerators that fly, on Ray the most workers; None: all. The results are the same.
+      devices: largest number of CPU cores or accelerators, on Ray of workers; None: all. The results are the same.
       first_flight: number of the first vehicle, a multiple of 1,000; `merge_reports` joins reports of disjoint numbers.
       on: "local"; "ray" for a local Ray; or "ray:ADDRESS" for a cluster (docs/cluster.md). The results are the same.
-      sensitivity: find out which dispersions losses and end states depend on.
-      judge: "box" or "mission", what fails a flight at a hand-over; None: as the mission file says (`chain: {judge: ...}`).
+      sensitivity: analyse on which dispersions losses and end states depend.
+      judge: "box" or "mission", the criterion at hand-overs; None: as the mission file says (`chain: {judge: ...}`).
       starts: table (CSV or Parquet) of your own starts, flown row by row (docs/trajectories.md).
 
     Returns:
@@ -139,7 +139,7 @@ def fly_mission(
 
 @dataclasses.dataclass(frozen=True)
 class _Order:
-    """What is to be flown, and where; the fields are arguments of `fly_mission`."""
+    """The flights to fly, and where; the fields are arguments of `fly_mission`."""
 
     flights: int | Sequence[int] | None
     until: float | None
@@ -155,7 +155,7 @@ class _Order:
         return None if self.flights is None or isinstance(self.flights, int) else tuple(self.flights)
 
     def check(self) -> None:
-        """Reject what cannot be flown, before anything is read."""
+        """Reject invalid arguments before anything is read."""
         place_of(self.on)
         if self.numbers is not None:
             check_again(self.numbers, None)

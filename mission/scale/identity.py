@@ -1,4 +1,4 @@
-"""What decides the results of a sweep or of a search: a folder takes only the one that it was begun with."""
+"""The identity of a sweep or a search: the settings that determine its results. A folder accepts only one identity."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def stored_identity(folder: Path, file: str, model: type[R]) -> R | None:
 
 
 def refuse_another(folder: Path, stored: Identity, current: Identity, ignored: set[str]) -> None:
-    """Reject to continue in a folder that was begun with something else.
+    """Reject a folder that was started with another identity.
 
     Args:
       folder: for the message.

@@ -1,4 +1,4 @@
-"""What one training of a sweep or of a search is, and what it leaves in its folder: `training.json` and `log.txt`."""
+"""One training run of a sweep or a search, and the files in its folder: `training.json` and `log.txt`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Status = Literal["unfinished", "passed", "gate missed", "stopped", "failed"]
 
 
 class TrainingJob(StrictModel):
-    """One training of a mission file with overrides, in a folder."""
+    """One training run of a mission file with overrides, in a folder."""
 
     mission_file: str
     overrides: tuple[str, ...]
@@ -53,8 +53,8 @@ class TrialReport(StrictModel):
 class Task(StrictModel):
     """Trainings that one process runs one after another; another process that sees the same files can run it, too.
 
-    `cores` decides the number of XLA devices and so the bits of the results; `affinity` lists the cores of this machine
-    that the process may use, and decides nothing.
+    `cores` determines the number of XLA devices and so the last bits of the results; `affinity` lists the cores of
+    this machine that the process may use, and does not affect the results.
     """
 
     jobs: tuple[TrainingJob, ...]

@@ -1,4 +1,4 @@
-"""Run trainings in processes of this machine, so many at a time; each gets its share of the cores."""
+"""Run a number of training runs in parallel processes of this machine; each gets its share of the cores."""
 
 from __future__ import annotations
 

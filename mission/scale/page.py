@@ -1,4 +1,4 @@
-"""The page of a sweep: its table, and the learning curves of all trainings, one colour per combination.
+"""The page of a sweep: its table, and the learning curves of all training runs, one colour per combination.
 
 Shapes: G lines of a metrics file.
 """

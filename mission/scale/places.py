@@ -1,4 +1,4 @@
-"""Where trainings run: in processes of this machine, or on a Ray cluster whose nodes see the same files."""
+"""The places of training runs: processes of this machine, or a Ray cluster whose nodes see the same files."""
 
 from __future__ import annotations
 

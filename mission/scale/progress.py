@@ -1,4 +1,4 @@
-"""How far the trainings of a sweep or of a search are, and about how long the others will take."""
+"""The progress of the training runs of a sweep or a search, and an estimate of the remaining time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The observer of a trial's training: it records the objective of each evaluation, and ends a training that is pruned."""
+"""The observer of a trial's training run: it records the objective of each evaluation and ends pruned runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plan of a search: everything that is checked before its first trial."""
+"""The plan of a search, which is checked before its first trial."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _DIRECTIONS = ("maximize", "minimize")
 
 
 class SearchIdentity(Identity):
-    """What decides the results of a search."""
+    """The settings that determine the results of a search."""
 
     kind: str = "search"
     space: dict[str, JsonValue]
@@ -39,7 +39,7 @@ class SearchIdentity(Identity):
 
 
 class Goal(NamedTuple):
-    """What a search looks for, and how."""
+    """The objective of a search, and its method."""
 
     objective: str
     direction: str | None

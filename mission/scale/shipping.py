@@ -1,4 +1,4 @@
-"""A mission on its way to the workers of a cluster, which may have other files than the machine where the command runs.
+"""Send a mission to the workers of a cluster, whose files may differ from those of the machine that runs the command.
 
 Plugins of installed distributions are compared, not shipped. Local plugins are shipped with the files beside them that they
 import or read, and so are the data files that the parameters of a mission name.

@@ -1,4 +1,4 @@
-"""The space of a search: which settings vary, and between which values; read from a YAML file or built in Python."""
+"""The space of a search: the varied settings and their ranges; read from a YAML file or built in Python."""
 
 from __future__ import annotations
 

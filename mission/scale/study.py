@@ -1,4 +1,4 @@
-"""The study of a search in Optuna's journal; the only file that knows Optuna, which the extra `tune` installs."""
+"""The study of a search in Optuna's journal; the only file that uses Optuna, which the extra `tune` installs."""
 
 from __future__ import annotations
 

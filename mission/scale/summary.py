@@ -1,4 +1,4 @@
-"""The summary of a sweep: one row per training, and statistics for each combination of values."""
+"""The summary of a sweep: one row per training run, and statistics for each combination of values."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def combination_summary(combination: Combination, rows: Sequence[TrainingRow]) -
 
 
 def spread(values: Sequence[float | None]) -> Spread:
-    """Summarise the values that there are."""
+    """Summarise the values that are not None."""
     known = np.array([value for value in values if value is not None], np.float64)
     if not known.size:
         return Spread(count=0)

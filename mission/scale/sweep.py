@@ -31,7 +31,7 @@ SWEEP, PAGE = "sweep.json", "index.html"
 
 
 class SweepIdentity(Identity):
-    """What decides the results of a sweep."""
+    """The settings that determine the results of a sweep."""
 
     kind: str = "sweep"
     values: dict[str, tuple[JsonValue, ...]]
@@ -61,26 +61,27 @@ def sweep(
     checkpoint_every_s: float = 30.0,
     progress: Progress | None = None,
 ) -> SweepSummary:
-    """Train a mission once for each combination of seed and values, each in a process and a folder of its own.
+    """Train a mission once for each combination of seed and values, each in its own process and folder.
 
-    The same call continues an interrupted sweep: trainings with a result are not repeated, others resume. It may name
-    further seeds (docs/sweeps.md).
+    The same call resumes an interrupted sweep: training runs with a result are not repeated, and others resume. The
+    call may add seeds (docs/sweeps.md).
 
     Args:
       file: mission file, or the name of an installed mission.
-      seeds: of the trainings; None: only that of the mission file.
+      seeds: seeds of the training runs; None: only that of the mission file.
       values: key, as for `--set`, -> the values to try.
       output: folder of the sweep; default: `sweeps/<mission>`.
       on: "local", or "ray" or "ray:ADDRESS" for a cluster whose nodes see the same files.
-      workers: trainings at a time, which decides no result; None: as many as there are cores for.
-      cores: of each training, and so the number of its devices (at most two), which decides the last bits.
+      workers: number of parallel training runs, which does not affect the results; None: as many as the cores allow.
+      cores: cores per training run, and so its number of devices (at most two), which affects the last bits of the
+        results.
       allow_local_plugins: permit `plugin: ./file.py`.
       checkpoint_every_s: seconds between training checkpoints.
-      progress: receives the state of the trainings, several times per second.
+      progress: receives the state of the training runs several times per second.
 
     Raises:
-      MissionError: wrong input or the folder of another sweep (2), not writable (3). A training that fails is a row of the
-        summary.
+      MissionError: wrong input or the folder of another sweep (2), not writable (3). A training run that fails is a
+        row of the summary.
       Interrupted: Ctrl-C; the same call resumes.
     """
     seeds, values = None if seeds is None else check_seeds(seeds), check_values(values or {})
@@ -166,7 +167,7 @@ def _load(
 def _train_all(
     plan: _Plan, trainings: Trainings, stop: Callable[[], bool], progress: Progress | None
 ) -> dict[tuple[int, int], TrainingRecord]:
-    """Run what has no result yet; return the record of each training by combination and seed."""
+    """Run all training runs without a result; return the record of each by combination and seed."""
     records: dict[tuple[int, int], TrainingRecord] = {}
     waiting: dict[str, tuple[int, int]] = {}
     for key, job in plan.jobs.items():

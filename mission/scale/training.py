@@ -1,4 +1,4 @@
-"""Run the trainings of a task in this process, and record how each of them ended."""
+"""Run the training runs of a task in this process, and record their results."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class TrialRow(StrictModel):
 
 
 class FreshFlights(StrictModel):
-    """The policies of the best trial on flights that decided nothing in the search, all its seeds together."""
+    """The policies of the best trial on flights that the search did not use, for all its seeds together."""
 
     seed: int
     flights: int
@@ -93,23 +93,23 @@ def tune(
     checkpoint_every_s: float = 30.0,
     progress: Progress | None = None,
 ) -> TuneSummary:
-    """Search for the settings that train the best policy; needs the extra `tune` (Optuna).
+    """Search for the settings that give the best policy; needs the extra `tune` (Optuna).
 
-    A trial trains the mission up to the phase of the objective, with each of the seeds. The same call continues an
-    interrupted search, and adds trials if it asks for more (docs/sweeps.md).
+    A trial trains the mission up to the phase of the objective, with each of the seeds. The same call resumes an
+    interrupted search, and a larger number of trials adds trials (docs/sweeps.md).
 
     Args:
       file: mission file, or the name of an installed mission.
       space: a YAML file, or the same as a mapping: key, as for `--set`, -> low, high, log, step; or choices.
-      trials: number of trials in all, those of earlier calls included.
+      trials: total number of trials, including those of earlier calls.
       objective: "success", "return", or a telemetry channel: its mean at the end of the successful flights.
-      direction: "maximize" or "minimize"; a channel needs one.
-      phase: whose evaluations count; None: the last one.
-      seeds: of the trainings of each trial; None: only that of the mission file.
+      direction: "maximize" or "minimize"; required if the objective is a channel.
+      phase: the phase whose evaluations give the objective; None: the last one.
+      seeds: seeds of the training runs of each trial; None: only that of the mission file.
       output: folder of the search; default: `searches/<mission>`.
-      pruner: "median", "halving" or "none": what ends a trial early by its intermediate evaluations.
-      startup_trials: trials that are drawn at random, and before whose end "median" ends none.
-      flights: that the best policies fly at the end, with a seed that no training had; 0: none.
+      pruner: "median", "halving" or "none": the rule that ends a trial early, based on its intermediate evaluations.
+      startup_trials: number of trials that are drawn at random; "median" ends no trial before they are complete.
+      flights: number of flights of the best policies at the end, with a seed that no training run used; 0: none.
       on, workers, cores, allow_local_plugins, checkpoint_every_s, progress: as in `sweep`.
 
     Raises:

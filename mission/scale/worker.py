@@ -1,4 +1,4 @@
-"""What a worker process does for a task, and what it must share with the process that sends it tasks."""
+"""Run tasks in a worker process, and check that it matches the process that sends the tasks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Function = Callable[[Any, Any], Any]  # (shared value, item) -> result; found by
 def perform(
     function: Function, where: str, versions: Mapping[str, str], shared: Any, item: Any
 ) -> tuple[Any, FourParts | None, float]:
-    """Run a task in a worker; return its result, or what it raised as an error in four parts, and its seconds."""
+    """Run a task in a worker; return its result, or its exception as an error in four parts, and its seconds."""
     begun, result, error = time.monotonic(), None, None
     try:
         check_worker(versions, worker_versions())
@@ -33,7 +33,7 @@ def perform(
 
 
 def worker_versions() -> dict[str, str]:
-    """Return what a worker must share with the process that sends it tasks."""
+    """Return the versions in which a worker must agree with the process that sends the tasks."""
     return {
         "engine": f"{version_of('mission-engine')} (source {engine_hash()[:12]})",
         "jax": version_of("jax"),

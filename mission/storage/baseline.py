@@ -1,4 +1,4 @@
-"""The baseline of a mission: the outcome of each flight of its stored policies when they were made.
+"""The baseline of a mission: the outcome of each flight of its stored policies at the end of training.
 
 `baseline.npz` holds a record as JSON and, for each phase, success (packed bits), cause and control steps; and the
 SHA-256 of all of them, which files of mission 0.1 lack.

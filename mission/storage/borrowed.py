@@ -109,7 +109,7 @@ def _no_policy(path: Path, name: str, where: str, guided: bool) -> InputError:
 
 
 def _differences(policy: Path, record: PolicyRecord, phase: PolicyPhase) -> Iterator[str]:
-    """Yield what keeps a stored policy from flying a phase, the most general first; empty text for what agrees."""
+    """Yield the differences that keep a stored policy from flying a phase, most general first; empty if equal."""
     plugin, origin, env = record.plugins[-1], phase.origin, phase.environment
     if (plugin.name, plugin.distribution) != (origin.name, origin.distribution):
         yield f"the plugin was {plugin.name} of {plugin.distribution}, is {origin.name} of {origin.distribution}"
@@ -140,7 +140,7 @@ def _other_names(what: str, stored: object, current: Sequence[str]) -> str:
 
 
 def _network(phase: PolicyPhase) -> dict[str, Any]:
-    """Return what decides the mean action of a phase's policy besides its numbers."""
+    """Return everything that determines the mean action of a phase's policy besides its parameters."""
     network = phase.build_learner().describe_policy()
     described = {} if network is None else network.model_dump(mode="json", exclude={"standard_deviation"})
     leaves = jax.tree_util.tree_flatten_with_path(policy_shapes(phase))[0]

@@ -1,4 +1,4 @@
-"""Text in a page: the one function that everything passes which the page did not write itself."""
+"""Escape all text in a page that comes from outside the engine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import html
 def escape(text: object) -> str:
     """Return text that is safe in HTML, as content and in quoted attributes.
 
-    Control characters and halves of surrogate pairs, which no encoding of the page can hold, become escapes.
+    Control characters and unpaired surrogates, which the encoding of the page cannot represent, are replaced by
+    escapes.
     """
     shown = "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in str(text))
     return html.escape(shown, quote=True)

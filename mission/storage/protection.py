@@ -1,4 +1,4 @@
-"""What must not be written to: folders with shipped policies, and folders of others behind a link."""
+"""Protect folders from writing: shipped policies, and folders of others behind a link."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints on disk; the only file that knows Orbax.
+"""Checkpoints on disk; the only file that uses Orbax.
 
 A step is one folder: a folder of Orbax's for each part of the state, `meta.json`, and `manifest.json` with the SHA-256
 of every file; a policy holds the files of `mission.storage.export` too. It is written under a temporary name and

@@ -31,10 +31,10 @@ class Labels(NamedTuple):
 
 
 class Table(Mapping[str, np.ndarray]):
-    """Columns of a result by their names: `table["success"]` is a numpy array [R], masked where a row has no value.
+    """Columns of a result by name: `table["success"]` is a numpy array [R], masked where a row has no value.
 
-    numpy suffices to read the columns. Arrow, Parquet and frames of pandas need the extra `data`, frames of polars the package
-    polars. A notebook shows the first and the last rows.
+    Reading the columns needs only numpy. Arrow, Parquet and pandas frames need the extra `data`; polars frames need
+    the package polars. A notebook shows the first and the last rows.
     """
 
     def __init__(self, columns: Mapping[str, np.ndarray | Labels | Sequence[Any]]) -> None:
@@ -64,7 +64,7 @@ class Table(Mapping[str, np.ndarray]):
         return len(column.codes if isinstance(column, Labels) else column)
 
     def to_arrow(self) -> Any:
-        """Return a `pyarrow.Table`; missing values are null, names out of a few are dictionaries.
+        """Return a `pyarrow.Table`; missing values are null, and columns of few different names are dictionaries.
 
         Raises:
           MachineError: pyarrow is not installed.

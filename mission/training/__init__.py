@@ -1,1 +1,1 @@
-"""Training a mission: one phase after the other, each from the states in which the previous phase ended."""
+"""Train a mission: one phase after the other, each from the end states of the previous phase."""

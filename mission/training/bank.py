@@ -66,7 +66,7 @@ def build_bank(
     """Keep the successes of N flights, split as their starts were split.
 
     Args:
-      handoffs: leaves [N, ...], what the phase left.
+      handoffs: leaves [N, ...], the hand-overs of the phase.
       success: bool [N].
       held_out: bool [N], flights whose start was held out upstream (or drawn so).
       settings: the settings of the bank; `minimum` is the smallest size.

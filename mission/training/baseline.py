@@ -98,7 +98,8 @@ def load_chain(
 ) -> Chain:
     """Return the mission with the policies of a folder, ready to fly.
 
-    Each phase is flown by who flew its bank, so that the flights do not depend on the pilots that the mission file names.
+    Each phase is flown by the pilot that flew its bank, so that the flights do not depend on the pilots in the mission
+    file.
     """
     stored = [phase.flown_by(record.flown_by) for phase, record in zip(phases, records, strict=True)]
     folders = policy_folders(mission, stored)

@@ -1,6 +1,6 @@
 """The choice of the policy that a phase stores, among those that were evaluated.
 
-All evaluations of a training run fly the same starts with the same keys, so that two policies are compared pair by pair.
+All evaluations of a training run fly the same starts with the same keys, so that policies are compared in pairs.
 """
 
 from __future__ import annotations

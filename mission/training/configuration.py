@@ -12,7 +12,7 @@ from mission.missionfile.resolve import digest
 
 
 def run_configuration(mission: MissionFile, phases: Sequence[Phase], seed: int) -> dict[str, Any]:
-    """Return everything that decides a training run as plain JSON data, defaults included.
+    """Return all settings that determine a training run as plain JSON data, including defaults.
 
     Args:
       mission: with the changes of the command line.
@@ -31,7 +31,7 @@ def run_configuration(mission: MissionFile, phases: Sequence[Phase], seed: int) 
 
 
 def _phase(phase: Phase) -> dict[str, Any]:
-    """Return the configuration of one phase, with what is no part of its digest: pilot, budget and gate."""
+    """Return the configuration of one phase, including pilot, budget and gate, which are not part of its digest."""
     entry = phase.entry
     decided = json_of(phase.configuration())
     decided.pop("name")

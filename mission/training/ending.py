@@ -27,9 +27,9 @@ from mission.training.loop import Run
 
 
 class TrainingSummary(StrictModel):
-    """The result of one phase of a training run; `success` and `returns` (the mean) are those of its bank's flights.
+    """The result of one phase of a training run; `success` and `returns` (the mean) are measured on its bank flights.
 
-    A phase that an observer stopped has neither; it is the last one of its run.
+    A phase that an observer stopped has neither value; it is the last phase of its run.
     """
 
     name: str

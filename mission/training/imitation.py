@@ -26,7 +26,7 @@ _GOLDEN = 0.6180339887  # its multiples, modulo 1, are evenly spread
 
 
 class Work(NamedTuple):
-    """What the imitation carries from round to round, besides the agent."""
+    """The state of the imitation between rounds, besides the agent."""
 
     envs: EnvBatch
     labels: Labels
@@ -43,7 +43,7 @@ class Imitator:
 
     @property
     def guided(self) -> TrainedPhase:
-        """Return the phase with what its guidance law needs."""
+        """Return the phase with everything that its guidance law needs."""
         return dataclasses.replace(self.phase, environment=self.phase.guide_environment)
 
     @property
@@ -79,7 +79,7 @@ class Imitator:
             []; `finite`, bool [iterations, L + 2].
         """
         vehicles = self.phase.learner.vehicles
-        # spread evenly over the vehicles, of which the first are those of wide days
+        # spread evenly over the vehicles, of which the first are those with wide dispersions
         guided = device_share(jnp.arange(vehicles) * _GOLDEN % 1.0) < share
         policy, guide, wide = self.learner.policy(agent), guide_controller(self.guided), wide_vehicles(self.guided)
 

@@ -1,7 +1,7 @@
 """Train one phase on the host: chunks, evaluations, the gate, and when to save.
 
-Everything that decides a result depends on counters, and keys are folded from counters, so a resumed run is
-bit-identical to an uninterrupted one.
+All results depend only on counters, and random keys are derived from counters, so a resumed run is bit-identical to an
+uninterrupted one.
 """
 
 from __future__ import annotations
@@ -154,8 +154,8 @@ def train_chunk(run: Run, emit: Callable[..., None]) -> None:
 
 
 def fly_evaluation(run: Run, actor: Any) -> PhaseFlight:
-    """Fly a policy from starts that are also trained on; every evaluation of the run flies the same ones, with the same
-    keys, so that differences between policies are not hidden by those between starts.
+    """Fly a policy from starts that are also used for training. Every evaluation of the run flies the same starts with
+    the same keys, so that differences between starts do not hide differences between policies.
     """
     flights, key = run.phase.entry.evaluation.flights, name_key(run.key, "evaluation")
     if run.bank is None:

@@ -1,4 +1,4 @@
-"""Memory of a training run: its largest part is known before anything is allocated."""
+"""Memory of a training run: check its largest part before anything is allocated."""
 
 from __future__ import annotations
 

@@ -42,27 +42,27 @@ def train_mission(
     joint: bool = False,
     observers: Functions | None = None,
 ) -> TrainingSummaries:
-    """Train every phase in order, each from the states in which the previous one ended; resume stored phases.
+    """Train every phase in order, each from the end states of the previous one; stored phases are resumed.
 
     Args:
       mission: from `load_mission`.
       checkpoints: folder that holds `<mission>/<phase>/`.
-      only: phases to train; the others are left as they are.
-      init: phase -> phase folder whose policy its networks start from.
+      only: phases to train; the others stay unchanged.
+      init: phase -> folder of a trained phase, whose policy initialises the networks.
       fresh: discard the stored results of the phases to be trained and restart them.
       seed: replaces the seed of the mission file.
-      log_dir: for observers that write (TensorBoard), with a folder in it for each folder of checkpoints; default `runs`.
+      log_dir: folder for the files of observers, with a subfolder for each checkpoint folder; default `runs`.
       allow_local_plugins: permit `plugin: ./file.py`.
       checkpoint_every_s: seconds between training checkpoints.
       baseline_flights: number of flights that record the baseline of `mission recertify` once all phases are done; 0:
         none, None: `mission.training.baseline.BASELINE_FLIGHTS`.
       sweeps: replaces `chain: {sweeps: N}` of the mission file.
       joint: train all agents together on whole flights after the sweeps, as `chain: {joint: {}}` does.
-      observers: functions that receive each event, in a list or by name; `StopTraining` from one ends the run.
+      observers: functions that receive each event, in a list or by name; one that raises `StopTraining` ends the run.
 
     Raises:
       MissionError: wrong input (2), gate missed (`GateError`) or non-finite (1), not writable or an unknown format (3).
-      Interrupted: Ctrl-C, after the state was saved; it is a KeyboardInterrupt and no MissionError.
+      Interrupted: Ctrl-C, after the state was saved; it is a KeyboardInterrupt, not a MissionError.
     """
     configure()
     flights = _baseline_flights(baseline_flights)

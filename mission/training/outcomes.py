@@ -1,4 +1,4 @@
-"""Compare the outcomes of the same flights at two times: which of them differ, and by how much the success rates do.
+"""Compare the outcomes of the same flights at two times: differing flights, and the difference in success rates.
 
 Shapes: N flights.
 """

@@ -41,8 +41,9 @@ log = logging.getLogger("mission")
 class Trainer:
     """One call of `train_mission`, or one pass of a sweep over a chain.
 
-    In a sweep the phases train as `trained` has them, records are those of `phases`, each phase starts from the banks in the
-    folder `banks`, `number` tells the keys of the passes apart, and `label` the names of its events.
+    In a sweep, the phases train with the settings in `trained`, and records are those of `phases`. Each phase starts
+    from the banks in the folder `banks`. `number` distinguishes the random keys of the passes, and `label` the names
+    of their events.
     """
 
     mission: MissionFile
@@ -59,7 +60,7 @@ class Trainer:
     label: str = ""
 
     def __post_init__(self) -> None:
-        """Let the phases train as they are, unless a sweep says otherwise."""
+        """Use the phases unchanged for training, unless a sweep sets others."""
         self.trained = self.trained or self.phases
 
     def train_all(self, chosen: list[int], fresh: bool) -> list[TrainingSummary]:
@@ -225,7 +226,7 @@ class Trainer:
         return bank, stored.content_sha256
 
     def _made_under(self, index: int, upstream: str) -> StoredRecord:
-        """Return the common part of the records of a phase for the present conditions."""
+        """Return the common part of the records of a phase for the current conditions."""
         phases = self.phases[: index + 1]
         configuration = [phase.configuration() for phase in phases]
         return StoredRecord(

@@ -31,7 +31,7 @@ from mission.training.step import EnvBatch, keep_snapshots, start_waiting, step_
 
 
 class TrainState(NamedTuple):
-    """Everything on the devices that a training run carries; `agent` and `replay` are the learner's."""
+    """The state of a training run on the devices; `agent` and `replay` belong to the learner."""
 
     agent: Any
     replay: Any
@@ -41,7 +41,7 @@ class TrainState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Programs:
-    """The compiled functions of one phase, and the learner that they were made for.
+    """The compiled functions of one phase, and their learner.
 
     `imitate` takes (agent, work, bank, key, share float32 [], round int32 []) and makes a round of the imitation; it
     returns agent, work, losses [updates] and what `Imitator.round` counts. `no_labels` returns the work before the
@@ -62,7 +62,7 @@ class Programs:
     no_labels: Callable[[], Work] | None
 
     def prepare(self, state: TrainState, bank: Any, key: Array) -> None:
-        """Begin to compile or read all programs at the same time; a call of one waits for it."""
+        """Start compiling or reading all programs in parallel; a call of a program waits until it is ready."""
         state, bank, key = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), (state, bank, key)
         )

@@ -1,4 +1,4 @@
-"""The restart mixture: where a training vehicle starts when its episode has ended."""
+"""The restart mixture: the start of a training vehicle after its episode has ended."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mission.training.bank import TerminalBank
 
 
 def wide_vehicles(phase: TrainedPhase) -> Array | None:
-    """Return which of the E training vehicles start on the phase's wide days, bool [E]; None if it has none."""
+    """Return which of the E training vehicles start with the phase's wide dispersions, bool [E]; None if it has none."""
     if phase.wide is None:
         return None
     vehicles = phase.learner.vehicles
@@ -38,7 +38,7 @@ def fresh_state(phase: Phase, bank: TerminalBank | None, key: Array, wide: bool 
     Args:
       phase, bank: as in `draw_start`.
       key: consumed.
-      wide: whether the vehicle starts on the phase's wide days.
+      wide: whether the vehicle starts with the phase's wide dispersions.
     """
     draw, enter = jax.random.split(key)
     return drop_weak_types(phase.starts(wide).enter(enter, draw_start(phase, bank, draw, wide)))
@@ -51,7 +51,7 @@ def draw_start(phase: Phase, bank: TerminalBank | None, key: Array, wide: bool =
       phase: the phase with its `start` and its restart mixture.
       bank: bank of the previous phase; with None only `start` is used.
       key: consumed.
-      wide: whether the vehicle starts on the phase's wide days; rows of the bank then get new dispersions.
+      wide: whether the vehicle starts with the phase's wide dispersions; rows of the bank then get new dispersions.
     """
     environment = phase.starts(wide)
     if bank is None:

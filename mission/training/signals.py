@@ -45,7 +45,7 @@ _watching = threading.Event()
 
 
 def watch_signals() -> None:
-    """From now on, end this process on a signal, at once, unless a training run takes it; for the command line only."""
+    """End this process at once on a signal from now on, unless a training run handles it; for the command line only."""
     if _watching.is_set():
         return
     _watching.set()
@@ -58,7 +58,7 @@ def watch_signals() -> None:
 
 
 def _caught() -> list[signal.Signals]:
-    """Return the signals to handle; `nohup` ignores SIGHUP, and that is left as it is."""
+    """Return the signals to handle; if SIGHUP is ignored (`nohup`), it stays ignored."""
     return [n for n in _SIGNALS if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
 
 

@@ -1,4 +1,4 @@
-"""Start the training vehicles that wait for it, and step all of them by one control period.
+"""Start waiting training vehicles, and advance all of them by one control period.
 
 Shapes: E training vehicles, O observation, A action, L float leaves of a state.
 """
@@ -110,7 +110,7 @@ def start_waiting(
       bank: end states of the previous phase, or None for the first phase.
       envs: leaves [E, ...].
       keys: [E], one per vehicle; consumed.
-      wide: bool [E], which vehicles start on the phase's wide days; None: none of them.
+      wide: bool [E], which vehicles start with the phase's wide dispersions; None: none of them.
     """
     if wide is None:
         return _start(phase, partial(fresh_state, phase, bank), envs, keys, None)

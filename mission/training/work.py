@@ -1,4 +1,4 @@
-"""Count the work of a training run before it begins, so that an observer can say how long it will take."""
+"""Count the work of a training run before it begins, so that an observer can estimate its duration."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def mission_work(
 ) -> list[dict[str, Any]]:
     """Return the work of the chosen phases, and of the passes of sweeps, in the order in which they are trained.
 
-    A phase that is already done is left out. Phases that trained before, here or in the policies that an installed
-    distribution ships, say how many vehicle steps they needed and how fast their updates were.
+    A phase that is already done is left out. Earlier training runs of the phases, here or of the policies that an
+    installed distribution ships, provide the vehicle steps that they needed and the speed of their updates.
 
     Returns:
       One `PhaseWork` each, as a dictionary.
@@ -41,7 +41,7 @@ def mission_work(
 
 
 def _sweeps(mission: MissionFile, phases: Sequence[Phase], root: Path) -> Iterator[PhaseWork]:
-    """Yield the work of every pass of the sweeps; one that an earlier run has made costs nothing and sends no events."""
+    """Yield the work of every pass of the sweeps; a pass that is already done costs nothing and sends no events."""
     if mission.chain is None or not mission.chain.sweeps:
         return
     trained = sweep_phases(mission, phases)

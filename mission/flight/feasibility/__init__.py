@@ -1,1 +1,1 @@
-"""The probability that the rest of a mission succeeds, as networks of what a phase first observes."""
+"""The probability that the rest of a mission succeeds, as networks on the first observation of each phase."""

@@ -1,4 +1,4 @@
-"""Networks that were fitted to flights of a mission, in one `.npz` file with the conditions under which they hold."""
+"""Networks that were fitted to flights of a mission, in an `.npz` file with the conditions of their validity."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mission.strict import Count, Seed, StrictModel
 class PhaseConditions(StrictModel):
     """A phase of a mission when networks were fitted to its flights.
 
-    `flown_by` and `policy_sha256` say who flew it (None: its guide), `configuration` under which settings.
+    `flown_by` and `policy_sha256` identify the pilot (None: its guide), and `configuration` holds the settings.
     """
 
     name: Name
@@ -42,7 +42,7 @@ class FittedRecord(Record):
 
 
 def conditions_of(phases: Sequence[Phase], policies: Sequence[str | None]) -> list[PhaseConditions]:
-    """Return the phases of a chain as records have them; `policies` holds the hash of each policy, None for a guide."""
+    """Return the phases of a chain as records; `policies` holds the hash of each policy, None for a guide."""
     return [
         PhaseConditions(
             name=phase.name,
@@ -62,7 +62,7 @@ def conditions_change(
     """Return the first difference between the stored conditions and the current ones; empty if there is none.
 
     Args:
-      judges: what failed flights at hand-overs, stored and current.
+      judges: the criterion that fails flights at hand-overs, stored and current.
       stored, current: the phases.
     """
     if judges[0] != judges[1]:

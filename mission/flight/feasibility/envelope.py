@@ -19,7 +19,7 @@ _CELLS = 16
 
 
 class Side(StrictModel):
-    """The range of a channel in a box; None where the box does not bound it. `cut` is the share of flights beyond it."""
+    """The range of a channel in a box (None: unbounded). `cut` is the share of flights outside the range."""
 
     channel: str
     low: float | None
@@ -94,7 +94,7 @@ def _inside(table: np.ndarray, sides: Sides) -> np.ndarray:
 
 
 def _nested(table: np.ndarray, feasible: np.ndarray, success: np.ndarray) -> list[Sides]:
-    """Return boxes, each inside of the one before; the first holds all flights [N]."""
+    """Return nested boxes, each inside the previous one; the first contains all flights [N]."""
     low, high = np.full(table.shape[1], -np.inf), np.full(table.shape[1], np.inf)
     boxes, held = [(low, high)], np.arange(len(table))
     while len(held) * (1.0 - _MOST_PEEL) >= _FEWEST and not success[held].all():
@@ -118,7 +118,7 @@ def _described(
     probability: float,
     confidence: float,
 ) -> Box:
-    """Return a box with what the flights that did not shape it (bool [N]) say of it."""
+    """Return a box, evaluated on the flights that did not shape it (bool [N])."""
     low, high = sides
     held = _inside(table[testing], sides)
     succeeded, flights = int(success[testing][held].sum()), int(held.sum())
@@ -142,7 +142,7 @@ def _described(
 
 
 def lower_bound(succeeded: int, flights: int, confidence: float) -> float:
-    """Return the lower bound of a probability, one-sided at a confidence (Wilson); 0 for no flights."""
+    """Return the one-sided Wilson lower bound of a probability at a confidence; 0 if there are no flights."""
     from scipy.stats import norm
 
     return wilson(succeeded, flights, float(norm.ppf(confidence)))[0]
@@ -151,7 +151,7 @@ def lower_bound(succeeded: int, flights: int, confidence: float) -> float:
 def _best_cut(table: np.ndarray, feasible: np.ndarray, success: np.ndarray) -> tuple[int, bool, float] | None:
     """Return the channel, whether above, and the value of the cut that raises the mean inside most; None if none can.
 
-    What is raised is the mean of feasibility and outcome: the network ranks cuts that few losses would leave to chance.
+    The criterion is the mean of feasibility and outcome: the network ranks cuts for which there are too few losses.
     """
     value = 0.5 * (feasible + success)
     best, found = 0.0, None
@@ -211,9 +211,9 @@ def _edges(values: np.ndarray) -> np.ndarray:
 
 
 def telling_channels(channels: Sequence[str], table: np.ndarray, feasible: np.ndarray) -> list[str]:
-    """Return the channels in the order of how much of the variance of feasibility each explains alone, the most first.
+    """Return the channels, sorted by the share of the variance of feasibility that each explains alone, largest first.
 
-    A channel that moves with one that is already named (|correlation| above 0.95) comes after all others.
+    A channel that is correlated with an earlier one (|correlation| above 0.95) comes after all others.
     """
     ranked = sorted(range(len(channels)), key=lambda at: -_explained(table[:, at], feasible))
     first: list[int] = []

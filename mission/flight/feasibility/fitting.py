@@ -1,8 +1,9 @@
 """`fit_feasibility`: fly a mission, and fit for each phase how likely the rest of the mission succeeds from its start.
 
 Flights begin at the start of the mission, not at the rows of a bank: they are the same states, with the ends of every flight,
-those that a box fails included if the mission judges, and one flight teaches the networks of all phases that it enters. What
-is lost seldom teaches nothing, so rounds of split flights follow, which multiply flights where the network so far is unsure.
+those that a box fails included if the mission judges, and one flight teaches the networks of all phases that it
+enters. Rare losses provide too little data, so rounds of split flights follow, which multiply flights where the
+network is still uncertain.
 Shapes: N flights, O observation.
 """
 
@@ -40,9 +41,9 @@ _ROUND = 1_000_000  # split batches that teach have other numbers than those of 
 def fit_feasibility(
     chain: Chain, settings: FeasibilitySettings | None = None, progress: Callable[[int, int], None] | None = None
 ) -> FeasibilityRecord:
-    """Fly a mission and store, in its folder of checkpoints, the probability of its success on entering each phase.
+    """Fly a mission, fit the probability of its success at entry to each phase, and store it in its checkpoint folder.
 
-    The networks see what a phase first observes. A fifth of the flights is kept to score them.
+    The inputs of the networks are the first observations of the phases. A fifth of the flights is kept to score them.
 
     Args:
       chain: the mission with its pilots, from `prepare_chain`.
@@ -105,14 +106,14 @@ def _fit(chain: Chain, settings: FeasibilitySettings, progress: Callable[[int, i
 
 
 class _Plain(NamedTuple):
-    """Whole flights that entered one phase: those that teach its network, and those that score it."""
+    """Whole flights that entered one phase: those to which its network is fitted, and those that score it."""
 
     teach: Samples
     kept: Samples
 
 
 def _plain_flights(chain: Chain, flights: int, flew: Callable[[int], None]) -> list[_Plain]:
-    """Fly whole missions; return by phase what the flights that entered it first observed, and how the mission ended."""
+    """Fly whole missions; return by phase the first observations of its flights, and the outcome of the mission."""
     fly, parts = fly_observing(chain), []
     for numbers in batches(flights, _FIRST):
         parts.append(fly(numbers))

@@ -27,7 +27,7 @@ _LOOKS = 20  # at the validation flights while fitting
 
 
 class FitSettings(StrictModel):
-    """How a network is fitted."""
+    """The settings with which a network is fitted."""
 
     width: Count = 64
     updates: Count = 3000
@@ -36,7 +36,7 @@ class FitSettings(StrictModel):
 
 
 class FeasibilitySettings(FitSettings):
-    """How the networks are fitted, and to what."""
+    """The settings of the networks and of the flights to which they are fitted."""
 
     flights: Count = 10_000
     rounds: Natural = 3  # of split flights, which look for what is lost seldom
@@ -70,16 +70,16 @@ def fit(
     flights: np.ndarray | None = None,
     even: bool = False,
 ) -> Weights:
-    """Fit a network to flights: three quarters of them teach it, the others choose among its states and calibrate it.
+    """Fit a network to three quarters of the flights; the others select among its states and calibrate it.
 
     Args:
       obs: [N, O], finite.
       success: bool [N].
-      counts: [N], for how many flights each one stands.
+      counts: [N], the number of flights that each one represents.
       settings: sizes and lengths.
       seed: of the first weights and of the minibatches.
       flights: int [N], the flight of each row, so that rows of one flight stay together; None: each row is a flight.
-      even: teach with all rows alike, and use `counts` to calibrate alone.
+      even: fit with equal weights of all rows, and use `counts` only for the calibration.
     """
     import optax  # here, because flights under guard evaluate networks and fit none
 
@@ -106,7 +106,7 @@ def fit(
 
 
 def log_loss(log_odds: Array, success: Array, counts: Array) -> Array:
-    """Return the mean log loss of predictions [N] for flights that stand for `counts` [N] flights each."""
+    """Return the mean log loss of predictions [N] for flights that represent `counts` [N] flights each."""
     import optax
 
     return (counts * optax.sigmoid_binary_cross_entropy(log_odds, jnp.asarray(success, jnp.float32))).mean()

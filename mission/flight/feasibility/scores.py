@@ -1,4 +1,4 @@
-"""How good probabilities of success are: proper scores, and how often flights succeed by the probability they had.
+"""Scores of predicted probabilities of success: proper scores, and the observed success by predicted probability.
 
 Shapes: N flights.
 """

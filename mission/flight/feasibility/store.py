@@ -1,4 +1,4 @@
-"""The feasibility networks of a mission, `feasibility.npz` beside its policies, and whether they still hold."""
+"""The feasibility networks of a mission, `feasibility.npz` beside its policies, and whether they are still valid."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class FeasibilityRecord(FittedRecord):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Feasibility:
-    """The networks of a mission: one for each phase, in the order of flight; the first phase's is of its own start."""
+    """The networks of a mission, one per phase in the order of flight; the first is for the phase's own start."""
 
     record: FeasibilityRecord
     weights: tuple[Weights, ...]
@@ -80,7 +80,7 @@ def chain_feasibility(chain: Chain) -> Feasibility | None:
     """Return the feasibility networks that are stored for a chain; None if there are none.
 
     Raises:
-      StaleError: a phase from which they say how the mission goes on has changed since, or who judges.
+      StaleError: a phase on which they depend, or the criterion for hand-overs, has changed since.
       FormatError, MachineError: see `read_feasibility`.
     """
     found = read_feasibility(chain.home)

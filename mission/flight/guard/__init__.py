@@ -1,1 +1,1 @@
-"""The guard of a phase: networks that foresee when its guide promises more than its agent, and when it is to take over."""
+"""The guard of a phase: networks that predict when its guide should take over from its agent."""

@@ -1,4 +1,4 @@
-"""The margin by which a guide must promise more: chosen on flights that fitted no network; and what the guard does then.
+"""Choose the margin of a guard on flights that fitted no network, and compare flights with and without guard.
 
 Shapes: N flights.
 """
@@ -25,9 +25,9 @@ _LEAST_MARGIN = 0.02  # of probability
 def choose_margin(
     explorer: Explorer, params: dict[str, Any], entries: Entries, flew: Flew
 ) -> tuple[float | None, TakeOvers | None]:
-    """Return the margin with which the guard of a phase saves most flights, less those that it spoils, and its counts.
+    """Return the margin with the largest number of saved minus spoilt flights in a phase, and its counts.
 
-    A margin counts if at least half of the lost flights with a take-over succeed with it. None if there is no such margin.
+    At least half of the lost flights with a take-over must succeed with it. None if there is no such margin.
 
     Args:
       explorer: of the phase.
@@ -56,7 +56,7 @@ def _candidates(peak: np.ndarray, success: np.ndarray) -> list[float]:
 def _with_margin(
     explorer: Explorer, params: dict[str, Any], entries: Entries, near: np.ndarray, margin: float, flew: Flew
 ) -> TakeOvers:
-    """Count what the guard does with a margin; only the flights `near` it (bool [N]) are flown."""
+    """Count the effects of a guard with a margin; only the flights `near` it (bool [N]) are flown."""
     taken, guarded = np.zeros(len(near), bool), entries.success.copy()
     if near.any():
         flown = {**params, "margin": np.float32(margin)}
@@ -68,7 +68,7 @@ def _with_margin(
 def compare_chain(
     chain: Chain, guards: Mapping[int, tuple[dict[str, Weights], float]], flights: int, flew: Flew
 ) -> GuardComparison:
-    """Fly a mission under guard, and the flights with a take-over without it, too; the others are the same in both.
+    """Fly a mission under guard, and fly the flights with a take-over again without guard; all others are identical.
 
     Args:
       chain: the mission without guards.

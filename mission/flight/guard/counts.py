@@ -1,4 +1,4 @@
-"""What take-overs do, counted in flights that are flown with and without guard. Shapes: N flights."""
+"""Counts of the effects of take-overs, in flights that are flown with and without guard. Shapes: N flights."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ class PhaseGuard(StrictModel):
     """The guard of one phase.
 
     `margin` is by how much the guide must raise the probability of success to take over; None if the guard is off, for the
-    `reason` given. `stay` and `take` score, on flights that did not fit the networks, what they foresee if the agent continues and if the guide takes over; `chosen_by` counts the flights that chose the margin.
+    `reason` given. `stay` and `take` score the predictions for a continued flight by the agent and for a take-over by
+    the guide, on flights that were not used to fit the networks; `chosen_by` is the number of flights that chose the
+    margin.
     """
 
     phase: Name
@@ -89,7 +91,7 @@ def compare_guarded(
 
 
 def guard_words(found: GuardComparison) -> str:
-    """Return what the guard of a mission does to the flights with which it was compared."""
+    """Return a sentence on the effect of a mission's guard in its comparison flights."""
     one = found.any_phase
     return (
         f"In {found.flights:,} flights that were flown with and without guard (seed {found.seed}), {one.lost:,} were lost without it. "

@@ -1,7 +1,7 @@
-"""`fit_guard`: fly a mission, foresee where its guides promise more than its agents, and choose when they are to take over.
+"""`fit_guard`: fly a mission, fit networks that predict when its guides should take over, and choose the margins.
 
-Three sets of flights, none of which has a flight of another: the first fits the networks, the second chooses the margins, and the
-third compares flights with and without guard. Shapes: N flights, S samples, O observation.
+There are three disjoint sets of flights: the first fits the networks, the second chooses the margins, and the third
+compares flights with and without guard. Shapes: N flights, S samples, O observation.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _TEST = 5  # one flight in five scores the networks
 
 
 class GuardSettings(FitSettings):
-    """How a guard is fitted, and to what."""
+    """The settings of a guard and of the flights to which it is fitted."""
 
     flights: Count = 20_000  # of each of the three sets
     samples: Count = 12_000  # take-overs in flights that succeed, by phase
@@ -47,7 +47,7 @@ class GuardSettings(FitSettings):
 
 
 class Samples(NamedTuple):
-    """Take-overs: what was observed, and whether the mission succeeds without and with it."""
+    """Take-overs: the observations, and whether the mission succeeds without and with the take-over."""
 
     flights: np.ndarray  # int [S]
     obs: np.ndarray  # float32 [S, O]
@@ -63,7 +63,7 @@ def fit_guard(
     only: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> GuardRecord:
-    """Fly a mission and store, in its folder of checkpoints, when the guide of each phase is to take over from its agent.
+    """Fly a mission, fit the guard of each phase, and store it in the mission's checkpoint folder.
 
     Args:
       chain: the mission without guards, from `prepare_chain(..., guard=False)`.
@@ -107,7 +107,7 @@ def _chosen_phases(chain: Chain, only: Sequence[str]) -> list[int]:
 
 
 class _Progress:
-    """Counts flights; how many there will be is known only about, because few phases are entered by all."""
+    """Count flights; their total number is only an estimate, because not all flights enter all phases."""
 
     def __init__(self, progress: Callable[[int, int], None] | None, settings: GuardSettings, phases: int) -> None:
         self._progress, self._done = progress, 0
@@ -164,7 +164,7 @@ def _chosen(
     scored: tuple[Scores | None, Scores | None],
     flew: Flew,
 ) -> PhaseGuard:
-    """Return the guard of a phase with the margin that flights choose that did not fit its networks."""
+    """Return the guard of a phase; its margin is chosen on flights that were not used to fit its networks."""
     params = guarded_parameters(explorer.chain.actors[explorer.index]["actor"], networks)
     margin, counts = choose_margin(explorer, params, entries, flew)
     reason = "" if margin is not None else "no margin saved more flights than it spoiled with few false alarms"
@@ -195,9 +195,9 @@ def _sampled(explorer: Explorer, entries: Entries, settings: GuardSettings, flew
 def _fit_members(
     samples: Samples, rows: np.ndarray, success: np.ndarray, settings: GuardSettings, seed: int
 ) -> Weights:
-    """Return a network of some rows (bool [S]), as stacked members that have each seen other three quarters of their flights.
+    """Fit a network to some rows (bool [S]): stacked members, each fitted to different three quarters of the flights.
 
-    They are taught to lost flights and to others alike, and calibrated to how frequent these are.
+    Lost flights and others have equal weight in the fit; the calibration uses their true frequencies.
     """
     data = [leaf[rows] for leaf in (samples.obs, success, samples.weights, samples.flights)]
     members = [fit(*data[:3], settings, seed + member, data[3], even=True) for member in range(settings.members)]

@@ -1,4 +1,4 @@
-"""Flights that a guard learns from: who enters each phase, and take-overs at given control steps.
+"""Flights for fitting a guard: entries to each phase, and take-overs at given control steps.
 
 Shapes: N flights, B of a block, O observation.
 """
@@ -64,7 +64,7 @@ def guard_phases(chain: Chain) -> list[int]:
 
 
 def with_guards(chain: Chain, indices: list[int], parameters: dict[int, dict[str, Any]] | None = None) -> Chain:
-    """Return a chain, flown without guards, with guarded phases; they are off where there are no parameters."""
+    """Return a chain with guarded phases; the guard is inactive in phases without parameters."""
     phases, actors, flights = list(chain.phases), list(chain.actors), list(chain.flights)
     for k in indices:
         phases[k] = chain.phases[k].flown_by(guarded(chain.phases[k].pilot))
@@ -93,7 +93,7 @@ def fly_entries(chain: Chain, numbers: np.ndarray, flew: Flew) -> list[Entries]:
 
 
 def rows_of(entries: Entries, index: np.ndarray) -> Entries:
-    """Return some of the flights (int [M]); one may occur several times."""
+    """Return some of the flights (int [M]); a flight may occur several times."""
     return jax.tree.map(lambda leaf: leaf[index], entries)
 
 
@@ -108,7 +108,7 @@ class Explorer:
         )
 
     def explore(self, params: Any, entries: Entries, at: np.ndarray, flew: Flew) -> tuple[Explored, np.ndarray]:
-        """Fly from where flights entered, the guide from control steps `at` (int [N]); also return their success, bool [N].
+        """Fly from the entry states, with the guide from control steps `at` (int [N]); also return success, bool [N].
 
         Args:
           params: those of the guarded phase, whose margin does not count.
@@ -128,7 +128,7 @@ class Explorer:
         return self._each_batch(entries, fly, lambda one: one.flight, flew)
 
     def guarded(self, params: Any, entries: Entries, flew: Flew) -> tuple[PhaseFlight, np.ndarray]:
-        """Fly from where flights entered under guard; also return their success, bool [N]."""
+        """Fly under guard from the entry states; also return success, bool [N]."""
 
         def fly(handoff: Any, keys: Any, rows: slice) -> PhaseFlight:
             every = np.ones(rows.stop - rows.start, bool)

@@ -1,4 +1,4 @@
-"""The guard of a mission, `guard.npz` beside its policies, and whether it still holds."""
+"""The guard of a mission, `guard.npz` beside its policies, and whether it is still valid."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ GUARD = "guard.npz"
 class GuardRecord(FittedRecord):
     """The record of the guard of a mission.
 
-    `phases` are all phases of the mission, `guards` what is known of those that have an agent and a guide, and
-    `comparison` the same flights with and without guard, none of which fitted a network or chose a margin.
+    `phases` are all phases of the mission, `guards` describes those that have an agent and a guide, and `comparison`
+    compares the same flights with and without guard; none of these was used to fit a network or to choose a margin.
     """
 
     phases: tuple[PhaseConditions, ...]
@@ -86,8 +86,7 @@ def read_guard(folder: Path) -> Guard | None:
 def guarded_policies(
     home: Path, mission: MissionFile, phases: Sequence[Phase], actors: Sequence[Any]
 ) -> tuple[tuple[Any, ...], GuardComparison | None]:
-    """Return the parameters of the flights of phases, those of the guarded ones with the networks of their guard, and what
-    their guard does; None if no phase is guarded.
+    """Return the flight parameters of phases with the networks of guards, and the comparison of the guard, if any.
 
     Args:
       home: the folder of the mission that holds `guard.npz`.
@@ -96,7 +95,7 @@ def guarded_policies(
 
     Raises:
       InputError: a phase is guarded, and there is no guard of it.
-      StaleError: a phase or its policy has changed since, or who judges.
+      StaleError: a phase, its policy or the criterion for hand-overs has changed since.
       FormatError, MachineError: see `read_guard`.
     """
     if not any(phase.guarded for phase in phases):
@@ -133,7 +132,8 @@ def guarded_parameters(
 ) -> dict[str, Any]:
     """Return the parameters of the flight of a guarded phase.
 
-    Without networks its guide never takes over; without a margin neither, in the program with networks.
+    Without networks, the guide never takes over. Without a margin it does not either, but the program includes the
+    networks.
     """
     if networks is None:
         return {"actor": actor}

@@ -1,1 +1,1 @@
-"""Policies for flight computers: C99, ONNX, StableHLO and numpy, checked against the policy that they were made from."""
+"""Policies for flight computers: C99, ONNX, StableHLO and numpy, each checked against the original policy."""

@@ -87,7 +87,7 @@ def _declarations(subject: Subject) -> Iterator[str]:
 
 
 def _indices(kind: str, names: Sequence[str]) -> Iterator[str]:
-    """Yield a comment that numbers names; they may hold what no identifier of C can."""
+    """Yield a comment that numbers names, which need not be valid C identifiers."""
     yield f"\n/* {kind.lower()}s:"
     yield from (f" *   {at:3d} {_safe(name)}" for at, name in enumerate(names))
     yield " */"

@@ -1,4 +1,4 @@
-"""A small function of scalars in JAX as statements of C99: what computes an observation from telemetry.
+"""Translate a small JAX function of scalars to C99 statements; it computes an observation from telemetry.
 
 The function is traced in float64, and each operation on a scalar becomes one statement.
 """

@@ -55,7 +55,7 @@ class ExportSummary(NamedTuple):
 
 
 def check_target(name: str, output: Path) -> Target:
-    """Return a format once everything that it needs is there, and the folder can be written.
+    """Return a format after checking that its requirements are installed and that the folder is writable.
 
     Args:
       name: of the format.
@@ -114,15 +114,15 @@ def export_policy(
       mission: from `load_mission`.
       phase: name of the phase.
       target: the format: "c99" (extra `c`), "onnx" (extra `onnx`), "stablehlo" (extra `stablehlo`) or "npz" (docs/export.md).
-      output: folder to write, new or empty; it appears once everything is in it.
-      observations: M, the number of control steps that are compared.
+      output: output folder, new or empty; it appears only when all files are complete.
+      observations: M, the number of control steps on which the export is compared.
       checkpoints, seed, policy, policies, allow_stale, allow_local_plugins, devices: of the flights, as in `fly_mission`.
       progress: called with (control steps flown, M).
 
     Raises:
-      InputError: no such format or phase, something that it needs is missing, no network flies the phase, or too few flights
-        reach it.
-      ParityError: the export is further from its policy than 1e-6.
+      InputError: no such format or phase, a package or compiler is missing, no network flies the phase, or too few
+        flights reach it.
+      ParityError: the export differs from its policy by more than 1e-6.
       MachineError: the compiler fails, or the folder cannot be written.
     """
     chosen = check_target(target, Path(output))
@@ -156,12 +156,12 @@ def export_flown(
       phase: name of the phase.
       target: from `check_target`.
       output: folder to write; it appears once everything is in it.
-      observations: M, the number of control steps that are compared.
+      observations: M, the number of control steps on which the export is compared.
       progress: called with (control steps flown, M).
 
     Raises:
       InputError: no network flies the phase, its learner does not describe it, or too few flights reach it.
-      ParityError: the export is further from its policy than 1e-6.
+      ParityError: the export differs from its policy by more than 1e-6.
       MachineError: the compiler fails, or the folder cannot be written.
     """
     index, output = check_phase_name([one.name for one in chain.phases], phase), Path(output)
@@ -217,7 +217,7 @@ def _write(subject: Subject, target: Target, folder: Path) -> tuple[Interface, P
 
 
 def compare(subject: Subject, target: Target, folder: Path, golden: int = 0) -> Parity:
-    """Compare what was written with the policy: load it again and evaluate it on all observations.
+    """Load the written export again and compare it with the policy on all observations.
 
     Raises:
       ParityError: an action or an observation is further away than `BOUND`.
@@ -264,7 +264,7 @@ def in_blocks(act: Act, observations: np.ndarray) -> np.ndarray:
 
 
 def _apart(got: np.ndarray, wanted: np.ndarray) -> float:
-    """Return the largest difference; infinite if one is no number."""
+    """Return the largest difference; infinite if one is NaN."""
     difference = np.abs(got.astype(np.float64) - wanted)
     return float(np.where(np.isnan(difference), np.inf, difference).max())
 

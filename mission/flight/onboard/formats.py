@@ -1,4 +1,4 @@
-"""The formats of an export: what each needs, writes, and gives when it is loaded again.
+"""The export formats: requirements, writing and loading of each.
 
 Shapes: M observations, n O entries of an observation with its history, A action.
 """
@@ -30,7 +30,7 @@ _CALLS, _WARM_UP_CALLS, _REPEATS = 1000, 20, 5
 
 
 class Measured(NamedTuple):
-    """What a format measures of itself besides the actions."""
+    """The measurements of a format besides the actions."""
 
     latency: tuple[Latency, ...]
     observations: np.ndarray | None = None  # [M, O], from the channels

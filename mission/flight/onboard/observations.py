@@ -1,4 +1,4 @@
-"""Observations from flights of a mission, with which an export is compared with its policy.
+"""Observations from flights of a mission, on which an export is compared with its policy.
 
 Shapes: M observations, N flights of a block, n O entries of an observation with its history, C telemetry channels.
 """
@@ -22,7 +22,7 @@ _MOST_BLOCKS = 40
 
 
 class Observed(NamedTuple):
-    """What M control steps of a phase began with: the observation and the telemetry, float32."""
+    """The observation and the telemetry at the beginning of M control steps of a phase, float32."""
 
     observations: np.ndarray  # [M, n O]
     channels: np.ndarray  # [M, C], in the order of `Phase.channels`

@@ -34,7 +34,7 @@ class OnnxPolicy(NamedTuple):
 
 
 class _Refusal:
-    """The errors of one model: each says which file, for which phase."""
+    """The errors of one model; each names the file and the phase."""
 
     def __init__(self, where: str, path: Path, phase: PolicyPhase) -> None:
         self.where, self.path = where, path

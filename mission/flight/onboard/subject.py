@@ -1,4 +1,4 @@
-"""What is exported: the policy that flies a phase, and what it does in flights of its mission.
+"""The subject of an export: the policy of a phase, and its observations and actions in flights of its mission.
 
 Shapes: M observations, n O entries of an observation with its history, O without, A action, C telemetry channels.
 """

@@ -1,4 +1,4 @@
-"""The texts that an export consists of besides its numbers."""
+"""The text files of an export."""
 
 from __future__ import annotations
 

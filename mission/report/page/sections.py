@@ -148,7 +148,7 @@ def handovers(records: FlightRecords, shifts: Sequence[ChannelShift]) -> str:
 
 
 def dependence(records: FlightRecords) -> str:
-    """Return what losses and end states depend on: a table of odds, and bars of first-order indices by output."""
+    """Return the dependence of losses and end states: a table of odds, and bars of first-order indices by output."""
     found = records.sensitivity
     if found is None:
         return ""
@@ -182,7 +182,7 @@ def dependence(records: FlightRecords) -> str:
 
 
 def takeovers(records: FlightRecords) -> str:
-    """Return how often the guide of each guarded phase took over, and what the guard saves and spoils."""
+    """Return the take-overs by the guide of each guarded phase, and the flights that the guard saves and spoils."""
     rows, success = [], records.flights.success
     for phase in records.flights.phases:
         if phase.takeover is not None:
@@ -195,7 +195,7 @@ def takeovers(records: FlightRecords) -> str:
 
 
 def feasibility(records: FlightRecords) -> str:
-    """Return how feasible the rest of the mission was on entering each phase, and from where it is."""
+    """Return the feasibility of the rest of the mission at entry to each phase, and the box from which it succeeds."""
     parts = []
     for phase in records.flights.phases:
         if phase.feasible is None or not phase.entered.any():

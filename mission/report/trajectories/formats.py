@@ -27,12 +27,13 @@ def write_trajectories(
 
     Args:
       trajectories: from `fly_mission(mission, flights=[...])`.
-      folder: made if it does not exist.
+      folder: output folder; created if it does not exist.
       formats: "csv", "parquet" (extra `data`), or those of plugins (docs/trajectories.md).
-      options: of the formats; an option applies to every format that has it.
+      options: options of the formats; an option applies to every format that has it.
 
     Raises:
-      MissionError: no such format or option, or a flight that a format cannot hold (2); a folder that cannot be written (3).
+      MissionError: no such format or option, or a flight that a format cannot represent (2); a folder that is not
+        writable (3).
     """
     return Writer(formats, options).write(trajectories, Path(folder))
 

@@ -16,7 +16,7 @@ _MOST_VALUES, _MOST_CHANGES = 32, 32  # of a channel that counts
 
 
 class TrajectoryEvent(NamedTuple):
-    """Something that happened on a flight, `time_s` seconds after the mission began."""
+    """An event of a flight, `time_s` seconds after the mission began."""
 
     time_s: float
     phase: str
@@ -25,7 +25,7 @@ class TrajectoryEvent(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TrajectoryPhase:
-    """One phase of one flight: on entering it, and after each control step."""
+    """One phase of one flight: its values at entry and after each control step."""
 
     name: str
     plugin: str
@@ -66,9 +66,10 @@ class Trajectory:
         return float(self.phases[-1].time_s[-1])
 
     def events(self) -> tuple[TrajectoryEvent, ...]:
-        """Return what happened, in the order of time: phases begin and end, guides take over, counting channels change.
+        """Return the events in order of time: begin and end of phases, take-overs, and changes of integer channels.
 
-        A channel counts if it is a whole number throughout the flight and changes seldom: a switch, a number of parts.
+        An integer channel is a channel that holds integers throughout the flight and changes seldom, such as a switch
+          or a count.
         """
         found: list[TrajectoryEvent] = []
         counting = self._counting()

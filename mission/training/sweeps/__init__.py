@@ -1,1 +1,1 @@
-"""Sweeps of a chain: its phases train again, backwards and then forwards, from the states that they are really given."""
+"""Sweeps of a chain: its phases train again, backwards and then forwards, from the hand-overs that they receive."""

@@ -1,9 +1,10 @@
-"""Whole flights of a chain with gradients: value and gradient cross the links.
+"""Whole flights of a chain with gradients, which cross the links.
 
 Each phase has two programs. The first flies B vehicles from their hand-overs to the end of the phase by the mean action of its
-policy, and keeps the states before each control step. The second pulls the gradient of what the flights earn, from the
-hand-overs that they left behind, back through `leave`, every step and `enter`, to the hand-overs that they were given, and adds
-that of the policy on the way: SVG(H) with the whole flight as its horizon (Heess et al. 2015, arXiv:1510.09142), over phases.
+policy, and keeps the states before each control step. The second propagates the gradient of the return from the
+hand-overs at the end back through `leave`, every step and `enter`, to the hand-overs at the start, and accumulates the
+gradient with respect to the policy: SVG(H) with the whole flight as its horizon (Heess et al. 2015, arXiv:1510.09142),
+over phases.
 
 Shapes: B flights, H control steps, A actions.
 """
@@ -38,7 +39,7 @@ class Leg(NamedTuple):
 
 
 class Pulled(NamedTuple):
-    """The gradient of what B flights earn: by the policy's parameters, and by the floats of the hand-overs they were given."""
+    """The gradient of the return of B flights with respect to the policy's parameters and to the entry hand-overs."""
 
     policy: Any
     handoff: list[Array]
@@ -46,9 +47,7 @@ class Pulled(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PhaseFlights:
-    """The flights of one phase; `without` names the reward terms that do not count, and `bound` the largest gain per unit of
-    action that one control step of a flight may show.
-    """
+    """The flights of one phase; `without` names ignored reward terms, `bound` is the largest gradient by an action."""
 
     phase: Phase
     without: tuple[str, ...]
@@ -97,7 +96,7 @@ class PhaseFlights:
         return Leg(states, overs, steps, end, left, passed, earned)
 
     def backward(self, policy: Any, handoff: Any, keys: Array, leg: Leg, pulled: list[Array], share: Array) -> Pulled:
-        """Pull the gradient of the flights of `forward` back to their hand-overs.
+        """Propagate the gradient of the flights of `forward` back to their hand-overs.
 
         Args:
           policy, handoff, keys: as in `forward`.
@@ -164,7 +163,7 @@ class PhaseFlights:
         return jnp.zeros((over.size, len(self.phase.environment.action_names)))
 
     def _bounded(self, pulled: tuple[list[Array], Array], share: Array) -> tuple[list[Array], Array]:
-        """Scale the gradient of each flight down to the largest gain per unit of action that it may have."""
+        """Scale down the gradient of each flight whose gradient with respect to an action exceeds the bound."""
         pulled = _finite(pulled)
         most = jnp.linalg.norm(pulled[1], axis=-1) / share if pulled[1].shape[1] else jnp.zeros(pulled[1].shape[0])
         scale = self.bound / jnp.maximum(most, self.bound)

@@ -1,7 +1,8 @@
-"""`train_jointly`: the last steps of a chain, in which all its agents learn from the same whole flights.
+"""Joint training of a chain: after the sweeps, all its agents learn from the same whole flights.
 
-An update flies vehicles from the start of the mission to its end, and every agent follows the gradient of what the whole flights
-earn, across the links (`mission.training.sweeps.flights`). Every so many updates the chain flies; the best policies are kept.
+An update flies vehicles from the start of the mission to its end, and every agent follows the gradient of the return
+of whole flights, across the links (`mission.training.sweeps.flights`). At regular intervals the chain is evaluated,
+and the best policies are kept.
 
 Shapes: B vehicles of one block.
 """
@@ -39,7 +40,7 @@ _KEPT = "joint.npz"
 
 
 class JointRecord(Record):
-    """The record of `joint.npz`, a joint training that is under way."""
+    """The record of `joint.npz`, a joint training in progress."""
 
     seed: Seed
     settings: JointSettings
@@ -50,7 +51,7 @@ class JointRecord(Record):
 
 @dataclasses.dataclass
 class _State:
-    """What joint training carries: actors and optimisers by phase, and the best actors so far with their successes."""
+    """The state of joint training: actors and optimisers by phase, and the best actors so far with their successes."""
 
     actors: list[Any]
     optimisers: list[Any]
@@ -61,9 +62,7 @@ class _State:
 
 @dataclasses.dataclass(eq=False)
 class JointTraining:
-    """The joint training of a chain; `phases` are those of the chain as they train, `without` names terms of rewards that do
-    not count but in the last phase.
-    """
+    """The joint training of a chain; `without` names reward terms that count only in the last phase."""
 
     chain: Chain
     phases: Sequence[Phase]
@@ -81,7 +80,7 @@ class JointTraining:
         self.update = jax.jit(self._updated)
 
     def run(self) -> list[Any]:
-        """Train to the end, from where an interrupted run has got to; return the best actors by phase."""
+        """Train to the end, resuming an interrupted run; return the best actors by phase."""
         state = self._restore()
         settings = self.settings
         if state.updates == 0:
@@ -140,7 +139,7 @@ class JointTraining:
         return grads, sum(np.asarray(leg.earned).sum() * share for _, leg in legs)
 
     def _starts(self, keys: Array) -> Any:
-        """Return the hand-overs [B] with which a block begins; as many of them on wide days as in training."""
+        """Return the hand-overs [B] with which a block begins; as many of them with wide dispersions as in training."""
         first = self.phases[0]
         share = first.wide.share if first.wide is not None else 0.0
         wide = round(share * len(keys))
@@ -161,7 +160,7 @@ class JointTraining:
         return _State(actors, [self._optimiser().init(actor) for actor in actors], list(actors), 0, 0)
 
     def _keep(self, state: _State) -> None:
-        """Write what the training carries, atomically."""
+        """Write the state of the training atomically."""
         leaves = jax.tree.leaves((state.actors, state.optimisers, state.best))
         record = JointRecord(
             seed=self.chain.seed,

@@ -1,4 +1,4 @@
-"""The phases of a chain as they train in a sweep: from the policy before it, without gates, with settings of their own."""
+"""The phases of a chain as they train in a sweep: from the previous policy, without gates, with their own settings."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def sweep_phases(mission: MissionFile, phases: Sequence[Phase]) -> tuple[Phase, 
     """Return the phases of a mission as they train in its sweeps, without terminal values.
 
     Raises:
-      InputError: settings of a sweep that do not hold, or that change the network, so that no policy can be continued.
-      PluginError: value gradients are to cross a link that has none.
+      InputError: settings of a sweep are invalid, or they change the network, so that training cannot continue.
+      PluginError: value gradients must cross a link that is not differentiable.
     """
     changed = tuple(_sweep_phase(mission, k, phase) for k, phase in enumerate(phases))
     check_terminal(mission, changed)

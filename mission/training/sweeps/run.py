@@ -1,12 +1,14 @@
 """`Sweeps`: after the phases of a chain are trained, train them again, backwards and then forwards.
 
-A sweep has two passes. Backwards, from the last phase to the first, each phase trains from the end states of the phase
-before it as its present policy reaches them, and, with `chain.terminal`, for the feasibility of the rest of the mission as the
-phases behind it now fly it. Forwards, each trains again from the end states that the phases before it now reach. Lee et al.
+A sweep has two passes. In the backward pass, from the last phase to the first, each phase trains from the end states
+of the previous phase with its current policy. With `chain.terminal`, its reward includes the feasibility of the rest
+of the mission with the current policies of the later phases. In the forward pass, each phase trains again from the new
+end states of the phases before it. Lee et al.
 2021 (arXiv:2111.07999) and Chen et al. 2023 (arXiv:2309.00987, section 4) train chains of skills in these two directions.
 
-Every part is a folder of its own that is resumed or already done, and every key is folded from the seed, so a run that is
-killed anywhere goes on to the same result. The policies after the sweep in which most flights succeeded become those of the
+Every part has its own folder, which is done or can be resumed, and every random key is derived from the seed. So a run
+that is killed at any time resumes and gives the same result. The policies after the sweep in which most flights
+succeeded become those of the
 mission; nothing is changed there before all sweeps have ended.
 """
 
@@ -60,14 +62,14 @@ _ROUNDS = 1  # of split flights, when feasibility is fitted
 
 @dataclasses.dataclass
 class Sweeps:
-    """The sweeps of a mission that `trainer` has trained, or is to continue."""
+    """The sweeps of a mission that `trainer` has trained or will continue."""
 
     trainer: Trainer
     settings: ChainSettings
     fresh: bool = False
 
     def __post_init__(self) -> None:
-        """Check settings, and stored sweeps unless they are to begin again; nothing is changed."""
+        """Check the settings, and the stored sweeps unless they restart; nothing is changed."""
         self.root, self.phases = self.trainer.root, self.trainer.phases
         self.trained = sweep_phases(self.trainer.mission, self.phases)
         stored = None if self.fresh else read_sweeps(self.root)
@@ -98,10 +100,10 @@ class Sweeps:
         return self.trainer.train_all(everything, self.fresh)
 
     def run(self) -> SweepsRecord:
-        """Make the sweeps that are left, and give the mission the best policies.
+        """Run the remaining sweeps, and copy the best policies to the mission.
 
         Raises:
-          MissionError: a phase does not train, or a signal arrived; the same command goes on from there.
+          MissionError: a phase cannot be trained, or a signal arrived; the same command resumes.
         """
         names = [phase.name for phase in self.phases]
         if not self.begun:
@@ -191,7 +193,7 @@ class Sweeps:
         )
 
     def _with_terminal_value(self, sweep: int, index: int) -> Phase:
-        """Return a phase as it trains, with the feasibility of the next one if hand-overs pay it."""
+        """Return a phase as it trains; with `chain.terminal`, its reward includes the feasibility of the next phase."""
         phase = self.trained[index]
         if self.settings.terminal is None or index + 1 == len(self.phases) or not isinstance(phase, TrainedPhase):
             return phase
@@ -199,7 +201,7 @@ class Sweeps:
         return with_terminal_value(phase, self.phases[index + 1], network, self.settings.terminal)
 
     def _feasibility(self, sweep: int, index: int) -> Weights:
-        """Return the feasibility of phase `index` when it and those behind it fly as the pass backwards has left them."""
+        """Return the feasibility of phase `index` with the policies of the backward pass in it and the later phases."""
         before, back = sweep_folder(self.root, sweep - 1), self._backward_folder(sweep)
         home = sweep_folder(self.root, sweep) / ".feasibility" / self.phases[index].name
         folders = [before if k < index else back for k in range(len(self.phases))]
@@ -219,7 +221,7 @@ class Sweeps:
         return found.weights[index]
 
     def _chain(self, folders: Sequence[Path], home: Path) -> Chain:
-        """Return the chain with the policy of each phase from the mission's folder that is given for it."""
+        """Return the chain with the policy of each phase from the given mission folder."""
         mission, borrowed = self.trainer.mission, policy_folders(self.trainer.mission, self.phases)
 
         def policy_of(k: int, phase: Phase) -> Any:

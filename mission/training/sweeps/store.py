@@ -1,8 +1,9 @@
-"""What sweeps keep in `<checkpoints>/<mission>/.sweeps/`: the policies after each sweep, and how the chain flew with them.
+"""The content of `<checkpoints>/<mission>/.sweeps/`: the policies after each sweep, and the ratings of the chain.
 
 `.sweeps/0` holds the policies before the first sweep, `.sweeps/<n>` those after sweep n, and `.sweeps/joint` those after joint
 training, each a mission's folder.
-`.sweeps/<n>/.backwards` holds what the pass backwards has trained, and `.sweeps/<n>/.feasibility/<phase>` the feasibility of that phase.
+`.sweeps/<n>/.backwards` holds the policies of the backward pass, and `.sweeps/<n>/.feasibility/<phase>` the
+feasibility of that phase.
 A phase cannot have a name that begins with a dot.
 """
 
@@ -59,7 +60,7 @@ class SweepsRecord(Record):
     def rated(self, rate: ChainRate) -> SweepsRecord:
         """Return the record with one more rate, and the sweep after which most flights succeeded; the first of several.
 
-        A further sweep makes joint training begin again.
+        A further sweep restarts joint training.
         """
         joint = rate if rate.sweep == JOINT else None
         rates = self.rates if joint else (*self.rates, rate)
@@ -73,7 +74,7 @@ def sweep_folder(root: Path, sweep: int) -> Path:
 
 
 def sweep_settings(mission: MissionFile) -> dict[str, Any]:
-    """Return the settings that decide the result of a sweep, besides those of the phases."""
+    """Return the settings that determine the result of a sweep, besides those of the phases."""
     chain = mission.chain
     if chain is None:
         return {}
@@ -117,7 +118,7 @@ def write_sweeps(root: Path, record: SweepsRecord) -> None:
 
 
 def check_sweeps(root: Path, stored: SweepsRecord, mission: MissionFile, seed: int) -> None:
-    """Reject sweeps that were begun with other settings.
+    """Reject sweeps that were started with other settings.
 
     Raises:
       StaleError: the first difference.

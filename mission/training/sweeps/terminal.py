@@ -1,6 +1,7 @@
-"""The terminal value of a phase: what it earns for a hand-over from which the rest of the mission is likely to succeed.
+"""The terminal value of a phase: its reward for a hand-over from which the rest of the mission is likely to succeed.
 
-A hand-over is worth `weight` times P(mission succeeds | what the next phase first observes), the initiation set of the next
+The value of a hand-over is `weight` times P(mission succeeds | first observation of the next phase), the initiation
+set of the next
 skill of Lee et al. 2021, arXiv:2111.07999, as a probability. It is a function of the state, so that value gradients through
 the phase reach it.
 Shapes: one vehicle; O observation of the next phase.
@@ -33,11 +34,11 @@ TERM = "rest"  # name of the reward term
 def with_terminal_value(
     phase: TrainedPhase, following: Phase, network: Weights, settings: TerminalValue
 ) -> TrainedPhase:
-    """Return a phase whose reward holds the terminal value beside its own terms, or instead of some of them.
+    """Return a phase whose reward includes the terminal value in addition to its own terms, or instead of some of them.
 
     Args:
       phase: hands over to `following`.
-      following: the next phase, as who flies it observes it.
+      following: the next phase, as its pilot observes it.
       network: its feasibility, from `mission.flight.feasibility`.
       settings: weight, and the terms that it replaces.
     """
@@ -54,17 +55,17 @@ def with_terminal_value(
 
 
 def _value(phase: Phase, rest: RestOfMission, after: Any, outcome: Outcome) -> Array:
-    """Return what the hand-over of a state is worth; 0 before it, and for a flight that does not go on."""
+    """Return the value of the hand-over of a state; 0 before the hand-over, and for a flight that does not continue."""
     passed = outcome.terminated & (outcome.success | goes_on(phase, outcome))
     observed = first_observation(phase, rest.phase, after, passed)
     return jnp.where(passed, rest.weight * probability(rest.network, observed[None])[0], 0.0)
 
 
 def first_observation(phase: Phase, following: Phase, state: Any, passed: Array) -> Array:
-    """Return what the next phase first observes [O] of the state in which a phase ends.
+    """Return the first observation [O] of the next phase for the end state of a phase.
 
-    Where the flight does not go on, a nominal start stands for it, so that no gradient is spoilt by a state without meaning.
-    What `enter` draws is that of one key.
+    If the flight does not continue, a nominal start takes its place, so that a meaningless state does not spoil a
+    gradient. `enter` uses a single random key.
     """
     key = jax.random.key(0)
     nominal, handed = following.environment.start(key), phase.environment.leave(state)
@@ -73,7 +74,7 @@ def first_observation(phase: Phase, following: Phase, state: Any, passed: Array)
 
 
 def check_terminal(mission: MissionFile, phases: Sequence[Phase]) -> None:
-    """Reject a terminal value that cannot be had, before anything is trained.
+    """Reject an impossible terminal value before anything is trained.
 
     Raises:
       InputError: no phase has a reward term that is to be replaced.
@@ -98,7 +99,7 @@ def check_terminal(mission: MissionFile, phases: Sequence[Phase]) -> None:
 
 
 def check_link_gradient(phase: Phase, following: Phase, where: str) -> None:
-    """Check that what the next phase first observes can be differentiated by the state in which a phase ends.
+    """Check that the first observation of the next phase is differentiable with respect to the end state of a phase.
 
     Nothing is compiled.
 

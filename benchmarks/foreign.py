@@ -14,6 +14,7 @@ public functions train and fly. Networks are 2x256, minibatches 256. Seconds inc
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from typing import Any, NamedTuple
@@ -85,6 +86,10 @@ def main() -> None:
     options.add_argument("--only", choices=[case.environment for case in CASES], help="train this one alone")
     options.add_argument("--seed", type=int, default=0, help="of the trainings (default: %(default)s)")
     arguments = options.parse_args()
+    # With the engine's fusions of several outputs, XLA aborts on the reacher.
+    os.environ.setdefault(
+        "XLA_FLAGS", "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=1000000000000"
+    )
     from mission import MachineError, configure
 
     configure()  # before a foreign library starts JAX

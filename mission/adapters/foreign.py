@@ -9,7 +9,9 @@ Shapes: O observation, A action.
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
@@ -21,12 +23,14 @@ from pydantic import Field, create_model
 from mission.adapters.extras import GYMNAX
 from mission.errors import MissionError, PluginError, exception_text
 from mission.learner import LearnerConfig, config_class
+from mission.machine.devices import flags_without_fusion
 from mission.machine.extras import import_extra
 from mission.machine.trees import drop_weak_types
 from mission.missionfile.hooks import hookimpl
 from mission.phase import Environment, Outcome, PhaseSpec
 from mission.strict import StrictModel
 
+log = logging.getLogger("mission")
 Hook = Callable[[], PhaseSpec]
 _BRAX_STEPS = 1000  # the length of an episode in the literature on Brax
 
@@ -183,6 +187,7 @@ def brax_phase(name: str, *, backend: str | None = None, goal: bool = False, sac
 
     def load(where: str) -> Library:
         envs = import_extra("brax.envs", "mission-engine[brax]", where)
+        _warn_of_fusion()
         env = envs.get_environment(name, **({} if backend is None else {"backend": backend}))
         return _of_brax(where, env, _BRAX_STEPS)
 
@@ -209,6 +214,18 @@ def playground_phase(name: str, *, goal: bool = False, sac: LearnerConfig | None
         return _of_brax(where, env, int(config.episode_length))
 
     return _hook(f'playground_phase("{name}")', load, goal, sac)
+
+
+@cache
+def _warn_of_fusion() -> None:
+    """Warn that the XLA of JAX 0.10 aborts the process on programs of some Brax environments, `reacher` among them."""
+    flags = flags_without_fusion()
+    if flags is not None:
+        log.warning(
+            "XLA may abort with 'Check failed: GetNumDims()' while it compiles a phase of Brax; if it does, run the command with "
+            "XLA_FLAGS=%s in its environment",
+            flags,
+        )
 
 
 def _of_brax(where: str, env: Any, max_steps: int) -> Library:

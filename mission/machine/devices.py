@@ -37,12 +37,8 @@ _CPU_DEVICES = 2
 # cost per call, unless a loop counts as small: then it is one kernel (docs/decisions/0010-loops-as-one-kernel.md). The
 # bound is in bytes; this one covers every loop. Without fusions of several outputs, each leaf of a state computes the
 # forces again (docs/decisions/0013-blocks-and-kept-programs.md).
-_FLAGS = {
-    "--xla_cpu_multi_thread_eigen": "false",
-    "--xla_backend_extra_options": (
-        "xla_cpu_small_while_loop_byte_threshold=1000000000000,xla_cpu_use_multi_output_fusion"
-    ),
-}
+_LOOPS, _FUSION = "xla_cpu_small_while_loop_byte_threshold=1000000000000", "xla_cpu_use_multi_output_fusion"
+_FLAGS = {"--xla_cpu_multi_thread_eigen": "false", "--xla_backend_extra_options": f"{_LOOPS},{_FUSION}"}
 # Modes of JAX in which phases cannot run as they are written, and what they do.
 _REJECTED_MODES = {
     "jax_enable_x64": "numbers have 64 bits instead of 32",
@@ -109,6 +105,12 @@ def configure() -> None:
         if getattr(jax.config, mode):
             raise _environment_error(f"{mode} is on, with which {effect}", f"unset {mode.upper()}, or switch it off")
     _check_devices(wanted, late)
+
+
+def flags_without_fusion() -> str | None:
+    """Return the value of XLA_FLAGS that avoids fusions of several outputs, or None if XLA does not make them."""
+    used = _FUSION in os.environ.get("XLA_FLAGS", "")
+    return f"--xla_backend_extra_options={_LOOPS}" if used else None
 
 
 def _check_devices(wanted: int, late: bool) -> None:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from mission.errors import InputError, MissionError
+from mission.errors import InputError, MissionError, exception_text
 from mission.missionfile.given import DICT, TEXT, plain_mission
 from mission.missionfile.models import Location, MissionFile, Source, dotted
 from mission.missionfile.named import mission_path
@@ -88,6 +88,11 @@ def read_yaml(path: str | Path, model: type[M], what: str = "a data file") -> M:
         return model.model_validate(data)
     except ValidationError as error:
         raise explain(error, Source(path, positions, {}), (), model) from None
+    except ArithmeticError as error:  # pydantic passes it on: a product of numbers that each may stand alone
+        expected, found = "numbers from which the plugin can compute", exception_text(error)
+        raise InputError(
+            str(path), expected=expected, found=found, remedy="look for a number of a wrong size"
+        ) from None
 
 
 def read_text(path: str | Path, what: str = "a mission file", limit: int = MAX_BYTES) -> str:

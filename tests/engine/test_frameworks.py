@@ -19,6 +19,7 @@ from mission.adapters import brax_phase, gymnax_phase, playground_phase
 from mission.adapters.foreign import Foreign
 from mission.adapters.gymnax import GymnaxEnv
 from mission.errors import MachineError, PluginError
+from mission.machine.devices import flags_without_fusion
 from mission.testing import check_phase, make_phase
 
 
@@ -160,3 +161,13 @@ def test_a_missing_library_is_named(hook: Any, module: str, extra: str, monkeypa
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MachineError, match=extra):
         hook("any")()
+
+
+def test_flags_without_fusions_of_several_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """XLA aborts on some programs of Brax with them."""
+    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_extra_options=a=1,xla_cpu_use_multi_output_fusion")
+    flags = flags_without_fusion()
+    assert flags is not None
+    assert "multi_output" not in flags
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    assert flags_without_fusion() is None

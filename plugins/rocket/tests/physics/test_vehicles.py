@@ -254,3 +254,14 @@ def test_the_example_is_lighter_and_names_its_schema() -> None:
     assert mass[0] < 0.4 * mass[1]
     first = EXAMPLE.read_text(encoding="utf-8").splitlines()[0]
     assert (EXAMPLE.parent / first.partition("schema=")[2]).resolve() == ROOT / "docs" / "vehicle.schema.json"
+
+
+@pytest.mark.parametrize("radius", ["1e+200", "1e-200"])
+def test_numbers_whose_product_overflows_are_refused_in_their_file(tmp_path: Path, radius: str) -> None:
+    text = EXAMPLE.read_text(encoding="utf-8").replace(
+        "radius_m: 1.26, density_kg_m3", f"radius_m: {radius}, density_kg_m3"
+    )
+    (tmp_path / "mine.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(MissionError, match=r"mine\.yaml") as caught:
+        load_vehicle("./mine.yaml", tmp_path)
+    assert "numbers from which" in caught.value.expected

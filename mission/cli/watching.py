@@ -19,7 +19,11 @@ PORT = 8377
 def watch(
     folder: Annotated[
         Path,
-        typer.Argument(help="checkpoints/MISSION of a training run, now or later.", autocompletion=complete_folder),
+        typer.Argument(
+            metavar="FOLDER",
+            help="checkpoints/MISSION of a training run, now or later.",
+            autocompletion=complete_folder,
+        ),
     ],
     port: Annotated[
         int, typer.Option("--port", metavar="N", min=0, max=65535, help="Port of the page on 127.0.0.1; 0: any.")

@@ -38,6 +38,11 @@ def _cut(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 3] + "..."
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, in the plural unless it is 1; for nouns that form it with s."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
 def exception_text(error: BaseException) -> str:
     """Return type and message of an exception that a plugin or a library raised, printable and cut."""
     try:

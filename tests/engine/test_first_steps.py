@@ -150,6 +150,13 @@ def test_the_columns_of_the_plugins_are_aligned():
     assert {row.index(one["name"], 15) for row, one in zip(rows, listed, strict=True)} == {21}
 
 
+def test_one_thing_is_counted_in_the_singular(tmp_path):
+    text = MISSION.partition("  - name: second")[0]
+    shown = run_cli("check", write_mission(tmp_path, text), "--allow-local-plugins").stdout
+    assert shown.startswith("trial: 1 phase, seed 3")
+    assert "; 2 observations, 1 action, " in shown
+
+
 # Messages
 
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import sys
+import traceback
 from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 MOST_SHOWN = 120  # characters of a name or text from outside
 _LONG_WORD = re.compile(rf"\S{{{MOST_SHOWN + 1},}}")
+_BELOW_PLUGINS = {"mission", "jax", "jaxlib", "numpy", "flax", "optax", "pluggy", "pydantic", "pydantic_core"}
+_OF_TRACING = {"TracerBoolConversionError", "TracerIntegerConversionError", "TracerArrayConversionError"}
+_OF_TRACING |= {"ConcretizationTypeError"}  # their names: this module does not import JAX
 _MOST_PATH, _MOST_TEXT = 400, 2000  # characters of a path, and of one part of a message
 
 
@@ -33,13 +38,26 @@ def _cut(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 3] + "..."
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, in the plural unless it is 1; for nouns that form it with s."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
 def exception_text(error: BaseException) -> str:
     """Return type and message of an exception that a plugin or a library raised, printable and cut."""
     try:
-        message = " ".join(str(error).split())
+        message = " ".join((_first_of_model(error) or str(error)).split())
     except Exception:  # of the exception's own `__str__`
         message = "(a message that cannot be read)"
     return printable(f"{type(error).__name__}: {message}", MOST_SHOWN)
+
+
+def _first_of_model(error: Any) -> str | None:
+    """Return model, field and message of the first error that a pydantic model found; this module does not import it."""
+    if type(error).__module__.partition(".")[0] != "pydantic_core" or type(error).__name__ != "ValidationError":
+        return None
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, (error.title, *first['loc'])))}: {first['msg']}"
 
 
 class FourParts(BaseException):
@@ -143,6 +161,16 @@ def machine_errors(where: object, expected: str, remedy: str) -> Generator[None]
         raise MachineError(str(where), expected=expected, found=str(error), remedy=remedy) from None
 
 
+def _place_outside(error: BaseException) -> str | None:
+    """Return the innermost line of an exception's traceback that neither the engine nor a library below it has."""
+    place = None
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        package = str(frame.f_globals.get("__name__")).partition(".")[0]
+        if package not in _BELOW_PLUGINS and package not in sys.stdlib_module_names:
+            place = f"{os.path.basename(frame.f_code.co_filename)}, line {line}, in {frame.f_code.co_name}"
+    return place
+
+
 def run_plugin_code(where: str, expected: str, call: Callable[[], T], remedy: str = "fix the plugin") -> T:
     """Call a plugin's code and turn any exception, including SystemExit, into a PluginError."""
     try:
@@ -150,6 +178,9 @@ def run_plugin_code(where: str, expected: str, call: Callable[[], T], remedy: st
     except (MissionError, KeyboardInterrupt):
         raise
     except BaseException as error:
-        found = exception_text(error)
+        place = _place_outside(error)
+        found = exception_text(error) + (f" ({place})" if place else "")
+        if type(error).__name__ in _OF_TRACING:
+            remedy = "write jnp.where for `if`, and functions of jnp for those of math and numpy: JAX traces the values"
         remedy = f"{remedy}; --debug shows the traceback"
         raise PluginError(where, expected=expected, found=found, remedy=remedy) from error

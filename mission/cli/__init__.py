@@ -52,8 +52,9 @@ def _exit_code(end: SystemExit, debug: bool) -> int:
     """Return the exit code after typer, or a plugin, ended a command."""
     import traceback
 
-    frames = [frame for frame, _ in traceback.walk_tb(end.__traceback__)]
-    if not str(frames[-1].f_globals.get("__name__")).startswith("typer"):
+    modules = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(end.__traceback__)]
+    # the first frame is `main`; a library such as wandb may replace `sys.exit`, so the last need not be typer's
+    if any(module.partition(".")[0] == "mission" for module in modules[1:]):
         return _report(end, debug)
     if end.code == 130:  # after a KeyboardInterrupt
         cause = end.__context__.__cause__ if end.__context__ is not None else None

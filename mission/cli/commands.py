@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from mission.cli.completing import complete_folder, complete_side
-from mission.cli.following import given_words, local_words, repeated_words, say_next
+from mission.cli.following import given_words, local_words, repeated_words, say_next, stale_words
 from mission.cli.options import (
     Baseline,
     Checkpoints,
@@ -52,7 +52,8 @@ from mission.cli.output import Command, results, say, write_json, write_text
 app = typer.Typer(
     name="mission",
     help="Train and fly chains of flight phases, one Soft Actor-Critic agent per phase.\n\n"
-    "Begin with: mission train missions/vertical.yaml, then mission fly missions/vertical.yaml",
+    "Begin with: mission plugins, which lists the installed missions, then mission fly NAME; "
+    "or mission new NAME, for a phase of your own",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -100,7 +101,7 @@ def plugins(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")]
         return
     for row in rows:
         mark = '  DUPLICATE: write "distribution:name"' if row["duplicate"] else ""
-        say(f"{row['group']:18} {row['name']:24} {row['distribution']} {row['version']}  {row['target']}{mark}")
+        say(f"{row['group']:20} {row['name']:24} {row['distribution']} {row['version']}  {row['target']}{mark}")
     say_next("check", names[0] if names else "FILE", why="what a mission would run")
 
 
@@ -242,9 +243,11 @@ def fly(
     if splitting:
         split(mission, common | {"flights": flights or 1000}, json_file)
         return
+    plugins_of = [*repeated_words("--set", overrides), *local_words(local)]
     same = [*given_words("--checkpoints", checkpoints), *repeated_words("--policy", policies)]
-    same += [*repeated_words("--set", overrides), *local_words(local)]
-    again = Again(file, same, policy == "guide")
+    same += [*given_words("--seed", seed), *given_words("--judge", judge), *stale_words(allow_stale), *plugins_of]
+    flown = [*given_words("--policy-from", policy_from), *given_words("--starts", starts)]
+    again = Again(file, same, flown, plugins_of, policy == "guide")
     if only is not None:
         written = (trajectory, formats or ["csv"], settings or [])
         fly_only(mission, (only, flights, first_flight), written, common | more, json_file, again)
@@ -255,7 +258,8 @@ def fly(
 @app.command(cls=Command)
 def merge(
     folders: Annotated[
-        list[Path], typer.Argument(help="Report folders, in any order.", autocompletion=complete_folder)
+        list[Path],
+        typer.Argument(metavar="FOLDERS", help="Report folders, in any order.", autocompletion=complete_folder),
     ],
     report_dir: Annotated[Path, typer.Option("--report", metavar="DIR", help="Folder of the joined report.")],
 ) -> None:
@@ -273,7 +277,9 @@ def report(
     folder: Annotated[
         Path,
         typer.Argument(
-            help="A report folder, or checkpoints/MISSION of a training run.", autocompletion=complete_folder
+            metavar="FOLDER",
+            help="A report folder, or checkpoints/MISSION of a training run.",
+            autocompletion=complete_folder,
         ),
     ],
     mission_file: Annotated[
@@ -315,9 +321,12 @@ def report(
 @app.command(cls=Command)
 def compare(
     first: Annotated[
-        Path, typer.Argument(help="Mission file or name, or folder of checkpoints.", autocompletion=complete_side)
+        Path,
+        typer.Argument(
+            metavar="FIRST", help="Mission file or name, or folder of checkpoints.", autocompletion=complete_side
+        ),
     ],
-    second: Annotated[Path, typer.Argument(help="The other one.", autocompletion=complete_side)],
+    second: Annotated[Path, typer.Argument(metavar="SECOND", help="The other one.", autocompletion=complete_side)],
     mission_file: Annotated[
         Path | None,
         typer.Option("--mission", metavar="FILE", help="Mission file of the policies in the folders."),
@@ -368,7 +377,11 @@ def compare(
 def recertify(
     folder: Annotated[
         Path,
-        typer.Argument(help="checkpoints/MISSION, with policies and baseline.npz.", autocompletion=complete_folder),
+        typer.Argument(
+            metavar="FOLDER",
+            help="checkpoints/MISSION, with policies and baseline.npz.",
+            autocompletion=complete_folder,
+        ),
     ],
     mission_file: Annotated[
         Path | None,
@@ -433,7 +446,9 @@ def cache(
 
 @app.command(cls=Command)
 def new(
-    name: Annotated[str, typer.Argument(help="Name of the mission and its phase, e.g. parachute_descent.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Name of the mission and its phase, e.g. parachute_descent.")
+    ],
     directory: Annotated[
         Path | None,
         typer.Option("--directory", metavar="DIR", help="Folder to write. [default: ./NAME]"),

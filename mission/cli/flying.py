@@ -15,10 +15,20 @@ if TYPE_CHECKING:
 
 
 class Again(NamedTuple):
-    """The parts of this command that the next one repeats: mission file, shared options, and whether guides fly every phase."""
+    """What the next command needs of this one.
+
+    Attributes:
+      file: the mission file.
+      options: those that every command has which flies.
+      flights: those that only `mission fly` has.
+      plugins: the part of `options` that every command has which reads the mission.
+      guides: whether guides fly every phase.
+    """
 
     file: Path
     options: list[str]
+    flights: list[str]
+    plugins: list[str]
     guides: bool
 
 
@@ -42,6 +52,7 @@ def fly_campaign(mission: MissionFile, options: dict[str, Any], json_file: str |
             "fly",
             again.file,
             *again.options,
+            *again.flights,
             "--report",
             f"reports/{mission.name}",
             why="the page with replay and charts",
@@ -49,7 +60,7 @@ def fly_campaign(mission: MissionFile, options: dict[str, Any], json_file: str |
         return
     say(f"report: {report / 'index.html'}")
     if again.guides:
-        say_next("train", again.file, why="agents, to compare with the guides")
+        say_next("train", again.file, *again.plugins, why="agents, to compare with the guides")
     else:
         say_next("feasibility", again.file, *again.options, why="from which states the rest of the mission succeeds")
 
@@ -116,7 +127,15 @@ def fly_only(
     print_trajectories(trajectories, results())
     if output is not None:
         write_text(text + "\n", output)
-    say(*(f"wrote {path}" for path in files))
+    if files:
+        say(*(f"wrote {path}" for path in files))
     if folder is None:
         more = ["--only", only, "--trajectory", f"flights/{mission.name}"]
-        say_next("fly", again.file, *again.options, *more, why="the same as files, in the --format of another program")
+        say_next(
+            "fly",
+            again.file,
+            *again.options,
+            *again.flights,
+            *more,
+            why="the same as files, in the --format of another program",
+        )

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 File = Annotated[
     Path,
-    typer.Argument(help="Mission file (YAML), or the name of an installed mission.", autocompletion=complete_file),
+    typer.Argument(
+        metavar="FILE", help="Mission file (YAML), or the name of an installed mission.", autocompletion=complete_file
+    ),
 ]
 Checkpoints = Annotated[
     Path | None,

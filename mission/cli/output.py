@@ -16,6 +16,7 @@ from typer.core import TyperCommand
 
 from mission.errors import machine_errors, printable
 
+_LONGEST_SENTENCE = 500  # characters
 _streams: list[TextIO] = []  # of the results; the last is that of the command that runs
 
 
@@ -50,6 +51,10 @@ def results_alone() -> Generator[None]:
 
 class Command(TyperCommand):
     """A command that runs with standard output reserved for its results; its `--help` is printed before that."""
+
+    def get_short_help_str(self, limit: int = 45) -> str:
+        """Return the first sentence of the help whole; the list of commands wraps it."""
+        return super().get_short_help_str(max(limit, _LONGEST_SENTENCE))
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""

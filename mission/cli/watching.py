@@ -20,6 +20,7 @@ def watch(
     folder: Annotated[
         Path,
         typer.Argument(
+            metavar="FOLDER",
             help="Folder checkpoints/MISSION of a training run; the run may start later.",
             autocompletion=complete_folder,
         ),

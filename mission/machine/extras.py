@@ -6,6 +6,7 @@ import importlib
 from typing import Any
 
 from mission.errors import MachineError
+from mission.machine.shell import install_requirement
 
 
 def import_extra(module: str, install: str, where: str) -> Any:
@@ -26,5 +27,5 @@ def import_extra(module: str, install: str, where: str) -> Any:
             where,
             expected=f"{module.partition('.')[0]} to be installed",
             found=str(error),
-            remedy=f'pip install "{install}"',
+            remedy=f"install it: {install_requirement(install)}",
         ) from error

@@ -80,9 +80,15 @@ def list_plugins(group: str = PHASE_GROUP) -> tuple[Listing, ...]:
 
 
 def find_plugin(
-    reference: str, where: str, group: str = PHASE_GROUP, listings: Sequence[Listing] | None = None
+    reference: str,
+    where: str,
+    group: str = PHASE_GROUP,
+    listings: Sequence[Listing] | None = None,
+    folder: Path | None = None,
 ) -> Listing:
     """Return the one entry point that `name` or `distribution:name` refers to, among listings of the group if given.
+
+    `folder` is that of the mission file, where a file of the name may be what is meant.
 
     Raises:
       PluginError: none or several; names every candidate.
@@ -103,6 +109,9 @@ def find_plugin(
         )
     names = sorted({row.name for row in listings})
     near = difflib.get_close_matches(name, names, 1, 0.5)
+    file = f"{name.removesuffix('.py')}.py"
+    beside = folder is not None and Path(file).name == file and (folder / file).is_file()
+    near = [f"./{file}"] if beside else near
     raise PluginError(
         where,
         expected=f"an installed plugin of the group {group}: {', '.join(names) or '(none installed)'}",

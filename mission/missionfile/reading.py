@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import functools
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -23,6 +24,7 @@ MAX_BYTES = 1 << 16  # the largest mission file of this repository has 3 KiB
 MAX_DEPTH = 32
 MAX_VALUES = 5000  # keys, values, lists and mappings; the YAML library takes 0.1 ms for each
 _MAX_INTEGER = 2**63 - 1  # of an integer's magnitude
+_UNQUOTED = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?|true|false")
 M = TypeVar("M", bound=BaseModel)
 _SCALARS = {f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "bool", "null", "str")}
 
@@ -165,7 +167,8 @@ def _parsed(text: str, name: str) -> tuple[Any, dict[Location, tuple[int, int] |
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark is not None else name
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise InputError(place, expected="YAML 1.2", found=problem, remedy="correct the syntax there") from None
+        remedy = "indent with spaces, not with tabs" if "'\\t'" in problem else "correct the syntax there"
+        raise InputError(place, expected="YAML 1.2", found=problem, remedy=remedy) from None
     except (ValueError, TypeError, AttributeError, IndexError, KeyError, AssertionError, OverflowError) as error:
         # On malformed input the YAML library also raises some exceptions that are not its own.
         raise InputError(
@@ -310,10 +313,21 @@ def explain(error: ValidationError, source: Source, prefix: Location, model: typ
     # every branch of a union fails on its own
     same = [e["msg"] for e in errors if _in_document(source, prefix, e["loc"]) == location]
     words = [message.removeprefix("Value error, ").removeprefix("Input should be ") for message in same]
-    # 1e6 is a float in YAML
-    whole = first["type"].startswith("int_") and isinstance(given, float) and given.is_integer()
-    remedy = f"write {given:.0f}" if whole else "change the value"
+    if first["type"] == "model_type":
+        known = ", ".join(_known_keys(model, first["loc"]))
+        expected, found = f"a mapping with keys of: {known}", "nothing" if given is None else shown
+        return InputError(where, expected=expected, found=found, remedy="write lines `KEY: VALUE` there")
+    remedy = _change(first["type"], given)
     return InputError(where, expected=", or ".join(dict.fromkeys(words)), found=shown, remedy=remedy)
+
+
+def _change(kind: str, given: object) -> str:
+    """Return what to do about a value of the wrong type."""
+    if kind.startswith("int_") and isinstance(given, float) and given.is_integer():  # 1e6 is a float in YAML
+        return f"write {given:.0f}"
+    if kind.startswith(("int_", "float_", "bool_")) and isinstance(given, str) and _UNQUOTED.fullmatch(given):
+        return f"write {given} without quotes"
+    return "change the value"
 
 
 def _in_document(source: Source, prefix: Location, location: Sequence[str | int]) -> Location:

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, JsonValue, ValidationError
@@ -105,14 +106,16 @@ def load_spec(
     refuse_spec(entry.plugin, where)
     path = local_path(entry.plugin, mission.folder, allow_local, where)
     if path is None:
-        return load_installed(entry.plugin, where, listings)
+        return load_installed(entry.plugin, where, listings, mission.folder)
     module, sources = load_local(path, where), local_sources(path)
     return _spec(module, _hashed(PluginOrigin(path.stem, LOCAL_FILE, "", ""), sources), sources, where)
 
 
-def load_installed(reference: str, where: str, listings: Sequence[Listing] | None = None) -> LoadedPlugin:
-    """Return an installed plugin."""
-    listing = find_plugin(reference, where, listings=listings)
+def load_installed(
+    reference: str, where: str, listings: Sequence[Listing] | None = None, folder: Path | None = None
+) -> LoadedPlugin:
+    """Return an installed plugin; `folder` is that of the mission file that names it."""
+    listing = find_plugin(reference, where, listings=listings, folder=folder)
     module = load_module(listing, where)
     sources = installed_sources(listing, module)
     origin = PluginOrigin(listing.name, listing.distribution, listing.version, "")

@@ -7,13 +7,12 @@ import keyword
 import os
 import re
 import shlex
-import shutil
-import sys
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
 from mission.errors import InputError, machine_errors
+from mission.machine.shell import install_command, mission_command, python_command
 from mission.missionfile.plugins import installed, list_plugins, normalise
 
 _COMMON = {"pyproject.toml": "pyproject.toml", "README.md": "README.md", "gitignore": ".gitignore"}
@@ -68,16 +67,13 @@ def write_skeleton(name: str, directory: Path | None, phases: Sequence[str] = ()
 def next_steps(folder: Path) -> tuple[str, ...]:
     """Return the shell commands that install, train, fly and test a skeleton in the environment of this process."""
     place = folder if folder.is_absolute() else Path(os.curdir) / folder
-    python, where = shlex.quote(sys.executable), f"{'' if folder.is_absolute() else './'}{folder}"
+    where = f"{'' if folder.is_absolute() else './'}{folder}"
     package, mission_file = shlex.quote(f"{where}[test]"), shlex.quote(str(place / "mission.yaml"))
-    uv = os.environ.get("UV") or shutil.which("uv")  # an environment that uv made has no pip
-    with_uv = f"{shlex.quote(uv) if uv else 'python3 -m uv'} pip install --python {python}"
-    installer = f"{python} -m pip install" if importlib.util.find_spec("pip") is not None else with_uv
     return (
-        f"{installer} -e {package}",
-        f"{python} -m mission train {mission_file}",
-        f"{python} -m mission fly {mission_file}",
-        f"{python} -m pytest {shlex.quote(where)}",
+        install_command("-q", "-e", package),
+        f"{mission_command()} train {mission_file}",
+        f"{mission_command()} fly {mission_file}",
+        f"{python_command()} -m pytest {shlex.quote(where)}",
     )
 
 

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from mission.errors import counted
 from mission.machine.kept import engine_hash, file_hash, remembered
 from mission.missionfile.models import MissionFile
 from mission.storage.markup import escape
@@ -126,7 +127,7 @@ def _check(mission: MissionFile, allow_local_plugins: bool) -> Checked:
     finally:
         logging.getLogger("mission").removeHandler(warnings)
     found = digest([phase.configuration() for phase in phases])[:16]
-    lines = [f"{mission.name}: {len(phases)} phases, seed {mission.seed}, digest {found}"]
+    lines = [f"{mission.name}: {counted(len(phases), 'phase')}, seed {mission.seed}, digest {found}"]
     for phase in phases:
         env, entry = phase.environment, phase.entry
         trained = isinstance(phase, TrainedPhase)
@@ -134,7 +135,7 @@ def _check(mission: MissionFile, allow_local_plugins: bool) -> Checked:
         if trained and phase.wide is not None:
             who += f", {phase.wide.share:.0%} of the training vehicles with wide dispersions"
         gate = f"gate: {entry.gate}" if entry.gate and trained else "no gate"
-        sizes = f"{len(env.observation_names)} observations, {len(env.action_names)} actions"
+        sizes = f"{counted(len(env.observation_names), 'observation')}, {counted(len(env.action_names), 'action')}"
         lines += [f"  {phase.name}: {phase.origin}", f"    {who}; {gate}; {sizes}, {env.control_period_s} s steps"]
     files = sorted({path for phase in phases for path in phase.files} | borrowed)
     return Checked(tuple(lines), {path: file_hash(path) for path in files}, not warnings.heard)

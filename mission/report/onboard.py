@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TextIO
 
+from mission.errors import counted
 from mission.flight.onboard.exporting import ExportSummary
 from mission.report.terminal import Printer
 
@@ -12,8 +13,8 @@ def print_export(summary: ExportSummary, stream: TextIO) -> None:
     """Print the difference of an export from its policy, its speed, and its requirements."""
     parity, interface, printer = summary.parity, summary.interface, Printer(stream)
     printer.line(
-        f'{interface.target} of phase "{interface.phase}": {len(interface.observations)} observations, '
-        f"{len(interface.actions)} actions, {interface.rate_hz:g} Hz, in {summary.folder}"
+        f'{interface.target} of phase "{interface.phase}": {counted(len(interface.observations), "observation")}, '
+        f"{counted(len(interface.actions), 'action')}, {interface.rate_hz:g} Hz, in {summary.folder}"
     )
     printer.line(
         f"parity: {parity.largest_difference:.2g} at most (bound {parity.bound:g}) from {parity.compared_with}, "

@@ -22,6 +22,7 @@ from collections.abc import Generator
 from typing import Any
 
 from mission.errors import InputError, MachineError, exception_text
+from mission.machine.shell import install_requirement
 from mission.training.signals import before_end
 
 _CONNECT_S = 5.0
@@ -36,7 +37,7 @@ def import_ray() -> Any:
     try:
         ray = importlib.import_module("ray")
     except ImportError as error:
-        remedy = 'pip install "mission-engine[ray]"'
+        remedy = f"install the extra: {install_requirement('mission-engine[ray]')}"
         raise MachineError("--on ray", expected="Ray to be installed", found=str(error), remedy=remedy) from None
     if ray.is_initialized():
         found, remedy = "a process that is connected to Ray already", "call ray.shutdown() before"

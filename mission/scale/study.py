@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from mission.errors import InputError, MachineError
+from mission.machine.shell import install_requirement
 from mission.scale.space import Dimension, Scalar, Space
 
 JOURNAL = "journal.log"
@@ -28,7 +29,7 @@ def optuna() -> Any:
             "mission tune",
             expected="the package optuna",
             found=f"it cannot be imported: {error}",
-            remedy='install the extra "mission-engine[tune]": python3 -m uv pip install "optuna>=5"',
+            remedy=f"install the extra: {install_requirement('mission-engine[tune]')}",
         ) from None
     package.logging.set_verbosity(package.logging.ERROR)
     return package

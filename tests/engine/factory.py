@@ -127,6 +127,8 @@ def run_cli(
     """The command line in a process of its own; `path` is put on PYTHONPATH."""
     import os
 
-    env = {**os.environ} | ({"PYTHONPATH": str(path)} if path else {})
+    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    env.pop("UV_RUN_RECURSION_DEPTH", None)  # the lines that commands print differ under `uv run`
+    env |= {"PYTHONPATH": str(path)} if path else {}
     command = [sys.executable, "-m", "mission", *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout, env=env, check=False)

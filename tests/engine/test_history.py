@@ -153,8 +153,8 @@ phases:
 def test_a_mission_trains_flies_and_reports_with_it(tmp_path: Path) -> None:
     path = write_mission(tmp_path, MISSION, CART)
     checked = CliRunner().invoke(app, ["check", str(path), "--allow-local-plugins"]).stdout
-    assert "6 observations, 1 actions" in checked
-    assert "2 observations, 1 actions" in checked
+    assert "6 observations, 1 action, " in checked
+    assert "2 observations, 1 action, " in checked
     mission = load_mission(path)
     train_mission(mission, checkpoints=tmp_path, log_dir=tmp_path / "runs", allow_local_plugins=True)
     policy = json.loads((tmp_path / "stacked" / "first" / "policy" / "policy.json").read_text())

@@ -24,6 +24,7 @@ def shell(commands: str, folder: Path) -> subprocess.CompletedProcess[str]:
         "PYTHONPATH",
         "VIRTUAL_ENV",
         "UV",
+        "UV_RUN_RECURSION_DEPTH",
         "UV_PYTHON",
         "UV_PROJECT_ENVIRONMENT",
     )  # of the environment of these tests

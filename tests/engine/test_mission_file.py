@@ -105,7 +105,7 @@ def test_refuses_what_is_no_mission_file(tmp_path):
     for content, part in (
         (b"\xff\xfe\x00", "UTF-8"),
         (b"x" * (MAX_BYTES + 1), "bytes"),
-        (b"", "dictionary"),
+        (b"", "a mapping with keys of"),
         (b"[" * 5000, "levels"),
         (b"a: *b", "alias"),
         (b'a: "\\ud800"', "surrogate"),

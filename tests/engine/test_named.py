@@ -156,11 +156,13 @@ def test_the_skeleton_s_mission_has_its_name_and_git_ignores_what_runs_write(tmp
 
 @pytest.mark.parametrize("pip", [True, False])
 def test_the_printed_lines_name_this_environment(tmp_path, monkeypatch, pip):
-    monkeypatch.setattr("mission.missionfile.skeleton.importlib.util.find_spec", lambda name: pip or None)
+    monkeypatch.setattr("mission.machine.shell.importlib.util.find_spec", lambda name: pip or None)
     monkeypatch.setenv("UV", "/opt/uv")
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.delenv("UV_RUN_RECURSION_DEPTH", raising=False)
     install, train, fly, test = next_steps(Path("my demo"))
-    tool = f"{sys.executable} -m pip install" if pip else f"/opt/uv pip install --python {sys.executable}"
-    assert install == f"{tool} -e './my demo[test]'"
+    tool, end = (f"{sys.executable} -m pip", "") if pip else ("/opt/uv pip", f" --python {sys.executable}")
+    assert install == f"{tool} install -q -e './my demo[test]'{end}"
     assert train == f"{sys.executable} -m mission train 'my demo/mission.yaml'"
     assert fly == f"{sys.executable} -m mission fly 'my demo/mission.yaml'"
     assert test == f"{sys.executable} -m pytest './my demo'"

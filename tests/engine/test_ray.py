@@ -106,7 +106,7 @@ def test_without_ray_the_error_says_how_to_install_it(monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissionError) as caught:
         fly(folder, on="ray", flights=10)
-    assert caught.value.remedy == 'pip install "mission-engine[ray]"'
+    assert 'pip install "mission-engine[ray]"' in caught.value.remedy
 
 
 def test_a_cluster_that_is_not_there_is_exit_3() -> None:

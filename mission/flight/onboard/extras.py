@@ -6,6 +6,7 @@ import importlib
 from typing import Any
 
 from mission.errors import InputError
+from mission.machine.shell import install_requirement
 
 
 def extra(package: str, name: str, where: str = "mission export") -> Any:
@@ -26,5 +27,5 @@ def extra(package: str, name: str, where: str = "mission export") -> Any:
             where,
             expected=f"the package {package}",
             found=f"it cannot be imported: {error}",
-            remedy=f'install the extra: python3 -m uv pip install "mission-engine[{name}]"',
+            remedy=f"install the extra: {install_requirement(f'mission-engine[{name}]')}",
         ) from None

@@ -242,9 +242,13 @@ def fly(
     if splitting:
         split(mission, common | {"flights": flights or 1000}, json_file)
         return
-    same = [*given_words("--checkpoints", checkpoints), *repeated_words("--policy", policies)]
-    same += [*repeated_words("--set", overrides), *local_words(local)]
-    again = Again(file, same, policy == "guide")
+    exported = [f"{name}={folder}" for name, folder in by_phase.items() if folder == policy_from]
+    same = [*given_words("--checkpoints", checkpoints), *repeated_words("--policy", [*(policies or []), *exported])]
+    same += [*given_words("--judge", judge), *repeated_words("--set", overrides), *local_words(local)]
+    same += ["--allow-stale"] if allow_stale else []
+    campaign = [*given_words("--seed", seed), *given_words("--starts", starts), *given_words("--flights", flights)]
+    campaign += given_words("--first-flight", first_flight or None)
+    again = Again(file, same, campaign, policy == "guide")
     if only is not None:
         written = (trajectory, formats or ["csv"], settings or [])
         fly_only(mission, (only, flights, first_flight), written, common | more, json_file, again)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from mission.machine.kept import engine_hash, file_hash, remembered
+from mission.missionfile.arguments import given_mission
 from mission.missionfile.models import MissionFile
 from mission.storage.markup import escape
 
@@ -64,6 +65,7 @@ def check(mission: MissionFile, *, allow_local_plugins: bool = False) -> Mission
     Raises:
       MissionError: the mission, a plugin or the machine is not as it must be; names the place in the mission.
     """
+    mission = given_mission(mission, "check")
     variables = sorted((name, value) for name, value in os.environ.items() if name.startswith(_VARIABLES))
     identity = repr(
         [

@@ -239,10 +239,8 @@ def whole_numbers() -> Any:
 
 def batch_normed() -> Any:
     """The order of the rows does not matter to it, their values do."""
-    mean = helper.make_node("ReduceMean", ["raw", "axis"], ["mean"])
-    made = model({"raw": (FLOAT, ["N", 2])}, nodes=[mean, helper.make_node("Sub", ["raw", "mean"], ["obs"])])
-    made.graph.initializer.append(numpy_helper.from_array(np.array([0]), "axis"))
-    return made
+    mean = helper.make_node("ReduceMean", ["raw"], ["mean"], axes=[0])
+    return model({"raw": (FLOAT, ["N", 2])}, nodes=[mean, helper.make_node("Sub", ["raw", "mean"], ["obs"])])
 
 
 def centred() -> Any:

@@ -107,6 +107,10 @@ def export(
         write_text(text + "\n", json_output)
     same = [*given_words("--checkpoints", checkpoints), *repeated_words("--policy", policies)]
     same += [*repeated_words("--set", overrides), *local_words(local)]
+    _say_next_steps(target, output, file, same)
+
+
+def _say_next_steps(target: str, output: Path, file: Path, same: list[str]) -> None:
     if target == "c99":
         say_next("fly", file, "--policy-from", output, *same, why="the same landings, by the compiled library")
         say(f"      make -C {output} test latency")

@@ -121,16 +121,13 @@ def fly_mission(
     Raises:
       MissionError: wrong input or a stale policy (2); no readable policy, or a report of another format (3).
     """
-    mission = given_mission(mission, "fly_mission")
     pilots: dict[str, Any] = {
         "checkpoints": checkpoints,
         "policy": policy,
         "policies": policies,
         "allow_stale": allow_stale,
     }
-    first = whole_number(first_flight, "--first-flight", 0)
-    order = _Order(_number_or_numbers(flights), until, first, on, report, sensitivity, starts)
-    order.check()
+    order = _order(mission, flights, until, first_flight, on, report, sensitivity, starts)
     more: dict[str, Any] = {
         "seed": seed,
         "allow_local_plugins": allow_local_plugins,
@@ -138,6 +135,14 @@ def fly_mission(
         "judge": judge,
     }
     return order.fly(prepare_chain(mission, **pilots, **more), progress)
+
+
+def _order(mission: Any, flights: Any, until: Any, first: Any, *where: Any) -> _Order:
+    """Return what is to be flown, once it is checked."""
+    given_mission(mission, "fly_mission")
+    order = _Order(_number_or_numbers(flights), until, whole_number(first, "--first-flight", 0), *where)
+    order.check()
+    return order
 
 
 @dataclasses.dataclass(frozen=True)

@@ -65,8 +65,7 @@ def train_mission(
       MissionError: wrong input (2), gate missed (`GateError`) or non-finite (1), not writable or an unknown format (3).
       Interrupted: Ctrl-C, after the state was saved; it is a KeyboardInterrupt and no MissionError.
     """
-    mission = given_mission(mission, "train_mission")
-    seed = given_seed(mission.seed if seed is None else seed)
+    seed = given_seed(given_mission(mission, "train_mission").seed if seed is None else seed)
     flights = _baseline_flights(baseline_flights)
     configure()
     mission = _with_chain(mission.unguarded(), sweeps, joint)  # agents learn from their own flights

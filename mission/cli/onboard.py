@@ -96,17 +96,16 @@ def export(
             devices=devices,
             progress=bar,
         )
-    text = summary.parity.model_dump_json(indent=2)
-    if json_file == "-":
-        write_json(text)
-        return
     from mission.report.onboard import print_export
 
+    text = summary.parity.model_dump_json(indent=2)
+    if json_file == "-":
+        return write_json(text)
     print_export(summary, results())
     if json_output is not None:
         write_text(text + "\n", json_output)
-    same = [*given_words("--checkpoints", checkpoints), *repeated_words("--policy", policies)]
-    same += [*repeated_words("--set", overrides), *local_words(local)]
+    same = given_words("--checkpoints", checkpoints) + repeated_words("--policy", policies)
+    same += repeated_words("--set", overrides) + local_words(local)
     _say_next_steps(target, output, file, same)
 
 

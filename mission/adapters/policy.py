@@ -19,6 +19,7 @@ from mission.errors import InputError, MachineError
 from mission.flight.batches import to_host
 from mission.learner import PolicyNetwork
 from mission.machine.devices import configure
+from mission.missionfile.arguments import given_mission
 from mission.missionfile.models import MissionFile
 from mission.missionfile.named import shipped_policies
 from mission.missionfile.phases import Phase, PolicyPhase, TrainedPhase, policy_folders
@@ -78,8 +79,11 @@ class Policy:
         Raises:
           InputError: the observations have another shape.
         """
-        rows = np.asarray(obs, np.float32)
         size = len(self.observation_names)
+        try:
+            rows = np.asarray(obs, np.float32)
+        except ValueError:  # texts, or rows of different lengths
+            rows = np.empty(())
         if rows.ndim not in (1, 2) or rows.shape[-1] != size:
             raise InputError(
                 f'the policy of phase "{self.phase.name}"',
@@ -201,7 +205,7 @@ def _bank_folder(mission: MissionFile, phase: Phase, checkpoints: str | Path | N
 
 def _phases(mission: MissionFile, phase: str, where: str, allow_local: bool) -> tuple[Sequence[Phase], int]:
     """Return the resolved phases of a mission, and the index of one."""
-    names = [entry.name for entry in mission.phases]
+    names = [entry.name for entry in given_mission(mission, where).phases]
     if phase not in names:
         expected = f"a phase of the mission: {', '.join(names)}"
         raise InputError(where, expected=expected, found=repr(phase), remedy="name one of them")

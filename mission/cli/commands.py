@@ -247,6 +247,7 @@ def fly(
     same = [*given_words("--checkpoints", checkpoints), *repeated_words("--policy", policies)]
     same += [*given_words("--seed", seed), *given_words("--judge", judge), *stale_words(allow_stale), *plugins_of]
     flown = [*given_words("--policy-from", policy_from), *given_words("--starts", starts)]
+    flown += [*given_words("--flights", flights), *given_words("--first-flight", first_flight or None)]
     again = Again(file, same, flown, plugins_of, policy == "guide")
     if only is not None:
         written = (trajectory, formats or ["csv"], settings or [])

@@ -108,6 +108,7 @@ def fly_only(
       again: of this command, for the next one.
     """
     from mission.flight.again import check_again, parse_flights
+    from mission.missionfile.resolve import resolve_mission
     from mission.observers.progress import flight_bar
     from mission.report.trajectories.formats import Writer, parse_options
     from mission.report.trajectories.summary import print_trajectories, trajectories_json
@@ -117,6 +118,9 @@ def fly_only(
     folder, formats, settings = written
     output, numbers = json_path(json_file), check_again(parse_flights(only), flights, first)
     writer = Writer(formats, parse_options(settings)) if folder is not None else None
+    if writer is not None and writer.needs_channels:
+        phases = resolve_mission(mission, allow_local_plugins=options["allow_local_plugins"])
+        writer.check({phase.name: phase.channels for phase in phases})
     with flight_bar(len(numbers)) as bar:
         trajectories = fly_mission(mission, flights=numbers, progress=bar, **options)
     files = writer.write(trajectories, folder) if writer is not None and folder is not None else ()
@@ -127,15 +131,12 @@ def fly_only(
     print_trajectories(trajectories, results())
     if output is not None:
         write_text(text + "\n", output)
-    if files:
-        say(*(f"wrote {path}" for path in files))
+    say(*(f"wrote {path}" for path in files))
+    same = ["fly", again.file, *again.options, *again.flights]
     if folder is None:
         more = ["--only", only, "--trajectory", f"flights/{mission.name}"]
+        say_next(*same, *more, why="the same as files, in the --format of another program")
+    else:
         say_next(
-            "fly",
-            again.file,
-            *again.options,
-            *again.flights,
-            *more,
-            why="the same as files, in the --format of another program",
+            *same, "--report", f"reports/{mission.name}", why="all flights of the campaign, with replay and charts"
         )

@@ -9,6 +9,7 @@ import typer
 
 from mission.cli.chains import app
 from mission.cli.completing import complete_phase
+from mission.cli.following import given_words, local_words, repeated_words, say_next
 from mission.cli.options import (
     Checkpoints,
     Devices,
@@ -101,19 +102,22 @@ def export(
             devices=devices,
             progress=bar,
         )
-    text = summary.parity.model_dump_json(indent=2)
-    if json_file == "-":
-        write_json(text)
-        return
     from mission.report.onboard import print_export
 
+    text = summary.parity.model_dump_json(indent=2)
+    if json_file == "-":
+        return write_json(text)
     print_export(summary, results())
     if json_output is not None:
         write_text(text + "\n", json_output)
-    say(*_next_steps(file, phase, target, output))
+    same = given_words("--checkpoints", checkpoints) + repeated_words("--policy", policies)
+    same += repeated_words("--set", overrides) + local_words(local)
+    _say_next_steps(target, output, file, same)
 
 
-def _next_steps(file: Path, phase: str, target: str, output: Path) -> list[str]:
+def _say_next_steps(target: str, output: Path, file: Path, same: list[str]) -> None:
     if target == "c99":
-        return [f"next: mission fly {file} --policy-from {output}", f"      make -C {output} test latency"]
-    return [f"next: {output}/interface.json says what goes in and out; --format c99 can be flown by `mission fly`"]
+        say_next("fly", file, "--policy-from", output, *same, why="the same landings, by the compiled library")
+        say(f"      make -C {output} test latency")
+    else:
+        say(f"next: {output}/interface.json says what goes in and out; --format c99 can be flown by `mission fly`")

@@ -42,6 +42,7 @@ from mission.flight.starts import Starts, read_starts
 from mission.machine.devices import configure
 from mission.machine.programs import Program, in_background
 from mission.machine.stages import tell
+from mission.missionfile.arguments import check_pilots, given_mission, given_seed, whole_number
 from mission.missionfile.models import Judge, MissionFile
 from mission.missionfile.phases import LibraryPhase, Phase, PolicyPhase, TrainedPhase, policy_folders
 from mission.missionfile.pilots import guarded
@@ -229,10 +230,7 @@ def prepare_chain(
     For the arguments see `fly_mission`; without `guard` the networks of guarded phases fly alone.
     """
     configure()
-    if policy == "guide":
-        _refuse_both(policies)
-        mission = mission.all_guides()
-    mission = mission.flown_by(policies or {})
+    mission = _flown_by(given_mission(mission, "fly_mission"), policy, policies)
     mission = mission if guard else mission.unguarded()
     phases = resolve_mission(mission, allow_local_plugins=allow_local_plugins)
     if policy == "guarded":
@@ -263,14 +261,23 @@ def prepare_chain(
         phases=phases,
         actors=actors,
         flights=tuple(compile_flight(phase) for phase in phases),
-        seed=mission.seed if seed is None else seed,
+        seed=given_seed(mission.seed if seed is None else seed),
         policy=policy,
         root=root,
         home=home,
-        devices=devices,
+        devices=None if devices is None else whole_number(devices, "--devices", 1),
         folders=folders,
         guard=comparison,
     )
+
+
+def _flown_by(mission: MissionFile, policy: str, policies: Mapping[str, str | Path] | None) -> MissionFile:
+    """Return the mission with the pilots of `fly_mission`."""
+    check_pilots(policy, policies)
+    if policy == "guide":
+        _refuse_both(policies)
+        mission = mission.all_guides()
+    return mission.flown_by(policies or {})
 
 
 def _all_guarded(
@@ -320,7 +327,7 @@ def check_flights(flights: int, until: float | None, first: int = 0) -> None:
         )
     if flights < 1:
         raise InputError("--flights", expected="at least 1", found=str(flights), remedy="fly at least one")
-    if until is not None and not 0.0 < until < 1.0:
+    if until is not None and (not isinstance(until, float | int | np.floating) or not 0.0 < until < 1.0):
         raise InputError("--until", expected="above 0 and below 1", found=str(until), remedy="0.01 is one percent")
     if until is not None and flights <= BATCH:
         raise InputError(

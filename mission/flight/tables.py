@@ -35,7 +35,8 @@ def read_table(path: Path, where: str) -> dict[str, np.ndarray]:
     """
     check_suffix(path, where)
     if not path.is_file():
-        raise InputError(f"{where} {path}", expected="a file", found="no such file", remedy="correct the path")
+        found = "a folder" if path.is_dir() else "no regular file" if path.exists() else "no such file"
+        raise InputError(f"{where} {path}", expected="a file", found=found, remedy="correct the path")
     if path.suffix == ".parquet":
         return _read_parquet(path, where)
     with machine_errors(path, "a file to read", "choose another file"):

@@ -57,10 +57,13 @@ class TrajectoryFormat:
     Attributes:
       files: (trajectories, options) -> name of a file -> its content, for a tuple of `mission.Trajectory` of one mission.
       options: the model of its options, which `--format-set KEY=VALUE` sets; every one has a default. None: no options.
+      channels: sets of telemetry channels; a phase that has none of these sets is refused before anything is flown. Empty:
+        any phase will do.
     """
 
     files: Callable[[Any, Any], Mapping[str, str | bytes]]
     options: type[BaseModel] | None = None
+    channels: tuple[tuple[str, ...], ...] = ()
 
 
 class PhaseHooks:

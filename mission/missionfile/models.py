@@ -334,8 +334,9 @@ class MissionFile(StrictModel):
         Raises:
           InputError: it has one phase, or the number is negative.
         """
-        if sweeps < 0:
-            raise InputError("--sweeps", expected="at least 0", found=str(sweeps), remedy="0 makes no sweeps")
+        if not isinstance(sweeps, int) or sweeps < 0:
+            expected = "a whole number, at least 0"
+            raise InputError("--sweeps", expected=expected, found=repr(sweeps), remedy="0 makes no sweeps")
         if sweeps and len(self.phases) < 2:
             raise InputError(
                 f"--sweeps {sweeps}", expected="a mission of at least two phases", found="one", remedy="remove --sweeps"

@@ -43,6 +43,9 @@ def load_mission(source: str | Path | Mapping[str, Any], overrides: Sequence[str
       InputError: names the position of the error, or its key.
     """
     data, read = _read_source(source)
+    if isinstance(overrides, str) or not all(isinstance(override, str) for override in overrides):
+        expected, remedy = 'a list of "KEY=VALUE" texts', 'write overrides=["seed=4"], for example'
+        raise InputError("overrides", expected=expected, found=repr(overrides), remedy=remedy)
     for override in overrides:
         apply_override(data, read.positions, override)
     read = dataclasses.replace(read, names=_phase_names(data))

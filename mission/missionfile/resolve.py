@@ -16,6 +16,7 @@ from pydantic_core import to_jsonable_python
 from mission.errors import InputError, MissionError, PluginError, exception_text, run_plugin_code
 from mission.learner import LEARNERS, LearnerConfig, learner_name
 from mission.machine.stages import tell
+from mission.missionfile.arguments import given_mission
 from mission.missionfile.contract import Shapes, check_contract, check_links
 from mission.missionfile.held_out import check_gate_starts
 from mission.missionfile.history import with_history
@@ -51,6 +52,7 @@ def resolve_mission(mission: MissionFile, *, allow_local_plugins: bool = False) 
     Raises:
       MissionError: the first error, with its position in the mission file.
     """
+    mission = given_mission(mission, "resolve_mission")
     listings = list_plugins()
     plugins = [load_spec(mission, i, allow_local_plugins, listings) for i in range(len(mission.phases))]
     _check_shared_params(mission, [plugin.spec for plugin in plugins])

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from mission.errors import counted
 from mission.machine.kept import engine_hash, file_hash, remembered
+from mission.missionfile.arguments import given_mission
 from mission.missionfile.models import MissionFile
 from mission.storage.markup import escape
 
@@ -65,6 +66,7 @@ def check(mission: MissionFile, *, allow_local_plugins: bool = False) -> Mission
     Raises:
       MissionError: the mission, a plugin or the machine is not as it must be; names the place in the mission.
     """
+    mission = given_mission(mission, "check")
     variables = sorted((name, value) for name, value in os.environ.items() if name.startswith(_VARIABLES))
     identity = repr(
         [

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
 from mission.errors import InputError
 from mission.flight.again import check_again
 from mission.flight.batches import fly_batches
-from mission.flight.chain import Chain, check_flights, prepare_chain
+from mission.flight.chain import MOST_FLIGHTS, Chain, check_flights, prepare_chain
+from mission.missionfile.arguments import given_mission, whole_number
 from mission.missionfile.models import Judge, MissionFile
 from mission.missionfile.phases import LibraryPhase
 from mission.missionfile.pilots import pilot_in_words
@@ -126,8 +127,7 @@ def fly_mission(
         "policies": policies,
         "allow_stale": allow_stale,
     }
-    order = _Order(flights, until, first_flight, on, report, sensitivity, starts)
-    order.check()
+    order = _order(mission, flights, until, first_flight, on, report, sensitivity, starts)
     more: dict[str, Any] = {
         "seed": seed,
         "allow_local_plugins": allow_local_plugins,
@@ -137,11 +137,19 @@ def fly_mission(
     return order.fly(prepare_chain(mission, **pilots, **more), progress)
 
 
+def _order(mission: Any, flights: Any, until: Any, first: Any, *where: Any) -> _Order:
+    """Return what is to be flown, once it is checked."""
+    given_mission(mission, "fly_mission")
+    order = _Order(_number_or_numbers(flights), until, whole_number(first, "--first-flight", 0), *where)
+    order.check()
+    return order
+
+
 @dataclasses.dataclass(frozen=True)
 class _Order:
     """The flights to fly, and where; the fields are arguments of `fly_mission`."""
 
-    flights: int | Sequence[int] | None
+    flights: int | tuple[int, ...] | None
     until: float | None
     first: int
     on: str
@@ -152,7 +160,7 @@ class _Order:
     @property
     def numbers(self) -> tuple[int, ...] | None:
         """The flights to fly again."""
-        return None if self.flights is None or isinstance(self.flights, int) else tuple(self.flights)
+        return self.flights if isinstance(self.flights, tuple) else None
 
     def check(self) -> None:
         """Reject invalid arguments before anything is read."""
@@ -192,6 +200,16 @@ class _Order:
         with cluster(self.on, workers=chain.devices) as workers:
             fleet = Fleet(workers, chain)
             return _fly(chain, folder, flights, self.until, progress, self.first, self.sensitive, fleet)
+
+
+def _number_or_numbers(flights: Any) -> int | tuple[int, ...] | None:
+    """Return the number of flights, or the numbers of those to fly again, as Python's integers."""
+    if flights is None:
+        return None
+    several = isinstance(flights, Iterable) and getattr(flights, "shape", None) != () and not isinstance(flights, str)
+    if several:
+        return tuple(whole_number(one, "flights", 0, MOST_FLIGHTS - 1) for one in flights)
+    return whole_number(flights, "--flights", 1)
 
 
 def _excluded(option: str, what: str) -> InputError:

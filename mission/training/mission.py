@@ -10,6 +10,7 @@ from typing import Any
 
 from mission.errors import InputError
 from mission.machine.devices import configure
+from mission.missionfile.arguments import given_mission, given_seed, whole_number
 from mission.missionfile.models import MissionFile
 from mission.missionfile.phases import Phase, TrainedPhase
 from mission.missionfile.resolve import resolve_mission
@@ -64,15 +65,15 @@ def train_mission(
       MissionError: wrong input (2), gate missed (`GateError`) or non-finite (1), not writable or an unknown format (3).
       Interrupted: Ctrl-C, after the state was saved; it is a KeyboardInterrupt, not a MissionError.
     """
-    configure()
+    seed = given_seed(given_mission(mission, "train_mission").seed if seed is None else seed)
     flights = _baseline_flights(baseline_flights)
+    configure()
     mission = _with_chain(mission.unguarded(), sweeps, joint)  # agents learn from their own flights
     phases = resolve_mission(mission, allow_local_plugins=allow_local_plugins)
     chosen = [k for k, phase in enumerate(phases) if not only or phase.name in only]
     _check_names(phases, chosen, only, init or {})
     _check_whole(mission, only)
     root = _mission_folder(checkpoints, mission)
-    seed = mission.seed if seed is None else seed
     runs = _run_folder(log_dir, checkpoints)
     with folder_lock(root), Observers(mission, runs, observers) as sent, interruptible() as stop:
         trainer = Trainer(
@@ -123,10 +124,7 @@ def _train(trainer: Trainer, chosen: list[int], fresh: bool) -> list[TrainingSum
 
 
 def _baseline_flights(chosen: int | None) -> int:
-    flights = baseline.BASELINE_FLIGHTS if chosen is None else chosen
-    if flights < 0:
-        raise InputError("--baseline", expected="at least 0", found=str(flights), remedy="0 records no baseline")
-    return flights
+    return baseline.BASELINE_FLIGHTS if chosen is None else whole_number(chosen, "--baseline", 0)
 
 
 def _mission_folder(checkpoints: str | Path, mission: MissionFile) -> Path:

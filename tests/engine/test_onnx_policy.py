@@ -237,6 +237,12 @@ def whole_numbers() -> Any:
     return model({"raw": (TensorProto.INT64, ["N", 2])}, nodes=[helper.make_node("Cast", ["raw"], ["obs"], to=FLOAT)])
 
 
+def batch_normed() -> Any:
+    """The order of the rows does not matter to it, their values do."""
+    mean = helper.make_node("ReduceMean", ["raw"], ["mean"], axes=[0])
+    return model({"raw": (FLOAT, ["N", 2])}, nodes=[mean, helper.make_node("Sub", ["raw", "mean"], ["obs"])])
+
+
 def centred() -> Any:
     mean = helper.make_node("CumSum", ["raw", "axis"], ["obs"])
     made = model({"raw": (FLOAT, ["N", 2])}, nodes=[mean])
@@ -257,6 +263,7 @@ def centred() -> Any:
         ),
         pytest.param(sampled(), ("the same action", "actions that differ by", "deterministic"), id="sampled"),
         pytest.param(centred(), ("the same action", "actions that differ by"), id="rows that depend on each other"),
+        pytest.param(batch_normed(), ("the same action", "actions that differ by"), id="a batch norm in training"),
     ],
 )  # fmt: skip
 def test_a_model_that_does_not_fit_says_what_it_has(folder: Path, made: Any, parts: tuple[str, ...]) -> None:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from factory import write_mission
 from typer.testing import CliRunner
 
 from mission import MissionError, Trajectory, TrajectoryPhase, fly_mission, load_mission, write_trajectories
@@ -315,6 +316,35 @@ def test_a_format_writes_into_its_folder_only(greeting):
     with pytest.raises(PluginError, match="file"):
         write_trajectories([flight()], greeting / "out", ["greeting"])
     assert not (greeting / "away.txt").exists()
+
+
+def test_a_format_that_cannot_hold_a_phase_is_refused_before_the_flight(greeting, monkeypatch):
+    path = greeting / "greet_format.py"
+    path.write_text(
+        FORMAT.replace(
+            "TrajectoryFormat(files, Options)", 'TrajectoryFormat(files, Options, (("x_m", "z_m"), ("y_m",)))'
+        )
+    )
+    writer = formats.Writer(["greeting", "csv"])
+    writer.check({"down": ("x_m", "z_m", "mass_kg"), "up": ("y_m",)})
+    with pytest.raises(InputError, match='phase "up" with x_m'):
+        writer.check({"down": ("x_m", "z_m"), "up": ("x_m",)})
+    monkeypatch.setattr("mission.scale.fly.fly_mission", lambda *args, **more: pytest.fail("it flew"))
+    with pytest.raises(InputError, match="--format greeting"):
+        run(
+            "fly",
+            write_mission(greeting),
+            "--allow-local-plugins",
+            "--policy",
+            "guide",
+            "--only",
+            "1",
+            "--trajectory",
+            greeting / "out",
+            "--format",
+            "greeting",
+        )
+    assert not (greeting / "out").exists()
 
 
 def test_options_of_formats_are_key_and_value():

@@ -35,6 +35,7 @@ from mission.flight.onboard.subject import Subject
 from mission.flight.onboard.texts import template
 from mission.learner import PolicyLayers
 from mission.machine.stages import tell
+from mission.missionfile.arguments import given_mission, whole_number
 from mission.missionfile.models import MissionFile
 from mission.missionfile.phases import Phase, PolicyPhase
 from mission.storage.export import INTERFACE
@@ -42,7 +43,7 @@ from mission.storage.protection import refuse_read_only
 from mission.storage.steps import content_hash
 
 BOUND = 1e-6  # on the difference of an action from the policy
-OBSERVATIONS = 10_000
+OBSERVATIONS, LEAST_OBSERVATIONS = 10_000, 100
 _GOLDEN = 64
 
 
@@ -115,16 +116,18 @@ def export_policy(
       phase: name of the phase.
       target: the format: "c99" (extra `c`), "onnx" (extra `onnx`), "stablehlo" (extra `stablehlo`) or "npz" (docs/export.md).
       output: output folder, new or empty; it appears only when all files are complete.
-      observations: M, the number of control steps on which the export is compared.
+      observations: M, the number of control steps on which the export is compared, at least 100.
       checkpoints, seed, policy, policies, allow_stale, allow_local_plugins, devices: of the flights, as in `fly_mission`.
       progress: called with (control steps flown, M).
 
     Raises:
-      InputError: no such format or phase, a package or compiler is missing, no network flies the phase, or too few
-        flights reach it.
+      InputError: a wrong argument, no such format or phase, a package or compiler is missing, no network flies the phase, or
+        too few flights reach it.
       ParityError: the export differs from its policy by more than 1e-6.
       MachineError: the compiler fails, or the folder cannot be written.
     """
+    mission = given_mission(mission, "export_policy")
+    observations = whole_number(observations, "--observations", LEAST_OBSERVATIONS)
     chosen = check_target(target, Path(output))
     check_phase_name([entry.name for entry in mission.phases], phase)
     chain = prepare_chain(

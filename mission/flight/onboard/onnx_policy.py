@@ -158,11 +158,14 @@ def _wrong_inputs(inputs: Any, refusal: _Refusal) -> MissionError:
 
 
 def _check_actions(act: Callable[[Any], np.ndarray], refusal: _Refusal) -> None:
-    """Act on observations of a block, twice and in another order."""
+    """Act on observations of a block, twice, in another order, and among others: a batch norm in training mode sees those."""
     rng = np.random.default_rng(0)
     observations = rng.standard_normal((BLOCK, refusal.observed), np.float32)
+    half, others = BLOCK // 2, observations.copy()
+    others[half:] = 3.0 * observations[half:] + 1.0
     try:
         actions, again, turned = act(observations), act(observations), act(observations[::-1])[::-1]
+        among = act(others)
     except Exception as error:
         remedy = "export it with a dynamic first axis"
         raise refusal(f"a model that takes {BLOCK} observations at a time", _first_line(error), remedy) from None
@@ -172,10 +175,10 @@ def _check_actions(act: Callable[[Any], np.ndarray], refusal: _Refusal) -> None:
             f"an output {list(actions.shape)} for {BLOCK} observations",
             'export the policy of this phase; of several outputs the one named "action" is taken, else the first',
         )
-    if not (
-        np.array_equal(actions, again, equal_nan=True) and np.allclose(actions, turned, atol=_APART, equal_nan=True)
-    ):
-        largest = np.nanmax(np.abs([actions - again, actions - turned]))
+    among = np.concatenate([among[:half], actions[half:]])
+    close = all(np.allclose(actions, other, atol=_APART, equal_nan=True) for other in (turned, among))
+    if not (close and np.array_equal(actions, again, equal_nan=True)):
+        largest = np.nanmax(np.abs([actions - again, actions - turned, actions - among]))
         raise refusal(
             "the same action for the same observation, so that flights can be repeated",
             f"actions that differ by {largest:.3g}",

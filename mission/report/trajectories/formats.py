@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,17 @@ def write_trajectories(
       MissionError: no such format or option, or a flight that a format cannot represent (2); a folder that is not
         writable (3).
     """
-    return Writer(formats, options).write(trajectories, Path(folder))
+    flights = tuple(trajectories) if isinstance(trajectories, Iterable) else (trajectories,)
+    others = [one for one in flights if not isinstance(one, Trajectory)]
+    if others or not flights:
+        raise InputError(
+            "write_trajectories",
+            expected="the flights of fly_mission(mission, flights=[...])",
+            found=type(others[0]).__name__ if others else "none",
+            remedy="write write_trajectories(fly_mission(mission, flights=[0, 1]), FOLDER)",
+        )
+    names = [formats] if isinstance(formats, str) else formats  # a str would be the names of its letters
+    return Writer(names, options).write(flights, Path(folder))
 
 
 class Writer:
@@ -60,6 +70,30 @@ class Writer:
                     remedy="correct or remove it",
                 )
         self.formats = {name: (one, _options(name, one, options)) for name, one in found.items()}
+
+    @property
+    def needs_channels(self) -> bool:
+        """Whether a format cannot hold every phase."""
+        return any(one.channels for one, _ in self.formats.values())
+
+    def check(self, channels: Mapping[str, Sequence[str]]) -> None:
+        """Check that every format can hold every phase.
+
+        Args:
+          channels: name of a phase -> its telemetry channels.
+
+        Raises:
+          InputError: names the first phase that lacks what a format needs.
+        """
+        for name, (one, _) in self.formats.items():
+            for phase, has in channels.items():
+                if one.channels and not any(set(needed) <= set(has) for needed in one.channels):
+                    raise InputError(
+                        f"--format {name}",
+                        expected=f"phases with the channels {'; or '.join(', '.join(needed) for needed in one.channels)}",
+                        found=f'phase "{phase}" with {", ".join(has) or "no channels"}',
+                        remedy="remove this format, or add these channels to the phase's telemetry; csv holds any phase",
+                    )
 
     def write(self, trajectories: Sequence[Trajectory], folder: Path) -> tuple[Path, ...]:
         """Write flights into a folder, replacing files of the same name, and return the paths.

@@ -12,7 +12,7 @@ import numpy as np
 
 from mission import Trajectory, TrajectoryFormat, hookimpl
 from mission_rocket.trajectories.ccsds import FRAME, Message, events_of
-from mission_rocket.trajectories.course import Course, Leg, attitudes_of, courses
+from mission_rocket.trajectories.course import TURNED, Course, Leg, attitudes_of, courses
 
 
 def files(trajectories: Sequence[Trajectory], options: Message) -> dict[str, str]:
@@ -40,4 +40,4 @@ def _segment(course: Course, leg: Leg, attitude: np.ndarray, options: Message) -
 @hookimpl
 def mission_trajectory() -> TrajectoryFormat:
     """Return the format."""
-    return TrajectoryFormat(files, Message)
+    return TrajectoryFormat(files, Message, TURNED)

@@ -21,6 +21,11 @@ from mission_rocket.trajectories.earth import east_north_up, ecef_of, geodetic_o
 
 LATITUDE_DEG, LONGITUDE_DEG = 28.4858, -80.5444  # LZ-1, Cape Canaveral (28 29 09 N, 80 32 40 W)
 _AZIMUTH_DEG = 90.0
+PLACED = (  # the channels of a phase that can be placed on the Earth: one of these sets
+    ("position_x_m", "position_y_m", "position_z_m", "velocity_x_m_s", "velocity_y_m_s", "velocity_z_m_s"),
+    ("height_m", "velocity_m_s"),
+)
+TURNED = tuple((*placed, *(f"attitude_{axis}" for axis in "xyzw")) for placed in PLACED)  # and with an attitude
 _TICK_S = 1e-6  # resolution of the written times
 _LIT = re.compile(r"engines_lit from (\d+) to (\d+)")
 

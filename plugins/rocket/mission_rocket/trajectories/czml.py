@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mission import Trajectory, TrajectoryFormat, hookimpl
-from mission_rocket.trajectories.course import Course, Place, courses
+from mission_rocket.trajectories.course import PLACED, Course, Place, courses
 
 _COLOURS = ([230, 159, 0], [86, 180, 233], [0, 158, 115], [240, 228, 66], [213, 94, 0], [204, 121, 167])  # Okabe, Ito
 _WHITE = {"rgba": [255, 255, 255, 255]}
@@ -119,4 +119,4 @@ def _mark(course: Course, at: int, event: Any, end: float) -> dict[str, Any]:
 @hookimpl
 def mission_trajectory() -> TrajectoryFormat:
     """Return the format."""
-    return TrajectoryFormat(files, Place)
+    return TrajectoryFormat(files, Place, PLACED)

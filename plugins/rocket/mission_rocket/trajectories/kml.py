@@ -8,7 +8,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 
 from mission import Trajectory, TrajectoryFormat, hookimpl
-from mission_rocket.trajectories.course import Course, Place, courses
+from mission_rocket.trajectories.course import PLACED, Course, Place, courses
 from mission_rocket.trajectories.earth import geodetic_of
 
 
@@ -46,4 +46,4 @@ def _coordinates(ecef: np.ndarray) -> str:
 @hookimpl
 def mission_trajectory() -> TrajectoryFormat:
     """Return the format."""
-    return TrajectoryFormat(files, Place)
+    return TrajectoryFormat(files, Place, PLACED)

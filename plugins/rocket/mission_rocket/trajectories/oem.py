@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mission import Trajectory, TrajectoryFormat, hookimpl
 from mission_rocket.trajectories.ccsds import FRAME, Message, events_of
-from mission_rocket.trajectories.course import Course, Leg, courses
+from mission_rocket.trajectories.course import PLACED, Course, Leg, courses
 
 _DEGREE = 3  # of the Hermite interpolation, which uses the velocities
 
@@ -37,4 +37,4 @@ def _segment(course: Course, leg: Leg, options: Message) -> list[str]:
 @hookimpl
 def mission_trajectory() -> TrajectoryFormat:
     """Return the format."""
-    return TrajectoryFormat(files, Message)
+    return TrajectoryFormat(files, Message, PLACED)

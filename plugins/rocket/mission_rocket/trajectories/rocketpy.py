@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mission import Trajectory, TrajectoryFormat, hookimpl
-from mission_rocket.trajectories.course import Course, Place, courses
+from mission_rocket.trajectories.course import PLACED, Course, Place, courses
 from mission_rocket.trajectories.earth import geodetic_of, local_to_enu
 
 # RocketPy's name -> channel
@@ -56,4 +56,4 @@ def _turn(azimuth_deg: float):
 @hookimpl
 def mission_trajectory() -> TrajectoryFormat:
     """Return the format."""
-    return TrajectoryFormat(files, Place)
+    return TrajectoryFormat(files, Place, PLACED)

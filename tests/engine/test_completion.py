@@ -149,15 +149,15 @@ def test_each_command_names_the_next_one(tmp_path):
     assert last(run_cli("plugins")).startswith("next: mission check ")
     assert last(run_cli("check", *common)).startswith(f"next: mission train {mission} --allow-local-plugins ")
     flown = last(run_cli("fly", *common, "--policy", "guide", "--flights", "20", cwd=tmp_path))
-    same = f"next: mission fly {mission} --policy guide --allow-local-plugins"
-    assert flown.startswith(f"{same} --flights 20 --report reports/trial ")
+    same, local = f"next: mission fly {mission} --policy guide", "--allow-local-plugins"
+    assert flown.startswith(f"{same} {local} --flights 20 --report reports/trial ")
     # those very flights, also in the next command
     chosen = ("--policy", "guide", "--seed", "5", "--only", "7")
     assert last(run_cli("fly", *common, *chosen, cwd=tmp_path)).startswith(
-        f"{same} --seed 5 --only 7 --trajectory flights/trial "
+        f"{same} --seed 5 {local} --only 7 --trajectory flights/trial "
     )
     written = run_cli("fly", *common, *chosen, "--trajectory", tmp_path / "t", cwd=tmp_path)
-    assert last(written).startswith(f"{same} --seed 5 --report reports/trial ")
+    assert last(written).startswith(f"{same} --seed 5 {local} --report reports/trial ")
     report = ("--flights", "20", "--policy", "guide", "--report", tmp_path / "r")
     assert last(run_cli("fly", *common, *report, cwd=tmp_path)).startswith("next: mission train ")
     assert last(run_cli("report", tmp_path / "r", "--mission", *common)).startswith("next: open the page")

@@ -71,21 +71,18 @@ def export(
 
     The folder contains the policy with its standardisation, history and squashing, golden vectors, interface.json (names,
     units, ranges, rates), parity.json and a licence note. If the export differs from its policy by more than 1e-6 on any
-    observation,
-    nothing is written and the exit code is 1. For example:
+    observation, nothing is written and the exit code is 1. For example:
 
     mission export missions/vertical.yaml --phase burn --format c99 -o burn_c99, then mission fly missions/vertical.yaml
     --policy-from burn_c99
     """
-    from mission.flight.onboard.exporting import check_phase_name, check_target
+    from mission.flight.onboard.exporting import check_phase_name, check_target, export_policy
+    from mission.observers.progress import flight_bar
 
     check_target(target, output)
     json_output = json_path(json_file)
     mission, policy, by_phase = mission_and_pilots(file, overrides, policies, allow_stale)
     check_phase_name([entry.name for entry in mission.phases], phase)  # before the display
-    from mission.flight.onboard.exporting import export_policy
-    from mission.observers.progress import flight_bar
-
     with flight_bar(observations) as bar:
         summary = export_policy(
             mission,

@@ -10,7 +10,7 @@ from typing import Any
 
 from mission.errors import InputError
 from mission.machine.devices import configure
-from mission.missionfile.arguments import given_mission, given_seed, whole_number
+from mission.missionfile.arguments import given_mission, given_path, given_seed, optional_path, whole_number
 from mission.missionfile.models import MissionFile
 from mission.missionfile.phases import Phase, TrainedPhase
 from mission.missionfile.resolve import resolve_mission
@@ -67,11 +67,13 @@ def train_mission(
     """
     seed = given_seed(given_mission(mission, "train_mission").seed if seed is None else seed)
     flights = _baseline_flights(baseline_flights)
+    checkpoints, log_dir = given_path(checkpoints, "--checkpoints"), optional_path(log_dir, "--log-dir")
+    init = {name: given_path(path, f"--init {name}") for name, path in (init or {}).items()}
     configure()
     mission = _with_chain(mission.unguarded(), sweeps, joint)  # agents learn from their own flights
     phases = resolve_mission(mission, allow_local_plugins=allow_local_plugins)
     chosen = [k for k, phase in enumerate(phases) if not only or phase.name in only]
-    _check_names(phases, chosen, only, init or {})
+    _check_names(phases, chosen, only, init)
     _check_whole(mission, only)
     root = _mission_folder(checkpoints, mission)
     runs = _run_folder(log_dir, checkpoints)
@@ -83,7 +85,7 @@ def train_mission(
             seed=seed,
             observers=sent,
             stop=stop,
-            init=dict(init or {}),
+            init=init,
             checkpoint_every_s=checkpoint_every_s,
         )
         return TrainingSummaries(_run(trainer, chosen, fresh, flights))
@@ -127,9 +129,9 @@ def _baseline_flights(chosen: int | None) -> int:
     return baseline.BASELINE_FLIGHTS if chosen is None else whole_number(chosen, "--baseline", 0)
 
 
-def _mission_folder(checkpoints: str | Path, mission: MissionFile) -> Path:
+def _mission_folder(checkpoints: Path, mission: MissionFile) -> Path:
     """Return the folder to write to; one with shipped policies is refused."""
-    root = Path(checkpoints) / mission.name
+    root = checkpoints / mission.name
     refuse_read_only(root, "--checkpoints")
     return root
 
@@ -145,10 +147,10 @@ def _check_whole(mission: MissionFile, only: Sequence[str]) -> None:
         )
 
 
-def _run_folder(log_dir: str | Path | None, checkpoints: str | Path) -> Path:
+def _run_folder(log_dir: Path | None, checkpoints: Path) -> Path:
     """Return the folder for observers that write: one per folder of checkpoints, so that two runs never share it."""
     place = os.path.realpath(checkpoints)
-    folder = Path(log_dir or "runs") / f"{Path(place).name}-{hashlib.sha256(place.encode()).hexdigest()[:8]}"
+    folder = (log_dir or Path("runs")) / f"{Path(place).name}-{hashlib.sha256(place.encode()).hexdigest()[:8]}"
     refuse_read_only(folder, "--log-dir")
     return folder
 

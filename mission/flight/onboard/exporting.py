@@ -35,7 +35,7 @@ from mission.flight.onboard.subject import Subject
 from mission.flight.onboard.texts import template
 from mission.learner import PolicyLayers
 from mission.machine.stages import tell
-from mission.missionfile.arguments import given_mission, whole_number
+from mission.missionfile.arguments import given_mission, given_path, whole_number
 from mission.missionfile.models import MissionFile
 from mission.missionfile.phases import Phase, PolicyPhase
 from mission.storage.export import INTERFACE
@@ -128,7 +128,7 @@ def export_policy(
     """
     mission = given_mission(mission, "export_policy")
     observations = whole_number(observations, "--observations", LEAST_OBSERVATIONS)
-    chosen = check_target(target, Path(output))
+    chosen = check_target(target, given_path(output, "-o DIR"))
     check_phase_name([entry.name for entry in mission.phases], phase)
     chain = prepare_chain(
         mission,

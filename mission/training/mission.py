@@ -67,13 +67,11 @@ def train_mission(
     """
     seed = given_seed(given_mission(mission, "train_mission").seed if seed is None else seed)
     flights = _baseline_flights(baseline_flights)
-    checkpoints, log_dir = given_path(checkpoints, "--checkpoints"), optional_path(log_dir, "--log-dir")
-    init = {name: given_path(path, f"--init {name}") for name, path in (init or {}).items()}
     configure()
     mission = _with_chain(mission.unguarded(), sweeps, joint)  # agents learn from their own flights
     phases = resolve_mission(mission, allow_local_plugins=allow_local_plugins)
     chosen = [k for k, phase in enumerate(phases) if not only or phase.name in only]
-    _check_names(phases, chosen, only, init)
+    initial = _check_names(phases, chosen, only, init or {})
     _check_whole(mission, only)
     root = _mission_folder(checkpoints, mission)
     runs = _run_folder(log_dir, checkpoints)
@@ -85,7 +83,7 @@ def train_mission(
             seed=seed,
             observers=sent,
             stop=stop,
-            init=init,
+            init=initial,
             checkpoint_every_s=checkpoint_every_s,
         )
         return TrainingSummaries(_run(trainer, chosen, fresh, flights))
@@ -129,9 +127,9 @@ def _baseline_flights(chosen: int | None) -> int:
     return baseline.BASELINE_FLIGHTS if chosen is None else whole_number(chosen, "--baseline", 0)
 
 
-def _mission_folder(checkpoints: Path, mission: MissionFile) -> Path:
+def _mission_folder(checkpoints: str | Path, mission: MissionFile) -> Path:
     """Return the folder to write to; one with shipped policies is refused."""
-    root = checkpoints / mission.name
+    root = given_path(checkpoints, "--checkpoints") / mission.name
     refuse_read_only(root, "--checkpoints")
     return root
 
@@ -147,18 +145,20 @@ def _check_whole(mission: MissionFile, only: Sequence[str]) -> None:
         )
 
 
-def _run_folder(log_dir: Path | None, checkpoints: Path) -> Path:
+def _run_folder(log_dir: str | Path | None, checkpoints: str | Path) -> Path:
     """Return the folder for observers that write: one per folder of checkpoints, so that two runs never share it."""
     place = os.path.realpath(checkpoints)
-    folder = (log_dir or Path("runs")) / f"{Path(place).name}-{hashlib.sha256(place.encode()).hexdigest()[:8]}"
+    folder = (
+        optional_path(log_dir, "--log-dir") or Path("runs")
+    ) / f"{Path(place).name}-{hashlib.sha256(place.encode()).hexdigest()[:8]}"
     refuse_read_only(folder, "--log-dir")
     return folder
 
 
 def _check_names(
     phases: Sequence[Phase], chosen: Sequence[int], only: Sequence[str], init: Mapping[str, str | Path]
-) -> None:
-    """Check that the phases named on the command line exist, and that an agent learns in those of --init."""
+) -> dict[str, Path]:
+    """Check that the phases named on the command line exist, and that an agent learns in those of --init; return its folders."""
     names = [phase.name for phase in phases]
     agents = [phases[k].name for k in chosen if isinstance(phases[k], TrainedPhase)]
     for option, given, known in (("--phase", only, names), ("--init", init, agents)):
@@ -170,3 +170,4 @@ def _check_names(
                     found=name,
                     remedy="name a phase of the mission" + (" that an agent learns here" if option == "--init" else ""),
                 )
+    return {name: given_path(path, f"--init {name}") for name, path in init.items()}

@@ -27,6 +27,7 @@ from mission import (
     merge_reports,
     read_flights,
     read_metrics,
+    read_text,
     read_tracks,
     resolve_mission,
     sweep,
@@ -139,6 +140,7 @@ def test_what_is_no_path_is_refused_before_anything_runs(one: MissionFile, wrong
         lambda: tune(wrong, space={}, trials=1),
         lambda: write_trajectories(fly_mission(one, policy="guide", flights=[1]), wrong),
         lambda: Table({"a": [1]}).to_parquet(wrong),
+        lambda: read_text(wrong),
     ]
     for call in calls:
         with pytest.raises(InputError):

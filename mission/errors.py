@@ -132,7 +132,7 @@ class NonFiniteError(MissionError):
 
 
 class MachineError(MissionError):
-    """The machine failed: disk full, permission, locked folder, unreadable checkpoint, out of memory, no device."""
+    """The machine failed: disk full, permission, locked folder, unreadable checkpoint, out of memory, no device, no package."""
 
     exit_code = 3
 

@@ -19,7 +19,7 @@ from mission.errors import InputError, MachineError
 from mission.flight.batches import to_host
 from mission.learner import PolicyNetwork
 from mission.machine.devices import configure
-from mission.missionfile.arguments import given_mission
+from mission.missionfile.arguments import given_mission, optional_path
 from mission.missionfile.models import MissionFile
 from mission.missionfile.named import shipped_policies
 from mission.missionfile.phases import Phase, PolicyPhase, TrainedPhase, policy_folders
@@ -198,7 +198,7 @@ def _bank_folder(mission: MissionFile, phase: Phase, checkpoints: str | Path | N
     """Return the folder of a phase: of its policy, or, if its guide flew the bank, where training stores it."""
     if isinstance(phase, TrainedPhase):
         return PhaseFolder(find_policies(mission, [phase], checkpoints) / phase.name)
-    own = PhaseFolder(Path(checkpoints or DEFAULT_CHECKPOINTS) / mission.name / phase.name)
+    own = PhaseFolder((optional_path(checkpoints, "--checkpoints") or DEFAULT_CHECKPOINTS) / mission.name / phase.name)
     shipped = [PhaseFolder(folder / phase.name) for folder in shipped_policies(mission.name)]
     return next((one for one in (own, *shipped) if one.policy.is_dir()), own) if checkpoints is None else own
 

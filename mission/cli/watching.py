@@ -45,8 +45,7 @@ def watch(
     """Show a training run on a local page: curves, evaluations, hand-overs and the latest flight in 3-D.
 
     The page is read-only and can be opened on this machine only. During training, the newest policies are flown with
-    the
-    lowest priority, for at most a sixth of the time. End it with Ctrl-C.
+    the lowest priority, for at most a sixth of the time. End it with Ctrl-C.
     """
     apply_only_with_mission(mission_file, None, local)
     from mission.report.watch.server import WatchServer

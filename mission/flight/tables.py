@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mission.errors import InputError, machine_errors
-from mission.flight.onboard.extras import extra
+from mission.machine.extras import import_extra
 
 SUFFIXES = (".csv", ".parquet")
 
@@ -31,7 +31,8 @@ def read_table(path: Path, where: str) -> dict[str, np.ndarray]:
     """Return the columns [N] of a table; those of a CSV file hold strings.
 
     Raises:
-      InputError: no such file, no table, a column twice, a row of another length; or no package to read Parquet.
+      InputError: no such file, no table, a column twice, or a row of another length.
+      MachineError: the package that reads Parquet is not installed.
     """
     check_suffix(path, where)
     if not path.is_file():
@@ -60,7 +61,7 @@ def _not_a_table(path: Path, where: str, found: str) -> InputError:
 
 
 def _read_parquet(path: Path, where: str) -> dict[str, np.ndarray]:
-    parquet = extra("pyarrow.parquet", "data", where)
+    parquet = import_extra("pyarrow.parquet", "mission-engine[data]", where)
     with machine_errors(path, "a file to read", "choose another file"):
         try:
             table = parquet.ParquetFile(path).read()
@@ -82,10 +83,12 @@ def table_bytes(columns: Mapping[str, np.ndarray], suffix: str, where: str, unit
       units: of columns; only Parquet holds them, as the metadata `unit` of a field.
 
     Raises:
-      InputError: the package that writes Parquet is not installed.
+      MachineError: the package that writes Parquet is not installed.
     """
     if suffix == ".parquet":
-        pyarrow, parquet = extra("pyarrow", "data", where), extra("pyarrow.parquet", "data", where)
+        pyarrow, parquet = (
+            import_extra(name, "mission-engine[data]", where) for name in ("pyarrow", "pyarrow.parquet")
+        )
         arrays = [pyarrow.array(values) for values in columns.values()]
         fields = [
             pyarrow.field(name, array.type, metadata={"unit": units[name]} if name in units else None)

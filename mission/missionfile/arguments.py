@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import operator
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,6 +49,27 @@ def whole_number(value: Any, where: str, least: int, most: int | None = None) ->
         found = repr(value) if number is None else str(number)
         raise InputError(where, expected=f"a whole number, {limits}", found=found, remedy="pass such a number")
     return number
+
+
+def given_path(path: Any, where: str) -> Path:
+    """Return a path.
+
+    Args:
+      path: the argument.
+      where: its name, for the message.
+
+    Raises:
+      InputError: it is neither a text nor a path of texts.
+    """
+    text = os.fspath(path) if isinstance(path, str | os.PathLike) else path
+    if not isinstance(text, str):
+        raise InputError(where, expected="a path: a str or a pathlib.Path", found=repr(path), remedy="pass such a path")
+    return Path(text)
+
+
+def optional_path(path: Any, where: str) -> Path | None:
+    """Return a path as `given_path` does, or None if none is given."""
+    return None if path is None else given_path(path, where)
 
 
 def given_seed(seed: Any) -> int:

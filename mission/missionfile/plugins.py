@@ -108,10 +108,9 @@ def find_plugin(
             else "one distribution declares it twice: correct its metadata",
         )
     names = sorted({row.name for row in listings})
-    near = difflib.get_close_matches(name, names, 1, 0.5)
-    file = f"{name.removesuffix('.py')}.py"
-    beside = folder is not None and Path(file).name == file and (folder / file).is_file()
-    near = [f"./{file}"] if beside else near
+    beside = {path.stem: f"./{path.name}" for path in folder.glob("*.py")} if folder is not None else {}
+    near = difflib.get_close_matches(name.removesuffix(".py"), [*beside, *names], 1, 0.6)
+    near = [beside.get(one, one) for one in near]
     raise PluginError(
         where,
         expected=f"an installed plugin of the group {group}: {', '.join(names) or '(none installed)'}",

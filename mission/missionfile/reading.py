@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from mission.errors import InputError, MissionError, exception_text
+from mission.missionfile.arguments import given_path
 from mission.missionfile.given import DICT, TEXT, plain_mission
 from mission.missionfile.models import Location, MissionFile, Source, dotted
 from mission.missionfile.named import mission_path
@@ -87,7 +88,7 @@ def read_yaml(path: str | Path, model: type[M], what: str = "a data file") -> M:
     Raises:
       MissionError: names the position of the error in that file.
     """
-    path = Path(path)
+    path = given_path(path, what)
     data, positions = parse_yaml(read_text(path, what), path.name)
     try:
         return model.model_validate(data)
@@ -111,7 +112,7 @@ def read_text(path: str | Path, what: str = "a mission file", limit: int = MAX_B
     Raises:
       InputError: names the file.
     """
-    path = Path(path)
+    path = given_path(path, what)
     try:
         if not path.is_file():  # a pipe or a device may never end
             found = "a folder" if path.is_dir() else "no regular file" if path.exists() else "no such file"

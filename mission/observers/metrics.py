@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mission.errors import InputError, machine_errors, printable
+from mission.missionfile.arguments import given_path
 from mission.missionfile.hooks import Event
 from mission.storage.stored import json_mapping, seal
 from mission.storage.tables import Library, Table
@@ -129,7 +130,7 @@ def read_metrics(path: str | Path) -> Metrics:
       InputError: there is no such file.
       MachineError: the file cannot be read.
     """
-    path = Path(path)
+    path = given_path(path, "read_metrics")
     path = path / METRICS if path.is_dir() else path
     if not path.is_file():
         expected, remedy = "the folder of a phase, or its metrics.jsonl", "pass checkpoints/MISSION/PHASE"

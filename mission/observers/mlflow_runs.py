@@ -10,12 +10,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mission.flight.onboard.extras import extra
+from mission.machine.extras import import_extra
 from mission.missionfile.hooks import Event, hookimpl
 from mission.observers.runs import Setting, continued_run, flat_settings, keep_run, numbers_of, results_of, step_of
 
 _WHERE = 'observer "mlflow"'
-_mlflow, _entities = extra("mlflow", "mlflow", _WHERE), extra("mlflow.entities", "mlflow", _WHERE)
+_mlflow, _entities = (import_extra(name, "mission-engine[mlflow]", _WHERE) for name in ("mlflow", "mlflow.entities"))
 _MOST_TEXT, _AT_ONCE = 6000, 100  # what MLflow takes
 _ENDS = {"finished": "FINISHED", "stopped": "FINISHED", "interrupted": "KILLED"}
 

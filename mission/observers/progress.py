@@ -68,15 +68,18 @@ class _Display:
     def _phase_start(self, event: Event) -> None:
         self.success, self.printed = "-", 0.0
         self._plain(
-            f"{event.phase}: starts at vehicle step {event.env_steps:,} of at most {event.data['budget']:,}", every_s=0
+            f"{event.phase}: starts at vehicle step {event.env_steps:,}, budget {event.data['budget']:,}", every_s=0
         )
 
     def _chunk(self, event: Event) -> None:
         s, budget = event.scalars, event.data["budget"]
         value = s.get("Episode/Return")
+        steps = f"{event.env_steps:,}/{budget:,} steps"
+        if event.env_steps > budget:  # the last chunk is whole
+            steps = f"{event.env_steps:,} steps (budget {budget:,}, rounded up to whole chunks)"
         shown = "".join(f"{label} {number:.3g}, " for label, number in event.data.get("shown", {}).items())
         self._plain(
-            f"{event.phase}: {event.env_steps:,}/{budget:,} steps, {s['Speed/UpdatesPerSecond']:.0f} updates/s, "
+            f"{event.phase}: {steps}, {s['Speed/UpdatesPerSecond']:.0f} updates/s, "
             f"return {'-' if value is None else f'{value:.2f}'}, success {self.success}, {shown}{self._left()}"
         )
 

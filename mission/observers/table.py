@@ -125,7 +125,7 @@ class LiveTable:
     def _cells(self, name: str, row: _Row) -> list[Any]:
         done, expected = self.forecast.units(name)
         steps = "" if row.state == "waiting" or not done else _short(done)
-        steps += f"/{_short(expected)}" if expected and row.state == "training" else ""
+        steps += f"/{_short(max(done, expected))}" if expected and row.state == "training" else ""  # chunks are whole
         seconds = f", {duration(row.seconds)}" if row.seconds else ""
         style = {"waiting": "dim", "training": "bold", "done": ""}[row.state]
         success = f"{self._curve(row.success)} {100 * row.success[-1]:.1f} %" if row.success else ""

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from mission.flight.onboard.extras import extra
+from mission.machine.extras import import_extra
 from mission.missionfile.hooks import Event, hookimpl
 from mission.observers.runs import continued_run, keep_run, new_identity, numbers_of, results_of, step_of
 
-_wandb = extra("wandb", "wandb", 'observer "wandb"')
+_wandb = import_extra("wandb", "mission-engine[wandb]", 'observer "wandb"')
 _run: Any = None
 
 

@@ -17,6 +17,7 @@ from mission.errors import InputError
 from mission.flight.batches import fly_batches, loss_causes
 from mission.flight.chain import Chain, check_flights, prepare_chain
 from mission.flight.fly import PhaseFlight
+from mission.missionfile.arguments import given_path
 from mission.missionfile.models import MissionFile
 from mission.missionfile.reading import load_mission
 from mission.missionfile.statistics import PairedDifference, PairedMean, Rate, paired_difference, paired_mean
@@ -137,7 +138,7 @@ def _locate(
     """Return the mission of one side and the folder of its policies."""
     if isinstance(side, MissionFile):
         return side, checkpoints
-    path = Path(side)
+    path = given_path(side, "compare")
     if not path.is_dir():
         return load_mission(path), checkpoints
     if mission is None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mission.errors import InputError
+from mission.missionfile.arguments import given_path
 from mission.missionfile.resolve import first_change
 from mission.missionfile.statistics import distribution
 from mission.report.arrays import Arrays, flights_from, unpack_flight
@@ -54,12 +55,14 @@ def merge_reports(folders: Sequence[str | Path], report: str | Path) -> MissionS
       FormatError: a report has a format that this version does not read.
       MachineError: the new report cannot be written.
     """
-    if len(folders) < 2:
-        raise _error("merge", "at least two reports", str(len(folders)), "name each of them")
-    out = Path(report)
-    if any(Path(folder).resolve() == out.resolve() for folder in folders):
+    several = isinstance(folders, Iterable) and not isinstance(folders, str | bytes)
+    paths = [given_path(folder, "merge") for folder in folders] if several else []
+    if len(paths) < 2:
+        raise _error("merge", "at least two reports", str(len(paths)), "name each of them")
+    out = given_path(report, "--report")
+    if any(folder.resolve() == out.resolve() for folder in paths):
         raise _error(f"--report {out}", "a folder besides the reports that are joined", "one of them", "choose another")
-    read = [Part(Path(folder), *read_report(Path(folder))) for folder in folders]
+    read = [Part(folder, *read_report(folder)) for folder in paths]
     parts = sorted(read, key=lambda part: part.header.first_flight)
     for part in parts:
         _check_alone(part)

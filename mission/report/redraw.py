@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mission.errors import InputError, MissionError, exception_text, machine_errors
+from mission.missionfile.arguments import given_path, optional_path
 from mission.missionfile.changes import parameters_change
 from mission.missionfile.models import MissionFile
 from mission.missionfile.phases import Phase
@@ -75,9 +76,9 @@ def draw_report(
       FormatError: the report has a format that this version does not read.
       MachineError: the page cannot be written.
     """
-    folder = Path(folder)
+    folder, output = given_path(folder, "draw_report"), optional_path(output, "draw_report")
     if is_training(folder):
-        return ReportPage(learning_page(folder, None if output is None else Path(output)))
+        return ReportPage(learning_page(folder, output))
     if output is not None:
         expected, found = "no output for a report, whose page is index.html in its folder", str(output)
         raise InputError("draw_report", expected=expected, found=found, remedy="remove output")

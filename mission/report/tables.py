@@ -13,6 +13,7 @@ import numpy as np
 
 from mission.flight.chain import Chain
 from mission.flight.fly import PhaseFlight
+from mission.missionfile.arguments import given_path
 from mission.report.arrays import Arrays, flights_from, pack_flight, records_from
 from mission.report.batch_recorder import phase_header
 from mission.report.flight_records import FlownPhase
@@ -49,7 +50,7 @@ def read_flights(folder: str | Path) -> Table:
       InputError: it is not a report, or it is damaged.
       FormatError: the report has a format that this version does not read.
     """
-    header, arrays = read_report(Path(folder))
+    header, arrays = read_report(given_path(folder, "read_flights"))
     sides = [header.report.policy, *(["guide"] if header.guide is not None else [])]
     return flights_table(header.phases, arrays, sides, header.first_flight)
 
@@ -67,7 +68,7 @@ def read_tracks(folder: str | Path) -> Table:
       InputError: it is not a report, or it is damaged.
       FormatError: the report has a format that this version does not read.
     """
-    header, arrays = read_report(Path(folder))
+    header, arrays = read_report(given_path(folder, "read_tracks"))
     records = records_from(header, arrays)
     kept = [(flight, track) for flight in records.chosen for track in flight.tracks]
     sizes = [len(track.time_s) for _, track in kept]

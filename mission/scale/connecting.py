@@ -22,7 +22,7 @@ from collections.abc import Generator
 from typing import Any
 
 from mission.errors import InputError, MachineError, exception_text
-from mission.machine.shell import install_requirement
+from mission.machine.extras import import_extra
 from mission.training.signals import before_end
 
 _CONNECT_S = 5.0
@@ -34,11 +34,7 @@ _STORE_BYTES = 512 << 20  # of a local Ray's object store
 def import_ray() -> Any:
     """Return the package ray, which must not be connected yet."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    try:
-        ray = importlib.import_module("ray")
-    except ImportError as error:
-        remedy = f"install the extra: {install_requirement('mission-engine[ray]')}"
-        raise MachineError("--on ray", expected="Ray to be installed", found=str(error), remedy=remedy) from None
+    ray = import_extra("ray", "mission-engine[ray]", "--on ray")
     if ray.is_initialized():
         found, remedy = "a process that is connected to Ray already", "call ray.shutdown() before"
         raise InputError("--on ray", expected="to connect to Ray", found=found, remedy=remedy)

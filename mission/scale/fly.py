@@ -12,7 +12,7 @@ from mission.errors import InputError
 from mission.flight.again import check_again
 from mission.flight.batches import fly_batches
 from mission.flight.chain import MOST_FLIGHTS, Chain, check_flights, prepare_chain
-from mission.missionfile.arguments import given_mission, whole_number
+from mission.missionfile.arguments import given_mission, optional_path, whole_number
 from mission.missionfile.models import Judge, MissionFile
 from mission.missionfile.phases import LibraryPhase
 from mission.missionfile.pilots import pilot_in_words
@@ -165,6 +165,8 @@ class _Order:
     def check(self) -> None:
         """Reject invalid arguments before anything is read."""
         place_of(self.on)
+        for name, path in (("--report", self.report), ("--starts", self.starts)):
+            optional_path(path, name)
         if self.numbers is not None:
             check_again(self.numbers, None)
         elif self.starts is None:

@@ -10,6 +10,7 @@ from pydantic import JsonValue
 
 from mission.errors import InputError
 from mission.machine.devices import configure
+from mission.missionfile.arguments import optional_path
 from mission.missionfile.models import MissionFile
 from mission.missionfile.named import mission_path
 from mission.missionfile.phases import Phase, TrainedPhase
@@ -146,7 +147,7 @@ def plan_search(places: Places, space: str | Path | Mapping[str, Any], goal: Goa
         path=path,
         mission=mission,
         names=names[: names.index(chosen.name) + 1],
-        folder=Path(places.output) if places.output is not None else Path("searches") / mission.name,
+        folder=optional_path(places.output, "--output") or Path("searches") / mission.name,
         identity=identity,
         space=checked,
         trials=trials,

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, JsonValue, RootModel, ValidationError, model_validator
 
 from mission.errors import InputError, MissionError
+from mission.missionfile.arguments import given_path
 from mission.missionfile.models import Source
 from mission.missionfile.reading import explain, parse_yaml, read_text, read_yaml
 from mission.scale.combinations import check_key, override
@@ -85,7 +86,7 @@ def load_space(given: str | Path | Mapping[str, Any]) -> tuple[Space, Source]:
             return Space.model_validate(dict(given)), source
         except ValidationError as error:
             raise explain(error, source, (), Space) from None
-    path = Path(given)
+    path = given_path(given, "--space")
     space = read_yaml(path, Space, _WHAT)
     return space, Source(path, parse_yaml(read_text(path, _WHAT), path.name)[1], {})
 

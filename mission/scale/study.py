@@ -6,8 +6,8 @@ import warnings
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from mission.errors import InputError, MachineError
-from mission.machine.shell import install_requirement
+from mission.errors import InputError
+from mission.machine.extras import import_extra
 from mission.scale.space import Dimension, Scalar, Space
 
 JOURNAL = "journal.log"
@@ -22,15 +22,7 @@ def optuna() -> Any:
     Raises:
       MachineError: it is not installed.
     """
-    try:
-        import optuna as package
-    except ImportError as error:
-        raise MachineError(
-            "mission tune",
-            expected="the package optuna",
-            found=f"it cannot be imported: {error}",
-            remedy=f"install the extra: {install_requirement('mission-engine[tune]')}",
-        ) from None
+    package = import_extra("optuna", "mission-engine[tune]", "mission tune")
     package.logging.set_verbosity(package.logging.ERROR)
     return package
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from pydantic import JsonValue
@@ -11,6 +13,7 @@ from mission.errors import UnfinishedError
 from mission.missionfile.statistics import Rate, median_interval, rate
 from mission.scale.combinations import Combination
 from mission.scale.jobs import HAS_RESULT, TrainingRecord
+from mission.storage.tables import Library, Table
 from mission.strict import StrictModel
 
 
@@ -81,6 +84,41 @@ class SweepSummary(StrictModel):
     def to_json(self) -> str:
         """Return JSON without NaN."""
         return self.model_dump_json(indent=2)
+
+    def to_frame(self, library: Library = "pandas") -> Any:
+        """Return a frame with one row per training run (extra `data`).
+
+        Its columns are `combination`, one per varied setting under its key, `seed`, `folder`, `status`, `exit_code`, `reason`,
+        `seconds`, `env_steps`, `success` and `returns`.
+
+        Args:
+          library: "pandas" or "polars".
+
+        Raises:
+          MachineError: the library is not installed.
+        """
+        names = ("seed", "folder", "status", "exit_code", "reason", "seconds", "env_steps", "success", "returns")
+        values, rows = {one.number: one.values for one in self.combinations}, self.trainings
+        columns: dict[str, list[Any]] = {"combination": [row.combination for row in rows]}
+        columns |= setting_columns([values[row.combination] for row in rows])
+        return Table(columns | {name: [getattr(row, name) for row in rows] for name in names}).to_frame(library)
+
+
+def setting_columns(rows: Sequence[Mapping[str, JsonValue]]) -> dict[str, list[Any]]:
+    """Return a column for each setting; JSON texts where its values are of different types, or lists or mappings."""
+    columns = {key: [row.get(key) for row in rows] for key in dict.fromkeys(key for row in rows for key in row)}
+    for key, values in columns.items():
+        kinds = {_kind(value) for value in values if value is not None}
+        if len(kinds) > 1 or None in kinds:
+            columns[key] = [None if value is None else json.dumps(value, ensure_ascii=False) for value in values]
+    return columns
+
+
+def _kind(value: JsonValue) -> type | None:
+    """Return the type of a column that can hold a value; None for lists and mappings."""
+    if isinstance(value, str | bool):
+        return type(value)
+    return float if isinstance(value, int | float) else None
 
 
 def training_row(combination: int, seed: int, folder: str, record: TrainingRecord, last_phase: str) -> TrainingRow:

@@ -11,6 +11,7 @@ from pydantic import JsonValue
 
 from mission.errors import Interrupted, MissionError
 from mission.machine.devices import configure
+from mission.missionfile.arguments import optional_path
 from mission.missionfile.models import MissionFile
 from mission.missionfile.named import mission_path
 from mission.missionfile.phases import Phase
@@ -117,7 +118,7 @@ def _plan(
     missions, errors, phases = _load(path, chosen, allow_local_plugins)
     first = missions[min(missions)]
     seeds = seeds or (first.seed,)
-    folder = Path(output) if output is not None else Path("sweeps") / first.name
+    folder = optional_path(output, "--output") or Path("sweeps") / first.name
     identity = SweepIdentity(values=values, **common_identity(first, phases, cores, seeds))
     stored = stored_identity(folder, SWEEP, SweepIdentity)
     if stored is not None:

@@ -22,7 +22,9 @@ from mission.scale.reporting import trained_value
 from mission.scale.search import Goal, Places, Plan, SearchIdentity, plan_search
 from mission.scale.space import Scalar
 from mission.scale.study import JOURNAL, Study, Trial, TrialState
+from mission.scale.summary import setting_columns
 from mission.storage.lock import folder_lock
+from mission.storage.tables import Library, Table
 from mission.strict import StrictModel
 from mission.training.signals import interruptible
 
@@ -71,6 +73,23 @@ class TuneSummary(StrictModel):
     def to_json(self) -> str:
         """Return JSON without NaN."""
         return self.model_dump_json(indent=2)
+
+    def to_frame(self, library: Library = "pandas") -> Any:
+        """Return a frame with one row per trial (extra `data`).
+
+        Its columns are `trial`, one per setting of the space under its key, `state`, `objective`, `seconds`, `env_steps` and
+        `reason`.
+
+        Args:
+          library: "pandas" or "polars".
+
+        Raises:
+          MachineError: the library is not installed.
+        """
+        names, rows = ("state", "objective", "seconds", "env_steps", "reason"), self.trials
+        columns: dict[str, list[Any]] = {"trial": [row.number for row in rows]}
+        columns |= setting_columns([row.values for row in rows])
+        return Table(columns | {name: [getattr(row, name) for row in rows] for name in names}).to_frame(library)
 
 
 def tune(

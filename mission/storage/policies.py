@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from mission.errors import FormatError, MachineError, StaleError
+from mission.missionfile.arguments import optional_path
 from mission.missionfile.changes import configuration_change
 from mission.missionfile.models import MissionFile
 from mission.missionfile.named import shipped_policies
@@ -123,13 +125,13 @@ def find_policies(mission: MissionFile, phases: Sequence[Phase], checkpoints: st
     Raises:
       MachineError: a policy is missing.
     """
-    chosen = Path(checkpoints) if checkpoints is not None else DEFAULT_CHECKPOINTS
+    chosen = optional_path(checkpoints, "--checkpoints") or DEFAULT_CHECKPOINTS
     needed = [phase.name for phase in phases if isinstance(phase, TrainedPhase)]
     missing = _missing(chosen / mission.name, needed)
     for shipped in shipped_policies(mission.name) if missing and checkpoints is None else ():
         if not _missing(shipped, needed):
             which = "this mission" if missing == needed else ", ".join(missing)
-            log.warning("no policies of %s in %s: flying the shipped ones", which, chosen / mission.name)
+            _warn_of_shipped(which, chosen / mission.name, shipped)
             return shipped
     if missing:
         raise MachineError(
@@ -139,6 +141,12 @@ def find_policies(mission: MissionFile, phases: Sequence[Phase], checkpoints: st
             remedy=f"run {mission.source.command('train')}, or fly with --policy guide or --policy {missing[0]}=DIR",
         )
     return chosen / mission.name
+
+
+@cache
+def _warn_of_shipped(which: str, folder: Path, shipped: Path) -> None:
+    """Warn once, also if both sides of a comparison fly them."""
+    log.warning("no policies of %s in %s: flying the shipped ones", which, folder)
 
 
 def _missing(folder: Path, needed: Sequence[str]) -> list[str]:

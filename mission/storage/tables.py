@@ -13,6 +13,7 @@ import numpy as np
 
 from mission.errors import InputError, machine_errors
 from mission.machine.extras import import_extra
+from mission.missionfile.arguments import given_path
 from mission.storage.markup import escape
 
 Library = Literal["pandas", "polars"]
@@ -94,7 +95,8 @@ class Table(Mapping[str, np.ndarray]):
         Raises:
           MachineError: pyarrow is not installed, or the file cannot be written.
         """
-        parquet, path = import_extra("pyarrow.parquet", "mission-engine[data]", "to_parquet"), Path(path)
+        path = given_path(path, "to_parquet")
+        parquet = import_extra("pyarrow.parquet", "mission-engine[data]", "to_parquet")
         with machine_errors(path, "a file to write", "choose another path"):
             path.parent.mkdir(parents=True, exist_ok=True)
             parquet.write_table(self.to_arrow(), path)

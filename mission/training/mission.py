@@ -10,7 +10,7 @@ from typing import Any
 
 from mission.errors import InputError
 from mission.machine.devices import configure
-from mission.missionfile.arguments import given_mission, given_seed, whole_number
+from mission.missionfile.arguments import given_mission, given_path, given_seed, optional_path, whole_number
 from mission.missionfile.models import MissionFile
 from mission.missionfile.phases import Phase, TrainedPhase
 from mission.missionfile.resolve import resolve_mission
@@ -71,7 +71,7 @@ def train_mission(
     mission = _with_chain(mission.unguarded(), sweeps, joint)  # agents learn from their own flights
     phases = resolve_mission(mission, allow_local_plugins=allow_local_plugins)
     chosen = [k for k, phase in enumerate(phases) if not only or phase.name in only]
-    _check_names(phases, chosen, only, init or {})
+    initial = _check_names(phases, chosen, only, init or {})
     _check_whole(mission, only)
     root = _mission_folder(checkpoints, mission)
     runs = _run_folder(log_dir, checkpoints)
@@ -83,7 +83,7 @@ def train_mission(
             seed=seed,
             observers=sent,
             stop=stop,
-            init=dict(init or {}),
+            init=initial,
             checkpoint_every_s=checkpoint_every_s,
         )
         return TrainingSummaries(_run(trainer, chosen, fresh, flights))
@@ -129,7 +129,7 @@ def _baseline_flights(chosen: int | None) -> int:
 
 def _mission_folder(checkpoints: str | Path, mission: MissionFile) -> Path:
     """Return the folder to write to; one with shipped policies is refused."""
-    root = Path(checkpoints) / mission.name
+    root = given_path(checkpoints, "--checkpoints") / mission.name
     refuse_read_only(root, "--checkpoints")
     return root
 
@@ -148,15 +148,17 @@ def _check_whole(mission: MissionFile, only: Sequence[str]) -> None:
 def _run_folder(log_dir: str | Path | None, checkpoints: str | Path) -> Path:
     """Return the folder for observers that write: one per folder of checkpoints, so that two runs never share it."""
     place = os.path.realpath(checkpoints)
-    folder = Path(log_dir or "runs") / f"{Path(place).name}-{hashlib.sha256(place.encode()).hexdigest()[:8]}"
+    folder = (
+        optional_path(log_dir, "--log-dir") or Path("runs")
+    ) / f"{Path(place).name}-{hashlib.sha256(place.encode()).hexdigest()[:8]}"
     refuse_read_only(folder, "--log-dir")
     return folder
 
 
 def _check_names(
     phases: Sequence[Phase], chosen: Sequence[int], only: Sequence[str], init: Mapping[str, str | Path]
-) -> None:
-    """Check that the phases named on the command line exist, and that an agent learns in those of --init."""
+) -> dict[str, Path]:
+    """Check that the phases named on the command line exist, and that an agent learns in those of --init; return its folders."""
     names = [phase.name for phase in phases]
     agents = [phases[k].name for k in chosen if isinstance(phases[k], TrainedPhase)]
     for option, given, known in (("--phase", only, names), ("--init", init, agents)):
@@ -168,3 +170,4 @@ def _check_names(
                     found=name,
                     remedy="name a phase of the mission" + (" that an agent learns here" if option == "--init" else ""),
                 )
+    return {name: given_path(path, f"--init {name}") for name, path in init.items()}

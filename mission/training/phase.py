@@ -52,7 +52,7 @@ class Trainer:
     seed: int
     observers: Observers
     stop: Callable[[], bool]
-    init: dict[str, str | Path]
+    init: dict[str, Path]
     checkpoint_every_s: float
     trained: tuple[Phase, ...] = ()  # empty: as they are
     banks: Path | None = None  # None: `root`
@@ -281,7 +281,7 @@ class Trainer:
             return borrowed_policy(flying, phase, self.mission.source.where(("phases", index, "policy")))
         if source is None or not isinstance(phase, TrainedPhase) or (not fresh and (own.done or own.steps())):
             return None
-        folder = PhaseFolder(Path(source))
+        folder = PhaseFolder(source)
         if folder.policy_record() is None:
             raise MachineError(
                 str(source),

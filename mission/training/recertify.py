@@ -19,6 +19,7 @@ from mission.errors import DifferentFlightsError, InputError, MachineError, Stal
 from mission.flight.batches import fly_batches
 from mission.flight.chain import Chain
 from mission.machine.devices import configure
+from mission.missionfile.arguments import given_path
 from mission.missionfile.changes import configuration_change
 from mission.missionfile.models import ChainSettings, MissionFile, PhaseEntry
 from mission.missionfile.phases import Phase, TrainedPhase
@@ -101,8 +102,8 @@ def recertify_mission(
     Raises:
       MissionError: no baseline, another mission, stale policies (2); unreadable or not writable (3).
     """
+    folder = given_path(folder, "recertify")
     configure()
-    folder = Path(folder)
     records = read_policies(folder)
     baseline = _read_baseline(folder, records, equivalent)
     phases, mission = _resolve(folder, records, mission, allow_local_plugins)

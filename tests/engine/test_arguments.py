@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from factory import write_mission
 from test_python import a_mission, local_spec
 
 from mission import (
     InputError,
     MissionFile,
+    Table,
     check,
+    compare,
+    draw_report,
     export_policy,
     fly_mission,
     load_bank,
     load_mission,
     load_policy,
+    merge_reports,
+    read_flights,
+    read_metrics,
+    read_text,
+    read_tracks,
     resolve_mission,
+    sweep,
     train_mission,
+    tune,
     write_trajectories,
 )
 
@@ -99,6 +111,55 @@ def test_wrong_arguments_of_training(one: MissionFile, tmp_path: Path, arguments
     with pytest.raises(InputError):
         train_mission(one, checkpoints=tmp_path / "ck", **arguments)
     assert not (tmp_path / "ck").exists()
+
+
+@pytest.mark.parametrize("wrong", [3, b"name", True, ["a"]])
+def test_what_is_no_path_is_refused_before_anything_runs(one: MissionFile, wrong: Any) -> None:
+    flown = {"policy": "guide", "flights": 3}
+    calls: list[Callable[[], Any]] = [
+        lambda: read_flights(wrong),
+        lambda: read_tracks(wrong),
+        lambda: read_metrics(wrong),
+        lambda: draw_report(wrong),
+        lambda: draw_report("nowhere", output=wrong),
+        lambda: merge_reports(wrong, "nowhere"),
+        lambda: merge_reports(["a", wrong], "nowhere"),
+        lambda: merge_reports(["a", "b"], wrong),
+        lambda: compare(wrong, one),
+        lambda: compare(one, one, checkpoints=wrong),
+        lambda: fly_mission(one, report=wrong, **flown),
+        lambda: fly_mission(one, starts=wrong, policy="guide"),
+        lambda: fly_mission(one, checkpoints=wrong, **flown),
+        lambda: fly_mission(one, policies={"stay": wrong}, flights=3),
+        lambda: train_mission(one, checkpoints=wrong),
+        lambda: train_mission(one, log_dir=wrong),
+        lambda: train_mission(one, init={"stay": wrong}),
+        lambda: export_policy(one, "stay", "npz", wrong),
+        lambda: load_bank(one, "stay", checkpoints=wrong),
+        lambda: sweep(wrong, seeds=[0]),
+        lambda: tune(wrong, space={}, trials=1),
+        lambda: write_trajectories(fly_mission(one, policy="guide", flights=[1]), wrong),
+        lambda: Table({"a": [1]}).to_parquet(wrong),
+        lambda: read_text(wrong),
+    ]
+    for call in calls:
+        with pytest.raises(InputError):
+            call()
+
+
+@pytest.mark.parametrize("call", [read_flights, read_tracks, read_metrics, draw_report, load_mission])
+def test_none_is_no_path(call: Any) -> None:
+    with pytest.raises(InputError):
+        call(None)
+
+
+def test_the_output_of_a_sweep_and_of_a_search_is_a_path(tmp_path: Path) -> None:
+    file = write_mission(tmp_path)
+    for wrong in (3, b"name"):
+        with pytest.raises(InputError, match="--output"):
+            sweep(file, seeds=[0], output=wrong, allow_local_plugins=True)  # ty: ignore[invalid-argument-type]
+        with pytest.raises(InputError, match="--space"):
+            tune(file, space=wrong, trials=1, allow_local_plugins=True)  # ty: ignore[invalid-argument-type]
 
 
 @pytest.mark.parametrize("count", [0, -1, 99, 1.5, "200", True])

@@ -47,7 +47,7 @@ def statements(tree: ast.Module, everywhere: bool) -> Iterator[ast.AST]:
 
 
 def imported(path: Path, everywhere: bool = True) -> set[str]:
-    """Dotted names that a file imports; `from a import b` counts as a and a.b."""
+    """Dotted names that a file imports, also by `import_extra`; `from a import b` counts as a and a.b."""
     names: set[str] = set()
     for node in statements(ast.parse(path.read_text(encoding="utf-8")), everywhere):
         if isinstance(node, ast.Import):
@@ -56,6 +56,8 @@ def imported(path: Path, everywhere: bool = True) -> set[str]:
             assert node.level == 0, f"{path} imports relatively"
             assert node.module is not None
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "import_extra":
+            names |= {node.args[0].value} if isinstance(node.args[0], ast.Constant) else set()
     return names
 
 

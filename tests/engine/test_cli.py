@@ -205,9 +205,23 @@ def test_progress_shows_every_figure_and_plain_lines_where_there_is_no_terminal(
     send("mission_end", data={"status": "finished"})
     shown = capsys.readouterr().err
     assert "\x1b" not in shown
-    for part in ("first: starts at vehicle step 0 of at most 3,000", "first: 1,000/3,000 steps, 512 updates/s, return 1.25, "
+    for part in ("first: starts at vehicle step 0, budget 3,000", "first: 1,000/3,000 steps, 512 updates/s, return 1.25, "
                  "success 50.0 %, temperature 0.1, ", "success 50.0 %, return 1.00; low", "gate passed (99 of 100"):  # fmt: skip
         assert part in shown
+
+
+@pytest.mark.parametrize(("steps", "part"), [(8192, "8,192/8,192 steps, "), (20480, "20,480 steps (budget 8,192, ")])
+def test_steps_beyond_the_budget_are_no_share_of_it(capsys, steps, part):
+    from mission.missionfile.hooks import Event
+    from mission.observers import progress
+
+    for kind, more in (
+        ("mission_start", {"data": {"phases": ["first"]}}),
+        ("chunk", {"scalars": {"Speed/UpdatesPerSecond": 512.0}, "data": {"budget": 8192}}),
+        ("mission_end", {}),
+    ):
+        progress.mission_event(event=Event(kind, "trial", "first", steps, **more))
+    assert f"first: {part}" in capsys.readouterr().err
 
 
 def test_tensorboard_and_third_party_observers_see_the_run(mission_file, tmp_path):

@@ -254,6 +254,18 @@ def test_the_readme_is_one_screen() -> None:
     assert len(re.findall(r"^ *python3 -m pip install .* run pytest$", text, re.MULTILINE)) == 1  # .ci/run runs it
 
 
+def test_every_extra_is_documented_and_installed_by_one_command() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    section = read("install.md").partition("## Extras")[2].partition("\n## ")[0]
+    listed = re.findall(r"`([a-z0-9]+)`", " ".join(re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)))
+    assert sorted(listed) == sorted(set(project["optional-dependencies"]) - {"rocket"})
+    commands = [
+        line for page in SITE_PAGES for line in page.read_text(encoding="utf-8").splitlines() if "engine[" in line
+    ]
+    assert len([line for line in commands if "pip install" in line]) >= 4
+    assert all('python3 -m uv pip install "mission-engine[' in line for line in commands if "pip install" in line)
+
+
 def test_the_readme_s_mission_is_valid(tmp_path: Path) -> None:
     (block,) = blocks((ROOT / "README.md").read_text(encoding="utf-8"), "yaml")
     (tmp_path / "mission.yaml").write_text(block, encoding="utf-8")

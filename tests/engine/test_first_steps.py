@@ -198,7 +198,7 @@ def test_a_wrong_setting_in_a_plugin_names_the_setting(tmp_path):
     assert exception_text(caught.value).startswith("ValidationError: SacConfig.actor.width: ")
 
 
-@pytest.mark.parametrize("name", ["cart", "./cart", "cart.py"])
+@pytest.mark.parametrize("name", ["cart", "./cart", "cart.py", "crt", "carts.py"])
 def test_a_file_beside_the_mission_file_is_suggested(tmp_path, name):
     write_mission(tmp_path, MISSION.replace("./cart.py", name))
     with pytest.raises(MissionError) as caught:

@@ -82,7 +82,7 @@ def test_the_command_joins(folder: Path, tmp_path: Path) -> None:
     assert read_report(tmp_path / "out")[0].report.flights == WHOLE
 
 
-@pytest.mark.parametrize("first", [1, 999, 1500, -1000, 2**32 - 1000 + 1, 2**32])
+@pytest.mark.parametrize("first", [1, 999, 1500, 2**32 - 1000 + 1, 2**32])
 def test_a_first_flight_within_a_batch_is_an_error(folder: Path, first: int) -> None:
     with pytest.raises(InputError, match="--first-flight") as caught:
         fly(folder, "none", first_flight=first, flights=2000)

@@ -302,17 +302,17 @@ def test_a_missing_package_is_named_with_its_extra(
     if name == "onnx":
         pytest.importorskip("onnx")
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(MachineError) as caught:
         check_target(name, tmp_path / "out")
-    assert (caught.value.exit_code, package in caught.value.expected) == (2, True)
+    assert (caught.value.exit_code, package in caught.value.expected) == (3, True)
     assert f"mission-engine{found}" in caught.value.remedy
 
 
 def test_a_missing_compiler_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(InputError, match="gcc on the PATH") as caught:
+    with pytest.raises(MachineError, match="gcc on the PATH") as caught:
         check_target("c99", tmp_path / "out")
-    assert caught.value.exit_code == 2
+    assert caught.value.exit_code == 3
 
 
 def test_what_cannot_be_flown_is_refused(trained: Path, tmp_path: Path) -> None:

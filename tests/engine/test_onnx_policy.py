@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from mission import fly_mission, load_mission, load_policy, resolve_mission, train_mission
 from mission.cli import app
-from mission.errors import InputError
+from mission.errors import InputError, MachineError
 from mission.flight.chain import Chain, prepare_chain
 from mission.flight.onboard.exporting import check_target, export_flown
 from mission.missionfile.phases import LibraryPhase
@@ -308,7 +308,7 @@ def test_a_file_that_is_no_model_is_an_input_error(folder: Path, content: Any, f
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
 def test_a_missing_package_is_named_with_its_extra(folder: Path, monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(InputError, match=r'pip install "mission-engine\[onnx\]"'):
+    with pytest.raises(MachineError, match=r'pip install "mission-engine\[onnx\]"'):
         chain(folder)
 
 

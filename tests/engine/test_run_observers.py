@@ -17,7 +17,7 @@ import pytest
 from factory import MISSION, write_mission
 
 from mission import Event, StopTraining, load_mission, train_mission
-from mission.errors import GateError, InputError, Interrupted
+from mission.errors import GateError, Interrupted, MachineError
 from mission.observers import Observers, tensorboard
 from mission.observers.runs import flat_settings, numbers_of, results_of
 
@@ -317,7 +317,7 @@ def test_a_missing_extra_is_named_before_anything_is_trained(
     monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.delitem(sys.modules, f"mission.observers.{name}_runs", raising=False)
     write_mission(tmp_path, SHORT.replace("seed: 3", f"observers: [{name}]"))
-    with pytest.raises(InputError, match=rf'pip install "mission-engine\[{name}\]"'):
+    with pytest.raises(MachineError, match=rf'pip install "mission-engine\[{name}\]"'):
         train_mission(load_mission(tmp_path / "mission.yaml"), checkpoints=tmp_path / "ck", allow_local_plugins=True)
     assert not list(tmp_path.glob("ck/trial/*/"))
 

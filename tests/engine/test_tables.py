@@ -24,7 +24,9 @@ from mission import (
     InputError,
     MachineError,
     MissionSummary,
+    SweepSummary,
     Table,
+    TuneSummary,
     draw_report,
     fly_mission,
     load_mission,
@@ -34,8 +36,11 @@ from mission import (
     train_mission,
 )
 from mission.errors import MissionError
+from mission.missionfile.statistics import rate
 from mission.observers import notebook
 from mission.observers.progress import flight_bar, shown_progress
+from mission.scale.summary import CombinationSummary, Spread, TrainingRow
+from mission.scale.tune import TrialRow
 from mission.training.ending import TrainingSummaries
 
 FLIGHTS = 300
@@ -116,6 +121,60 @@ def test_a_summary_has_its_flights_in_the_process_that_flew_them(flown: tuple[Pa
     for other in (read, pickle.loads(pickle.dumps(summary)), copy.deepcopy(summary)):
         with pytest.raises(InputError, match="read_flights"):
             other.flight_table()
+
+
+def test_a_sweep_has_a_row_for_each_training() -> None:
+    keys = ("phases.burn.sac.gamma", "phases.burn.sac.hidden", "phases.burn.params.mode")
+    settings = ((0.9, [64, 64], "a"), (1, [32], 3))
+    nothing = Spread(count=0)
+    combinations = tuple(
+        CombinationSummary(
+            number=number, label="", values=dict(zip(keys, values, strict=True)), trainings=2, passed=rate(1, 2), failures=1,
+            success=nothing, returns=nothing, seconds=nothing, best=None,
+        )
+        for number, values in enumerate(settings, 1)
+    )  # fmt: skip
+    rows = tuple(
+        TrainingRow(
+            combination=number, seed=seed, folder=f"combination-{number}/seed-{seed}", status="passed" if seed else "failed",
+            exit_code=0 if seed else None, reason="", seconds=2.0, env_steps=100, success=0.5 if seed else None, returns=None,
+        )
+        for number in (2, 1)
+        for seed in (0, 1)
+    )  # fmt: skip
+    summary = SweepSummary(
+        mission="m", output="o", seeds=(0, 1), values={}, cores=1, combinations=combinations, trainings=rows
+    )
+    frame = summary.to_frame()
+    assert list(frame.columns)[:5] == ["combination", *keys, "seed"]
+    assert frame["combination"].tolist() == [2, 2, 1, 1]
+    assert frame[keys[0]].tolist() == [1.0, 1.0, 0.9, 0.9]
+    assert frame[keys[1]].tolist() == ["[32]", "[32]", "[64, 64]", "[64, 64]"], "lists are JSON"
+    assert frame[keys[2]].tolist() == ["3", "3", '"a"', '"a"'], "and so are values of different types"
+    assert frame["success"].isna().tolist() == [True, False, True, False]
+    assert frame["returns"].isna().all()
+    own = summary.to_frame("polars")
+    for name in TrainingRow.model_fields:
+        assert own[name].to_list() == [getattr(row, name) for row in rows]
+
+
+def test_a_search_has_a_row_for_each_trial() -> None:
+    trials = tuple(
+        TrialRow(
+            number=number, values={"phases.burn.sac.gamma": gamma}, state=state, objective=value, seconds=1.5, env_steps=9, reason="",
+        )
+        for number, gamma, state, value in ((0, 0.98, "complete", 0.7), (1, None, "failed", None))
+    )  # fmt: skip
+    summary = TuneSummary(
+        mission="m", output="o", phase="burn", objective="success", direction="maximize", seeds=(0,), cores=1, trials=trials,
+        best=0, mission_file=None, fresh=None,
+    )  # fmt: skip
+    frame = summary.to_frame("polars")
+    assert frame.columns == ["trial", "phases.burn.sac.gamma", "state", "objective", "seconds", "env_steps", "reason"]
+    assert frame["trial"].to_list() == [0, 1]
+    assert frame["phases.burn.sac.gamma"].to_list() == [0.98, None]
+    assert frame["objective"].to_list() == [0.7, None]
+    assert summary.to_frame()["state"].tolist() == ["complete", "failed"]
 
 
 def test_a_phase_without_a_channel_has_no_value_there() -> None:

@@ -145,6 +145,9 @@ def test_the_folder_may_be_the_one_above(run, tmp_path):
         mission_folder(run.parent)
     with pytest.raises(InputError, match="no such folder"):
         mission_folder(tmp_path / "none")
+    (tmp_path / "mission.yaml").touch()
+    with pytest.raises(InputError, match="found: a file"):
+        mission_folder(tmp_path / "mission.yaml")
     with pytest.raises(InputError, match="no phase with metrics"):
         mission_folder(tmp_path)
 

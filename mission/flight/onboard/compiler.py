@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from mission.errors import InputError, MachineError
+from mission.errors import MachineError
 from mission.flight.onboard.c99 import FUNCTIONS
 from mission.flight.onboard.interface import Latency
 
@@ -24,10 +24,10 @@ def check_compiler() -> None:
     """Check that there is a compiler.
 
     Raises:
-      InputError: gcc is not on the path.
+      MachineError: gcc is not on the path.
     """
     if shutil.which(COMPILER) is None:
-        raise InputError(
+        raise MachineError(
             "mission export --format c99",
             expected=f"{COMPILER} on the PATH, which compiles and checks what is written",
             found="none",

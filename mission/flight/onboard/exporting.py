@@ -35,7 +35,7 @@ from mission.flight.onboard.subject import Subject
 from mission.flight.onboard.texts import template
 from mission.learner import PolicyLayers
 from mission.machine.stages import tell
-from mission.missionfile.arguments import given_mission, whole_number
+from mission.missionfile.arguments import given_mission, given_path, whole_number
 from mission.missionfile.models import MissionFile
 from mission.missionfile.phases import Phase, PolicyPhase
 from mission.storage.export import INTERFACE
@@ -63,7 +63,8 @@ def check_target(name: str, output: Path) -> Target:
       output: the folder.
 
     Raises:
-      InputError: no such format, a missing package or compiler, or a folder that is not empty.
+      InputError: no such format, or a folder that is not empty.
+      MachineError: a package or compiler is missing.
     """
     if name not in TARGETS:
         remedy = "name one of them"
@@ -121,14 +122,13 @@ def export_policy(
       progress: called with (control steps flown, M).
 
     Raises:
-      InputError: a wrong argument, no such format or phase, a package or compiler is missing, no network flies the phase, or
-        too few flights reach it.
+      InputError: a wrong argument, no such format or phase, no network flies the phase, or too few flights reach it.
       ParityError: the export differs from its policy by more than 1e-6.
-      MachineError: the compiler fails, or the folder cannot be written.
+      MachineError: a package or compiler is missing, the compiler fails, or the folder cannot be written.
     """
     mission = given_mission(mission, "export_policy")
     observations = whole_number(observations, "--observations", LEAST_OBSERVATIONS)
-    chosen = check_target(target, Path(output))
+    chosen = check_target(target, given_path(output, "-o DIR"))
     check_phase_name([entry.name for entry in mission.phases], phase)
     chain = prepare_chain(
         mission,

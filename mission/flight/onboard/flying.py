@@ -44,9 +44,9 @@ def with_library(phase: PolicyPhase, folder: Path, where: str, allowed: bool) ->
       allowed: whether code beside the mission may run, or the caller named the folder.
 
     Raises:
-      InputError: that is not allowed, the export has no library, cffi is not installed, or see `onnx_policy`.
+      InputError: that is not allowed, the export has no library, or see `onnx_policy`.
       StaleError: it was made for other observations or actions, or another rate.
-      MachineError: a file was altered, or the library does not reproduce its golden vectors.
+      MachineError: a package is not installed, a file was altered, or the library does not reproduce its golden vectors.
     """
     if onnx_file(phase.pilot) is not None:
         policy = onnx_policy(folder, phase, where)

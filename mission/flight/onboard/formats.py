@@ -6,6 +6,7 @@ Shapes: M observations, n O entries of an observation with its history, A action
 from __future__ import annotations
 
 import abc
+import importlib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -17,13 +18,13 @@ import numpy as np
 
 from mission.flight.onboard import compiler
 from mission.flight.onboard.c99 import c_files, declarations
-from mission.flight.onboard.extras import extra
 from mission.flight.onboard.interface import FormatName, Latency
 from mission.flight.onboard.library import Library
 from mission.flight.onboard.numpy_policy import load_numpy_policy, numpy_files
 from mission.flight.onboard.onnx_graph import onnx_model, onnx_session
 from mission.flight.onboard.stablehlo import stablehlo_blob, stablehlo_function
 from mission.flight.onboard.subject import Subject
+from mission.machine.extras import import_extra
 
 Act = Callable[[np.ndarray], np.ndarray]  # observations [M, n O] -> actions [M, A]
 _CALLS, _WARM_UP_CALLS, _REPEATS = 1000, 20, 5
@@ -47,7 +48,7 @@ class Target(abc.ABC):
 
     @abc.abstractmethod
     def check(self) -> None:
-        """Check that what it needs is installed; raises an InputError."""
+        """Check that what it needs is installed; raises a MachineError."""
 
     @abc.abstractmethod
     def write(self, subject: Subject, folder: Path, golden: Sequence[int], notice: str) -> None:
@@ -95,7 +96,7 @@ class C99(Target):
     def check(self) -> None:
         """Check for gcc and cffi."""
         compiler.check_compiler()
-        extra("cffi", "c", "mission export --format c99")
+        import_extra("cffi", "mission-engine[c]", "mission export --format c99")
 
     def write(self, subject: Subject, folder: Path, golden: Sequence[int], notice: str) -> None:
         """Write and compile the sources, and run the golden test."""
@@ -113,7 +114,7 @@ class C99(Target):
 
     def versions(self) -> dict[str, str]:
         """Return those of gcc and cffi."""
-        return {"gcc": compiler.compiler_version(), "cffi": extra("cffi", "c").__version__}
+        return {"gcc": compiler.compiler_version(), "cffi": importlib.import_module("cffi").__version__}
 
     def declarations(self, subject: Subject) -> str:
         """Return the functions of the library."""
@@ -141,7 +142,7 @@ class Onnx(Target):
     def check(self) -> None:
         """Check for onnx and onnxruntime."""
         for package in ("onnx", "onnxruntime"):
-            extra(package, "onnx", "mission export --format onnx")
+            import_extra(package, "mission-engine[onnx]", "mission export --format onnx")
 
     def write(self, subject: Subject, folder: Path, golden: Sequence[int], notice: str) -> None:
         """Write the graph, which onnx has checked."""
@@ -161,7 +162,7 @@ class Onnx(Target):
 
     def versions(self) -> dict[str, str]:
         """Return those of onnx and onnxruntime."""
-        return {package: extra(package, "onnx").__version__ for package in ("onnx", "onnxruntime")}
+        return {package: importlib.import_module(package).__version__ for package in ("onnx", "onnxruntime")}
 
 
 class StableHlo(Target):
@@ -172,7 +173,7 @@ class StableHlo(Target):
 
     def check(self) -> None:
         """Check for flatbuffers."""
-        extra("flatbuffers", "stablehlo", "mission export --format stablehlo")
+        import_extra("flatbuffers", "mission-engine[stablehlo]", "mission export --format stablehlo")
 
     def write(self, subject: Subject, folder: Path, golden: Sequence[int], notice: str) -> None:
         """Write the serialised function."""

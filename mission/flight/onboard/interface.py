@@ -149,7 +149,7 @@ def read_interface(folder: Path, where: str) -> Interface:
         raise InputError(
             where,
             expected="a folder that `mission export` wrote",
-            found=f"{folder}: {'no ' + INTERFACE + ' in it' if folder.is_dir() else 'no such folder'}",
+            found=f"{folder}: {'no ' + INTERFACE + ' in it' if folder.exists() else 'no such folder'}",
             remedy="write it with `mission export FILE --phase NAME --format c99 -o DIR`",
         )
     try:

@@ -12,7 +12,7 @@ import numpy as np
 
 from mission.errors import MachineError
 from mission.flight.onboard.compiler import LIBRARY
-from mission.flight.onboard.extras import extra
+from mission.machine.extras import import_extra
 
 
 class Library:
@@ -27,10 +27,10 @@ class Library:
           actions, observations: A and O.
 
         Raises:
-          InputError: cffi is not installed.
+          MachineError: cffi is not installed.
           MachineError: the library cannot be loaded here.
         """
-        self.ffi: Any = extra("cffi", "c", where=str(path)).FFI()
+        self.ffi: Any = import_extra("cffi", "mission-engine[c]", str(path)).FFI()
         self.ffi.cdef(declarations)
         self.actions, self.observations = actions, observations
         try:

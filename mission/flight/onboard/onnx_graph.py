@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from mission.flight.onboard.extras import extra
 from mission.flight.onboard.subject import Subject
 from mission.learner import Layer
+from mission.machine.extras import import_extra
 
 OPSET = 17  # the first with LayerNormalization
 
@@ -21,9 +21,9 @@ def onnx_model(subject: Subject, notice: str) -> bytes:
     """Return the serialised model of a policy.
 
     Raises:
-      InputError: onnx is not installed.
+      MachineError: onnx is not installed.
     """
-    onnx = extra("onnx", "onnx")
+    onnx = import_extra("onnx", "mission-engine[onnx]", "mission export")
     graph = _Graph(onnx, [], [])
     history, single = subject.history, subject.single
     floats = onnx.TensorProto.FLOAT
@@ -107,9 +107,9 @@ def onnx_session(model: bytes) -> Any:
     """Return the model in onnxruntime, on one core.
 
     Raises:
-      InputError: onnxruntime is not installed.
+      MachineError: onnxruntime is not installed.
     """
-    runtime = extra("onnxruntime", "onnx")
+    runtime = import_extra("onnxruntime", "mission-engine[onnx]", "mission export")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     return runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -8,6 +8,7 @@ observation with its history, A action.
 from __future__ import annotations
 
 import hashlib
+import importlib
 from collections.abc import Callable
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -17,8 +18,8 @@ import numpy as np
 
 from mission.errors import InputError, MissionError
 from mission.flight.batches import BLOCK
-from mission.flight.onboard.extras import extra
 from mission.flight.onboard.onnx_graph import onnx_session
+from mission.machine.extras import import_extra
 from mission.missionfile.phases import PolicyPhase
 
 _FLOATS = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16}
@@ -56,17 +57,16 @@ def onnx_policy(path: Path, phase: PolicyPhase, where: str) -> OnnxPolicy:
       where: the place that names it, for messages.
 
     Raises:
-      InputError: onnx or onnxruntime is not installed; there is no such file, it is no ONNX model, or its inputs and outputs
-        do not fit the phase; the same observation gives different actions.
+      InputError: there is no such file, it is no ONNX model, its inputs and outputs do not fit the phase, or the same
+        observation gives different actions.
+      MachineError: onnx or onnxruntime is not installed.
     """
     refusal = _Refusal(where, path, phase)
     content = _read(path, refusal)
     try:
         session = onnx_session(content)
-    except InputError:
-        raise
     except Exception as error:  # what onnxruntime raises has no common base
-        version = extra("onnxruntime", "onnx", where).__version__
+        version = importlib.import_module("onnxruntime").__version__
         remedy = "export it with an opset that this version knows, or install a newer onnxruntime"
         raise refusal(f"a model that onnxruntime {version} can run", _first_line(error), remedy) from None
     act = _actions_of(session, refusal)
@@ -76,8 +76,8 @@ def onnx_policy(path: Path, phase: PolicyPhase, where: str) -> OnnxPolicy:
 
 def _read(path: Path, refusal: _Refusal) -> bytes:
     """Return a model as one piece, with the weights that large exports store in a file beside it."""
-    onnx = extra("onnx", "onnx", refusal.where)
-    extra("onnxruntime", "onnx", refusal.where)
+    onnx = import_extra("onnx", "mission-engine[onnx]", refusal.where)
+    import_extra("onnxruntime", "mission-engine[onnx]", refusal.where)
     try:
         found = "a folder" if path.is_dir() else "" if path.is_file() else "no such file"
     except OSError as error:  # a name that is too long

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, export
 
-from mission.flight.onboard.extras import extra
 from mission.flight.onboard.subject import Subject
+from mission.machine.extras import import_extra
 
 PLATFORMS = ("cpu", "cuda")
 
@@ -21,9 +21,9 @@ def stablehlo_blob(subject: Subject) -> bytes:
     """Return the serialised function: observation [B, O] (and earlier) -> action [B, A] (and earlier).
 
     Raises:
-      InputError: flatbuffers, which JAX needs to serialise, is not installed.
+      MachineError: flatbuffers, which JAX needs to serialise, is not installed.
     """
-    extra("flatbuffers", "stablehlo")
+    import_extra("flatbuffers", "mission-engine[stablehlo]", "mission export")
     learner, actor = subject.phase.build_learner(), subject.actor
     kept = subject.inputs - subject.single
 
@@ -43,5 +43,5 @@ def stablehlo_blob(subject: Subject) -> bytes:
 
 def stablehlo_function(blob: bytes) -> Any:
     """Return the function that a blob holds."""
-    extra("flatbuffers", "stablehlo")
+    import_extra("flatbuffers", "mission-engine[stablehlo]", "mission export")
     return jax.jit(export.deserialize(bytearray(blob)).call)

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from mission.errors import InputError, PluginError, machine_errors, run_plugin_code
+from mission.missionfile.arguments import given_path
 from mission.missionfile.hooks import TRAJECTORY_GROUP, TrajectoryFormat, TrajectoryHooks
 from mission.missionfile.plugins import find_plugin, hook_caller, list_plugins, load_module
 from mission.missionfile.reading import parse_yaml
@@ -45,7 +46,7 @@ def write_trajectories(
             remedy="write write_trajectories(fly_mission(mission, flights=[0, 1]), FOLDER)",
         )
     names = [formats] if isinstance(formats, str) else formats  # a str would be the names of its letters
-    return Writer(names, options).write(flights, Path(folder))
+    return Writer(names, options).write(flights, given_path(folder, "write_trajectories"))
 
 
 class Writer:

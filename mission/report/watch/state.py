@@ -65,6 +65,8 @@ def mission_folder(folder: Path) -> Path:
         if inside
         else "no phase with metrics.jsonl"
         if folder.is_dir()
+        else "a file"
+        if folder.exists()
         else "no such folder",
         remedy=f"name one of them: {inside[0]}" if inside else "begin with `mission train FILE`",
     )

@@ -174,3 +174,23 @@ def test_policies_are_not_removed_when_those_of_the_chosen_sweep_are_missing(tmp
         str(one): one.stat().st_mtime_ns for one in tmp_path.rglob("*") if one.is_file() and one.name != ".lock"
     } == before
     assert PhaseFolder(tmp_path / "relay" / "throw").done
+
+
+@pytest.mark.parametrize(
+    ("link", "fresh"), [("throw", True), ("catch", True), (FOLDER, True), (FOLDER, False), (f"{FOLDER}/1", False)]
+)
+def test_links_are_refused_before_anything_is_removed(tmp_path: Path, link: str, fresh: bool) -> None:
+    """The folder behind a link, and the sweeps beside it, stay as they are."""
+    path = write_relay(tmp_path, "{sweeps: 1, flights: 1000}")
+    root, foreign = tmp_path / "relay", tmp_path / "foreign"
+    for folder in (foreign, root / FOLDER / "0", root / "throw"):
+        folder.mkdir(parents=True)
+        (folder / "kept").touch()
+    place = root / link
+    if place.is_dir():
+        shutil.rmtree(place)
+    place.symlink_to(foreign)
+    before = sorted(str(one) for one in tmp_path.rglob("*") if one.name != ".lock")
+    with pytest.raises(MachineError, match="a link to"):
+        train_mission(load_mission(path), checkpoints=tmp_path, fresh=fresh, allow_local_plugins=True)
+    assert sorted(str(one) for one in tmp_path.rglob("*") if one.name != ".lock") == before

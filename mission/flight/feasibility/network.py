@@ -48,10 +48,10 @@ def check_weights(weights: Weights, observations: int, stacked: bool) -> None:
     Raises:
       ValueError: an array is missing, has another shape, is not float32, or holds a value that is not finite.
     """
-    lead = np.shape(weights.get("slope"))
+    lead = np.asarray(weights.get("slope", ())).shape
     if len(lead) != int(stacked) or 0 in lead:
         raise ValueError(f"slope has the shape {list(lead)}")
-    width = (np.shape(weights.get("kernel_0")) or (0,))[-1]
+    width = (np.asarray(weights.get("kernel_0", ())).shape or (0,))[-1]
     shapes: dict[str, tuple[int, ...]] = {"mean": (observations,), "std": (observations,), "slope": (), "offset": ()}
     for layer, sizes in enumerate(itertools.pairwise([observations, *[width] * _HIDDEN, 1])):
         shapes |= {f"kernel_{layer}": sizes, f"bias_{layer}": sizes[1:]}

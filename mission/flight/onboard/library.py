@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from mission.errors import MachineError
+from mission.errors import MachineError, exception_text
 from mission.flight.onboard.compiler import LIBRARY
 from mission.flight.onboard.extras import extra
+from mission.flight.onboard.interface import INTERFACE
 
 
 class Library:
@@ -31,7 +32,15 @@ class Library:
           MachineError: the library cannot be loaded here.
         """
         self.ffi: Any = extra("cffi", "c", where=str(path)).FFI()
-        self.ffi.cdef(declarations)
+        try:
+            self.ffi.cdef(declarations)
+        except Exception as error:  # of cffi or of the parser below it, for another file's text
+            raise MachineError(
+                str(path / INTERFACE),
+                expected="declarations of C functions",
+                found=exception_text(error),
+                remedy="export the policy again",
+            ) from None
         self.actions, self.observations = actions, observations
         try:
             self.functions: Any = self.ffi.dlopen(str((path / LIBRARY).resolve()))

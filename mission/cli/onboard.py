@@ -71,8 +71,7 @@ def export(
 
     The folder contains the policy with its standardisation, history and squashing, golden vectors, interface.json (names,
     units, ranges, rates), parity.json and a licence note. If the export differs from its policy by more than 1e-6 on any
-    observation,
-    nothing is written and the exit code is 1. For example:
+    observation, nothing is written and the exit code is 1. For example:
 
     mission export missions/vertical.yaml --phase burn --format c99 -o burn_c99, then mission fly missions/vertical.yaml
     --policy-from burn_c99

@@ -9,7 +9,7 @@ import typer
 
 from mission.cli.completing import complete_folder
 from mission.cli.onboard import app
-from mission.cli.options import Local, apply_only_with_mission
+from mission.cli.options import Local, apply_only, apply_only_with_mission
 from mission.cli.output import Command, say
 
 PORT = 8377
@@ -48,6 +48,7 @@ def watch(
     the lowest priority, for at most a sixth of the time. End it with Ctrl-C.
     """
     apply_only_with_mission(mission_file, None, local)
+    apply_only(flights > 0, "with --flights above 0, since the curves need no plugin", {"--mission": mission_file})
     from mission.report.watch.server import WatchServer
     from mission.training.signals import before_end
 

@@ -129,7 +129,10 @@ def split_flights(
 
 
 def samples_of(levels: list[Level], index: int) -> Samples:
-    """Return the samples of one batch for phase `index`: every ended lane, with its ancestor's observation there."""
+    """Return the samples of one batch for phase `index`: every ended lane, with its ancestor's observation there.
+
+    Lanes whose observation is not finite are left out.
+    """
     at = np.arange(len(levels[index].weights))  # the ancestor in phase `index` of each lane of the level
     obs, success, weights = [], [], []
     for k, level in enumerate(levels[index:], index):
@@ -139,7 +142,13 @@ def samples_of(levels: list[Level], index: int) -> Samples:
         obs.append(levels[index].obs[at[ended]])
         success.append(level.success[ended])
         weights.append(level.weights[ended] / levels[index].weights[at[ended]])
-    return Samples(*(np.concatenate(parts) for parts in (obs, success, weights)))
+    return finite_samples(Samples(*(np.concatenate(parts) for parts in (obs, success, weights))))
+
+
+def finite_samples(samples: Samples) -> Samples:
+    """Return the samples whose observations are finite; a network cannot be fitted to the others."""
+    rows = np.isfinite(samples.obs).all(axis=1)
+    return Samples(*(part[rows] for part in samples))
 
 
 def expected_copies(weights: np.ndarray, feasible: np.ndarray, far: np.ndarray | None = None) -> np.ndarray:
@@ -190,6 +199,8 @@ def fly_splitting(chain: Chain) -> Callable[[Sequence[Weights], int, bool], list
                 break
             foreseen = flight_keys(name_key(key, f"{phase.name} left"), np.arange(BATCH))
             network, seen = networks[k + 1], first(k + 1, flown.handoff, foreseen)[alive]
+            # any value keeps the estimate unbiased, but NaN would reach every weight
+            seen = np.where(np.isfinite(seen), seen, network["mean"])
             far = np.abs((seen - network["mean"]) / network["std"]).max(axis=1) if search else None
             expected = expected_copies(weights[alive], likely(network, seen), far)
             drawn = draw_copies(expected, BATCH, rng)

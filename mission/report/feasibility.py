@@ -60,9 +60,17 @@ def handover_feasibility(
       chosen: channels of the maps, and of the box; empty: the most telling ones, at most four and eight.
       starts: [M, C], what the phase was trained from; None if unknown.
     """
-    finite = np.isfinite(enter).all(axis=1)
+    # a channel that is NaN in most flights says nothing about a hand-over, and would leave no flight
+    known = [at for at in range(len(channels)) if 2 * np.isfinite(enter[:, at]).sum() >= len(enter)]
+    channels, enter = [channels[at] for at in known], enter[:, known]
+    starts = None if starts is None else starts[:, known]
+    finite = np.isfinite(enter).all(axis=1) & np.isfinite(feasible)
     enter, feasible, success = enter[finite], feasible[finite], success[finite]
-    moving = [at for at in range(len(channels)) if enter[:, at].std() > 1e-9 * max(1.0, np.abs(enter[:, at]).max())]
+    moving = [
+        at
+        for at in range(len(channels) if len(enter) else 0)
+        if enter[:, at].std() > 1e-9 * max(1.0, np.abs(enter[:, at]).max())
+    ]
     names = [channels[at] for at in moving if not chosen or channels[at] in chosen]
 
     def columns(wanted: Sequence[str]) -> np.ndarray:
@@ -77,8 +85,8 @@ def handover_feasibility(
         flights=len(success),
         succeeded=int(success.sum()),
         scores=scores(feasible, success),
-        unlikely=float((feasible < ALARM).mean()),
-        unlike=None if starts is None else _unlike(enter[:, moving], starts[:, moving]),
+        unlikely=float((feasible < ALARM).mean()) if len(feasible) else 0.0,
+        unlike=None if starts is None or not len(enter) else _unlike(enter[:, moving], starts[:, moving]),
         box=largest_box(boxed, columns(boxed), feasible, success, probability, confidence),
         maps=tuple(
             feasibility_map((a, b), table[:, names.index(a)], table[:, names.index(b)], feasible) for a, b in pairs
@@ -86,9 +94,11 @@ def handover_feasibility(
     )
 
 
-def _unlike(enter: np.ndarray, starts: np.ndarray) -> float:
-    """Return the share of flights [N, C] further from the mean of the starts [M, C] than 99.5 % of these."""
+def _unlike(enter: np.ndarray, starts: np.ndarray) -> float | None:
+    """Return the share of flights [N, C] further from the mean of the starts [M, C] than 99.5 % of these; None without any."""
     starts = starts[np.isfinite(starts).all(axis=1)].astype(np.float64)
+    if not starts.size:
+        return None
     mean, spread = starts.mean(axis=0), starts.std(axis=0)
     scale = np.where(spread > 0.0, spread, 1.0)
     centred = (starts - mean) / scale

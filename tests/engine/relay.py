@@ -318,3 +318,14 @@ def write_duel(folder: Path, policy: str = "agent") -> Path:
     path = folder / "duel.yaml"
     path.write_text("\n".join(lines) + "\n")
     return path
+
+
+def write_unobserved(folder: Path) -> Path:
+    """Write a relay whose throws above 0.3 leave x as NaN, although they succeed, and that has a channel which is always NaN."""
+    path = write_relay(folder)
+    throw, catch = (folder / name for name in ("throw.py", "catch.py"))
+    throw.write_text(
+        throw.read_text().replace('{"x": state.x}', '{"x": jnp.where(state.x > 0.3, jnp.nan, state.x)}', 1)
+    )
+    catch.write_text(catch.read_text().replace('{"x_m": state.x}', '{"x_m": state.x, "never": jnp.nan * state.x}'))
+    return path

@@ -248,7 +248,7 @@ def test_a_guard_that_gains_nothing_stays_off_and_says_so(copied: Path, caplog: 
     )
     record = fit_guard(chain_of(copied, guard=False), GuardSettings(flights=200))
     assert record.guards[0].margin is None
-    assert "0 of 200 flights that entered were lost" in record.guards[0].reason
+    assert "0 of 200 flights that could be taken over were lost" in record.guards[0].reason
     flown = chain_of(copied, policies=GUARDED).fly(np.arange(100))
     assert (flown[0].takeover == -1).all()
     assert 'the guard of phase "duel" is off' in caplog.text

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,30 @@ def test_other_weights_with_hashes_that_fit_are_refused(trained: Path, tmp_path:
     seal(folder)
     with pytest.raises(MachineError, match="reproduces golden_vectors"):
         fly(trained, policies={"second": folder})
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("golden_vectors.json", lambda data: {}),
+        ("golden_vectors.json", lambda data: data | {"actions": [["x"]] * 64}),
+        ("golden_vectors.json", lambda data: data | {"observations": [[0.0]] * 64}),
+        ("golden_vectors.json", lambda data: data | {"observations": [], "actions": []}),
+        ("interface.json", lambda data: data | {"declarations": "void policy_action(\x1b[2J"}),
+        ("interface.json", lambda data: data | {"declarations": "int other(void);"}),
+    ],
+)
+def test_crafted_files_with_hashes_that_fit_are_refused(
+    trained: Path, tmp_path: Path, name: str, change: Callable[[dict], dict]
+) -> None:
+    """Among them observations that are too short, which the library would read beyond their end."""
+    folder = shutil.copytree(trained / "c99", tmp_path / "crafted")
+    path = folder / name
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    seal(folder)
+    with pytest.raises(MachineError, match="export the policy again") as caught:
+        fly(trained, policies={"second": folder})
+    assert "\x1b" not in str(caught.value)
 
 
 def test_an_export_of_another_phase_is_refused(trained: Path) -> None:

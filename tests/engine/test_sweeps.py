@@ -15,12 +15,12 @@ import pytest
 from aim_and_catch import success, write_aim_and_catch
 
 from mission import fly_mission, load_mission, train_mission
-from mission.errors import InputError, PluginError, StaleError
+from mission.errors import InputError, MachineError, PluginError, StaleError
 from mission.flight.chain import prepare_chain
 from mission.flight.feasibility.network import FeasibilitySettings, fit, likely
 from mission.missionfile.models import TerminalValue
 from mission.missionfile.resolve import resolve_mission
-from mission.storage.steps import PhaseFolder
+from mission.storage.steps import PhaseFolder, content_hash
 from mission.training.sweeps.joint import JointTraining
 from mission.training.sweeps.phases import sweep_phases
 from mission.training.sweeps.store import FOLDER, check_sweeps, copy_policies, read_sweeps
@@ -134,6 +134,22 @@ def test_joint_training_from_other_policies_begins_again(swept: Path, joint: Pat
             JointTraining(chain, chain.phases, mission.chain.joint, (), folder, **nothing)._restore().updates
         )
     assert updates == [60, 0]
+
+
+@pytest.mark.parametrize("change", [lambda leaf: leaf[None], lambda leaf: leaf.astype(np.float16), None])
+def test_altered_arrays_of_joint_training_are_refused(swept: Path, joint: Path, tmp_path: Path, change: Any) -> None:
+    """Their hash fits; one has another shape or type, or is missing."""
+    mission, place = load_mission(swept.parent / "joint.yaml"), joint / "aim_and_catch"
+    copy_policies(place / FOLDER / "0", tmp_path / "aim_and_catch", ["aim", "catch"])
+    with np.load(place / FOLDER / "joint" / "joint.npz") as stored:
+        arrays = {name: leaf for name, leaf in stored.items() if name != "sha256"}
+    first = arrays.pop("0")
+    arrays |= {"0": change(first)} if change else {}
+    np.savez(tmp_path / "joint.npz", **arrays, sha256=np.array(content_hash(arrays)))
+    chain = prepare_chain(mission, checkpoints=tmp_path, allow_local_plugins=True)
+    nothing = {"progress": lambda done, total: None, "tell": lambda *told: None}
+    with pytest.raises(MachineError, match="arrays of other shapes"):
+        JointTraining(chain, chain.phases, mission.chain.joint, (), tmp_path, **nothing)._restore()
 
 
 def test_more_sweeps_go_on_from_the_last_one_and_fewer_change_nothing(swept: Path) -> None:

@@ -232,7 +232,7 @@ def test_metrics_are_the_lines_of_the_file(flown: tuple[Path, MissionSummary]) -
             found = [None if value is None or np.isnan(value) else value for value in frame[name]]
             assert found == [line.get(name) for line in lines]
     assert "<table>" in metrics._repr_html_()
-    with pytest.raises(MachineError):
+    with pytest.raises(InputError, match="no such file"):
         read_metrics(folder / "none.jsonl")
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mission.errors import MachineError, exception_text
-from mission.flight.feasibility.network import Weights
+from mission.errors import MachineError
+from mission.flight.feasibility.network import Weights, check_weights
 from mission.missionfile.models import Judge, Name
 from mission.missionfile.phases import Phase, PhaseConfiguration
 from mission.missionfile.resolve import digest, first_change
@@ -98,20 +98,18 @@ def write_networks(path: Path, what: str, record: Record, networks: Mapping[str,
     write_arrays(path, what, record, arrays)
 
 
-def network_in(arrays: Mapping[str, np.ndarray], name: str, observations: int) -> Weights:
+def network_in(arrays: Mapping[str, np.ndarray], name: str, observations: int, *, stacked: bool = False) -> Weights:
     """Return the network of a name, or several stacked ones, among the arrays of a file.
 
     Raises:
-      ValueError: there is none, or it does not have that number of observations.
+      ValueError: there is none, it is damaged, or it does not have that number of observations.
     """
     prefix = f"{name}."
     weights = {part.removeprefix(prefix): a for part, a in arrays.items() if part.startswith(prefix)}
     try:
-        fits = weights["kernel_0"].shape[-2] == observations
-    except (KeyError, IndexError) as error:
-        raise ValueError(exception_text(error)) from None
-    if not fits:
-        raise ValueError(f"the network of {name} does not fit its observations")
+        check_weights(weights, observations, stacked)
+    except ValueError as error:
+        raise ValueError(f"the network {name}: {error}") from None
     return weights
 
 

@@ -132,7 +132,7 @@ def _described(
             for at, name in enumerate(channels)
             if np.isfinite([low[at], high[at]]).any()
         ),
-        share=float(_inside(table, sides).mean()),
+        share=float(_inside(table, sides).mean()) if len(table) else 0.0,
         flights=flights,
         succeeded=succeeded,
         low=found,

@@ -28,7 +28,7 @@ from mission.flight.feasibility.store import (
     FeasibilityRecord,
     write_feasibility,
 )
-from mission.flight.splitting import Samples, fly_splitting, samples_of
+from mission.flight.splitting import Samples, finite_samples, fly_splitting, samples_of
 from mission.storage.lock import folder_lock
 from mission.storage.protection import refuse_read_only
 
@@ -76,7 +76,7 @@ def _fit(chain: Chain, settings: FeasibilitySettings, progress: Callable[[int, i
         if len(plain.teach.success) < _FEWEST:
             raise MachineError(
                 f'phase "{phase.name}"',
-                expected=f"at least {_FEWEST} flights that enter it, to fit its feasibility",
+                expected=f"at least {_FEWEST} flights that enter it with a finite observation, to fit its feasibility",
                 found=str(len(plain.teach.success)),
                 remedy="fly more (--flights), or train the phases before it",
             )
@@ -125,7 +125,7 @@ def _plain_flights(chain: Chain, flights: int, flew: Callable[[int], None]) -> l
     for seen, success in zip(by_phase, ends, strict=True):
         obs = np.concatenate([part.obs for part in seen])
         rows = (entered & ~scoring, entered & scoring)
-        found.append(_Plain(*(Samples(obs[at], landed[at], np.ones(at.sum())) for at in rows)))
+        found.append(_Plain(*(finite_samples(Samples(obs[at], landed[at], np.ones(at.sum()))) for at in rows)))
         entered = entered & success
     return found
 

@@ -42,6 +42,29 @@ class FeasibilitySettings(FitSettings):
     rounds: Natural = 3  # of split flights, which look for what is lost seldom
 
 
+def check_weights(weights: Weights, observations: int, stacked: bool) -> None:
+    """Check that stored arrays are a network for that number of observations, or several of equal size, stacked.
+
+    Raises:
+      ValueError: an array is missing, has another shape, is not float32, or holds a value that is not finite.
+    """
+    lead = np.asarray(weights.get("slope", ())).shape
+    if len(lead) != int(stacked) or 0 in lead:
+        raise ValueError(f"slope has the shape {list(lead)}")
+    width = (np.asarray(weights.get("kernel_0", ())).shape or (0,))[-1]
+    shapes: dict[str, tuple[int, ...]] = {"mean": (observations,), "std": (observations,), "slope": (), "offset": ()}
+    for layer, sizes in enumerate(itertools.pairwise([observations, *[width] * _HIDDEN, 1])):
+        shapes |= {f"kernel_{layer}": sizes, f"bias_{layer}": sizes[1:]}
+    if set(weights) != set(shapes):
+        raise ValueError(f"arrays missing or added: {', '.join(sorted(set(weights) ^ set(shapes)))}")
+    for name, shape in shapes.items():
+        array = np.asarray(weights[name])
+        if array.dtype != np.float32 or array.shape != (*lead, *shape):
+            raise ValueError(f"{name} is {array.dtype} {list(array.shape)}, not float32 {[*lead, *shape]}")
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name} holds a value that is not finite")
+
+
 def logit(weights: Weights, obs: Array) -> Array:
     """Return the log-odds of success [N] from observations [N, O]; differentiable."""
     x = jnp.clip((obs - weights["mean"][None, :]) / weights["std"][None, :], -_FAR, _FAR)

@@ -125,15 +125,15 @@ def _fit(chain: Chain, indices: list[int], settings: GuardSettings, flew: Flew) 
     networks: dict[int, dict[str, Weights]] = {}
     scored: dict[int, tuple[Scores | None, Scores | None]] = {}
     for k in indices:
-        lost = int((~entries[k].success).sum())
-        if min(lost, len(entries[k].success) - lost) >= _FEWEST:
+        lost = int((~_steered(entries[k])).sum())
+        if min(lost, len(_steered(entries[k])) - lost) >= _FEWEST:
             samples = _sampled(Explorer(agents, k), entries[k], settings, flew)
             networks[k], scored[k] = _networks(samples, settings, chain.seed)
     fresh = fly_entries(agents, _CHOSEN + np.arange(settings.flights), flew) if networks else []
     guards = [
         _chosen(Explorer(agents, k), networks[k], fresh[k], scored[k], flew)
         if k in networks
-        else _off(chain.phases[k].name, entries[k].success)
+        else _off(chain.phases[k].name, _steered(entries[k]))
         for k in indices
     ]
     on = {k: guard.margin for k, guard in zip(indices, guards, strict=True) if guard.margin is not None}
@@ -150,10 +150,17 @@ def _fit(chain: Chain, indices: list[int], settings: GuardSettings, flew: Flew) 
     return Guard(record, {chain.phases[k].name: networks[k] for k in on})
 
 
+def _steered(entries: Entries) -> np.ndarray:
+    """Return the success, bool [N], of the flights that did not end on entering, so that the guide could take over."""
+    return entries.success[entries.steps > 0]
+
+
 def _off(phase: str, success: np.ndarray) -> PhaseGuard:
-    """Return the guard of a phase that has too few flights of a kind, given the success of those that entered it, bool [N]."""
+    """Return the guard of a phase that has too few flights of a kind, given the success of those it steered, bool [N]."""
     lost = int((~success).sum())
-    reason = f"{lost:,} of {len(success):,} flights that entered were lost, too few or too many to learn from"
+    reason = (
+        f"{lost:,} of {len(success):,} flights that could be taken over were lost, too few or too many to learn from"
+    )
     return PhaseGuard(phase=phase, margin=None, reason=reason, stay=None, take=None, chosen_by=None)
 
 
@@ -188,7 +195,7 @@ def _sampled(explorer: Explorer, entries: Entries, settings: GuardSettings, flew
     at = (rng.uniform(size=len(chosen)) * entries.steps[chosen]).astype(np.int32)
     rows = rows_of(entries, chosen)
     found, success = explorer.explore(explorer.chain.actors[explorer.index], rows, at, flew)
-    met = found.flight.takeover >= 0
+    met = (found.flight.takeover >= 0) & np.isfinite(found.obs).all(axis=1)
     return Samples(*(leaf[met] for leaf in (rows.numbers, found.obs, rows.success, success, weights)))
 
 

@@ -77,7 +77,10 @@ def read_guard(folder: Path) -> Guard | None:
     sizes = {phase.name: len(phase.observation_names) for phase in record.phases}
     on = [guard.phase for guard in record.guards if guard.margin is not None]
     try:
-        networks = {name: {part: network_in(arrays, f"{name}.{part}", sizes[name]) for part in NETWORKS} for name in on}
+        networks = {
+            name: {part: network_in(arrays, f"{name}.{part}", sizes[name], stacked=True) for part in NETWORKS}
+            for name in on
+        }
     except (KeyError, ValueError) as error:
         raise damaged(path, "guard", str(error), remedy) from None
     return Guard(record, networks)

@@ -7,20 +7,20 @@ observation with its history, A action.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mission.errors import InputError, MachineError, StaleError
+from mission.errors import InputError, MachineError, StaleError, exception_text
 from mission.flight.onboard.compiler import LIBRARY
 from mission.flight.onboard.interface import GOLDEN, Interface, is_export, read_interface
 from mission.flight.onboard.library import Library
 from mission.flight.onboard.onnx_policy import onnx_policy
 from mission.missionfile.phases import LibraryPhase, PolicyPhase
 from mission.missionfile.pilots import onnx_file
+from mission.storage.stored import json_mapping
 
 _MOST_APART = 1e-6
 
@@ -63,7 +63,7 @@ def with_library(phase: PolicyPhase, folder: Path, where: str, allowed: bool) ->
     interface = read_interface(folder, where)
     _check_fits(phase, interface, folder, where)
     library = Library(folder, interface.declarations, len(interface.actions), 0)
-    _check_golden(library, folder)
+    _check_golden(library, folder, len(phase.environment.observation_names))
     return _flown(phase, library.act, interface.files[LIBRARY])
 
 
@@ -98,10 +98,22 @@ def _check_fits(phase: PolicyPhase, interface: Interface, folder: Path, where: s
             )
 
 
-def _check_golden(library: Library, folder: Path) -> None:
-    golden = json.loads((folder / GOLDEN).read_text(encoding="utf-8"))
-    got = library.act(np.array(golden["observations"], np.float32))
-    difference = np.abs(got - np.array(golden["actions"]))
+def _check_golden(library: Library, folder: Path, observed: int) -> None:
+    """Call the library once; a wrong width would read beyond an array."""
+    try:
+        golden = json_mapping((folder / GOLDEN).read_text(encoding="utf-8"))
+        observations, actions = (np.array(golden[key], np.float64) for key in ("observations", "actions"))
+        if observations.shape != (len(actions), observed) or actions.shape != (len(observations), library.actions):
+            raise ValueError(f"arrays {list(observations.shape)} and {list(actions.shape)}")
+        got = library.act(observations)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # the last: no such function
+        raise MachineError(
+            str(folder / GOLDEN),
+            expected=f"observations [M, {observed}] and actions [M, {library.actions}] of the library beside it",
+            found=exception_text(error),
+            remedy="export the policy again",
+        ) from None
+    difference = np.abs(got - actions)
     if not (difference <= _MOST_APART).all():
         raise MachineError(
             str(folder / LIBRARY),

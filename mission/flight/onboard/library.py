@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from mission.errors import MachineError
+from mission.errors import MachineError, exception_text
 from mission.flight.onboard.compiler import LIBRARY
+from mission.flight.onboard.interface import INTERFACE
 from mission.machine.extras import import_extra
 
 
@@ -27,11 +28,18 @@ class Library:
           actions, observations: A and O.
 
         Raises:
-          MachineError: cffi is not installed.
-          MachineError: the library cannot be loaded here.
+          MachineError: cffi is not installed, or the library cannot be loaded here.
         """
         self.ffi: Any = import_extra("cffi", "mission-engine[c]", str(path)).FFI()
-        self.ffi.cdef(declarations)
+        try:
+            self.ffi.cdef(declarations)
+        except Exception as error:  # of cffi or of the parser below it, for another file's text
+            raise MachineError(
+                str(path / INTERFACE),
+                expected="declarations of C functions",
+                found=exception_text(error),
+                remedy="export the policy again",
+            ) from None
         self.actions, self.observations = actions, observations
         try:
             self.functions: Any = self.ffi.dlopen(str((path / LIBRARY).resolve()))

@@ -22,6 +22,7 @@ import numpy as np
 import optax
 from jax import Array
 
+from mission.errors import MachineError
 from mission.flight.batches import flight_keys, fly_batches, map_each, name_key, to_host
 from mission.flight.chain import Chain
 from mission.machine.trees import floats
@@ -176,12 +177,19 @@ class JointTraining:
     def _restore(self) -> _State:
         """Return the state that an interrupted run has kept, or the first one."""
         state = self._begin()
-        found = read_arrays(self.folder / _KEPT, "joint training", JointRecord, "remove the file: it begins again")
+        path, remedy = self.folder / _KEPT, "remove the file: it begins again"
+        found = read_arrays(path, "joint training", JointRecord, remedy)
         conditions = (self.settings, self.chain.seed, self.chain.policy_hashes())
         if found is None or (found[0].settings, found[0].seed, found[0].start) != conditions:
             return state
         record, arrays = found
         carried = (state.actors, state.optimisers, state.best)
-        leaves = [arrays[str(number)] for number in range(len(jax.tree.leaves(carried)))]
+        template = [np.asarray(leaf) for leaf in jax.tree.leaves(carried)]
+        leaves = [arrays.get(str(number), np.empty(0, object)) for number in range(len(template))]
+        kinds = [[(leaf.shape, leaf.dtype) for leaf in some] for some in (template, leaves)]
+        if kinds[0] != kinds[1] or len(arrays) != len(template):
+            raise MachineError(
+                str(path), expected="the policies of this mission", found="arrays of other shapes", remedy=remedy
+            )
         actors, optimisers, best = jax.tree.unflatten(jax.tree.structure(carried), leaves)
         return _State(actors, optimisers, best, record.succeeded, record.updates)

@@ -34,12 +34,14 @@ from mission.missionfile.phases import Phase, PolicyPhase, TrainedPhase, policy_
 from mission.missionfile.statistics import wilson
 from mission.storage.borrowed import borrowed_policy
 from mission.storage.policies import load_actor, part_of
+from mission.storage.protection import check_removable, refuse_links
 from mission.storage.steps import PhaseFolder
 from mission.training.ending import TrainingSummary
 from mission.training.phase import Trainer
 from mission.training.sweeps.joint import JointTraining
 from mission.training.sweeps.phases import sweep_phases
 from mission.training.sweeps.store import (
+    FOLDER,
     JOINT,
     ChainRate,
     SweepsRecord,
@@ -72,6 +74,10 @@ class Sweeps:
         """Check the settings, and the stored sweeps unless they restart; nothing is changed."""
         self.root, self.phases = self.trainer.root, self.trainer.phases
         self.trained = sweep_phases(self.trainer.mission, self.phases)
+        refuse_links(self.root / FOLDER)  # what is behind a link belongs to somebody else
+        if self.fresh:
+            for name in (FOLDER, *(phase.name for phase in self.phases)):
+                check_removable(self.root / name)
         stored = None if self.fresh else read_sweeps(self.root)
         if stored is not None:
             check_sweeps(self.root, stored, self.trainer.mission, self.trainer.seed)

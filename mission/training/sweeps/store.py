@@ -14,7 +14,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, model_validator
 
 from mission.errors import MachineError, StaleError, machine_errors
 from mission.missionfile.models import MissionFile, Name
@@ -56,6 +56,18 @@ class SweepsRecord(Record):
     joint: ChainRate | None = None
     chosen: int = Field(0, ge=JOINT)
     shipped: dict[Name, Sha256] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> SweepsRecord:
+        rates = [*self.rates, *([self.joint] if self.joint else [])]
+        numbers = [*range(len(self.rates)), *([JOINT] if self.joint else [])]
+        if [rate.sweep for rate in rates] != numbers:
+            raise ValueError("its rates are not those of consecutive sweeps")
+        if self.chosen not in (numbers or [0]):
+            raise ValueError(f"sweep {self.chosen} was chosen, which has no rate")
+        if any(not rate.by_boxes <= rate.succeeded <= rate.flights for rate in rates):
+            raise ValueError("more flights succeeded than were flown")
+        return self
 
     def rated(self, rate: ChainRate) -> SweepsRecord:
         """Return the record with one more rate, and the sweep after which most flights succeeded; the first of several.
@@ -122,6 +134,7 @@ def check_sweeps(root: Path, stored: SweepsRecord, mission: MissionFile, seed: i
 
     Raises:
       StaleError: the first difference.
+      MachineError: the policies after a sweep are missing.
     """
     change = first_change(stored.settings, sweep_settings(mission), "chain")
     if stored.seed != seed:
@@ -131,6 +144,10 @@ def check_sweeps(root: Path, stored: SweepsRecord, mission: MissionFile, seed: i
         known = (stored.shipped.get(entry.name), content_of(sweep_folder(root, stored.chosen) / entry.name))
         if (root / entry.name / "done").exists() and content_of(root / entry.name) not in known:
             change = change or f'phase "{entry.name}" was trained again since'
+    ended = [*stored.rates[1:], *([stored.joint] if stored.joint else [])]
+    for folder in (sweep_folder(root, rate.sweep) / entry.name for rate in ended for entry in mission.phases):
+        if not change and not PhaseFolder(folder).done:
+            raise _incomplete(folder)
     if change:
         raise StaleError(
             str(root / FOLDER),
@@ -138,6 +155,16 @@ def check_sweeps(root: Path, stored: SweepsRecord, mission: MissionFile, seed: i
             found=change,
             remedy="pass --fresh, which trains the phases again too, or remove that folder, which begins the sweeps again",
         )
+
+
+def _incomplete(phase: Path) -> MachineError:
+    """Return the error for a sweep whose policies were removed."""
+    return MachineError(
+        str(phase),
+        expected="the policy that a sweep has stored",
+        found="none",
+        remedy=f"restore it, or remove the folder {FOLDER} of the mission, which begins the sweeps again; nothing was changed",
+    )
 
 
 def content_of(phase: Path) -> str:
@@ -152,6 +179,9 @@ def copy_policies(source: Path, target: Path, names: list[str]) -> None:
     Raises:
       MachineError: disk full or no permission; the same call then copies again.
     """
+    for name in names:  # all of them, before any policy is replaced
+        if not PhaseFolder(source / name).done:
+            raise _incomplete(source / name)
     for name in names:
         old, new = PhaseFolder(source / name), PhaseFolder(target / name)
         if new.done and content_of(new.path) == content_of(old.path):

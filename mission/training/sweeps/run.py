@@ -180,7 +180,7 @@ class Sweeps:
         return sweep_folder(self.root, sweep) / ".backwards"
 
     def _trainer(
-        self, sweep: int, root: Path, way: str, chosen: list[int], init: dict[str, Any], banks: Path
+        self, sweep: int, root: Path, way: str, chosen: list[int], init: dict[str, Path], banks: Path
     ) -> Trainer:
         """Return the trainer of one pass; `chosen` are the phases that it is about to train."""
         passes = {"backwards": 2 * sweep - 1, "forwards": 2 * sweep}
@@ -193,7 +193,7 @@ class Sweeps:
             root=root,
             banks=banks,
             trained=phases,
-            init={name: str(path) for name, path in init.items()},
+            init=init,
             number=passes[way],
             label=f"-sweep-{sweep}-{way}",
         )
